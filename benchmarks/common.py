@@ -1,0 +1,71 @@
+"""What every benchmark shares: its result file says what was run, where, when and on which commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_result(name: str, figures: dict[str, Any]) -> None:
+    """Print the figures and write ``results/<name>.json``."""
+    result = {
+        "figures": figures,
+        "command": _command(),
+        "machine": machine(),
+        "date": str(date.today()),
+        "commit": _commit(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=1))
+
+
+def machine() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def median_seconds(action: Callable[[], object], runs: int) -> dict[str, float]:
+    """Median, least and most of ``runs`` timed calls after one that is not counted."""
+    action()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return {"median": round(statistics.median(times), 4), "min": round(min(times), 4), "max": round(max(times), 4)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _command() -> str:
+    """As typed, with folders outside the repo shortened to their names."""
+    words = ["-m", f"benchmarks.{Path(sys.argv[0]).stem}"]
+    words += [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", *words])
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = "+changes" if git("status", "--porcelain", "--", "zsl_tagger", "cli.py") else ""
+    return git("rev-parse", "--short", "HEAD") + changed

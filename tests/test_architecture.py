@@ -1,0 +1,116 @@
+"""Rules of the tree: what may import what, and what a user's installation holds."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_imports_go_one_way() -> None:
+    for path in (ROOT / "zsl_tagger").rglob("*.py"):
+        tops = {name.partition(".")[0] for name in imported_modules(path)}
+        assert not tops & {"data_prep", "cli", "benchmarks", "tests"}, path
+
+
+def test_only_the_backbone_knows_timm() -> None:
+    users = [path.name for path in (ROOT / "zsl_tagger").rglob("*.py") if "timm" in imported_modules(path)]
+    assert users == ["backbone.py"]
+
+
+def loaded_modules(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_tagging_loads_nothing_heavy(examples: Path) -> None:
+    code = f"from zsl_tagger import Tagger; Tagger().tag({str(examples / 'cat.jpg')!r}, ['cat'])"
+    assert not loaded_modules(code) & HEAVY
+
+
+def test_help_loads_not_even_the_runtime() -> None:
+    assert not loaded_modules("import cli, zsl_tagger") & {*HEAVY, "onnxruntime", "numpy", "PIL"}
+
+
+def test_no_machine_path_or_registry_in_the_repo() -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = [ROOT / line for line in listing.stdout.splitlines() if not line.startswith("tests/")]
+    texts = [
+        path for path in files if path.suffix in {".py", ".md", ".toml", ".json", ".csv", ".txt"} and path.exists()
+    ]
+    for path in texts:
+        content = path.read_text(encoding="utf-8")
+        assert "/root/" not in content, path
+        assert "/work/" not in content, path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(folder),
+            str(ROOT),
+        ],
+        check=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"cli.py", "zsl_tagger"}
+    assert "zsl_tagger/assets/packaged/encoder.onnx" in names
+    assert wheel.stat().st_size <= 60e6
+
+
+def test_the_installed_wheel_runs_from_another_folder(wheel: Path, examples: Path, tmp_path: Path) -> None:
+    """Installed without dependencies into an environment that sees this one's: no network is needed."""
+    venv.create(tmp_path / "env", with_pip=True, system_site_packages=False)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    import numpy
+
+    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+    (site / "dependencies.pth").write_text(str(Path(numpy.__file__).parent.parent))
+    (tmp_path / "cli.py").write_text("raise SystemExit('shadowed')")  # a user's own cli.py does not get in the way
+    result = subprocess.run(
+        [tmp_path / "env" / "bin" / "zsl-tagger", "tag", examples / "cat.jpg", "--labels", "cat,dog"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "cat" in result.stdout
+    where = subprocess.run(
+        [python, "-c", "import zsl_tagger; print(zsl_tagger.__file__)"], capture_output=True, text=True, cwd="/"
+    )
+    assert str(site) in where.stdout

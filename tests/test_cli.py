@@ -1,0 +1,210 @@
+"""``zsl-tagger tag`` as a person types it, in a process of its own where that matters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import cli
+
+COMMAND = [sys.executable, "-m", "cli", "tag"]
+
+
+def run(*arguments: str | Path, stdin: str | None = None) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    result = CliRunner().invoke(cli.app, ["tag", *map(str, arguments)], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_table_for_people(examples: Path) -> None:
+    status, out, _ = run(examples / "cat.jpg", "--labels", "cat,dog,beach")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0] == str(examples / "cat.jpg")
+    assert lines[1].split()[0] == "cat"
+    assert 0.5 < float(lines[1].split()[1]) <= 1
+
+
+def test_json_lines_have_the_documented_shape(examples: Path) -> None:
+    status, out, _ = run(examples / "cat.jpg", "--labels", "cat, dog", "--threshold", "0", "--format", "jsonl")
+    record = json.loads(out)
+    assert status == 0
+    assert record["path"] == str(examples / "cat.jpg")
+    assert [tag["label"] for tag in record["tags"]] == ["cat", "dog"]
+    assert all(0 <= tag["score"] <= 1 for tag in record["tags"])
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_other_formats_say_the_same(examples: Path, kind: str) -> None:
+    arguments: list[str | Path] = [examples, "--labels", "cat,cup", "--threshold", "0"]
+    expected = [json.loads(line) for line in run(*arguments, "--format", "jsonl")[1].splitlines()]
+    out = run(*arguments, "--format", kind)[1]
+    if kind == "json":
+        assert json.loads(out) == expected
+    else:
+        rows = [(row["path"], row["label"], float(row["score"])) for row in csv.DictReader(io.StringIO(out))]
+        assert rows == [(r["path"], tag["label"], tag["score"]) for r in expected for tag in r["tags"]]
+
+
+def test_without_labels_the_packaged_vocabulary_is_asked(examples: Path) -> None:
+    status, out, _ = run(examples / "coffee.jpg")
+    assert status == 0
+    assert "cup" in [line.split()[0] for line in out.splitlines()[1:]]
+
+
+def test_folders_globs_and_stdin(examples: Path, tmp_path: Path) -> None:
+    nested = tmp_path / "a" / "b"
+    nested.mkdir(parents=True)
+    Image.new("RGB", (20, 30), "red").save(nested / "red.PNG")
+    (tmp_path / "notes.txt").write_text("not a photo")
+    arguments = ["--labels", "red", "--threshold", "0", "--format", "jsonl"]
+    assert json.loads(run(tmp_path, *arguments)[1])["path"] == str(nested / "red.PNG")
+    assert json.loads(run(tmp_path / "**" / "*.PNG", *arguments)[1])["path"] == str(nested / "red.PNG")
+    listing = f"{nested / 'red.PNG'}\n\n{examples / 'cat.jpg'}\n"
+    records = [json.loads(line) for line in run("-", *arguments, stdin=listing)[1].splitlines()]
+    assert [record["path"] for record in records] == [str(nested / "red.PNG"), str(examples / "cat.jpg")]
+
+
+def test_labels_file_exclude_and_top_k(examples: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("﻿cat\ndog, car # pets and more\n\n# nothing\nbeach\n", encoding="utf-8")
+    arguments: list[str | Path] = [examples / "cat.jpg", "--labels-file", file, "--threshold", "0", "--format", "jsonl"]
+    record = json.loads(run(*arguments, "--exclude", "Car,beach")[1])
+    assert {tag["label"] for tag in record["tags"]} == {"cat", "dog"}
+    assert len(json.loads(run(*arguments, "--top-k", "1")[1])["tags"]) == 1
+
+
+def test_unreadable_files_are_reported_and_the_rest_goes_on(examples: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "cut.jpg").write_bytes((examples / "cat.jpg").read_bytes()[:9000])
+    (tmp_path / "good.jpg").write_bytes((examples / "cat.jpg").read_bytes())
+    (tmp_path / "loop").symlink_to(tmp_path)
+    status, out, _ = run(tmp_path, tmp_path / "gone.jpg", "--labels", "cat", "--format", "jsonl")
+    records = {Path(record["path"]).name: record for record in map(json.loads, out.splitlines())}
+    assert status == 1
+    assert "empty file" in records["empty.jpg"]["error"]
+    assert "not an image" in records["text.jpg"]["error"]
+    assert "broken image data" in records["cut.jpg"]["error"]
+    assert "folder loop" in records["loop"]["error"]
+    assert "no such file" in records["gone.jpg"]["error"]
+    assert records["good.jpg"]["tags"][0]["label"] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "zebrra"], "unknown label 'zebrra', did you mean 'zebra'"),
+        (["--labels", " , "], "the label list of --labels is empty"),
+        (["--labels", "a", "--labels-file", "x.txt"], "not both"),
+        (["--labels-file", "gone.txt"], "cannot read the labels file gone.txt"),
+        (["--threshold", "1.5"], "--threshold in 0..1, got 1.5"),
+        (["--threshold", "-1"], "--threshold in 0..1, got -1"),
+        (["--top-k", "0"], "--top-k of at least 1, got 0"),
+        (["--workers", "0"], "--workers of at least 1, got 0"),
+        (["--model", "gone"], "no model folder at gone"),
+        (["--output", "no/such/folder/out.jsonl"], "cannot write --output"),
+        (["--output", "photo.jpg"], "looks like an image"),
+        (["--labels", "cat", "--exclude", "cat"], "no label is left"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(examples: Path, options: list[str], message: str) -> None:
+    status, out, err = run(examples / "cat.jpg", *options)
+    assert (status, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert err.startswith("error: ")
+
+
+def test_an_unknown_format_is_a_usage_error(examples: Path) -> None:
+    status, _, err = run(examples / "cat.jpg", "--format", "xml")
+    assert status == 2
+    assert "xml" in err
+
+
+def test_skip_unknown_goes_on(examples: Path) -> None:
+    status, out, err = run(examples / "cat.jpg", "--labels", "zebrra,cat", "--skip-unknown")
+    assert status == 0
+    assert "cat" in out
+    assert "note: unknown label 'zebrra'" in err
+
+
+def test_duplicates_are_asked_once(examples: Path) -> None:
+    status, out, err = run(examples / "cat.jpg", "--labels", "cat,Cat", "--threshold", "0", "--format", "jsonl")
+    assert status == 0
+    assert len(json.loads(out)["tags"]) == 1
+    assert "'Cat' is given more than once" in err
+
+
+@pytest.mark.parametrize("label", ["Cats", "DOMESTIC-cat", "café cat"])
+def test_plural_hyphen_case_and_accent(examples: Path, label: str) -> None:
+    status, out, _ = run(examples / "cat.jpg", "--labels", label, "--threshold", "0", "--format", "jsonl")
+    assert status == 0
+    assert json.loads(out)["tags"][0]["label"] == label
+
+
+def test_output_file(examples: Path, tmp_path: Path) -> None:
+    status, out, _ = run(examples, "--labels", "cat", "--format", "json", "--output", tmp_path / "tags.json")
+    assert (status, out) == (0, "")
+    assert len(json.loads((tmp_path / "tags.json").read_text())) == len(list(examples.glob("*.jpg")))
+
+
+def test_a_broken_model_folder_is_named(examples: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    status, _, err = run(examples / "cat.jpg", "--model", tmp_path)
+    assert status == 2
+    assert "it lacks: labels.json, encoder.onnx" in err
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_ctrl_c_leaves_readable_output(examples: Path, tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "out"
+    listing = f"{examples / 'cat.jpg'}\n" * 2000
+    process = subprocess.Popen(
+        [*COMMAND, "-", "--labels", "cat", "--format", kind, "--output", str(output)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(examples.parent)},
+    )
+    assert process.stdin is not None
+    process.stdin.write(listing)
+    process.stdin.close()
+    deadline = time.monotonic() + 60
+    while not (output.exists() and output.stat().st_size > 500):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    text = output.read_text()
+    if kind == "json":
+        records = json.loads(text)
+    elif kind == "jsonl":
+        records = [json.loads(line) for line in text.splitlines()]
+    else:
+        records = list(csv.DictReader(io.StringIO(text)))
+    assert 1 <= len(records) < 2000
+
+
+def test_a_closed_pipe_is_no_error(examples: Path) -> None:
+    command = " ".join([*COMMAND, str(examples), "--labels", "cat", "--format", "jsonl"])
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} | head -c 1 >/dev/null"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(examples.parent)},
+    )
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr

@@ -1,0 +1,150 @@
+"""What the user names -> files, in a stable order, whatever the folders look like."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from zsl_tagger.find_images import find_images
+from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.tag import Record
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def find(*arguments: str) -> list[str]:
+    """The paths found; a record stands for its path and error."""
+    items = list(find_images(arguments))
+    return [f"{item.path}: {item.error}" if isinstance(item, Record) else Path(item).as_posix() for item in items]
+
+
+def test_folders_are_walked_in_the_order_of_names() -> None:
+    touch(
+        "photos/b.jpg", "photos/c/z.png", "photos/c/deep/er/y.webp", "photos/a.jpg", "photos/notes.txt", "photos/d.gif"
+    )
+    assert find("photos") == [
+        "photos/a.jpg",
+        "photos/b.jpg",
+        "photos/c/deep/er/y.webp",
+        "photos/c/z.png",
+        "photos/d.gif",
+    ]
+
+
+def test_every_image_suffix_counts_in_upper_case_too() -> None:
+    names = [f"photos/a{suffix}" for suffix in IMAGE_SUFFIXES] + [
+        f"photos/B{suffix.upper()}" for suffix in IMAGE_SUFFIXES
+    ]
+    touch(*names, "photos/c.pdf", "photos/jpg", "photos/d.jpg.part")
+    assert sorted(find("photos")) == sorted(names)
+
+
+def test_hidden_images_and_folders_are_left_out() -> None:
+    touch("photos/.hidden.jpg", "photos/.folder/a.jpg", "photos/.jpg")  # the last is a name without a suffix
+    assert find("photos") == []
+    assert find("photos/.hidden.jpg") == ["photos/.hidden.jpg"]
+
+
+def test_arguments_keep_their_order_and_a_named_file_may_have_any_suffix() -> None:
+    touch("z/b.jpg", "a/c.jpg", "scan.dat")
+    assert find("z", "scan.dat", "missing.jpg", "a") == ["z/b.jpg", "scan.dat", "missing.jpg", "a/c.jpg"]
+
+
+def test_a_folder_named_twice_is_walked_once() -> None:
+    touch("photos/a.jpg", "photos/c/b.jpg")
+    assert find("photos/c", "photos", "photos/c") == ["photos/c/b.jpg", "photos/a.jpg"]
+
+
+def test_empty_folder() -> None:
+    Path("empty/nested").mkdir(parents=True)
+    assert find("empty") == []
+
+
+# --- patterns ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.jpg", ["photos/a.jpg", "photos/b.jpg"]),
+        ("photos/[bc].*", ["photos/b.jpg", "photos/c.txt"]),  # what a pattern matches is named explicitly
+        ("photos/?", ["photos/s/a.jpg", "photos/s/t/u.jpg"]),  # a matched folder is walked
+        ("**/*.jpg", ["photos/a.jpg", "photos/b.jpg", "photos/s/a.jpg", "photos/s/t/u.jpg"]),
+        ("photos/**/u.*", ["photos/s/t/u.jpg"]),
+    ],
+)
+def test_pattern(pattern: str, expected: list[str]) -> None:
+    touch("photos/b.jpg", "photos/a.jpg", "photos/c.txt", "photos/s/a.jpg", "photos/s/t/u.jpg")
+    assert find(pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", ["photos/**", "photos/**/*", "**"])
+def test_a_pattern_of_folders_and_their_files_gives_each_file_once(pattern: str) -> None:
+    touch("photos/a.jpg", "photos/s/b.jpg", "photos/s/t/c.jpg")
+    assert sorted(find(pattern)) == ["photos/a.jpg", "photos/s/b.jpg", "photos/s/t/c.jpg"]
+
+
+def test_a_pattern_without_a_match_is_an_error_record() -> None:
+    assert find("photos/*.jpg") == ["photos/*.jpg: no file matches this pattern"]
+
+
+def test_existing_names_with_pattern_characters_are_names() -> None:
+    touch("a[1].jpg", "a1.jpg", "what?/b.jpg", "whats/c.jpg")
+    assert find("a[1].jpg", "what?") == ["a[1].jpg", "what?/b.jpg"]
+
+
+# --- links ------------------------------------------------------------------------------------------------
+
+
+def test_a_linked_folder_is_walked_once() -> None:
+    touch("photos/real/a.jpg", "elsewhere/b.jpg")
+    Path("photos/same").symlink_to("real")
+    Path("photos/outside").symlink_to("../elsewhere")
+    assert find("photos") == ["photos/outside/b.jpg", "photos/real/a.jpg"]
+
+
+def test_links_to_files_are_taken_even_broken_ones() -> None:
+    touch("a.jpg", "photos/b.jpg")
+    Path("photos/linked.jpg").symlink_to("../a.jpg")
+    Path("photos/broken.jpg").symlink_to("nowhere.jpg")
+    assert find("photos") == ["photos/b.jpg", "photos/broken.jpg", "photos/linked.jpg"]
+
+
+@pytest.mark.parametrize("target", ["..", "../..", "."])
+def test_a_folder_loop_gives_one_error_record_and_ends(target: str) -> None:
+    touch("top/photos/sub/a.jpg")
+    Path("top/photos/sub/loop").symlink_to(target)
+    assert find("top") == [
+        "top/photos/sub/a.jpg",
+        "top/photos/sub/loop: folder loop: it links back to a folder that it lies in",
+    ]
+
+
+def test_a_link_to_itself_does_not_end_the_walk() -> None:
+    touch("photos/a.jpg", "photos/z.jpg")
+    Path("photos/link").symlink_to("link")
+    found = find("photos")
+    assert found[0] == "photos/a.jpg"
+    assert found[-1] == "photos/z.jpg"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_an_error_record() -> None:
+    touch("photos/a.jpg", "photos/secret/b.jpg", "photos/z.jpg")
+    Path("photos/secret").chmod(0)
+    try:
+        found = find("photos")
+    finally:
+        Path("photos/secret").chmod(0o700)
+    assert found == ["photos/a.jpg", "photos/secret: cannot open this folder: Permission denied", "photos/z.jpg"]

@@ -1,0 +1,175 @@
+"""zsl_tagger/model/ml_decoder.py. Sizes are unequal (and mostly prime), so that no swapped axis passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from zsl_tagger.model.ml_decoder import DEFAULT_GROUPS, MLDecoder
+
+B, L, C, D, K, WORD_DIM = 2, 7, 13, 24, 11, 5
+VARIANTS = {
+    "closed set, a group per class": {"num_classes": K, "groups": K},
+    "closed set, default groups": {"num_classes": K},
+    "closed set, groups do not divide": {"num_classes": K, "groups": 4},
+    "closed set, a group left over": {"num_classes": 5, "groups": 4},
+    "closed set, one group": {"num_classes": K, "groups": 1},
+    "word queries": {"word_dim": WORD_DIM},
+}
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def make_head(*, seed: int = 0, **options: Any) -> MLDecoder:
+    """A small head in evaluation mode; every parameter is random, the biases and norms too."""
+    torch.manual_seed(seed)
+    head = MLDecoder(C, **{"dim": D, "ffn_dim": 17, "heads": 3} | options).eval()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return head
+
+
+def make_inputs(head: MLDecoder, *, images: int = B, labels: int = K) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    words = None if head.word_dim is None else torch.randn(labels, head.word_dim, generator=generator)
+    return torch.randn(images, L, C, generator=generator), words
+
+
+@each_variant
+@pytest.mark.parametrize("heads", [3, 8])
+def test_equals_the_reference(variant: dict[str, int], heads: int) -> None:
+    head = make_head(heads=heads, **variant)
+    tokens, words = make_inputs(head)
+    expected_logits, expected_attention = reference.ml_decoder(head.state_dict(), heads, tokens, words)
+    with torch.no_grad():
+        logits = head(tokens, words)
+        same_logits, attention = head.score_with_attention(head.embed_tokens(tokens), words)
+    assert logits.std() > 0.1  # the comparison is not of constants
+    assert_close(logits.double(), expected_logits, atol=1e-5, rtol=0)
+    assert_close(same_logits.double(), expected_logits, atol=1e-5, rtol=0)
+    assert_close(attention.double(), expected_attention, atol=1e-5, rtol=0)
+    assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "groups", "group_weight"),
+    [(2001, 2000, (2000, 8, 2)), (2001, None, (DEFAULT_GROUPS, 8, 21)), (7, None, (7, 8, 1))],
+)
+def test_closed_set_sizes(num_classes: int, groups: int | None, group_weight: tuple[int, int, int]) -> None:
+    head = MLDecoder(C, num_classes=num_classes, groups=groups, dim=8, ffn_dim=3, heads=2)
+    assert tuple(head.group_weight.shape) == group_weight
+    assert head(torch.randn(B, L, C)).shape == (B, num_classes)
+
+
+FIXED = make_head(word_dim=WORD_DIM)
+TOKENS, WORDS = make_inputs(FIXED, images=5)
+with torch.no_grad():
+    LOGITS = FIXED(TOKENS, WORDS)
+
+
+def some_of(count: int) -> st.SearchStrategy[list[int]]:
+    """Any order, any number, repeats included."""
+    return st.lists(st.integers(0, count - 1), min_size=1, max_size=count)
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=some_of(5), labels=some_of(K))
+def test_a_logit_depends_on_its_image_and_label_alone(images: list[int], labels: list[int]) -> None:
+    assert WORDS is not None
+    with torch.no_grad():
+        logits = FIXED(TOKENS[images], WORDS[labels])
+    assert_close(logits, LOGITS[images][:, labels], atol=1e-5, rtol=0)
+
+
+@each_variant
+def test_an_image_does_not_depend_on_the_batch(variant: dict[str, int]) -> None:
+    head = make_head(**variant)
+    tokens, words = make_inputs(head, images=5)
+    with torch.no_grad():
+        together = head(tokens, words)
+        alone = torch.cat([head(image[None], words) for image in tokens])
+    assert_close(alone, together, atol=1e-5, rtol=0)
+
+
+@each_variant
+def test_dropout_only_in_training(variant: dict[str, int]) -> None:
+    head = make_head(dropout=0.5, **variant)
+    inputs = make_inputs(head)
+    with torch.no_grad():
+        assert torch.equal(head(*inputs), head(*inputs))
+        head.train()
+        assert not torch.equal(head(*inputs), head(*inputs))
+
+
+@each_variant
+def test_gradients_reach_every_parameter(variant: dict[str, int]) -> None:
+    head = make_head(**variant).train()
+    head(*make_inputs(head)).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in head.named_parameters()}
+    # A bias on the keys adds the same to all scores of a query: softmax ignores it, its gradient is zero.
+    del gradients["layer.attention.k.bias"]
+    assert [name for name, gradient in gradients.items() if gradient is None or gradient.abs().max() < 1e-5] == []
+
+
+def test_group_queries_are_saved_and_never_trained() -> None:
+    head = make_head(num_classes=K, groups=4)
+    head(make_inputs(head)[0]).sum().backward()
+    assert "group_queries" in head.state_dict()
+    assert "group_queries" not in dict(head.named_parameters())
+    assert not head.group_queries.requires_grad
+    assert head.group_queries.grad is None
+
+
+@each_variant
+def test_saved_and_loaded_head_gives_the_same_logits(variant: dict[str, int], tmp_path: Path) -> None:
+    head, other = make_head(**variant), make_head(seed=2, **variant)
+    inputs = make_inputs(head)
+    assert not torch.allclose(other(*inputs), head(*inputs))
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    other.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    assert torch.equal(other(*inputs), head(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": K, "heads": 5}, "expected a width that the heads divide, got dim=24 and heads=5"),
+        ({"num_classes": K, "groups": 12}, "expected 1 <= groups <= num_classes=11, got groups=12"),
+        ({"num_classes": K, "groups": 0}, "expected 1 <= groups <= num_classes=11, got groups=0"),
+        ({"num_classes": 0}, "expected at least one class, got num_classes=0"),
+        ({}, "give exactly one of num_classes .* and word_dim"),
+        ({"num_classes": K, "word_dim": WORD_DIM}, "give exactly one of num_classes .* and word_dim"),
+        ({"word_dim": WORD_DIM, "groups": 4}, "groups belong to a closed set"),
+    ],
+)
+def test_sizes_that_do_not_fit(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_head(**options)
+
+
+@pytest.mark.parametrize(
+    ("variant", "tokens", "queries", "message"),
+    [
+        ({"num_classes": K}, (B, L, C), (K, WORD_DIM), "closed set of classes: call it without queries"),
+        ({"word_dim": WORD_DIM}, (B, L, C), None, r"expected queries \(K, 5\), got None"),
+        ({"word_dim": WORD_DIM}, (B, L, C), (K, 6), r"expected queries \(K, 5\), got \(11, 6\)"),
+        ({"word_dim": WORD_DIM}, (B, L, C), (3, 5, 5), r"expected queries \(K, 5\), got \(3, 5, 5\)"),
+        ({"num_classes": K}, (B, C), None, r"expected tokens \(B, L, 13\), got \(2, 13\)"),
+        ({"num_classes": K}, (B, C, 3, 3), None, r"expected tokens \(B, L, 13\), got \(2, 13, 3, 3\)"),
+        ({"num_classes": K}, (B, C, L), None, r"expected tokens \(B, L, 13\), got \(2, 13, 7\)"),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    variant: dict[str, int], tokens: tuple[int, ...], queries: tuple[int, ...] | None, message: str
+) -> None:
+    head = make_head(**variant)
+    with pytest.raises(ValueError, match=message):
+        head(torch.zeros(tokens), None if queries is None else torch.zeros(queries))

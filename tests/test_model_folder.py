@@ -1,0 +1,196 @@
+"""A model folder made of small files: what it reads, and what it says about each fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.model_folder import (
+    ModelConfig,
+    ModelFolder,
+    ModelFolderError,
+    VocabularyLabel,
+    threshold_by_label,
+    write_config,
+    write_labels,
+)
+from zsl_tagger.queries import WordTable
+
+FILES = ("config.json", "labels.json", "encoder.onnx", "decoder.onnx", "words.txt", "word_vectors.npy")
+CONFIG = ModelConfig(
+    image_size=224,
+    word_dim=3,
+    default_threshold=0.35,
+    architecture={"backbone": "tiny", "blocks": [1, 2]},
+    provenance={"made by": "a test, für 塔"},
+)
+LABELS = [VocabularyLabel("Dining-Table", 0.25), VocabularyLabel("塔", 0.0, seen=False), VocabularyLabel("dog", 1.0)]
+ROWS = np.array([[3, 0, 4], [0, -5, 0]], np.int8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_config(tmp_path, CONFIG)
+    write_labels(tmp_path, LABELS)
+    WordTable(["dog", "塔"], ROWS).save(tmp_path)
+    (tmp_path / "encoder.onnx").touch()
+    (tmp_path / "decoder.onnx").touch()
+    return tmp_path
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    """The config as JSON with fields changed; None leaves one out."""
+    content = {"image_size": 224, "word_dim": 3, "default_threshold": 0.35, "format_version": 1, **changes}
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    model = ModelFolder(str(folder))
+    assert model.config == CONFIG
+    assert model.labels() == LABELS
+    assert list(model.words().words) == ["dog", "塔"]
+    assert np.allclose(model.words().vectors(["塔", "dog"]), np.array([[0, -1, 0], [0.6, 0, 0.8]]))
+
+
+def test_its_text_files_can_be_read_with_cat(folder: Path) -> None:
+    assert "für 塔" in (folder / "config.json").read_text(encoding="utf-8")
+    assert json.loads((folder / "labels.json").read_text(encoding="utf-8"))[1] == {
+        "name": "塔",
+        "threshold": 0.0,
+        "seen": False,
+    }
+
+
+def test_thresholds_are_found_by_normalised_name() -> None:
+    assert threshold_by_label(LABELS) == {"dining table": 0.25, "塔": 0.0, "dog": 1.0}
+
+
+# --- missing ----------------------------------------------------------------------------------------------
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match=r"^no model folder at .*nowhere; leave --model out"):
+        ModelFolder(tmp_path / "nowhere")
+
+
+def test_a_file_is_no_folder(folder: Path) -> None:
+    with pytest.raises(ModelFolderError, match=r"^no model folder at .*config\.json"):
+        ModelFolder(folder / "config.json")
+
+
+@pytest.mark.parametrize("names", [*([name] for name in FILES), FILES[1:4], FILES], ids=" ".join)
+def test_every_missing_file_is_named(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"is incomplete, it lacks: {', '.join(names)}$"):
+        ModelFolder(folder)
+
+
+# --- config.json ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (edited(colour="red"), r"config\.json: got an unexpected keyword argument 'colour'"),
+        (edited(word_dim=None), r"config\.json: missing 1 required positional argument: 'word_dim'"),
+        ([], r"config\.json: expected an object, got list"),
+        (edited(format_version=2), r"config\.json: expected format_version 1, got 2: .*another version of zsl-tagger"),
+        (edited(format_version="1"), "expected format_version 1, got '1'"),
+        (edited(image_size=0), r"config\.json: expected image_size to be a positive whole number, got 0"),
+        (edited(image_size=22.4), r"expected image_size to be a positive whole number, got 22\.4"),
+        (edited(word_dim="3"), "expected word_dim to be a positive whole number, got '3'"),
+        (edited(default_threshold=-0.1), r"config\.json: expected default_threshold in 0\.\.1, got -0\.1"),
+        (edited(default_threshold=1.1), r"expected default_threshold in 0\.\.1, got 1\.1"),
+        (edited(default_threshold=float("nan")), r"expected default_threshold in 0\.\.1, got nan"),
+        (edited(default_threshold="0.5"), r"expected default_threshold in 0\.\.1, got '0\.5'"),
+    ],
+)
+def test_faulty_config(folder: Path, content: Any, message: str) -> None:
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=message) as caught:
+        ModelFolder(folder)
+    assert isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, 1, 1.0])
+def test_the_ends_of_the_threshold_range_are_valid(folder: Path, threshold: float) -> None:
+    write_config(folder, ModelConfig(8, 3, threshold))
+    assert ModelFolder(folder).config.default_threshold == threshold
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"image_size": 224,}', b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["config.json", "labels.json"])
+def test_bad_json(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelFolderError, match=f"{name} is not valid JSON: "):
+        ModelFolder(folder).labels()
+
+
+# --- labels.json ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"name": "dog"}], "missing 1 required positional argument: 'threshold'"),
+        ([{"name": "dog", "threshold": 0.5, "colour": "red"}], "got an unexpected keyword argument 'colour'"),
+        ([{"name": "dog", "threshold": 1.01}], r"label 'dog' has threshold 1\.01, expected a value in 0\.\.1"),
+        ([{"name": "dog", "threshold": -0.01}], r"label 'dog' has threshold -0\.01"),
+        ([{"name": "dog", "threshold": float("nan")}], "label 'dog' has threshold nan"),
+        ([{"name": "dog", "threshold": "0.5"}], "label 'dog' has threshold"),
+        ([{"name": 5, "threshold": 0.5}], "name.*5"),
+        (["dog"], "must be a mapping, not str"),
+        (None, "'NoneType' object is not iterable"),
+    ],
+)
+def test_faulty_labels(folder: Path, content: Any, message: str) -> None:
+    (folder / "labels.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=rf"labels\.json: .*{message}"):
+        ModelFolder(folder).labels()
+
+
+# --- the word table ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [0, 40, -1], ids=["empty", "half a header", "one byte short"])
+def test_truncated_word_vectors(folder: Path, kept: int) -> None:
+    path = folder / "word_vectors.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
+        ModelFolder(folder).words()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((3, 3), np.int8), np.zeros(2, np.int8), np.array([[None] * 3] * 2)],
+    ids=["a row too many", "no matrix", "pickled"],
+)
+def test_word_vectors_that_are_no_table(folder: Path, array: np.ndarray) -> None:
+    np.save(folder / "word_vectors.npy", array)
+    with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
+        ModelFolder(folder).words()
+
+
+def test_word_vectors_in_an_npz_archive(folder: Path) -> None:
+    with (folder / "word_vectors.npy").open("wb") as stream:
+        np.savez(stream, vectors=ROWS)
+    with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
+        ModelFolder(folder).words()
+
+
+def test_words_that_are_not_utf8(folder: Path) -> None:
+    (folder / "words.txt").write_bytes(b"dog\n\xff\n")
+    with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
+        ModelFolder(folder).words()
+
+
+def test_another_word_dim(folder: Path) -> None:
+    np.save(folder / "word_vectors.npy", np.ones((2, 4), np.int8))
+    with pytest.raises(ModelFolderError, match=r"word_vectors\.npy: expected word vectors of width 3, got 4$"):
+        ModelFolder(folder).words()

@@ -1,0 +1,191 @@
+"""The lookup policy step by step, and the vectors it leads to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.queries import UnknownLabelError, WordTable, normalize_label, singular_forms
+
+WORDS = (
+    "dog", "dining table", "t shirt", "weekend", "week", "end", "traffic light", "red", "bicycle", "leaf", "church",
+    "glass", "glasses", "puppy", "cookie", "shoe", "tomato", "bus", "sun flower", "sunflowers", "men's shoe", "塔",
+)  # fmt: skip
+DIM = 5
+ROWS = np.random.default_rng(0).integers(1, 128, (len(WORDS), DIM)).astype(np.int8)
+TABLE = WordTable(WORDS, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("dog", "dog"),
+        (" Café-Bar ", "cafe bar"),
+        ("T_SHIRT", "t shirt"),
+        ("dining\t \nTable", "dining table"),
+        ("salt/pepper", "salt pepper"),
+        ("Men\u2019s", "men's"),
+        ("Straße", "strasse"),
+        ("\uff44\uff4f\uff47", "dog"),
+        ("--_/ ", ""),
+    ],
+)
+def test_normalize_label(label: str, expected: str) -> None:
+    assert normalize_label(label) == expected
+
+
+@given(st.text())
+@example("Lego™")  # a letter that is upper-case only after its compatibility form is taken apart
+def test_normalize_label_is_idempotent(label: str) -> None:
+    once = normalize_label(label)
+    assert normalize_label(once) == once
+
+
+@pytest.mark.parametrize(
+    ("label", "words", "how"),
+    [
+        ("dog", ["dog"], "as is"),
+        ("Dining-Table", ["dining table"], "as is"),
+        ("T-Shirt", ["t shirt"], "as is"),
+        ("Men\u2019s shoe", ["men's shoe"], "as is"),
+        ("塔", ["塔"], "as is"),
+        ("glasses", ["glasses"], "as is"),  # not: the singular "glass"
+        ("DOGS", ["dog"], "singular"),
+        ("traffic lights", ["traffic light"], "singular"),
+        ("leaves", ["leaf"], "singular"),
+        ("churches", ["church"], "singular"),
+        ("puppies", ["puppy"], "singular"),
+        ("cookies", ["cookie"], "singular"),
+        ("shoes", ["shoe"], "singular"),
+        ("tomatoes", ["tomato"], "singular"),
+        ("buses", ["bus"], "singular"),
+        ("sun flowers", ["sun flower"], "singular"),  # not: joined "sunflowers"
+        ("week-end", ["weekend"], "joined"),  # not: averaged "week" and "end"
+        ("red bicycle", ["red", "bicycle"], "averaged"),
+        ("red bicycles", ["red", "bicycle"], "averaged"),
+        ("a dog on the Bus", ["dog", "bus"], "averaged"),
+    ],
+)
+def test_lookup_policy(label: str, words: list[str], how: str) -> None:
+    found = TABLE.resolve(label)
+    assert found is not None
+    assert (found.label, list(found.words), found.how) == (label, words, how)
+    assert label in TABLE
+
+
+@pytest.mark.parametrize("word", ["glass", "cactus", "tennis", "gas", "dog"])
+def test_these_do_not_look_like_plurals(word: str) -> None:
+    assert singular_forms(word) == []
+
+
+@pytest.mark.parametrize("label", ["zebra", "", " -", "the", "of the", "a zebra", "red zebra", "glas", "bu"])
+def test_unknown_to_every_step(label: str) -> None:
+    assert TABLE.resolve(label) is None
+    assert label not in TABLE
+
+
+PHRASES = st.lists(st.sampled_from([*WORDS, "dogs", "the", "zebra", "-", "É"]), max_size=5).map(" ".join)
+
+
+@given(PHRASES | st.text(st.characters()))
+def test_any_text_is_resolved_to_words_of_the_table_or_to_none(label: str) -> None:
+    found = TABLE.resolve(label)
+    if found is not None:
+        assert np.isclose(np.linalg.norm(TABLE.vectors([label])), 1, atol=1e-6)
+
+
+# --- vectors ----------------------------------------------------------------------------------------------
+
+
+def test_vectors_are_the_unit_vectors_of_the_rows() -> None:
+    vectors = TABLE.vectors(["bicycle", "dogs"])
+    rows = ROWS[[WORDS.index("bicycle"), WORDS.index("dog")]].astype(float)
+    assert vectors.dtype == np.float32
+    assert np.allclose(vectors, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_int8_rows_equal_the_same_rows_scaled(dtype: type) -> None:
+    scale = np.linspace(0.01, 3, len(WORDS))[:, None]  # another scale for each row
+    scaled = WordTable(WORDS, (ROWS * scale).astype(dtype))
+    labels = [*WORDS, "red bicycle"]
+    assert np.allclose(scaled.vectors(labels), TABLE.vectors(labels), atol=2e-3 if dtype is np.float16 else 1e-6)
+
+
+def test_averaged_phrase_equals_the_hand_computation() -> None:
+    table = WordTable(["red", "bicycle"], np.array([[3, 4], [100, 0]], np.int8))
+    # unit vectors (0.6, 0.8) and (1, 0); their mean (0.8, 0.4) has the length sqrt(0.8)
+    assert np.allclose(table.vectors(["red bicycle"]), np.array([[0.8, 0.4]]) / 0.8**0.5, atol=1e-6)
+
+
+def test_a_vector_does_not_depend_on_which_others_are_asked() -> None:
+    labels = ["red bicycle", "dogs", "week-end", "dog"]
+    together = TABLE.vectors(iter(labels))
+    assert np.array_equal(together, np.concatenate([TABLE.vectors([label]) for label in labels]))
+
+
+def test_a_label_given_twice_has_two_rows() -> None:
+    assert np.array_equal(TABLE.vectors(["dog", "bus", "dog"]), TABLE.vectors(["dog", "bus"])[[0, 1, 0]])
+
+
+def test_no_labels_no_rows() -> None:
+    assert TABLE.vectors([]).shape == (0, DIM)
+    assert TABLE.word_dim == DIM
+
+
+# --- unknown labels ---------------------------------------------------------------------------------------
+
+
+def test_every_unknown_label_is_named_with_the_nearest_spellings() -> None:
+    with pytest.raises(
+        UnknownLabelError, match=r"'Bicycel', did you mean 'bicycle'\?; unknown label 'zebra'$"
+    ) as caught:
+        TABLE.vectors(["Bicycel", "dog", "zebra"])
+    assert caught.value.suggestions == {"Bicycel": ["bicycle"], "zebra": []}
+    assert isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize(
+    ("label", "nearest"),
+    [("dogg", "dog"), ("CHRUCH", "church"), ("tomáto", "tomato"), ("dining-tabel", "dining table")],
+)
+def test_the_nearest_spelling_is_suggested_first(label: str, nearest: str) -> None:
+    assert TABLE.suggest(label)[0] == nearest
+
+
+def test_suggestions_are_no_more_than_asked() -> None:
+    assert TABLE.suggest("glasse", count=2) == ["glasses", "glass"]
+    assert TABLE.suggest("glasse", count=1) == ["glasses"]
+
+
+# --- table ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [np.ones((3, DIM)), np.ones((2, DIM, 1)), np.ones(2)])
+def test_words_and_vectors_must_fit(rows: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected one vector a word, got 2 words and vectors \("):
+        WordTable(["dog", "cat"], rows)
+
+
+def test_save_and_load_keep_words_and_values(tmp_path: Path) -> None:
+    TABLE.save(tmp_path)
+    loaded = WordTable.load(tmp_path)
+    assert list(loaded.words) == list(WORDS)
+    assert np.array_equal(np.load(tmp_path / "word_vectors.npy"), ROWS)
+    labels = [*WORDS, "red bicycles"]
+    assert np.array_equal(loaded.vectors(labels), TABLE.vectors(labels))
+
+
+def test_a_loaded_table_can_be_saved_where_it_lies(tmp_path: Path) -> None:
+    table = WordTable(["dog", "cat"], np.arange(2 * 8192).reshape(2, 8192).astype(np.float32))
+    table.save(tmp_path)
+    try:
+        WordTable.load(tmp_path).save(tmp_path)
+    except OSError:  # no traceback: showing the torn memory map would end the whole run
+        pytest.fail("the file was truncated while its rows were still to be read from it", pytrace=False)
+    assert np.array_equal(WordTable.load(tmp_path).vectors(["dog", "cat"]), table.vectors(["dog", "cat"]))

@@ -1,0 +1,151 @@
+"""Every format is read back by the reader a program would use."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from zsl_tagger.tag import Record, Tag
+from zsl_tagger.writers import WRITERS, JsonWriter
+
+TAGGED = Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)])
+UNTAGGED = Record("b.jpg", [])
+BROKEN = Record("c.jpg", [], "no such file")
+
+
+def written(kind: str, records: list[Record]) -> str:
+    stream = io.StringIO()
+    with WRITERS[kind](stream) as write:
+        for record in records:
+            write(record)
+    return stream.getvalue()
+
+
+def read_back(kind: str, text: str) -> list[dict[str, Any]]:
+    """What a program gets from json, jsonl or csv."""
+    if kind == "json":
+        return json.loads(text)
+    if kind == "jsonl":
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def as_csv_row(path: str, label: str = "", score: str = "", error: str = "") -> dict[str, str]:
+    return {"path": path, "label": label, "score": score, "error": error}
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_json_holds_tags_or_an_error(kind: str) -> None:
+    assert read_back(kind, written(kind, [TAGGED, UNTAGGED, BROKEN])) == [
+        {"path": "a.jpg", "tags": [{"label": "dog", "score": 0.9321}, {"label": "beach", "score": 0.5}]},
+        {"path": "b.jpg", "tags": []},
+        {"path": "c.jpg", "error": "no such file"},
+    ]
+
+
+def test_csv_holds_one_row_a_tag() -> None:
+    assert read_back("csv", written("csv", [TAGGED, UNTAGGED, BROKEN])) == [
+        as_csv_row("a.jpg", "dog", "0.9321"),
+        as_csv_row("a.jpg", "beach", "0.5000"),
+        as_csv_row("b.jpg"),
+        as_csv_row("c.jpg", error="no such file"),
+    ]
+
+
+def test_table_is_for_people() -> None:
+    assert written("table", [TAGGED, UNTAGGED, BROKEN]).splitlines() == [
+        "a.jpg",
+        "  dog    0.93  " + "█" * 19,
+        "  beach  0.50  " + "█" * 10,
+        "b.jpg",
+        "  no label reaches its threshold (see all scores with --threshold 0)",
+        "c.jpg",
+        "  cannot be read: no such file",
+    ]
+
+
+@pytest.mark.parametrize(("score", "length"), [(0.0, 1), (0.04, 1), (0.5, 10), (1.0, 20)])
+def test_table_bar_grows_with_the_score(score: float, length: int) -> None:
+    assert written("table", [Record("a.jpg", [Tag("dog", score)])]).count("█") == length
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"), [("json", ["[]"]), ("jsonl", []), ("csv", ["path,label,score,error"]), ("table", [])]
+)
+def test_no_records(kind: str, lines: list[str]) -> None:
+    assert written(kind, []).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    "odd", ["塔 café 🐕", "a,b", 'so-called "dog"', "two\nlines", "carriage\rreturn", " \t'", "\u2028"]
+)
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+def test_odd_characters_survive(kind: str, odd: str) -> None:
+    records = [Record(odd, [Tag(odd, 0.25)]), Record(odd, [], odd)]
+    expected: list[Any] = [{"path": odd, "tags": [{"label": odd, "score": 0.25}]}, {"path": odd, "error": odd}]
+    if kind == "csv":
+        expected = [as_csv_row(odd, odd, "0.2500"), as_csv_row(odd, error=odd)]
+    assert read_back(kind, written(kind, records)) == expected
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_non_ascii_text_is_written_as_it_is(kind: str) -> None:
+    assert "塔/café.jpg" in written(kind, [Record("塔/café.jpg", [])])
+
+
+# --- cut short --------------------------------------------------------------------------------------------
+
+
+class Stream(io.StringIO):
+    """Keeps what had been written at the latest flush; ``interrupt_at`` counts flushes."""
+
+    flushed, flushes, interrupt_at = "", 0, 0
+
+    def flush(self) -> None:
+        self.flushed, self.flushes = self.getvalue(), self.flushes + 1
+        if self.flushes == self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_record_is_flushed_whole(kind: str) -> None:
+    stream = Stream()
+    with WRITERS[kind](stream) as write:
+        for count, record in enumerate([TAGGED, BROKEN], 1):
+            write(record)
+            assert stream.flushed == stream.getvalue()
+            assert stream.flushed.startswith(written(kind, [TAGGED, BROKEN][:count]).removesuffix("\n]\n"))
+    assert stream.flushed == written(kind, [TAGGED, BROKEN])
+
+
+def write_json(stream: io.StringIO, records: Iterable[Record]) -> None:
+    with JsonWriter(stream) as write:
+        for record in records:
+            write(record)
+
+
+def then_ctrl_c(records: list[Record]) -> Iterator[Record]:
+    yield from records
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_json_array_interrupted_between_records_is_closed(count: int) -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        write_json(stream, then_ctrl_c([BROKEN] * count))
+    assert json.loads(stream.getvalue()) == [BROKEN.as_dict()] * count
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_json_array_interrupted_while_it_is_flushed_is_closed(count: int) -> None:
+    stream = Stream()
+    stream.interrupt_at = count
+    with pytest.raises(KeyboardInterrupt):
+        write_json(stream, [BROKEN] * 3)
+    assert json.loads(stream.getvalue()) == [BROKEN.as_dict()] * count

@@ -1,0 +1,54 @@
+"""zsl-tagger: zero-shot image tagging with word-embedding queries.
+
+The public names are loaded when first used: importing the package costs nothing, and tagging never
+imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zsl_tagger.errors import UserError as UserError
+    from zsl_tagger.model.ml_decoder import MLDecoder as MLDecoder
+    from zsl_tagger.preprocessing import ImageError as ImageError
+    from zsl_tagger.queries import UnknownLabelError as UnknownLabelError
+    from zsl_tagger.queries import WordTable as WordTable
+    from zsl_tagger.tag import Record as Record
+    from zsl_tagger.tag import Tag as Tag
+    from zsl_tagger.tag import Tagger as Tagger
+
+_HOME = {
+    "ImageError": "preprocessing",
+    "MLDecoder": "model.ml_decoder",
+    "Record": "tag",
+    "Tag": "tag",
+    "Tagger": "tag",
+    "UnknownLabelError": "queries",
+    "UserError": "errors",
+    "WordTable": "queries",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 15 ms that tagging need not pay
+
+    try:
+        return version("zsl-tagger")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,7 @@
+"""The one exception family that a command turns into a message instead of a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message says what was expected, what came and what to do."""

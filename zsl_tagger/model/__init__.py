@@ -1,0 +1,1 @@
+"""The networks in torch (needs the [train] extra)."""

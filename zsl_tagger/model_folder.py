@@ -1,0 +1,161 @@
+"""A model is a folder that can be read with ``cat``: what is in it, and how it is checked when read.
+
+=====================  ======================================================================================
+``config.json``        format version, architecture, preprocessing, query source, default threshold, provenance
+``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
+``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
+``decoder.onnx``       tokens (B, L, D), queries (K, word_dim) -> logits (B, K), attention (B, K, L)
+``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
+``README.md``          the model card
+=====================  ======================================================================================
+
+Nothing in it is pickled. This module needs neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, WordTable, normalize_label
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+LABELS_FILE = "labels.json"
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+PACKAGED = Path(__file__).parent / "assets" / "packaged"
+
+
+class ModelFolderError(UserError):
+    """A model folder that is missing, incomplete or inconsistent; the message names the file."""
+
+
+def _check_version(version: object) -> None:
+    if version != FORMAT_VERSION:
+        raise ModelFolderError(
+            f"expected format_version {FORMAT_VERSION}, got {version!r}: "
+            "the model was written by another version of zsl-tagger"
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """``config.json``.
+
+    Attributes:
+        image_size: side S of the square image the encoder reads, in pixels.
+        default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
+        architecture, provenance: for people and for rebuilding the model in torch.
+    """
+
+    image_size: int
+    word_dim: int
+    default_threshold: float
+    architecture: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version)
+        for name in ("image_size", "word_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ModelFolderError(f"expected {name} to be a positive whole number, got {value!r}")
+        if not isinstance(self.default_threshold, (int, float)) or not 0 <= self.default_threshold <= 1:
+            raise ModelFolderError(f"expected default_threshold in 0..1, got {self.default_threshold!r}")
+
+
+@dataclass(frozen=True)
+class VocabularyLabel:
+    """One label of the default vocabulary; ``seen`` says whether training had positives for it."""
+
+    name: str
+    threshold: float
+    seen: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ModelFolderError(f"expected the name of a label to be text, got {self.name!r}")
+        if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
+            raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
+
+
+class ModelFolder:
+    """A folder opened for reading; each part is read when it is first asked for."""
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = PACKAGED if path is None else Path(path)
+        if not self.path.is_dir():
+            raise ModelFolderError(f"no model folder at {self.path}; leave --model out to use the packaged model")
+        missing = [
+            name
+            for name in (CONFIG_FILE, LABELS_FILE, ENCODER_FILE, DECODER_FILE, WORDS_FILE, VECTORS_FILE)
+            if not (self.path / name).is_file()
+        ]
+        if missing:
+            raise ModelFolderError(f"model folder {self.path} is incomplete, it lacks: {', '.join(missing)}")
+        self.config = self._read_config()
+
+    def _read_config(self) -> ModelConfig:
+        content = self._read_json(CONFIG_FILE)
+        if not isinstance(content, dict):
+            raise ModelFolderError(f"{self.path / CONFIG_FILE}: expected an object, got {type(content).__name__}")
+        try:
+            _check_version(content.get("format_version", FORMAT_VERSION))  # first: it explains other surprises
+            return ModelConfig(**content)
+        except TypeError as error:
+            raise ModelFolderError(f"{self.path / CONFIG_FILE}: {_field_message(error)}") from None
+        except ModelFolderError as error:
+            raise ModelFolderError(f"{self.path / CONFIG_FILE}: {error}") from None
+
+    def labels(self) -> list[VocabularyLabel]:
+        content = self._read_json(LABELS_FILE)
+        try:
+            labels = [VocabularyLabel(**entry) for entry in content]
+        except TypeError as error:
+            raise ModelFolderError(f"{self.path / LABELS_FILE}: {_field_message(error)}") from None
+        except ModelFolderError as error:
+            raise ModelFolderError(f"{self.path / LABELS_FILE}: {error}") from None
+        return labels
+
+    def words(self) -> WordTable:
+        try:
+            table = WordTable.load(self.path)
+        except (ValueError, OSError, EOFError) as error:
+            raise ModelFolderError(f"{self.path}: {WORDS_FILE} and {VECTORS_FILE} cannot be read: {error}") from None
+        if table.word_dim != self.config.word_dim:
+            raise ModelFolderError(
+                f"{self.path / VECTORS_FILE}: expected word vectors of width {self.config.word_dim}, "
+                f"got {table.word_dim}"
+            )
+        return table
+
+    def _read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelFolderError(f"{self.path / name} is not valid JSON: {error}") from None
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    _write_json(folder / CONFIG_FILE, asdict(config))
+
+
+def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
+    _write_json(folder / LABELS_FILE, [asdict(label) for label in labels])
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _field_message(error: TypeError) -> str:
+    return str(error).partition(".__init__() ")[2] or str(error)
+
+
+def threshold_by_label(labels: list[VocabularyLabel]) -> dict[str, float]:
+    return {normalize_label(label.name): label.threshold for label in labels}

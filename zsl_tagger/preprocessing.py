@@ -1,0 +1,139 @@
+"""Image file -> array: the one path used by training, evaluation, tagging and export.
+
+The array is ``uint8 (size, size, 3)``; the mean/std normalisation belongs to the model (it is the first
+node of ``encoder.onnx``), so an image is converted in exactly one way wherever it is used.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from zsl_tagger.errors import UserError
+
+#: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
+MAX_PIXELS = 300_000_000
+
+_OPEN_LOCK = threading.Lock()
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+class ImageError(UserError):
+    """An image that cannot be used. The message is one line that a person can act on."""
+
+
+def load_array(source: Any, size: int) -> np.ndarray:
+    """One image as the array the model reads.
+
+    Args:
+        source: a path, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``, uint8 (0..255),
+            uint16 (0..65535) or float (0..1).
+        size: side of the square the image is resized to (aspect ratio is not kept, as in ML-Decoder).
+
+    Returns:
+        uint8 ``(size, size, 3)``, RGB.
+
+    Raises:
+        ImageError: the file is missing, unreadable, truncated, too large or not an image.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_square(_from_array(source), size)
+    try:
+        if isinstance(source, Image.Image):
+            return _to_square(source, size)
+        return _load_file(Path(source), size)
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except IsADirectoryError:
+        raise ImageError("is a folder, not an image") from None
+    except UnidentifiedImageError:
+        raise ImageError("not an image that Pillow can read") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from None
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken data
+        raise ImageError(f"broken image data ({error})") from None
+
+
+def _load_file(path: Path, size: int) -> np.ndarray:
+    if path.stat().st_size == 0:
+        raise ImageError("empty file (0 bytes)")
+    with _open(path) as image:
+        _check_pixels(image)
+        image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
+        return _to_square(image, size)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside."""
+    with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_pixels(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
+    if width == 0 or height == 0:
+        raise ImageError(f"has no pixels: {width} x {height}")
+
+
+def _to_square(image: Image.Image, size: int) -> np.ndarray:
+    _check_pixels(image)
+    image = ImageOps.exif_transpose(image)
+    rgb = _to_rgb(image)
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        return _from_array(np.asarray(image).astype(np.uint16)).convert("RGB")
+    if image.mode == "I" or image.mode == "F":
+        return Image.fromarray(_wide_to_uint8(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))  # what a viewer shows behind it
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _wide_to_uint8(values: np.ndarray) -> np.ndarray:
+    """16-bit and float greys ``(H, W)`` to uint8: full-range 16 bit where the values need it."""
+    values = values.astype(np.float32)
+    top = float(values.max(initial=0.0))
+    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / 65535.0
+    return np.clip(values * scale, 0, 255).round().astype(np.uint8)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"expected an array of shape (H, W) or (H, W, 1|3|4), got {array.shape}")
+    if array.dtype == np.uint16:
+        array = (array / 257.0).round().astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if array.size and not (np.nanmin(array) >= 0.0 and np.nanmax(array) <= 1.0):
+            raise ImageError("expected float values in 0..1; give uint8 for 0..255")
+        if np.isnan(array).any():
+            raise ImageError("the array holds NaN")
+        array = (array * 255.0).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(f"expected uint8, uint16 or float values, got {array.dtype}")
+    return Image.fromarray(array)

@@ -1,0 +1,169 @@
+"""Label names -> query vectors ``(K, word_dim)``, and the one policy for how a label is looked up.
+
+A label is first normalised: lower case, no accents, hyphens and underscores read as spaces. Then, in order:
+
+1. ``as is``     the normalised label is in the table ("dining table", "T-Shirt" -> "t shirt");
+2. ``singular``  its last word in the singular makes it so ("dogs" -> "dog", "traffic lights");
+3. ``joined``    written as one word it is ("week-end" -> "weekend");
+4. ``averaged``  all of its words are known: the mean of their unit vectors, L2-normalised ("red bicycle").
+
+Anything else is unknown: :class:`UnknownLabelError` names it with the nearest known spellings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+
+WORDS_FILE = "words.txt"
+VECTORS_FILE = "word_vectors.npy"
+
+_FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
+_IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose",
+    "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife", "wolves": "wolf", "loaves": "loaf",
+    "shelves": "shelf", "wives": "wife", "lives": "life", "calves": "calf", "halves": "half", "scarves": "scarf",
+    "hooves": "hoof", "elves": "elf", "thieves": "thief", "cacti": "cactus", "fungi": "fungus", "dice": "die",
+}  # fmt: skip
+
+
+class UnknownLabelError(UserError):
+    """Labels that the word table cannot turn into vectors, with the nearest spellings it knows."""
+
+    def __init__(self, suggestions: dict[str, list[str]]):
+        self.suggestions = suggestions
+        super().__init__("; ".join(map(_describe_unknown, suggestions.items())))
+
+
+def _describe_unknown(item: tuple[str, list[str]]) -> str:
+    label, near = item
+    hint = f", did you mean {' or '.join(repr(word) for word in near)}?" if near else ""
+    return f"unknown label {label!r}{hint}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """How one label was found: the table words its vector is the mean of, and the step that found them."""
+
+    label: str
+    words: tuple[str, ...]
+    how: str
+
+
+def normalize_label(label: str) -> str:
+    """``" Café-Bar "`` -> ``"cafe bar"``: the spelling under which words are stored and looked up."""
+    text = unicodedata.normalize("NFKD", label.casefold()).casefold().replace("\u2019", "'")
+    text = "".join(char for char in text if not unicodedata.combining(char))
+    return " ".join(re.sub(r"[-_/]", " ", text).split())
+
+
+def singular_forms(word: str) -> list[str]:
+    """Candidate singulars of an English noun, likeliest first; empty where it does not look like a plural."""
+    head, _, last = word.rpartition(" ")
+    forms = []
+    if last in _IRREGULAR:
+        forms.append(_IRREGULAR[last])
+    elif last.endswith("ies") and len(last) > 4:
+        forms += [last[:-3] + "y", last[:-1]]
+    elif last.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        forms += [last[:-2], last[:-1]]
+    elif last.endswith("s") and not last.endswith(("ss", "us", "is")) and len(last) > 3:
+        forms.append(last[:-1])
+    return [f"{head} {form}".strip() for form in forms]
+
+
+class WordTable:
+    """A static table of word vectors.
+
+    Args:
+        words: W normalised words or phrases, most common first.
+        vectors: ``(W, word_dim)``, int8 or float. Only a row's direction matters: each is L2-normalised
+            when read, so int8 rows need no stored scale.
+    """
+
+    def __init__(self, words: Sequence[str], vectors: np.ndarray):
+        if vectors.ndim != 2 or len(words) != len(vectors):
+            raise ValueError(f"expected one vector a word, got {len(words)} words and vectors {vectors.shape}")
+        self.words = words
+        self._vectors = vectors
+
+    @classmethod
+    def load(cls, folder: Path) -> WordTable:
+        """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is asked for."""
+        words = (folder / WORDS_FILE).read_text(encoding="utf-8").splitlines()
+        return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"))
+
+    def save(self, folder: Path) -> None:
+        (folder / WORDS_FILE).write_text("\n".join(self.words) + "\n", encoding="utf-8")
+        np.save(folder / VECTORS_FILE, np.array(self._vectors), allow_pickle=False)
+
+    @property
+    def word_dim(self) -> int:
+        return int(self._vectors.shape[1])
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words)}
+
+    def __contains__(self, label: str) -> bool:
+        return self.resolve(label) is not None
+
+    def resolve(self, label: str) -> Resolved | None:
+        """Find a label by the policy above; None where it is unknown."""
+        key = normalize_label(label)
+        if not key:
+            return None
+        if found := self._find_phrase(key):
+            return Resolved(label, (found[0],), found[1])
+        parts = [part for part in key.split() if part not in _FILLERS]
+        if len(parts) < 2:
+            return None
+        found_parts = [self._find_phrase(part) for part in parts]
+        if any(part is None for part in found_parts):
+            return None
+        return Resolved(label, tuple(part[0] for part in found_parts if part), "averaged")
+
+    def _find_phrase(self, key: str) -> tuple[str, str] | None:
+        if key in self._row:
+            return key, "as is"
+        for form in singular_forms(key):
+            if form in self._row:
+                return form, "singular"
+        joined = key.replace(" ", "")
+        return (joined, "joined") if joined in self._row else None
+
+    def vectors(self, labels: Iterable[str]) -> np.ndarray:
+        """Unit query vectors of the labels, float32 ``(K, word_dim)``.
+
+        Raises:
+            UnknownLabelError: names every label that cannot be found, not only the first.
+        """
+        resolved = [(label, self.resolve(label)) for label in labels]
+        unknown = [label for label, found in resolved if found is None]
+        if unknown:
+            raise UnknownLabelError({label: self.suggest(label) for label in unknown})
+        rows = [self._mean_vector(found.words) for _, found in resolved if found]
+        return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
+
+    def _mean_vector(self, words: tuple[str, ...]) -> np.ndarray:
+        rows = np.asarray(self._vectors[[self._row[word] for word in words]], dtype=np.float32)  # (n, word_dim)
+        return _unit(_unit(rows).mean(axis=0))
+
+    def suggest(self, label: str, count: int = 3) -> list[str]:
+        """Nearest known spellings, best first."""
+        key = normalize_label(label)
+        near = [word for word in self.words if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]]
+        return difflib.get_close_matches(key, near, n=count, cutoff=0.7)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,1 @@
+"""Trainings that can be repeated, one each."""

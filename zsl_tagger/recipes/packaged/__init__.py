@@ -1,0 +1,1 @@
+"""How the packaged model is made: words, annotation, targets, features, training, export."""

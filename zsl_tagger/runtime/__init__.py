@@ -1,0 +1,1 @@
+"""What tagging needs and nothing else: no torch on this path."""

@@ -1,0 +1,222 @@
+"""The tagger: load once, encode an image once, ask any labels.
+
+>>> tagger = Tagger()
+>>> tagger.tag("photo.jpg", labels=["dog", "beach"])
+[Tag(label='dog', score=0.93)]
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.model_folder import ModelFolder, threshold_by_label
+from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.queries import WordTable, normalize_label
+from zsl_tagger.runtime.onnx_model import OnnxModel
+
+AHEAD = 2  # photos a worker may be ahead of the one whose result is due
+
+
+class Tag(NamedTuple):
+    label: str
+    score: float  # 0..1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one image: its tags, best first, or why it could not be read."""
+
+    path: str
+    tags: list[Tag]
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"path", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``."""
+        if self.error is not None:
+            return {"path": self.path, "error": self.error}
+        return {"path": self.path, "tags": [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]}
+
+
+class LabelSet:
+    """Labels made ready to be asked: their query vectors and thresholds.
+
+    Attributes:
+        labels: K names as the user wrote them.
+        queries: float32 ``(K, word_dim)``.
+        thresholds: float32 ``(K,)``, 0..1.
+    """
+
+    def __init__(self, labels: Sequence[str], queries: np.ndarray, thresholds: np.ndarray):
+        self.labels, self.queries, self.thresholds = list(labels), queries, thresholds
+
+    def without(self, excluded: Iterable[str]) -> LabelSet:
+        """The same set less some labels, compared in normalised spelling."""
+        out = {normalize_label(label) for label in excluded}
+        keep = [index for index, label in enumerate(self.labels) if normalize_label(label) not in out]
+        return LabelSet([self.labels[i] for i in keep], self.queries[keep], self.thresholds[keep])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Tagger:
+    """Tags images with any words.
+
+    Args:
+        model: a model folder; None for the packaged model.
+        workers: images in work at a time by :meth:`tag_many`. One worker uses every processor core for one
+            image; several share the cores between them, which is faster for many images.
+
+    Raises:
+        ModelFolderError: the folder is missing, incomplete or inconsistent.
+    """
+
+    def __init__(self, model: str | Path | None = None, workers: int = 1):
+        if workers < 1:
+            raise UserError(f"expected at least 1 worker, got {workers}")
+        self._folder = ModelFolder(model)
+        self._workers = workers
+        self._model = OnnxModel(self._folder, threads=max(1, available_cores() // workers))
+
+    @cached_property
+    def words(self) -> WordTable:
+        """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""
+        return self._folder.words()
+
+    @cached_property
+    def vocabulary(self) -> LabelSet:
+        """The default labels, each with its own threshold."""
+        return self.label_set([label.name for label in self._folder.labels()])
+
+    @cached_property
+    def _thresholds(self) -> dict[str, float]:
+        return threshold_by_label(self._folder.labels())
+
+    def label_set(self, labels: Sequence[str]) -> LabelSet:
+        """Prepare labels once, to ask them of many images.
+
+        Raises:
+            UnknownLabelError: labels that are in no way known, all of them, with suggestions.
+            UserError: no labels.
+        """
+        if isinstance(labels, str):
+            raise UserError(f"expected a list of labels, got the single string {labels!r}: write [{labels!r}]")
+        if not labels:
+            raise UserError("the label list is empty: give at least one label")
+        default = self._folder.config.default_threshold
+        thresholds = [self._thresholds.get(normalize_label(label), default) for label in labels]
+        return LabelSet(labels, self.words.vectors(labels), np.array(thresholds, np.float32))
+
+    def encode(self, image: Any) -> np.ndarray:
+        """Look at an image once: tokens float32 ``(1, L, D)``, to ask any labels of with :meth:`scores`.
+
+        Args:
+            image: path, PIL image or array (see :func:`zsl_tagger.preprocessing.load_array`).
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self._model.encode(load_array(image, self._model.image_size)[None])
+
+    def scores(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
+        """Score of every label, float32 ``(B, K)`` in 0..1, for tokens ``(B, L, D)`` of :meth:`encode`.
+
+        A label's score does not depend on which other labels are asked.
+        """
+        label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
+        logits = self._model.logits(tokens, label_set.queries)
+        return 1.0 / (1.0 + np.exp(-logits))
+
+    def tag(
+        self,
+        image: Any,
+        labels: LabelSet | Sequence[str] | None = None,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> list[Tag]:
+        """The labels that are true of an image, best first.
+
+        Args:
+            image: path, PIL image or array.
+            labels: words to choose from; None for the default vocabulary.
+            threshold: least score, 0..1; None for each label's own.
+            top_k: at most so many tags.
+        """
+        label_set = self._label_set(labels)
+        _check_limits(threshold, top_k)
+        scores = self.scores(self.encode(image), label_set)[0]
+        return _choose(label_set, scores, threshold, top_k)
+
+    def tag_many(
+        self,
+        paths: Iterable[str | Path],
+        labels: LabelSet | Sequence[str] | None = None,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+    ) -> Iterator[Record]:
+        """One record for each image file, in the given order; an unreadable one gives an error record."""
+        label_set = self._label_set(labels)
+        _check_limits(threshold, top_k)
+
+        def work(path: str | Path) -> Record:
+            try:
+                return Record(str(path), self.tag(path, label_set, threshold=threshold, top_k=top_k))
+            except ImageError as error:
+                return Record(str(path), [], str(error))
+
+        return _map_in_order(work, paths, self._workers)
+
+    def _label_set(self, labels: LabelSet | Sequence[str] | None) -> LabelSet:
+        if labels is None:
+            return self.vocabulary
+        return labels if isinstance(labels, LabelSet) else self.label_set(labels)
+
+
+def available_cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_limits(threshold: float | None, top_k: int | None) -> None:
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise UserError(f"expected a threshold in 0..1, got {threshold}")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"expected top_k of at least 1, got {top_k}")
+
+
+def _choose(labels: LabelSet, scores: np.ndarray, threshold: float | None, top_k: int | None) -> list[Tag]:
+    floor = labels.thresholds if threshold is None else threshold
+    passing = np.flatnonzero(scores >= floor)
+    best_first = passing[np.argsort(-scores[passing], kind="stable")][:top_k]
+    return [Tag(labels.labels[index], float(scores[index])) for index in best_first]
+
+
+def _map_in_order(work: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """``map`` on threads, with a bounded number of items in work; results in order."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > workers * AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

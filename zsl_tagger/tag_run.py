@@ -1,0 +1,176 @@
+"""What ``zsl-tagger tag`` does: find images, tag them, write the records."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.find_images import find_images
+from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.queries import UnknownLabelError, normalize_label
+from zsl_tagger.tag import LabelSet, Record, Tagger, available_cores
+from zsl_tagger.writers import WRITERS
+
+#: From so many images on, a progress bar is shown (on a terminal only).
+LONG_RUN = 20
+
+
+@dataclass(frozen=True)
+class TagRun:
+    """The options of one run, as given; None and "" mean not given."""
+
+    paths: Sequence[str]
+    labels: str | None = None
+    labels_file: Path | None = None
+    exclude: str = ""
+    top_k: int | None = None
+    threshold: float | None = None
+    format: str = "table"
+    output: Path | None = None
+    model: Path | None = None
+    workers: int | None = None
+    skip_unknown: bool = False
+
+
+def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
+    """Tag everything and write the records; returns how many images could not be read.
+
+    Raises:
+        UserError: the run cannot be carried out; nothing was written then.
+    """
+    _check_options(run)
+    names = _asked_labels(run, note)
+    items = list(find_images(_expand_stdin(run.paths)))
+    if not items:
+        note("no images found: folders hold no file with an image suffix")
+    tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))
+    labels = _label_set(tagger, names, run, note)
+    with _open_output(run.output, items) as stream, WRITERS[run.format](stream) as write:
+        return _write_all(_records(tagger, items, labels, run), len(items), write)
+
+
+def _check_options(run: TagRun) -> None:
+    if run.threshold is not None and not 0 <= run.threshold <= 1:
+        raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
+    if run.top_k is not None and run.top_k < 1:
+        raise UserError(f"expected --top-k of at least 1, got {run.top_k}")
+    if run.workers is not None and run.workers < 1:
+        raise UserError(f"expected --workers of at least 1, got {run.workers}")
+    if run.labels is not None and run.labels_file is not None:
+        raise UserError("give the labels by --labels or by --labels-file, not both")
+
+
+def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:
+    if run.labels_file is not None:
+        names, source = _read_labels_file(run.labels_file), f"--labels-file {run.labels_file}"
+    elif run.labels is not None:
+        names, source = _split(run.labels), "--labels"
+    else:
+        return None
+    if not names:
+        raise UserError(f'the label list of {source} is empty: give at least one label, e.g. --labels "dog,beach"')
+    return _without_duplicates(names, note)
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _read_labels_file(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the labels file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the labels file {path} is not UTF-8 text") from None
+    return [name for line in lines for name in _split(line.partition("#")[0])]
+
+
+def _without_duplicates(names: list[str], note: Callable[[str], None]) -> list[str]:
+    unique: dict[str, str] = {}
+    for name in names:
+        first = unique.setdefault(normalize_label(name), name)
+        if first is not name:
+            note(f"label {name!r} is given more than once (first as {first!r}); it is asked once")
+    return list(unique.values())
+
+
+def _label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Callable[[str], None]) -> LabelSet:
+    labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
+    left_out = _split(run.exclude)
+    asked = {normalize_label(label) for label in labels.labels}
+    for name in left_out:
+        if normalize_label(name) not in asked:
+            note(f"--exclude {name!r} is not among the labels")
+    labels = labels.without(left_out)
+    if not len(labels):
+        raise UserError("no label is left to ask after --exclude")
+    return labels
+
+
+def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Callable[[str], None]) -> LabelSet:
+    try:
+        return tagger.label_set(names)
+    except UnknownLabelError as error:
+        if not skip_unknown:
+            raise UserError(f"{error} (--skip-unknown goes on without)") from None
+        note(f"{error}; skipped")
+        known = [name for name in names if name not in error.suggestions]
+    if not known:
+        raise UserError("none of the labels is known")
+    return tagger.label_set(known)
+
+
+def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
+    for path in paths:
+        if path == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield path
+
+
+@contextmanager
+def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator[TextIO]:
+    if output is None:
+        if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not end the run
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+        yield sys.stdout
+        return
+    if output.suffix.lower() in IMAGE_SUFFIXES or str(output) in items:
+        raise UserError(f"--output {output} looks like an image; it would be overwritten")
+    try:
+        stream = output.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise UserError(f"cannot write --output {output}: {error.strerror}") from None
+    with stream:
+        yield stream
+
+
+def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun) -> Iterator[Record]:
+    """Records in the order of ``items``; those that are errors already pass through."""
+    tagged = tagger.tag_many(
+        (item for item in items if isinstance(item, str)), labels, threshold=run.threshold, top_k=run.top_k
+    )
+    return (item if isinstance(item, Record) else next(tagged) for item in items)
+
+
+def _write_all(records: Iterator[Record], count: int, write: Callable[[Record], None]) -> int:
+    failed = 0
+    for record in _with_progress(records, count):
+        write(record)
+        failed += record.error is not None
+    return failed
+
+
+def _with_progress(records: Iterator[Record], count: int) -> Iterator[Record]:
+    if count < LONG_RUN or not sys.stderr.isatty():
+        return records
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(records, description="tagging", total=count, console=Console(stderr=True), transient=True))
