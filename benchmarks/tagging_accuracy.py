@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,13 +112,13 @@ def accuracy(scores: np.ndarray, targets: np.ndarray) -> dict[str, object]:
     rng = np.random.default_rng(0)
     resampled = [rng.integers(0, len(scores), len(scores)) for _ in range(RESAMPLES)]
     columns = _enough(targets)
-    measures = {
-        "mAP": lambda s, t: np.nanmean(average_precision(s[:, columns], t[:, columns])),
+    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "mAP": lambda s, t: float(np.nanmean(average_precision(s[:, columns], t[:, columns]))),
         "F1@3": lambda s, t: precision_recall_f1_at_k(s, t, 3)[2],
     }
     figures: dict[str, object] = {}
     for name, measure in measures.items():
-        figures[name] = round(100 * float(measure(scores, targets)), 1)
+        figures[name] = round(100 * measure(scores, targets), 1)
         spread = [100 * measure(scores[rows], targets[rows]) for rows in resampled]
         figures[f"{name}_95%"] = [round(float(edge), 1) for edge in np.percentile(spread, (2.5, 97.5))]
     return figures

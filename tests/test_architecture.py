@@ -89,6 +89,7 @@ def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"cli.py", "zsl_tagger"}
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
+    assert "zsl_tagger/assets/packaged/model.safetensors" not in names
     assert wheel.stat().st_size <= 60e6
 
 

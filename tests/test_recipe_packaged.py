@@ -216,3 +216,12 @@ def test_the_vocabulary_and_annotation_in_the_repo_are_clean() -> None:
     assert not any(row["path"].startswith(("/", "coco")) for row in rows)
     assert all(tag.strip() for row in rows for tag in row["tags"].split(","))
     assert all(name == normalize_label(name) for name in lexicon.HYPERNYMS)
+
+
+def test_words_kept_out_go_with_all_that_say_the_same(knowledge: Knowledge) -> None:
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    targets = Targets(["cat", "dog", "domestic dog", "people"], values, values)
+    out = {word for name in ("Dog", "person") for word in build.synonyms(name, knowledge)}
+    left = build.leave_out(targets, out)
+    assert left.words == ["cat"]
+    assert left.values.tolist() == [[0], [4]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor, nn
 
 from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
 from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
@@ -33,33 +35,43 @@ def export_onnx(model: TaggerModel, folder: Path, image_size: int) -> float:
     with torch.inference_mode():
         tokens = model.encode(images)
         expected = model.score(tokens, queries).numpy()
-    torch.onnx.export(
+    _export(
         EncoderForExport(model),
         (images,),
-        str(folder / ENCODER_FILE),
-        input_names=["images"],
-        output_names=["tokens"],
-        dynamic_axes={"images": {0: "batch"}, "tokens": {0: "batch"}},
-        dynamo=False,
+        folder / ENCODER_FILE,
+        inputs={"images": {0: "batch"}},
+        outputs={"tokens": {0: "batch"}},
     )
-    torch.onnx.export(
+    _export(
         DecoderForExport(model),
         (tokens.clone(), queries),
-        str(folder / DECODER_FILE),
-        input_names=["tokens", "queries"],
-        output_names=["logits", "attention"],
-        dynamic_axes={
-            "tokens": {0: "batch", 1: "places"},
-            "queries": {0: "labels"},
-            "logits": {0: "batch", 1: "labels"},
-            "attention": {0: "batch", 1: "labels", 2: "places"},
-        },
-        dynamo=False,
+        folder / DECODER_FILE,
+        inputs={"tokens": {0: "batch", 1: "places"}, "queries": {0: "labels"}},
+        outputs={"logits": {0: "batch", 1: "labels"}, "attention": {0: "batch", 1: "labels", 2: "places"}},
     )
     difference = float(np.abs(_run_onnx(folder, images.numpy(), queries.numpy()) - expected).max())
     if difference > TOLERANCE:
         raise RuntimeError(f"ONNX Runtime and torch differ by {difference:.1e} in a logit, more than {TOLERANCE:.0e}")
     return difference
+
+
+Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size
+
+
+def _export(network: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: Axes, outputs: Axes) -> None:
+    with warnings.catch_warnings():
+        # Shape checks are traced with the example's shapes, which is meant; the exporter is the stable one.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network.eval(),  # the exporter gives each module back the mode its wrapper had
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={**inputs, **outputs},
+            dynamo=False,
+        )
 
 
 def _run_onnx(folder: Path, images: np.ndarray, queries: np.ndarray) -> np.ndarray:

@@ -1,0 +1,69 @@
+"""Write the README's table of figures from ``benchmarks/results/*.json``.
+
+python -m benchmarks.readme_tables
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT
+
+START, END = "<!-- figures: python -m benchmarks.readme_tables -->\n", "<!-- /figures -->"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_tables(text: str) -> str:
+    """The README with the part between the markers made anew."""
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return before + START + tables() + END + after
+
+
+def tables() -> str:
+    accuracy, speed, size = (_read(name) for name in ("tagging_accuracy", "tagging_speed", "install_size"))
+    kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
+    ours, conse = accuracy["figures"]["zsl-tagger tag"], accuracy["figures"]["ConSE, same backbone and word vectors"]
+    cold, labels, folder = (speed["figures"][part] for part in ("cold", "labels", "folder"))
+    photos, classes = accuracy["figures"]["photos"], accuracy["figures"]["classes_with_3_positives"]
+    return f"""
+| {photos} COCO photos, 80 names asked | mAP ({classes} names with 3+ photos) | F1@3 |
+|---|---|---|
+| `zsl-tagger tag` | {_interval(ours, "mAP")} | {_interval(ours, "F1@3")} |
+| the same trained without the COCO names and their synonyms | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
+| ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
+
+| {speed["machine"]}, medians | |
+|---|---|
+| `zsl-tagger tag one.jpg`, process start to exit | {cold["tag_one_photo_s"]["median"]:.2f} s |
+| the same over `python -c "import onnxruntime, PIL, numpy"` | {cold["ratio"]:.1f} x |
+| peak memory | {cold["peak_memory_mb"]} MB |
+| `zsl-tagger --help` more than `python -c pass` | {speed["figures"]["help"]["more_than_python_c_pass_s"]:.2f} s |
+| one photo, warm: 1 / 1,000 / 10,000 labels | {" / ".join(_milliseconds(labels, n) for n in (1, 1000, 10_000))} ms |
+| a folder of {folder["photos"]} photos | {folder["tagger_photos_per_s"]:.0f} photos/s |
+| the same over the bare encoder on decoded arrays | {folder["ratio"]:.2f} x |
+| wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
+
+"""
+
+
+def _interval(figures: dict[str, Any], name: str) -> str:
+    low, high = figures[f"{name}_95%"]
+    return f"{figures[name]:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _milliseconds(labels: dict[str, Any], count: int) -> str:
+    return f"{1000 * labels[f'{count}_labels_s']['median']:.0f}"
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

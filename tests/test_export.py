@@ -1,0 +1,85 @@
+"""A small model in torch -> ONNX -> tagger: the same scores all along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zsl_tagger.export import export_onnx
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.class_reading import ClassReading
+from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import ModelConfig, ModelFolderError, VocabularyLabel, write_config, write_labels
+from zsl_tagger.queries import WordTable
+from zsl_tagger.tag import Tagger
+
+SIZE, WORD_DIM = 96, 6
+
+
+@pytest.fixture(scope="module")
+def model() -> TaggerModel:
+    torch.manual_seed(0)
+    backbone = Backbone("test_efficientnet", num_classes=11)
+    reading = ClassReading(backbone.network.classifier, torch.randn(11, WORD_DIM))
+    head = MLDecoder(backbone.channels + WORD_DIM, word_dim=WORD_DIM, dim=24, ffn_dim=29, heads=3)
+    return TaggerModel(backbone, head, reading).eval()
+
+
+@pytest.fixture
+def folder(model: TaggerModel, tmp_path: Path) -> Path:
+    export_onnx(model, tmp_path, SIZE)
+    rng = np.random.default_rng(0)
+    WordTable(["dog", "cat", "beach"], rng.normal(size=(3, WORD_DIM)).astype(np.float32)).save(tmp_path)
+    write_labels(tmp_path, [VocabularyLabel("dog", 0.0), VocabularyLabel("cat", 0.0)])
+    write_config(tmp_path, ModelConfig(image_size=SIZE, word_dim=WORD_DIM, default_threshold=0.0))
+    return tmp_path
+
+
+def test_tagger_and_torch_give_the_same_scores(model: TaggerModel, folder: Path) -> None:
+    tagger = Tagger(folder)
+    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(image[None]), torch.from_numpy(tagger.words.vectors(["beach", "dog"])))
+    scores = tagger.scores(tagger.encode(image), ["beach", "dog"])
+    np.testing.assert_allclose(scores, logits.sigmoid().numpy(), atol=1e-5)
+
+
+def test_any_batch_and_label_count(folder: Path) -> None:
+    tagger = Tagger(folder)
+    images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.uint8)
+    tokens = tagger._model.encode(images)
+    assert tagger.scores(tokens, ["cat"]).shape == (3, 1)
+    assert tagger.scores(tokens, tagger.vocabulary).shape == (3, 2)
+
+
+def test_an_export_that_differs_is_refused(model: TaggerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zsl_tagger.export._run_onnx", lambda *_: np.ones((2, 5), np.float32))
+    with pytest.raises(RuntimeError, match="ONNX Runtime and torch differ by"):
+        export_onnx(model, tmp_path, SIZE)
+
+
+def test_a_closed_set_has_no_word_queries_to_export(tmp_path: Path) -> None:
+    backbone = Backbone("test_efficientnet")
+    closed = TaggerModel(backbone, MLDecoder(backbone.channels, num_classes=7, dim=24, heads=3))
+    with pytest.raises(ValueError, match="expected a head with word queries"):
+        export_onnx(closed, tmp_path, SIZE)
+
+
+def test_networks_that_do_not_fit_the_config_are_named(folder: Path) -> None:
+    write_config(folder, ModelConfig(image_size=64, word_dim=WORD_DIM, default_threshold=0.0))
+    with pytest.raises(ModelFolderError, match=r"encoder.onnx: expected 'images' of shape \(any, 64, 64, 3\), got"):
+        Tagger(folder)
+
+
+def test_swapped_and_broken_networks_are_named(folder: Path) -> None:
+    decoder = (folder / "decoder.onnx").read_bytes()
+    (folder / "decoder.onnx").write_bytes((folder / "encoder.onnx").read_bytes())
+    with pytest.raises(ModelFolderError, match=r"decoder.onnx: expected a tensor 'tokens', found only images"):
+        Tagger(folder)
+    (folder / "decoder.onnx").write_bytes(decoder[: len(decoder) // 2])
+    with pytest.raises(ModelFolderError, match=r"decoder.onnx cannot be loaded"):
+        Tagger(folder)
