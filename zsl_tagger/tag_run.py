@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,7 +130,8 @@ def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Ca
 def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # bytes: names need not be UTF-8
+            yield from (os.fsdecode(line) for line in lines if line.strip())
         else:
             yield path
 
