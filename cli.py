@@ -73,6 +73,9 @@ def tag(
         raise typer.Exit(2) from None
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
         raise typer.Exit(0) from None
+    except OSError as error:
+        typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted: what was written so far is complete and readable", err=True)
         raise typer.Exit(130) from None

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,17 +34,6 @@ def machine() -> str:
     return f"{_processor()}, {cores} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def median_seconds(action: Callable[[], object], runs: int) -> dict[str, float]:
-    """Median, least and most of ``runs`` timed calls after one that is not counted."""
-    action()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return {"median": round(statistics.median(times), 4), "min": round(min(times), 4), "max": round(max(times), 4)}
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -67,5 +53,5 @@ def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    changed = "+changes" if git("status", "--porcelain", "--", "zsl_tagger", "cli.py") else ""
+    changed = "+changes" if git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!*.md") else ""
     return git("rev-parse", "--short", "HEAD") + changed

@@ -117,7 +117,7 @@ def test_unreadable_files_are_reported_and_the_rest_goes_on(examples: Path, tmp_
         (["--workers", "0"], "--workers of at least 1, got 0"),
         (["--model", "gone"], "no model folder at gone"),
         (["--output", "no/such/folder/out.jsonl"], "cannot write --output"),
-        (["--output", "photo.jpg"], "looks like an image"),
+        (["--output", "photo.jpg"], "is an image or one of the inputs"),
         (["--labels", "cat", "--exclude", "cat"], "no label is left"),
     ],
 )
@@ -178,6 +178,7 @@ def test_ctrl_c_leaves_readable_output(examples: Path, tmp_path: Path, kind: str
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(examples.parent)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" makes children ignore it
     )
     assert process.stdin is not None
     process.stdin.write(listing)
@@ -206,5 +207,21 @@ def test_a_closed_pipe_is_no_error(examples: Path) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(examples.parent)},
     )
+    assert result.returncode == 0
     assert "Traceback" not in result.stderr
     assert "Exception" not in result.stderr
+
+
+def test_a_full_disk_is_said(examples: Path) -> None:
+    status, _, err = run(examples / "cat.jpg", "--labels", "cat", "--output", "/dev/full")
+    assert status == 2
+    assert err == "error: cannot write the output: No space left on device\n"
+
+
+def test_an_input_is_never_overwritten(examples: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo"
+    photo.write_bytes((examples / "cat.jpg").read_bytes())
+    status, _, err = run(photo, "--labels", "cat", "--output", photo)
+    assert status == 2
+    assert "one of the inputs; it would be overwritten" in err
+    assert photo.read_bytes() == (examples / "cat.jpg").read_bytes()

@@ -15,7 +15,6 @@ from zsl_tagger.model_folder import (
     ModelFolder,
     ModelFolderError,
     VocabularyLabel,
-    threshold_by_label,
     write_config,
     write_labels,
 )
@@ -64,10 +63,6 @@ def test_its_text_files_can_be_read_with_cat(folder: Path) -> None:
         "threshold": 0.0,
         "seen": False,
     }
-
-
-def test_thresholds_are_found_by_normalised_name() -> None:
-    assert threshold_by_label(LABELS) == {"dining table": 0.25, "塔": 0.0, "dog": 1.0}
 
 
 # --- missing ----------------------------------------------------------------------------------------------

@@ -116,3 +116,14 @@ def test_unknown_labels_are_all_named_with_suggestions(tagger: Tagger) -> None:
 def test_unreadable_image(tagger: Tagger) -> None:
     with pytest.raises(ImageError, match="no such file"):
         tagger.tag("missing.jpg", ["cat"])
+
+
+def test_a_plural_has_the_threshold_of_its_singular(tagger: Tagger) -> None:
+    assert tagger.label_set(["Dogs"]).thresholds == tagger.label_set(["dog"]).thresholds
+    assert tagger.vocabulary.without([tagger.key("skies")]).labels == [
+        label for label in tagger.vocabulary.labels if label != "sky"
+    ]
+
+
+def test_a_label_with_an_article_is_its_noun(tagger: Tagger) -> None:
+    assert (tagger.label_set(["a dog"]).queries == tagger.label_set(["dog"]).queries).all()

@@ -38,7 +38,12 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "timm"}:
+            raise
+        raise ImportError(f'{name} needs the train extra: pip install "zsl-tagger[train]"') from None
 
 
 def _version() -> str:

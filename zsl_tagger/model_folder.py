@@ -7,6 +7,7 @@
 ``decoder.onnx``       tokens (B, L, D), queries (K, word_dim) -> logits (B, K), attention (B, K, L)
 ``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
+``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
 =====================  ======================================================================================
 
 Nothing in it is pickled. This module needs neither torch nor onnxruntime.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, WordTable, normalize_label
+from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, WordTable
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -137,6 +138,8 @@ class ModelFolder:
     def _read_json(self, name: str) -> Any:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ModelFolderError(f"{self.path / name} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise ModelFolderError(f"{self.path / name} is not valid JSON: {error}") from None
 
@@ -155,7 +158,3 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _field_message(error: TypeError) -> str:
     return str(error).partition(".__init__() ")[2] or str(error)
-
-
-def threshold_by_label(labels: list[VocabularyLabel]) -> dict[str, float]:
-    return {normalize_label(label.name): label.threshold for label in labels}

@@ -1,7 +1,9 @@
 """Image file -> array: the one path used by training, evaluation, tagging and export.
 
 The array is ``uint8 (size, size, 3)``; the mean/std normalisation belongs to the model (it is the first
-node of ``encoder.onnx``), so an image is converted in exactly one way wherever it is used.
+node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path
+is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
+differ a little.)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from zsl_tagger.errors import UserError
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
-MAX_PIXELS = 300_000_000
+MAX_PIXELS = 150_000_000
 
 _OPEN_LOCK = threading.Lock()
 
@@ -58,7 +60,7 @@ def load_array(source: Any, size: int) -> np.ndarray:
         raise ImageError("not an image that Pillow can read") from None
     except Image.DecompressionBombError:
         raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from None
-    except ImageError:
+    except (ImageError, MemoryError, TypeError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError(f"broken image data ({error})") from None
@@ -69,8 +71,9 @@ def _load_file(path: Path, size: int) -> np.ndarray:
         raise ImageError("empty file (0 bytes)")
     with _open(path) as image:
         _check_pixels(image)
-        image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
-        return _to_square(image, size)
+        image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
+        ImageOps.exif_transpose(image, in_place=True)  # no copy of a large image
+        return _resized(image, size)
 
 
 def _open(path: Path) -> Image.Image:
@@ -94,12 +97,21 @@ def _check_pixels(image: Image.Image) -> None:
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:
     _check_pixels(image)
-    image = ImageOps.exif_transpose(image)
-    rgb = _to_rgb(image)
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+    return _resized(ImageOps.exif_transpose(image), size)
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    """Upright image -> uint8 ``(size, size, 3)``; what is transparent becomes white, as a viewer shows it."""
+    image = _to_rgb(image)
+    small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if small.mode == "RGBA":
+        white = Image.new("RGBA", small.size, (255, 255, 255, 255))
+        small = Image.alpha_composite(white, small).convert("RGB")
+    return np.asarray(small)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where something is transparent: that is blended when the image is small."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -107,9 +119,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode == "F":
         return Image.fromarray(_wide_to_uint8(np.asarray(image))).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))  # what a viewer shows behind it
-        return Image.alpha_composite(white, image).convert("RGB")
+        return image.convert("RGBA")
     return image.convert("RGB")
 
 

@@ -27,6 +27,9 @@ from zsl_tagger.errors import UserError
 WORDS_FILE = "words.txt"
 VECTORS_FILE = "word_vectors.npy"
 
+#: So many unknown labels are shown with suggestions, which take 10 ms each.
+SUGGESTED = 10
+
 _FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
 _IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose",
@@ -41,7 +44,9 @@ class UnknownLabelError(UserError):
 
     def __init__(self, suggestions: dict[str, list[str]]):
         self.suggestions = suggestions
-        super().__init__("; ".join(map(_describe_unknown, suggestions.items())))
+        shown = "; ".join(map(_describe_unknown, list(suggestions.items())[:SUGGESTED]))
+        more = len(suggestions) - SUGGESTED
+        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
 
 
 def _describe_unknown(item: tuple[str, list[str]]) -> str:
@@ -125,6 +130,8 @@ class WordTable:
         if found := self._find_phrase(key):
             return Resolved(label, (found[0],), found[1])
         parts = [part for part in key.split() if part not in _FILLERS]
+        if len(parts) == 1 and (found := self._find_phrase(parts[0])):
+            return Resolved(label, (found[0],), found[1])
         if len(parts) < 2:
             return None
         found_parts = [self._find_phrase(part) for part in parts]
@@ -150,7 +157,9 @@ class WordTable:
         resolved = [(label, self.resolve(label)) for label in labels]
         unknown = [label for label, found in resolved if found is None]
         if unknown:
-            raise UnknownLabelError({label: self.suggest(label) for label in unknown})
+            raise UnknownLabelError(
+                {label: self.suggest(label) if i < SUGGESTED else [] for i, label in enumerate(unknown)}
+            )
         rows = [self._mean_vector(found.words) for _, found in resolved if found]
         return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
 

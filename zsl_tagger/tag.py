@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.model_folder import ModelFolder, threshold_by_label
+from zsl_tagger.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.queries import WordTable, normalize_label
+from zsl_tagger.queries import UnknownLabelError, WordTable, normalize_label
 from zsl_tagger.runtime.onnx_model import OnnxModel
 
 AHEAD = 2  # photos a worker may be ahead of the one whose result is due
@@ -52,18 +52,20 @@ class LabelSet:
 
     Attributes:
         labels: K names as the user wrote them.
+        keys: K spellings under which the labels are the same thing ("dog" for "Dogs").
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
     """
 
-    def __init__(self, labels: Sequence[str], queries: np.ndarray, thresholds: np.ndarray):
-        self.labels, self.queries, self.thresholds = list(labels), queries, thresholds
+    def __init__(self, labels: Sequence[str], keys: Sequence[str], queries: np.ndarray, thresholds: np.ndarray):
+        self.labels, self.keys, self.queries, self.thresholds = list(labels), list(keys), queries, thresholds
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
-        """The same set less some labels, compared in normalised spelling."""
-        out = {normalize_label(label) for label in excluded}
-        keep = [index for index, label in enumerate(self.labels) if normalize_label(label) not in out]
-        return LabelSet([self.labels[i] for i in keep], self.queries[keep], self.thresholds[keep])
+        """The same set less the labels of some keys."""
+        out = set(excluded)
+        keep = [index for index, key in enumerate(self.keys) if key not in out]
+        labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
+        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,7 +77,7 @@ class Tagger:
     Args:
         model: a model folder; None for the packaged model.
         workers: images in work at a time by :meth:`tag_many`. One worker uses every processor core for one
-            image; several share the cores between them, which is faster for many images.
+            image; as many workers as cores use one core each, which is faster for many images.
 
     Raises:
         ModelFolderError: the folder is missing, incomplete or inconsistent.
@@ -96,11 +98,23 @@ class Tagger:
     @cached_property
     def vocabulary(self) -> LabelSet:
         """The default labels, each with its own threshold."""
-        return self.label_set([label.name for label in self._folder.labels()])
+        try:
+            return self.label_set([label.name for label in self._listed])
+        except UnknownLabelError as error:
+            raise ModelFolderError(f"{self._folder.path}: labels.json asks what words.txt lacks: {error}") from None
+
+    @cached_property
+    def _listed(self) -> list[VocabularyLabel]:
+        return self._folder.labels()
 
     @cached_property
     def _thresholds(self) -> dict[str, float]:
-        return threshold_by_label(self._folder.labels())
+        return {self.key(label.name): label.threshold for label in self._listed}
+
+    def key(self, label: str) -> str:
+        """What a label is looked up as: "dog" for "Dogs"; a phrase that is averaged stays itself."""
+        found = self.words.resolve(label)
+        return found.words[0] if found and len(found.words) == 1 else normalize_label(label)
 
     def label_set(self, labels: Sequence[str]) -> LabelSet:
         """Prepare labels once, to ask them of many images.
@@ -113,9 +127,10 @@ class Tagger:
             raise UserError(f"expected a list of labels, got the single string {labels!r}: write [{labels!r}]")
         if not labels:
             raise UserError("the label list is empty: give at least one label")
-        default = self._folder.config.default_threshold
-        thresholds = [self._thresholds.get(normalize_label(label), default) for label in labels]
-        return LabelSet(labels, self.words.vectors(labels), np.array(thresholds, np.float32))
+        queries = self.words.vectors(labels)
+        keys = [self.key(label) for label in labels]
+        thresholds = [self._thresholds.get(key, self._folder.config.default_threshold) for key in keys]
+        return LabelSet(labels, keys, queries, np.array(thresholds, np.float32))
 
     def encode(self, image: Any) -> np.ndarray:
         """Look at an image once: tokens float32 ``(1, L, D)``, to ask any labels of with :meth:`scores`.

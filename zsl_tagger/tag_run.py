@@ -52,7 +52,8 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
     tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))
     labels = _label_set(tagger, names, run, note)
     with _open_output(run.output, items) as stream, WRITERS[run.format](stream) as write:
-        return _write_all(_records(tagger, items, labels, run), len(items), write)
+        shown = run.output is not None or not sys.stdout.isatty()  # else the bar would run into the table
+        return _write_all(_records(tagger, items, labels, run), len(items) if shown else 0, write)
 
 
 def _check_options(run: TagRun) -> None:
@@ -95,18 +96,19 @@ def _read_labels_file(path: Path) -> list[str]:
 def _without_duplicates(names: list[str], note: Callable[[str], None]) -> list[str]:
     unique: dict[str, str] = {}
     for name in names:
-        first = unique.setdefault(normalize_label(name), name)
-        if first is not name:
-            note(f"label {name!r} is given more than once (first as {first!r}); it is asked once")
+        key = normalize_label(name)
+        if key in unique:
+            note(f"label {name!r} is given more than once (first as {unique[key]!r}); it is asked once")
+        else:
+            unique[key] = name
     return list(unique.values())
 
 
 def _label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Callable[[str], None]) -> LabelSet:
     labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
-    left_out = _split(run.exclude)
-    asked = {normalize_label(label) for label in labels.labels}
-    for name in left_out:
-        if normalize_label(name) not in asked:
+    left_out = {tagger.key(name): name for name in _split(run.exclude)}
+    for key, name in left_out.items():
+        if key not in labels.keys:
             note(f"--exclude {name!r} is not among the labels")
     labels = labels.without(left_out)
     if not len(labels):
@@ -143,8 +145,9 @@ def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         yield sys.stdout
         return
-    if output.suffix.lower() in IMAGE_SUFFIXES or str(output) in items:
-        raise UserError(f"--output {output} looks like an image; it would be overwritten")
+    inputs = (item for item in items if isinstance(item, str) and Path(item).exists())
+    if output.suffix.lower() in IMAGE_SUFFIXES or (output.exists() and any(output.samefile(item) for item in inputs)):
+        raise UserError(f"--output {output} is an image or one of the inputs; it would be overwritten")
     try:
         stream = output.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
@@ -161,18 +164,22 @@ def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: T
     return (item if isinstance(item, Record) else next(tagged) for item in items)
 
 
-def _write_all(records: Iterator[Record], count: int, write: Callable[[Record], None]) -> int:
+def _write_all(records: Iterator[Record], expected: int, write: Callable[[Record], None]) -> int:
+    """Write every record; from ``LONG_RUN`` expected ones on, with a progress bar on a terminal's stderr."""
     failed = 0
-    for record in _with_progress(records, count):
-        write(record)
-        failed += record.error is not None
+    with _progress(records, expected) as shown:
+        for record in shown:
+            write(record)
+            failed += record.error is not None
     return failed
 
 
-def _with_progress(records: Iterator[Record], count: int) -> Iterator[Record]:
-    if count < LONG_RUN or not sys.stderr.isatty():
-        return records
-    from rich.console import Console
-    from rich.progress import track
+@contextmanager
+def _progress(records: Iterator[Record], expected: int) -> Iterator[Iterable[Record]]:
+    if expected < LONG_RUN or not sys.stderr.isatty():
+        yield records
+        return
+    import typer
 
-    return iter(track(records, description="tagging", total=count, console=Console(stderr=True), transient=True))
+    with typer.progressbar(records, length=expected, label="tagging", file=sys.stderr) as bar:
+        yield bar

@@ -42,6 +42,7 @@ from zsl_tagger.recipes.packaged.train import (
     TrainConfig,
     Trainer,
     choose_thresholds,
+    fingerprint,
     fold_last_convolution,
     mean_average_precision,
     predict,
@@ -92,13 +93,14 @@ def build(
     backbone = pretrained_backbone()
     listing = list_photos(photos, annotations, knowledge)
     export_trunk(backbone, work / "trunk.onnx")
-    cache_features(photos, listing.files, ALL_VIEWS, work / "trunk.onnx", work / "features", available_cores())
+    cache = work / f"features-{fingerprint(listing.files)}"  # its rows belong to this list of photos
+    cache_features(photos, listing.files, ALL_VIEWS, work / "trunk.onnx", cache, available_cores())
     wnids = imagenet_wnids(listing.files)
     targets = build_targets(
         listing.files,
         annotations,
         listing.folder_words,
-        class_probabilities(backbone, work / "features", len(listing.files)),
+        class_probabilities(backbone, cache, len(listing.files)),
         [knowledge.class_words(wnid) for wnid in wnids],
         [normalize_label(name) for name in vocabulary],
         knowledge,
@@ -110,7 +112,7 @@ def build(
     torch.manual_seed(config.seed)
     trained = make_trainable(backbone, class_vectors(wnids, wordnet, table), config)
     sampler = Sampler(
-        work / "features",
+        cache,
         targets,
         training_phases(listing, targets, vocabulary),
         keep_tokens=config.keep_tokens,
@@ -121,7 +123,7 @@ def build(
         Trainer(trained, sampler, torch.from_numpy(table.vectors(targets.words)), config, work).run()
     )
 
-    labels, default_threshold, scores = judge(trained, listing, targets, table, vocabulary, work / "features")
+    labels, default_threshold, scores = judge(trained, listing, targets, table, vocabulary, cache)
     model = TaggerModel(backbone, trained.head, trained.reading).eval()
     difference = export_onnx(model, output, IMAGE_SIZE)
     save_file({name: value.contiguous() for name, value in head_weights(model).items()}, output / WEIGHTS_FILE)
@@ -192,6 +194,9 @@ def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowle
     )
     if not files:
         raise SystemExit(f"no photos in {root}: expected the folders {', '.join(FOLDERS)}")
+    missing = sorted(annotations.keys() - set(files))
+    if missing:
+        raise SystemExit(f"{len(missing)} annotated photos are not in {root}, e.g. {missing[0]}")
     annotated = np.array([file in annotations for file in files])
     imagenet = np.array([file.startswith("imagenet1k/") for file in files])
     held = annotated & np.array([zlib.crc32(file.encode()) % HELD_OUT_ONE_IN == 0 for file in files])
@@ -266,7 +271,7 @@ def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
     while not names:
         wnid = wordnet.synsets[wnid].parents[0]
         names = [name for name in wordnet.synsets[wnid].names if name in known]
-    return names
+    return list(dict.fromkeys(names))
 
 
 def make_trainable(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -> HeadOnTrunk:
@@ -280,7 +285,10 @@ def make_trainable(backbone: Backbone, class_vectors: Tensor, config: TrainConfi
 
 
 def synonyms(name: str, knowledge: Knowledge) -> set[str]:
-    """A word and every word of the lexicon and WordNet that says the same or less."""
+    """A word, what WordNet holds for the same, and the lexicon's words that imply it.
+
+    Near-synonyms that the lexicon lists only the other way round ("computer keyboard", "phone") are not found.
+    """
     word = normalize_label(name)
     same = {other for other, implied in lexicon.IMPLIES.items() if word in implied}
     synset = knowledge.synset(word)
@@ -303,11 +311,16 @@ def judge(
     column = {word: index for index, word in enumerate(targets.words)}
     names = [name for name in vocabulary if normalize_label(name) in column]
     columns = [column[normalize_label(name)] for name in names]
-    truth = (targets.values[judged][:, columns] > 0.5).astype(np.int64)
+    truth = (targets.values[judged][:, columns] == 1).astype(np.int64)  # said by people, not by the classifier
+    trained = (targets.values[~listing.held_out][:, columns] > 0.5).any(axis=0)
     scores = predict(model, features, torch.from_numpy(table.vectors(names)))
     thresholds, default = choose_thresholds(scores, truth)
     known = dict(zip(names, thresholds, strict=True))
-    labels = [VocabularyLabel(name, round(float(known.get(name, default)), 4), name in known) for name in vocabulary]
+    seen = dict(zip(names, trained, strict=True))
+    labels = [
+        VocabularyLabel(name, round(float(known.get(name, default)), 4), bool(seen.get(name, False)))
+        for name in vocabulary
+    ]
     value, count = mean_average_precision(scores, truth, least=5)
     figures = {"photos": len(features), "labels": count, "mean_average_precision": round(value, 4)}
     return labels, default, figures

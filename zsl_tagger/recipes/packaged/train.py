@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,12 +71,22 @@ def fold_last_convolution(network: Any) -> tuple[Tensor, Tensor]:
     return weight, norm.bias.detach() - norm.running_mean * scale
 
 
+def fingerprint(*parts: np.ndarray | list[str]) -> str:
+    """Short hash of what a cached result depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else "\n".join(part).encode())
+    return digest.hexdigest()[:16]
+
+
 class Trainer:
     """Runs the steps; everything that a resumed run needs is in one checkpoint file, written atomically."""
 
     def __init__(self, model: HeadOnTrunk, sampler: Sampler, word_vectors: Tensor, config: TrainConfig, folder: Path):
         self.model, self.sampler, self.word_vectors, self.config = model, sampler, word_vectors, config
         self.path = folder / "checkpoint.pt"
+        targets = sampler.targets
+        self.data = fingerprint(targets.words, targets.values, targets.weights, word_vectors.numpy())
         self.ema = {name: value.clone() for name, value in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             model.head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -135,6 +146,7 @@ class Trainer:
         partial = self.path.with_suffix(".partial")
         state = {
             "config": asdict(self.config),
+            "data": self.data,
             "step": self.step,
             "head": self.model.head.state_dict(),
             "ema": self.ema,
@@ -148,8 +160,8 @@ class Trainer:
         if not self.path.exists():
             return
         state = torch.load(self.path, weights_only=True)
-        if state["config"] != asdict(self.config):
-            raise SystemExit(f"{self.path} was written with other settings; remove it or restore them")
+        if state["config"] != asdict(self.config) or state["data"] != self.data:
+            raise SystemExit(f"{self.path} was written with other settings, photos or words; remove it or restore them")
         self.model.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
