@@ -225,3 +225,28 @@ def test_an_input_is_never_overwritten(examples: Path, tmp_path: Path) -> None:
     assert status == 2
     assert "one of the inputs; it would be overwritten" in err
     assert photo.read_bytes() == (examples / "cat.jpg").read_bytes()
+
+
+def test_a_closed_output_is_said(examples: Path) -> None:
+    command = " ".join([*COMMAND, str(examples / "cat.jpg"), "--labels", "cat", ">&-"])
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=examples.parent)
+    assert result.returncode == 2
+    assert result.stderr == "error: standard output is closed: give --output FILE\n"
+
+
+def test_names_need_not_be_utf8(examples: Path, tmp_path: Path) -> None:
+    photo = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    Path(os.fsdecode(photo)).write_bytes((examples / "cat.jpg").read_bytes())
+    result = subprocess.run(
+        [*COMMAND, "-", "--labels", "cat", "--format", "jsonl"],
+        input=photo + b"\r\n",
+        capture_output=True,
+        cwd=examples.parent,
+    )
+    assert result.returncode == 0
+    assert os.fsencode(json.loads(result.stdout)["path"]) == photo
+
+
+def test_an_empty_path_is_said() -> None:
+    status, out, _ = run("", "--labels", "cat", "--format", "jsonl")
+    assert (status, json.loads(out)["error"]) == (1, "empty path")

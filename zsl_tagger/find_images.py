@@ -19,7 +19,9 @@ def find_images(arguments: Iterable[str]) -> Iterator[str | Record]:
     """
     visited: set[tuple[int, int]] = set()
     for argument in arguments:
-        if os.path.isdir(argument):
+        if not argument:
+            yield Record(argument, [], "empty path")
+        elif os.path.isdir(argument):
             yield from _walk(argument, visited, ancestors=())
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))

@@ -65,6 +65,8 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     if run.labels is not None and run.labels_file is not None:
         raise UserError("give the labels by --labels or by --labels-file, not both")
+    if run.output is None and sys.stdout is None:
+        raise UserError("standard output is closed: give --output FILE")
 
 
 def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:
