@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import venv
@@ -49,6 +50,14 @@ def loaded_modules(code: str) -> set[str]:
 def test_tagging_loads_nothing_heavy(examples: Path) -> None:
     code = f"from zsl_tagger import Tagger; Tagger().tag({str(examples / 'cat.jpg')!r}, ['cat'])"
     assert not loaded_modules(code) & HEAVY
+
+
+def test_nothing_leaves_the_machine_and_nothing_is_left_in_home(examples: Path, tmp_path: Path) -> None:
+    """onnxruntime's usage data (1.32 and later) is kept in HOME before it is sent."""
+    code = f"from zsl_tagger import Tagger; Tagger().tag({str(examples / 'cat.jpg')!r}, ['cat'])"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # without CI variables, which switch it off
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_help_loads_not_even_the_runtime() -> None:

@@ -351,3 +351,23 @@ def test_many_threads_leave_the_settings_of_the_process_alone(tmp_path: Path, mo
         list(pool.map(lambda _: load_array(tmp_path / "small.png", SIDE), range(3)))
     assert Image.MAX_IMAGE_PIXELS == 12_345_678
     assert list(warnings.filters) == filters
+
+
+def test_a_broken_exif_tag_does_not_cost_the_photo(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn
+    exif[0x010E] = "description"
+    image = Image.new("RGB", (40, 20), "red")
+    image.save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    tag = content.index(b"\x01\x0e\x00\x02") if b"\x01\x0e\x00\x02" in content else content.index(b"\x0e\x01\x02\x00")
+    broken = bytearray(content)
+    broken[tag + 2 : tag + 4] = b"\x0c\x00" if content[tag] == 0x0E else b"\x00\x0c"  # said to be a float
+    (tmp_path / "b.jpg").write_bytes(bytes(broken))
+    assert (load_array(tmp_path / "b.jpg", 16) == load_array(tmp_path / "a.jpg", 16)).all()
+
+
+def test_a_pipe_is_not_called_empty(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        load_array(tmp_path / "pipe.jpg", 16)

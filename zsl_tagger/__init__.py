@@ -6,8 +6,12 @@ imports torch.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime sends usage data to its maker unless this is set before it is imported. Nothing leaves the machine here.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from zsl_tagger.errors import UserError as UserError

@@ -8,13 +8,14 @@ differ a little.)
 
 from __future__ import annotations
 
+import stat
 import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zsl_tagger.errors import UserError
 
@@ -22,8 +23,17 @@ from zsl_tagger.errors import UserError
 MAX_PIXELS = 150_000_000
 
 _OPEN_LOCK = threading.Lock()
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
 class ImageError(UserError):
@@ -67,13 +77,15 @@ def load_array(source: Any, size: int) -> np.ndarray:
 
 
 def _load_file(path: Path, size: int) -> np.ndarray:
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
+    if status.st_size == 0:
         raise ImageError("empty file (0 bytes)")
     with _open(path) as image:
         _check_pixels(image)
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
-        ImageOps.exif_transpose(image, in_place=True)  # no copy of a large image
-        return _resized(image, size)
+        return _resized(_upright(image), size)
 
 
 def _open(path: Path) -> Image.Image:
@@ -97,7 +109,17 @@ def _check_pixels(image: Image.Image) -> None:
 
 def _to_square(image: Image.Image, size: int) -> np.ndarray:
     _check_pixels(image)
-    return _resized(ImageOps.exif_transpose(image), size)
+    return _resized(_upright(image), size)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says. Only that tag is read: a broken other one does no harm."""
+    image.load()  # a TIFF turns itself, and then forgets the tag
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an EXIF block that cannot be parsed says nothing
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
@@ -126,6 +148,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _wide_to_uint8(values: np.ndarray) -> np.ndarray:
     """16-bit and float greys ``(H, W)`` to uint8: full-range 16 bit where the values need it."""
     values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ImageError("holds NaN or infinite values")
     top = float(values.max(initial=0.0))
     scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / 65535.0
     return np.clip(values * scale, 0, 255).round().astype(np.uint8)

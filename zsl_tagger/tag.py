@@ -150,7 +150,7 @@ class Tagger:
         """
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
         logits = self._model.logits(tokens, label_set.queries)
-        return 1.0 / (1.0 + np.exp(-logits))
+        return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
 
     def tag(
         self,

@@ -134,6 +134,8 @@ def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Ca
 def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
     for path in paths:
         if path == "-":
+            if sys.stdin is None:
+                raise UserError("expected a list of paths on stdin, but it is closed")
             lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # bytes: names need not be UTF-8
             yield from (os.fsdecode(line) for line in lines if line.strip())
         else:

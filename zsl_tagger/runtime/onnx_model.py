@@ -52,7 +52,10 @@ class OnnxModel:
             self._decoder.run(["logits"], {"tokens": tokens, "queries": queries[start : start + LABELS_PER_CALL]})[0]
             for start in range(0, len(queries), LABELS_PER_CALL)
         ]
-        return np.concatenate(chunks, axis=1)
+        logits = np.concatenate(chunks, axis=1)
+        if not np.isfinite(logits).all():
+            raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
+        return logits
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
