@@ -63,6 +63,11 @@ class Resolved:
     words: tuple[str, ...]
     how: str
 
+    @property
+    def key(self) -> str:
+        """The spelling under which labels are the same thing: "dog" for "Dogs"; an averaged phrase stays itself."""
+        return self.words[0] if len(self.words) == 1 else normalize_label(self.label)
+
 
 def normalize_label(label: str) -> str:
     """``" Café-Bar "`` -> ``"cafe bar"``: the spelling under which words are stored and looked up."""
@@ -154,13 +159,21 @@ class WordTable:
         Raises:
             UnknownLabelError: names every label that cannot be found, not only the first.
         """
+        return self.vectors_of(self.resolve_all(labels))
+
+    def resolve_all(self, labels: Iterable[str]) -> list[Resolved]:
+        """Find every label, or raise as :meth:`vectors` does."""
         resolved = [(label, self.resolve(label)) for label in labels]
         unknown = [label for label, found in resolved if found is None]
         if unknown:
             raise UnknownLabelError(
                 {label: self.suggest(label) if i < SUGGESTED else [] for i, label in enumerate(unknown)}
             )
-        rows = [self._mean_vector(found.words) for _, found in resolved if found]
+        return [found for _, found in resolved if found]
+
+    def vectors_of(self, resolved: Iterable[Resolved]) -> np.ndarray:
+        """Unit query vectors of labels already found, float32 ``(K, word_dim)``."""
+        rows = [self._mean_vector(found.words) for found in resolved]
         return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
 
     def _mean_vector(self, words: tuple[str, ...]) -> np.ndarray:

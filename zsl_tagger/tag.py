@@ -112,9 +112,9 @@ class Tagger:
         return {self.key(label.name): label.threshold for label in self._listed}
 
     def key(self, label: str) -> str:
-        """What a label is looked up as: "dog" for "Dogs"; a phrase that is averaged stays itself."""
+        """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
         found = self.words.resolve(label)
-        return found.words[0] if found and len(found.words) == 1 else normalize_label(label)
+        return found.key if found else normalize_label(label)
 
     def label_set(self, labels: Sequence[str]) -> LabelSet:
         """Prepare labels once, to ask them of many images.
@@ -127,8 +127,8 @@ class Tagger:
             raise UserError(f"expected a list of labels, got the single string {labels!r}: write [{labels!r}]")
         if not labels:
             raise UserError("the label list is empty: give at least one label")
-        queries = self.words.vectors(labels)
-        keys = [self.key(label) for label in labels]
+        resolved = self.words.resolve_all(labels)
+        queries, keys = self.words.vectors_of(resolved), [found.key for found in resolved]
         thresholds = [self._thresholds.get(key, self._folder.config.default_threshold) for key in keys]
         return LabelSet(labels, keys, queries, np.array(thresholds, np.float32))
 
