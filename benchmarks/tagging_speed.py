@@ -21,7 +21,8 @@ from benchmarks.common import ROOT, write_result
 from zsl_tagger.find_images import find_images
 from zsl_tagger.model_folder import ENCODER_FILE, ModelFolder
 from zsl_tagger.preprocessing import load_array
-from zsl_tagger.tag import Tagger, available_cores
+from zsl_tagger.tag import Tagger
+from zsl_tagger.threads import available_cores
 
 IMPORTS = "import onnxruntime, PIL, numpy"
 

@@ -1,11 +1,13 @@
 """Label names -> query vectors ``(K, word_dim)``, and the one policy for how a label is looked up.
 
-A label is first normalised: lower case, no accents, hyphens and underscores read as spaces. Then, in order:
+In order:
 
-1. ``as is``     the normalised label is in the table ("dining table", "T-Shirt" -> "t shirt");
-2. ``singular``  its last word in the singular makes it so ("dogs" -> "dog", "traffic lights");
-3. ``joined``    written as one word it is ("week-end" -> "weekend");
-4. ``averaged``  all of its words are known: the mean of their unit vectors, L2-normalised ("red bicycle").
+1. ``as is``       the table has the label as it is written ("dining table");
+2. ``lower-cased`` it has it in lower case, without accents, hyphens and underscores read as spaces ("T-Shirt");
+3. ``singular``    its last word in the singular makes it so ("dogs" -> "dog", "traffic lights");
+4. ``plural``      its last word in the plural does ("scissor" -> "scissors");
+5. ``joined``      written as one word it is there ("week-end" -> "weekend");
+6. ``averaged``    all of its words are known: the mean of their unit vectors, L2-normalised ("red bicycle").
 
 Anything else is unknown: :class:`UnknownLabelError` names it with the nearest known spellings.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,26 +93,55 @@ def singular_forms(word: str) -> list[str]:
     return [f"{head} {form}".strip() for form in forms]
 
 
+def plural_forms(word: str) -> list[str]:
+    """Plurals of an English noun that :func:`singular_forms` reads as it: "dog" -> "dogs", but not "gla" -> "glas"."""
+    head, _, last = word.rpartition(" ")
+    endings = [*(plural for plural, singular in _IRREGULAR.items() if singular == last), last + "s", last + "es"]
+    if last.endswith("y"):
+        endings.append(last[:-1] + "ies")
+    forms = [f"{head} {ending}".strip() for ending in endings]
+    return [form for form in forms if word in singular_forms(form)]
+
+
+def read_labels_file(path: Path) -> list[str]:
+    """Labels of a text file: one a line or several with commas, ``#`` starts a comment."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the labels file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the labels file {path} is not UTF-8 text") from None
+    return [name for line in lines for name in split_labels(line.partition("#")[0])]
+
+
+def split_labels(text: str) -> list[str]:
+    """``"dog, beach"`` -> ``["dog", "beach"]``."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class WordTable:
     """A static table of word vectors.
 
     Args:
-        words: W normalised words or phrases, most common first.
+        words: W words or phrases, most common first. Where several are the same when normalised ("Apple", "apple"),
+            a label that is none of them as it is written gets the first.
         vectors: ``(W, word_dim)``, int8 or float. Only a row's direction matters: each is L2-normalised
             when read, so int8 rows need no stored scale.
+        normalized: every word is its own :func:`normalize_label` (spares looking at each of them).
     """
 
-    def __init__(self, words: Sequence[str], vectors: np.ndarray):
+    def __init__(self, words: Sequence[str], vectors: np.ndarray, normalized: bool = False):
         if vectors.ndim != 2 or len(words) != len(vectors):
             raise ValueError(f"expected one vector a word, got {len(words)} words and vectors {vectors.shape}")
         self.words = words
         self._vectors = vectors
+        self._normalized = normalized
 
     @classmethod
     def load(cls, folder: Path) -> WordTable:
         """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is asked for."""
         words = (folder / WORDS_FILE).read_text(encoding="utf-8").splitlines()
-        return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"))
+        return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True)
 
     def save(self, folder: Path) -> None:
         (folder / WORDS_FILE).write_text("\n".join(self.words) + "\n", encoding="utf-8")
@@ -124,11 +155,23 @@ class WordTable:
     def _row(self) -> dict[str, int]:
         return {word: row for row, word in enumerate(self.words)}
 
+    @cached_property
+    def _spelling(self) -> Mapping[str, str]:
+        """Normalised word -> the word as the table spells it."""
+        if self._normalized:
+            return {}
+        spelling: dict[str, str] = {}
+        for word in self.words:
+            spelling.setdefault(normalize_label(word), word)
+        return spelling
+
     def __contains__(self, label: str) -> bool:
         return self.resolve(label) is not None
 
     def resolve(self, label: str) -> Resolved | None:
         """Find a label by the policy above; None where it is unknown."""
+        if label in self._row:
+            return Resolved(label, (label,), "as is")
         key = normalize_label(label)
         if not key:
             return None
@@ -145,13 +188,18 @@ class WordTable:
         return Resolved(label, tuple(part[0] for part in found_parts if part), "averaged")
 
     def _find_phrase(self, key: str) -> tuple[str, str] | None:
-        if key in self._row:
-            return key, "as is"
-        for form in singular_forms(key):
-            if form in self._row:
-                return form, "singular"
-        joined = key.replace(" ", "")
-        return (joined, "joined") if joined in self._row else None
+        """(the table's word, the step that found it) for a normalised phrase."""
+        steps = {
+            "lower-cased": [key],
+            "singular": singular_forms(key),
+            "plural": plural_forms(key),
+            "joined": [key.replace(" ", "")],
+        }
+        for how, forms in steps.items():
+            for form in forms:
+                if (word := self._spelling.get(form, form)) in self._row:
+                    return word, how
+        return None
 
     def vectors(self, labels: Iterable[str]) -> np.ndarray:
         """Unit query vectors of the labels, float32 ``(K, word_dim)``.
@@ -171,14 +219,18 @@ class WordTable:
             )
         return [found for _, found in resolved if found]
 
-    def vectors_of(self, resolved: Iterable[Resolved]) -> np.ndarray:
-        """Unit query vectors of labels already found, float32 ``(K, word_dim)``."""
-        rows = [self._mean_vector(found.words) for found in resolved]
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
+        """Query vectors of labels already found, float32 ``(K, word_dim)``.
+
+        Args:
+            unit: L2-normalise words and means; without it both are as long as the table has them.
+        """
+        rows = [self._mean_vector(found.words, unit) for found in resolved]
         return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
 
-    def _mean_vector(self, words: tuple[str, ...]) -> np.ndarray:
+    def _mean_vector(self, words: tuple[str, ...], unit: bool) -> np.ndarray:
         rows = np.asarray(self._vectors[[self._row[word] for word in words]], dtype=np.float32)  # (n, word_dim)
-        return _unit(_unit(rows).mean(axis=0))
+        return _unit(_unit(rows).mean(axis=0)) if unit else rows.mean(axis=0)  # (word_dim,)
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Nearest known spellings, best first."""

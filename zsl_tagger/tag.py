@@ -7,10 +7,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +20,7 @@ from zsl_tagger.model_folder import ModelFolder, ModelFolderError, VocabularyLab
 from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.queries import UnknownLabelError, WordTable, normalize_label
 from zsl_tagger.runtime.onnx_model import OnnxModel
-
-AHEAD = 2  # photos a worker may be ahead of the one whose result is due
+from zsl_tagger.threads import available_cores, map_in_order
 
 
 class Tag(NamedTuple):
@@ -191,17 +187,12 @@ class Tagger:
             except ImageError as error:
                 return Record(str(path), [], str(error))
 
-        return _map_in_order(work, paths, self._workers)
+        return map_in_order(work, paths, self._workers)
 
     def _label_set(self, labels: LabelSet | Sequence[str] | None) -> LabelSet:
         if labels is None:
             return self.vocabulary
         return labels if isinstance(labels, LabelSet) else self.label_set(labels)
-
-
-def available_cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_limits(threshold: float | None, top_k: int | None) -> None:
@@ -216,22 +207,3 @@ def _choose(labels: LabelSet, scores: np.ndarray, threshold: float | None, top_k
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")][:top_k]
     return [Tag(labels.labels[index], float(scores[index])) for index in best_first]
-
-
-def _map_in_order(work: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """``map`` on threads, with a bounded number of items in work; results in order."""
-    if workers == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Any]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > workers * AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -13,8 +13,9 @@ from typing import TextIO
 from zsl_tagger.errors import UserError
 from zsl_tagger.find_images import find_images
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES
-from zsl_tagger.queries import UnknownLabelError, normalize_label
-from zsl_tagger.tag import LabelSet, Record, Tagger, available_cores
+from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
+from zsl_tagger.tag import LabelSet, Record, Tagger
+from zsl_tagger.threads import available_cores
 from zsl_tagger.writers import WRITERS
 
 #: From so many images on, a progress bar is shown (on a terminal only).
@@ -71,28 +72,14 @@ def _check_options(run: TagRun) -> None:
 
 def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:
     if run.labels_file is not None:
-        names, source = _read_labels_file(run.labels_file), f"--labels-file {run.labels_file}"
+        names, source = read_labels_file(run.labels_file), f"--labels-file {run.labels_file}"
     elif run.labels is not None:
-        names, source = _split(run.labels), "--labels"
+        names, source = split_labels(run.labels), "--labels"
     else:
         return None
     if not names:
         raise UserError(f'the label list of {source} is empty: give at least one label, e.g. --labels "dog,beach"')
     return _without_duplicates(names, note)
-
-
-def _split(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _read_labels_file(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read the labels file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"the labels file {path} is not UTF-8 text") from None
-    return [name for line in lines for name in _split(line.partition("#")[0])]
 
 
 def _without_duplicates(names: list[str], note: Callable[[str], None]) -> list[str]:
@@ -108,7 +95,7 @@ def _without_duplicates(names: list[str], note: Callable[[str], None]) -> list[s
 
 def _label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Callable[[str], None]) -> LabelSet:
     labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
-    left_out = {tagger.key(name): name for name in _split(run.exclude)}
+    left_out = {tagger.key(name): name for name in split_labels(run.exclude)}
     for key, name in left_out.items():
         if key not in labels.keys:
             note(f"--exclude {name!r} is not among the labels")

@@ -49,7 +49,7 @@ from zsl_tagger.recipes.packaged.train import (
 )
 from zsl_tagger.recipes.packaged.wordnet import WordNet
 from zsl_tagger.recipes.packaged.words import build_word_table
-from zsl_tagger.tag import available_cores
+from zsl_tagger.threads import available_cores
 
 HERE = Path(__file__).parent
 BACKBONE = "tf_efficientnet_lite2"
