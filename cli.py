@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -50,7 +53,6 @@ def tag(
 
     Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out.
     """
-    from zsl_tagger.errors import UserError
     from zsl_tagger.tag_run import TagRun, run_tagging
 
     run = TagRun(
@@ -66,8 +68,229 @@ def tag(
         workers=workers,
         skip_unknown=skip_unknown,
     )
+    with _told_in_one_line("interrupted: what was written so far is complete and readable"):
+        failed = run_tagging(run, note=_note)
+    gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
+    raise typer.Exit(1 if failed else 0)
+
+
+prepare = typer.Typer(
+    help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(prepare, name="prepare")
+
+Source = Annotated[Path, typer.Option(help="Where the raw data lies.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
+WordVectors = Annotated[
+    str, typer.Option(help="packaged, gensim:NAME or FILE, st:NAME or FOLDER, file:wordvec_array.pth.")
+]
+Missing = Annotated[str, typer.Option(help="Labels without a vector: error, drop, or random (a random vector).")]
+NoNormalize = Annotated[bool, typer.Option("--no-normalize", help="Keep the lengths of the vectors.")]
+SkipImages = Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")]
+ValFraction = Annotated[float, typer.Option(help="Share of the images cut off for validation, where none is given.")]
+TestFraction = Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")]
+Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
+KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep images without any label.")]
+Seed = Annotated[int, typer.Option(help="Of every draw.")]
+Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")]
+
+
+@prepare.command("nus-wide")
+def prepare_nus_wide(
+    source: Source,
+    output: Output,
+    protocol: Annotated[
+        str, typer.Option(help="mld: train images show a seen, test images an unseen label; lesa: all are kept.")
+    ] = "mld",
+    word_vectors: WordVectors = "packaged",
+    missing: Missing = "random",
+    no_normalize: NoNormalize = False,
+    skip_images: SkipImages = False,
+    val_fraction: ValFraction = 0.1,
+    allow_subset: Annotated[bool, typer.Option("--allow-subset", help="Accept other counts than the papers'.")] = False,
+    seed: Seed = 0,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.nus_wide import prepare_nus_wide as run
+        from data_prep.pipeline import Options, summary
+
+        options = Options(
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, seed=seed, workers=workers,
+            overwrite=overwrite, note=_note, progress=_progress,
+        )  # fmt: skip
+        _print(summary(run(source, output, options, protocol, allow_subset), output))
+
+
+@prepare.command("coco")
+def prepare_coco(
+    source: Source,
+    output: Output,
+    task: Annotated[str, typer.Option(help="multi-label, zsl-48-17 or zsl-65-15.")] = "multi-label",
+    year: Annotated[Optional[int], typer.Option(help="2014 or 2017. [default: the one that is there]")] = None,
+    keep_unlabelled: KeepUnlabelled = False,
+    word_vectors: WordVectors = "packaged",
+    missing: Missing = "error",
+    no_normalize: NoNormalize = False,
+    skip_images: SkipImages = False,
+    val_fraction: ValFraction = 0.1,
+    seed: Seed = 0,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.coco import prepare_coco as run
+        from data_prep.pipeline import Options, summary
+
+        options = Options(
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, seed=seed, workers=workers,
+            overwrite=overwrite, note=_note, progress=_progress,
+        )  # fmt: skip
+        _print(summary(run(source, output, options, task, year, keep_unlabelled), output))
+
+
+@prepare.command("folders")
+def prepare_folders(
+    source: Source,
+    output: Output,
+    task: Annotated[str, typer.Option(help="single-label, or multi-label (the class as the one known tag).")] = (
+        "single-label"
+    ),
+    unseen: Unseen = "",
+    train_per_class: Annotated[Optional[int], typer.Option(help="So many training images a class.")] = None,
+    word_vectors: WordVectors = "packaged",
+    missing: Missing = "error",
+    no_normalize: NoNormalize = False,
+    skip_images: SkipImages = False,
+    val_fraction: ValFraction = 0.1,
+    test_fraction: TestFraction = 0.2,
+    seed: Seed = 0,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.folders import prepare_folders as run
+        from data_prep.pipeline import Options, summary
+
+        options = Options(
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, test_fraction, train_per_class, seed,
+            workers, overwrite, _note, _progress,
+        )  # fmt: skip
+        _print(summary(run(source, output, options, task, unseen), output))
+
+
+@prepare.command("table")
+def prepare_table(
+    source: Source,
+    output: Output,
+    images: Annotated[Optional[Path], typer.Option(help="Where the paths start. [default: the table's folder]")] = None,
+    path_column: Annotated[str, typer.Option(help="Column of the image paths.")] = "path",
+    tags_column: Annotated[str, typer.Option(help="Column of the tags.")] = "tags",
+    split_column: Annotated[Optional[str], typer.Option(help="Column with train, val or test.")] = None,
+    separator: Annotated[str, typer.Option(help="Between the tags of a cell.")] = ",",
+    delimiter: Annotated[Optional[str], typer.Option(help="Between columns. [default: read off the header]")] = None,
+    unseen: Unseen = "",
+    keep_unlabelled: KeepUnlabelled = False,
+    word_vectors: WordVectors = "packaged",
+    missing: Missing = "error",
+    no_normalize: NoNormalize = False,
+    skip_images: SkipImages = False,
+    val_fraction: ValFraction = 0.1,
+    test_fraction: TestFraction = 0.2,
+    seed: Seed = 0,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.pipeline import Options, summary
+        from data_prep.tables import Columns
+        from data_prep.tables import prepare_table as run
+
+        options = Options(
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, test_fraction, None, seed, workers,
+            overwrite, _note, _progress,
+        )  # fmt: skip
+        columns = Columns(path_column, tags_column, split_column, separator, delimiter)
+        _print(summary(run(source, output, options, columns, images, unseen, keep_unlabelled), output))
+
+
+@prepare.command("wordvecs")
+def prepare_wordvecs(
+    labels: Annotated[Path, typer.Option(help="Label names, one a line; # starts a comment.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .pth file to write.")] = Path("wordvec_array.pth"),
+    word_vectors: WordVectors = "packaged",
+    missing: Missing = "error",
+    no_normalize: NoNormalize = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Label names to word vectors: a tensor (word_dim, labels) in sorted-name order, and how each was found."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.wordvecs import prepare_wordvecs as run
+
+        vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
+        _print(vectors.summary(output))
+
+
+@prepare.command("report")
+def prepare_report(
+    folder: Annotated[Path, typer.Argument(help="A prepared data set folder.")],
+    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
+) -> None:
+    """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from data_prep.report import REPORT_PAGE, report_on
+
+        report_on(folder, images)
+        _print([f"written: {folder / REPORT_PAGE}"])
+
+
+@prepare.command("check")
+def prepare_check(
+    folder: Annotated[Path, typer.Argument(help="A prepared data set folder, also one from elsewhere.")],
+    images: Annotated[Optional[Path], typer.Option(help="Look for the images below this folder too.")] = None,
+) -> None:
+    """Say whether a prepared folder is sound, and what is wrong where.
+
+    Exit status: 0 sound (there may be warnings), 1 there are errors.
+    """
+    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+        from zsl_tagger.dataset import read_dataset, summary
+
+        dataset, problems = read_dataset(folder, images)
+        _print(summary(folder, dataset, problems))
+    raise typer.Exit(0 if dataset is not None else 1)
+
+
+_GOES_ON = "interrupted: no file was left half-written; the same command goes on where it stopped"
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\rlooked at {done:,} of {total:,} images", nl=done >= total, err=True)
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+@contextmanager
+def _told_in_one_line(interrupted: str) -> Iterator[None]:
+    """What a user can put right ends the command with one line on stderr, not with a traceback."""
+    from zsl_tagger.errors import UserError
+
     try:
-        failed = run_tagging(run, note=lambda text: typer.echo(f"note: {text}", err=True))
+        yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -77,10 +300,18 @@ def tag(
         typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted: what was written so far is complete and readable", err=True)
+        typer.echo(interrupted, err=True)
         raise typer.Exit(130) from None
-    gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
-    raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _needs_train_extra() -> Iterator[None]:
+    from zsl_tagger.errors import UserError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f'this needs {error.name}, which comes with: pip install "zsl-tagger[train]"') from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib"}
+HEAVY = {"torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -30,6 +30,15 @@ def test_imports_go_one_way() -> None:
     for path in (ROOT / "zsl_tagger").rglob("*.py"):
         tops = {name.partition(".")[0] for name in imported_modules(path)}
         assert not tops & {"data_prep", "cli", "benchmarks", "tests"}, path
+
+
+def test_data_prep_knows_the_contract_and_the_words_only() -> None:
+    """It must not grow into the model, and nothing in zsl_tagger may need it."""
+    allowed = {"dataset", "errors", "find_images", "preprocessing", "queries", "threads", "word_sources"}
+    for path in (ROOT / "data_prep").rglob("*.py"):
+        names = imported_modules(path)
+        assert not {name.partition(".")[0] for name in names} & {"cli", "benchmarks", "tests"}, path
+        assert {name.split(".")[1] for name in names if name.startswith("zsl_tagger.")} <= allowed, path
 
 
 def test_only_the_backbone_knows_timm() -> None:
@@ -100,7 +109,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"cli.py", "zsl_tagger"}
+    assert tops == {"cli.py", "data_prep", "zsl_tagger"}
+    assert "data_prep/report.html.j2" in names
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
     assert "zsl_tagger/assets/packaged/model.safetensors" not in names
     assert wheel.stat().st_size <= 60e6

@@ -1,0 +1,1 @@
+"""Other people's data sets -> one prepared dataset folder (:mod:`zsl_tagger.dataset` says what is in it)."""

@@ -1,0 +1,156 @@
+"""Class-per-folder trees: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, or one's own.
+
+``SOURCE/<class>/...jpg``, or ``SOURCE/<split>/<class>/...jpg`` with splits named train, val and test (or valid,
+validation, testing, ...). Folders named by WordNet ids (n01440764) get the name of the synset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.output import OutputFolder
+from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
+from data_prep.splits import choose_unseen
+from zsl_tagger.errors import UserError
+from zsl_tagger.find_images import find_images
+
+TASKS = ("single-label", "multi-label")
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "trainval": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+#: Two ImageNet classes whose synsets have one and the same single name.
+_CRANES = {"n02012849": "crane bird", "n03126707": "construction crane"}
+
+_WNID = re.compile(r"n\d{8}")
+
+
+def prepare_folders(
+    source: Path, output: Path, options: Options, task: str = "single-label", unseen: str = ""
+) -> dict[str, Any]:
+    """``prepare folders``.
+
+    Args:
+        task: "single-label" (one class an image) or "multi-label" (the class is the one tag that is known).
+        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
+
+    Returns:
+        The content of ``dataset.json``.
+    """
+    if task not in TASKS:
+        raise UserError(f"expected --task of {', '.join(TASKS)}; got {task!r}")
+    root, split_folders = _find_splits(source)
+    paths, folders, splits, dropped = [], [], [], []
+    for split, folder in split_folders:
+        for path, class_folder, problem in _walk(root, folder):
+            if problem:
+                dropped.append((path, problem))
+            else:
+                paths.append(path)
+                folders.append(class_folder)
+                splits.append(split)
+    if not paths:
+        raise UserError(f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or "
+                        "SOURCE/train/<class>/*.jpg")  # fmt: skip
+    if "val" in splits and "test" not in splits:
+        options.note("there is no test folder: val becomes the test split, and a validation split is cut from train")
+        splits = ["test" if split == "val" else split for split in splits]
+    names = class_names(sorted(set(folders)))
+    labels = sorted(names.values())
+    identity = {"prepare": "folders", "source": str(source.resolve()), "task": task, "unseen": unseen,
+                **options.identity()}  # fmt: skip
+    out = OutputFolder(output, identity, options.overwrite)
+    vectors = vectors_for(labels, options)
+    found = Found(
+        name=source.resolve().name,
+        image_root=root.resolve(),
+        paths=paths,
+        labels=labels,
+        targets=targets_of([[names[folder]] for folder in folders], labels),
+        splits=np.array(splits, "<U5"),
+        unseen=choose_unseen(unseen, vectors.labels, options.seed),
+        task=task,
+        facts={"classes": len(labels), "images": len(paths)},
+        dropped=dropped,
+    )
+    return build(found, vectors, out, options)
+
+
+def _find_splits(source: Path) -> tuple[Path, list[tuple[str, Path]]]:
+    """(image root, [(split, its folder)]); the split is "" where the class folders lie in the root."""
+    if not source.is_dir():
+        raise UserError(f"no folder at {source}")
+    root = source
+    while True:
+        folders = _folders_in(root)
+        named = [(SPLIT_NAMES[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_NAMES]
+        if named:
+            return root, named
+        if len(folders) == 1 and _folders_in(folders[0]):  # an archive's one outer folder
+            root = folders[0]
+            continue
+        return root, [("", root)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str, str | None]]:
+    """(path below the root, class folder, None or why the image is left out) of every image."""
+    for item in find_images([str(folder)]):
+        if not isinstance(item, str):
+            yield item.path, "", item.error
+            continue
+        path = Path(item)
+        relative, parts = path.relative_to(root).as_posix(), path.relative_to(folder).parts
+        if len(parts) < 2:
+            yield relative, "", "lies in no class folder"
+        elif _not_utf8(relative) or "\\" in relative:
+            yield relative.encode("utf-8", "backslashreplace").decode(), "", "file name is not UTF-8 or has a backslash"
+        else:
+            yield relative, parts[0], None
+
+
+def _not_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def class_names(folders: list[str]) -> dict[str, str]:
+    """Folder name -> label: underscores become spaces, WordNet ids become the synset's name.
+
+    Of synsets with the same first name, those that have another name get that; a name is never given twice.
+    """
+    names = {folder: [" ".join(folder.replace("_", " ").split())] for folder in folders}
+    names |= {folder: _synset_names(folder) for folder in folders if _WNID.fullmatch(folder)}
+    count = Counter(options[0] for options in names.values())
+    chosen: dict[str, str] = {}
+    for folder in sorted(folders, key=lambda folder: len(names[folder])):
+        options = names[folder] if count[names[folder][0]] == 1 else names[folder][::-1]
+        free = [name for name in options if name not in chosen.values()]
+        chosen[folder] = free[0] if free else f"{options[0]} ({folder})"
+    return chosen
+
+
+def _synset_names(wnid: str) -> list[str]:
+    if wnid in _CRANES:
+        return [_CRANES[wnid]]
+    from timm.data import ImageNetInfo
+
+    try:
+        return ImageNetInfo("imagenet-22k").label_name_to_description(wnid).split(", ")
+    except (KeyError, AssertionError):
+        return [wnid]

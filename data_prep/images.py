@@ -1,0 +1,205 @@
+"""Look at every image once: can training read it, and which others does it nearly equal?
+
+What was found is kept in ``images.jsonl``, a line an image, as soon as it is known: a run that was stopped goes on
+after the last whole line, and only files that have changed since are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.threads import map_in_order
+
+JOURNAL_FILE = "images.jsonl"
+
+#: Images whose perceptual hashes (64 bits) differ in at most so many bits are near-duplicates.
+MAX_DISTANCE = 4
+
+MISSING = "missing"
+PLACEHOLDER = "photo-unavailable placeholder"
+
+#: The placeholder that LESA's published code tests for, byte by byte.
+PLACEHOLDER_SHA256 = frozenset({"e29a55808b2b6bb0681116206863eda419e5012384ed75bda880bf87e440676f"})
+
+#: The same file under so many names is a placeholder too: hosts change what theirs looks like.
+PLACEHOLDER_COPIES = 10
+
+_LOOK_AT = 64  # side of the reduced image that is decoded to test and to hash a file
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in one file.
+
+    Attributes:
+        path: below the image root.
+        size, changed: bytes and time (ns) of the file that was read; -1 where there is none.
+        problem: why it cannot be used, or None.
+        sha256: of its bytes, "" where it could not be read.
+        phash: perceptual hash, 16 hexadecimal digits, "" where there is a problem.
+    """
+
+    path: str
+    size: int = -1
+    changed: int = -1
+    problem: str | None = None
+    sha256: str = ""
+    phash: str = ""
+
+
+def look_at_images(
+    paths: Sequence[str], root: Path, journal: Path, workers: int, progress: Callable[[int, int], None]
+) -> dict[str, Look]:
+    """Read every image; what the journal already has is not read again.
+
+    Args:
+        progress: told (images done, images in all) now and then.
+
+    Raises:
+        UserError: the journal cannot be written (a full disk); what it holds stays valid.
+    """
+    known = _read_journal(journal)
+    looks: dict[str, Look] = {}
+    try:
+        with journal.open("a", encoding="utf-8") as file:
+            for done, look in enumerate(map_in_order(lambda path: _look(root, path, known.get(path)), paths, workers)):
+                looks[look.path] = look
+                if known.get(look.path) != look:
+                    file.write(json.dumps(asdict(look)) + "\n")
+                if done % 256 == 0:
+                    file.flush()
+                    progress(done, len(paths))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {journal}: {error.strerror}. What was looked at so far is kept: when that is put right, "
+            "the same command goes on where it stopped"
+        ) from None
+    return looks
+
+
+def _read_journal(path: Path) -> dict[str, Look]:
+    """Its whole lines; a last line that was cut off is taken away, so that the next one starts a new line."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    looks: dict[str, Look] = {}
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            look = Look(**json.loads(line))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path}:{number}: is not a line that prepare wrote: delete the file to start anew"
+            ) from None
+        looks[look.path] = look
+    return looks
+
+
+def _look(root: Path, path: str, known: Look | None) -> Look:
+    try:
+        status = (root / path).stat()
+    except (OSError, ValueError):
+        return Look(path, problem=MISSING)
+    if known is not None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
+        return known
+    try:
+        pixels = load_array(root / path, _LOOK_AT)  # (64, 64, 3): as training will read it
+        sha256 = hashlib.sha256((root / path).read_bytes()).hexdigest()
+    except (ImageError, OSError) as error:
+        return Look(path, status.st_size, status.st_mtime_ns, str(error))
+    return Look(path, status.st_size, status.st_mtime_ns, None, sha256, _perceptual_hash(pixels))
+
+
+def _perceptual_hash(pixels: np.ndarray) -> str:
+    import imagehash
+
+    return str(imagehash.phash(Image.fromarray(pixels)))
+
+
+def find_placeholders(looks: Iterable[Look]) -> set[str]:
+    """Paths of images that only say that the photo is not there any more."""
+    whole = [look for look in looks if look.problem is None]
+    copies = Counter(look.sha256 for look in whole)
+    return {
+        look.path for look in whole if look.sha256 in PLACEHOLDER_SHA256 or copies[look.sha256] >= PLACEHOLDER_COPIES
+    }
+
+
+def reason(problem: str) -> str:
+    """What problems are counted under: the message without its details."""
+    return problem.partition(" (")[0].partition(":")[0]
+
+
+# --- near-duplicates ----------------------------------------------------------------------------------------
+
+
+def near_duplicates(hashes: Sequence[str], max_distance: int = MAX_DISTANCE) -> np.ndarray:
+    """Pairs of images whose hashes differ in at most ``max_distance`` bits.
+
+    Two 64-bit hashes that differ in at most d bits agree in one of d + 1 bands of bits at least: only images that
+    share a band are compared.
+
+    Args:
+        hashes: N of 16 hexadecimal digits; "" never matches.
+
+    Returns:
+        int64 ``(pairs, 3)``: two indices, the first the smaller, and their distance; sorted. Of n images with one and
+        the same hash, n - 1 pairs are given, each with the first of them.
+    """
+    values, first, groups = _unique_hashes(hashes)
+    same = [(first[group], index, 0) for index, group in groups if first[group] != index]
+    near = [(*sorted((first[i], first[j])), distance) for i, j, distance in _close_pairs(values, max_distance)]
+    return np.array(sorted(same + near), np.int64).reshape(-1, 3)
+
+
+def _unique_hashes(hashes: Sequence[str]) -> tuple[np.ndarray, list[int], list[tuple[int, int]]]:
+    """(distinct hashes uint64, first image of each, (image, its hash's number) for every image that has one)."""
+    number: dict[str, int] = {}
+    first, groups = [], []
+    for index, text in enumerate(hashes):
+        if text:
+            if text not in number:
+                number[text] = len(number)
+                first.append(index)
+            groups.append((index, number[text]))
+    return np.array([int(text, 16) for text in number], np.uint64), first, groups
+
+
+def _close_pairs(values: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
+    """(i, j, distance) of distinct hashes ``(n,)`` uint64, each pair once."""
+    edges = np.linspace(0, 64, max_distance + 2).astype(int)
+    done: set[tuple[int, int]] = set()
+    for low, high in pairwise(edges):
+        band = (values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)  # (n,)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
+        for members in np.split(order, starts[1:]):
+            for position, i in enumerate(members[:-1]):
+                others = members[position + 1 :]
+                distances = _bit_count(values[others] ^ values[i])
+                for j, distance in zip(
+                    others[distances <= max_distance], distances[distances <= max_distance], strict=True
+                ):
+                    pair = (min(i, j), max(i, j))
+                    if pair not in done:
+                        done.add(pair)
+                        yield int(pair[0]), int(pair[1]), int(distance)
+
+
+def _bit_count(values: np.ndarray) -> np.ndarray:
+    """Set bits of uint64 values ``(n,)``."""
+    return np.unpackbits(np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)

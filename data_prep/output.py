@@ -1,0 +1,125 @@
+"""The folder a run writes: claimed for one data set, each file whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from zsl_tagger.dataset import INFO_FILE
+from zsl_tagger.errors import UserError
+
+#: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
+CLAIM_FILE = ".prepare.json"
+_TEMPORARY = ".writing"
+
+
+class OutputFolder:
+    """A folder claimed for one data set.
+
+    A run with the same ``identity`` may go on in it; any other is refused unless ``overwrite``. Files are written
+    beside their name and then renamed. ``dataset.json`` is taken away first and written last, so a folder that has it
+    is whole.
+
+    Attributes:
+        resumed: a run with the same identity has written here before.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], overwrite: bool = False):
+        self.path = path
+        self._identity = json.loads(json.dumps(identity))  # as it will be read back
+        with _write_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            holder = _read_identity(path)
+            self.resumed = holder == self._identity
+            if not overwrite and not self.resumed:
+                self._refuse(holder)
+            for leftover in path.glob(f".*{_TEMPORARY}"):
+                leftover.unlink()
+        self.write_json(CLAIM_FILE, self._identity)
+
+    def _refuse(self, holder: dict[str, Any] | None) -> None:
+        """Raise, unless the folder is empty."""
+        if holder is not None:
+            raise UserError(
+                f"{self.path} holds another data set ({_difference(holder, self._identity)}): "
+                "give another folder, or --overwrite"
+            )
+        names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        if names:
+            raise UserError(
+                f"{self.path} holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
+                "give an empty or new folder, or --overwrite"
+            )
+
+    def write(self, name: str, content: Callable[[BinaryIO], Any]) -> None:
+        write_whole(self.path / name, content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        write_whole(self.path / name, lambda file: file.write(json_bytes(content)))
+
+    def start_replacing(self) -> None:
+        """From here on the folder is not whole, until :meth:`finish`."""
+        with _write_errors(self.path):
+            (self.path / INFO_FILE).unlink(missing_ok=True)
+
+    def finish(self, info: dict[str, Any]) -> None:
+        """Write ``dataset.json``: the folder is whole."""
+        self.write_json(INFO_FILE, {**info, "prepared_by": self._identity})
+        with _write_errors(self.path):
+            (self.path / CLAIM_FILE).unlink()
+
+
+def write_whole(path: Path, content: Callable[[BinaryIO], Any]) -> None:
+    """Write a file by a function that gets it open; it appears under its name when it is whole and on the disk.
+
+    Raises:
+        UserError: it cannot be written (a full disk); what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    with _write_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _read_identity(folder: Path) -> dict[str, Any] | None:
+    for name, key in ((CLAIM_FILE, None), (INFO_FILE, "prepared_by")):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            return dict(content[key] if key else content)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
+    changed = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
+    return "; ".join(f"{key}: {held.get(key)!r}, asked is {asked.get(key)!r}" for key in changed)
+
+
+def json_bytes(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Nothing half-written was left; "
+            "when that is put right, the same command goes on where it stopped"
+        ) from None

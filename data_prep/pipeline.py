@@ -1,0 +1,393 @@
+"""What every ``prepare`` does with the images and labels it has read: look, split, filter, write, report.
+
+1. Labels get their word vectors; labels without one are dealt with as asked.
+2. Every image is looked at; what cannot be used is dropped, counted by reason and listed in ``dropped.csv``.
+3. Images without a split get one by draw; near-duplicates stay together. Without a validation split, one is cut from
+   train: nothing is ever selected on test.
+4. In train and val, unseen labels are taken off the images; then the :class:`Protocol` drops images.
+5. The files are written, ``dataset.json`` last.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+import zsl_tagger
+from data_prep.images import (
+    JOURNAL_FILE,
+    PLACEHOLDER,
+    Look,
+    find_placeholders,
+    look_at_images,
+    near_duplicates,
+    reason,
+)
+from data_prep.output import OutputFolder
+from data_prep.report import REPORT_PAGE, Images, split_report, write_report
+from data_prep.splits import cut, keep_per_class
+from data_prep.wordvecs import WordVectors, save_matrix, word_vectors
+from zsl_tagger.dataset import (
+    DATA_FILE,
+    DATASET_FORMAT,
+    SPLITS,
+    VECTORS_FILE,
+    format_labels,
+    label_fault,
+    sha256_of,
+)
+from zsl_tagger.errors import UserError
+from zsl_tagger.threads import available_cores
+
+DROPPED_FILE = "dropped.csv"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be asked of every data set.
+
+    Attributes:
+        word_vectors: see :mod:`zsl_tagger.word_sources`.
+        missing: policy for labels without a vector, see :func:`data_prep.wordvecs.word_vectors`.
+        skip_images: don't open the image files (nor ask whether they exist).
+        val_fraction: share (0..1) of the images that is cut off for validation where there is no such split: of the
+            training images, or of all images where there is no split at all.
+        test_fraction: share of all images that becomes the test split where there is no split at all.
+        train_per_class: instead of these shares, so many training images a class.
+        seed: of every draw.
+        workers: images looked at at a time; None for one a core.
+        note: gets each thing the user should know.
+        progress: gets (images done, images in all).
+    """
+
+    word_vectors: str = "packaged"
+    missing: str = "error"
+    normalize: bool = True
+    skip_images: bool = False
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    train_per_class: int | None = None
+    seed: int = 0
+    workers: int | None = None
+    overwrite: bool = False
+    note: Callable[[str], None] = lambda _text: None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                option, value = name.replace("_", "-"), getattr(self, name)
+                raise UserError(f"expected --{option} of at least 0 and below 1, got {value}")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise UserError("expected --val-fraction and --test-fraction to leave images for training")
+        for option, count in (("workers", self.workers), ("train-per-class", self.train_per_class)):
+            if count is not None and count < 1:
+                raise UserError(f"expected --{option} of at least 1, got {count}")
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is written."""
+        return {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite", "note", "progress")}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which images are kept, for what they show once unseen labels are off the train and val images.
+
+    Attributes:
+        train_shows_seen: drop images of train and val without a seen label.
+        test_shows: drop test images without an "unseen" label, without "any" label, or "nothing" of them.
+        min_bytes: drop files that are smaller.
+    """
+
+    train_shows_seen: bool = True
+    test_shows: str = "any"
+    min_bytes: int = 0
+
+    def left_out(
+        self, splits: np.ndarray, targets: csr_array, unseen: np.ndarray, sizes: np.ndarray | None
+    ) -> np.ndarray:
+        """Why each image is left out, "" where it is kept: ``(N,)`` text.
+
+        Args:
+            targets: bool ``(N, K)``; unseen: bool ``(K,)``; sizes: bytes ``(N,)``, None where files were not looked at.
+        """
+        is_test, no_label = splits == "test", targets.sum(axis=1) == 0  # (N,)
+        no_unseen = targets[:, unseen].sum(axis=1) == 0
+        why = np.full(len(splits), "", "<U60")
+        if self.train_shows_seen:
+            why[~is_test & no_label] = "train or val image without a seen label"
+        if self.test_shows == "any":
+            why[is_test & no_label] = "test image without a label"
+        elif self.test_shows == "unseen":
+            why[is_test & no_unseen] = "test image without an unseen label"
+        if sizes is not None:
+            why[sizes < self.min_bytes] = f"file of less than {self.min_bytes:,} bytes"
+        return why
+
+
+@dataclass(frozen=True)
+class Found:
+    """N images and K labels, as read from somewhere.
+
+    Attributes:
+        name: of the data set.
+        paths: below ``image_root``, with ``/``.
+        labels: K names, sorted.
+        targets: bool ``(N, K)``.
+        splits: ``(N,)`` of "train", "val", "test", or "" where there is none.
+        unseen: names among the labels.
+        task: "multi-label" or "single-label".
+        benchmark: name of the seen/unseen file.
+        protocols: those that are counted; ``protocol`` is the one applied.
+        placeholders: look for "photo unavailable" images.
+        facts: what ``dataset.json`` shall say of the source.
+        dropped: (path, reason) of what the reader itself left out.
+    """
+
+    name: str
+    image_root: Path
+    paths: list[str]
+    labels: list[str]
+    targets: csr_array
+    splits: np.ndarray
+    unseen: Sequence[str] = ()
+    task: str = "multi-label"
+    benchmark: str = "benchmark.json"
+    protocols: dict[str, Protocol] = field(default_factory=lambda: {"labelled": Protocol()})
+    protocol: str = "labelled"
+    placeholders: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
+    """Label names of each image -> bool ``(N, K)``."""
+    index = {label: column for column, label in enumerate(labels)}
+    rows = np.repeat(np.arange(len(label_lists)), [len(names) for names in label_lists])
+    columns = np.array([index[name] for names in label_lists for name in names], np.int64)
+    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(label_lists), len(labels)), dtype=bool)
+
+
+def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
+    """The labels' vectors; what was not found is noted."""
+    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
+    for outcome, names in (
+        ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
+        ("are left out", vectors.dropped),
+    ):
+        if names:
+            options.note(f"{len(names)} labels have no vector in {vectors.source} and {outcome}: {_list(names)}")
+    return vectors
+
+
+def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Options) -> dict[str, Any]:
+    """Make the prepared folder of what was found.
+
+    Args:
+        vectors: of ``found.labels``, by :func:`vectors_for`.
+
+    Returns:
+        The content of ``dataset.json``.
+
+    Raises:
+        UserError: nothing is left, or a file cannot be written.
+    """
+    _check_names(found)
+    labels, unseen = vectors.labels, np.isin(vectors.labels, list(found.unseen))  # (K,)
+    column = {label: index for index, label in enumerate(found.labels)}
+    targets = found.targets[:, [column[label] for label in labels]]  # (N, K)
+    looks = _look(found, out, options)
+    faults = _image_faults(found, looks)
+    usable = np.array([path not in faults for path in found.paths], bool)
+    near = near_duplicates([looks[p].phash if looks and p not in faults else "" for p in found.paths])
+    splits = _with_splits(found, targets, unseen, near, usable, options)
+    targets = _without_unseen(targets, splits, unseen)
+    sizes = np.array([looks[path].size for path in found.paths]) if looks else None
+    left_out = {name: protocol.left_out(splits, targets, unseen, sizes) for name, protocol in found.protocols.items()}
+    kept = {name: usable & (why == "") for name, why in left_out.items()}
+    why = left_out[found.protocol]
+    dropped = [*found.dropped, *faults.items()]
+    dropped += [(found.paths[row], str(why[row])) for row in np.flatnonzero(usable & (why != ""))]
+    order = np.flatnonzero(kept[found.protocol])
+    if not len(order):
+        raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}")
+    images = Images([found.paths[row] for row in order], splits[order], targets[order])
+    info = {
+        "format_version": DATASET_FORMAT,
+        "name": found.name,
+        "task": found.task,
+        "image_root": str(found.image_root),
+        "benchmark": found.benchmark,
+        "images": _split_counts(images.splits),
+        "seen_labels": int((~unseen).sum()),
+        "unseen_labels": int(unseen.sum()),
+        "protocol": {"name": found.protocol, **asdict(found.protocols[found.protocol])},
+        "images_by_protocol": {name: _split_counts(splits[mask]) for name, mask in kept.items()},
+        "images_looked_at": not options.skip_images,
+        "dropped": _tally(dropped),
+        "source": found.facts,
+        "word_vectors": vectors.report(),
+        "labels": labels,
+        "written_by": f"zsl-tagger {zsl_tagger.__version__}",
+    }
+    report = split_report(images, labels, ~unseen, vectors.matrix, None if options.skip_images else _among(near, order))
+    _write(out, images, vectors, unseen, dropped, info, report)
+    return info
+
+
+def summary(info: dict[str, Any], folder: Path) -> list[str]:
+    """What a person wants to know of the folder just written, a line each."""
+    vectors = info["word_vectors"]
+    lines = [
+        f"{folder}: {info['name']}, {info['task']}",
+        f"  images: {_counts(info['images'])}",
+        f"  labels: {info['seen_labels']:,} seen, {info['unseen_labels']:,} unseen",
+        f"  word vectors: {vectors['source']}, {vectors['word_dim']} wide: {_counts(vectors['found'])}",
+    ]
+    if len(info["images_by_protocol"]) > 1:
+        counts = [f"{name} {_counts(images)}" for name, images in info["images_by_protocol"].items()]
+        lines.insert(2, f"  protocol {info['protocol']['name']} of: {'; '.join(counts)}")
+    if info["dropped"]:
+        lines.append(f"  left out: {_counts(info['dropped'])} (each in {DROPPED_FILE})")
+    return [*lines, f"  look at {folder / REPORT_PAGE}"]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _check_names(found: Found) -> None:
+    for label in found.labels:
+        if fault := label_fault(label):
+            raise UserError(f"{found.name}: the label {label!r} {fault}: rename it")
+
+
+def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
+    if not out.resumed:
+        (out.path / JOURNAL_FILE).unlink(missing_ok=True)
+    if options.skip_images:
+        return {}
+    workers = options.workers or available_cores()
+    return look_at_images(found.paths, found.image_root, out.path / JOURNAL_FILE, workers, options.progress)
+
+
+def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
+    """{path: why the image cannot be used}"""
+    faults = {look.path: look.problem for look in looks.values() if look.problem}
+    if found.placeholders:
+        faults |= dict.fromkeys(sorted(find_placeholders(looks.values())), PLACEHOLDER)
+    return faults
+
+
+def _with_splits(
+    found: Found, targets: csr_array, unseen: np.ndarray, near: np.ndarray, usable: np.ndarray, options: Options
+) -> np.ndarray:
+    """Splits ``(N,)`` of "train", "val", "test": those found, the rest drawn ("" for images that cannot be used).
+
+    Near-duplicates are drawn together (with a fixed number of training images a class, as far as that number allows).
+    """
+    splits = found.splits.astype("<U5")
+    keys = np.array(_group_keys(found.paths, near))
+    alone = (targets[:, unseen].sum(axis=1) > 0) & (targets[:, ~unseen].sum(axis=1) == 0)  # (N,): nothing to learn here
+    splits[(splits == "") & alone] = "test"
+    open_ = np.flatnonzero((splits == "") & usable)
+    shares = {"val": options.val_fraction, "test": options.test_fraction}
+    if options.train_per_class is None:
+        splits[open_] = cut(keys[open_], shares, options.seed)
+    else:
+        chosen = keep_per_class(_classes(targets[open_]), keys[open_], options.train_per_class, options.seed)
+        splits[open_] = np.where(chosen, "train", "test")
+    if not (splits == "val").any():
+        from_ = "train" if options.train_per_class is None else "test"
+        source = np.flatnonzero((splits == from_) & ~alone & usable)
+        splits[source[cut(keys[source], {"val": options.val_fraction}, options.seed) == "val"]] = "val"
+    return splits
+
+
+def _classes(targets: csr_array) -> list[str]:
+    """A name for the labels of each row."""
+    return [str(row.tolist()) for row in np.split(targets.indices, targets.indptr[1:-1])]
+
+
+def _group_keys(paths: Sequence[str], near: np.ndarray) -> list[str]:
+    """For each image the first path among those it nearly equals, directly or through others."""
+    count = len(paths)
+    graph = coo_array((np.ones(len(near), bool), (near[:, 0], near[:, 1])), shape=(count, count))
+    _, group = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    for path, number in sorted(zip(paths, group.tolist(), strict=True)):
+        first.setdefault(number, path)
+    return [first[number] for number in group.tolist()]
+
+
+def _without_unseen(targets: csr_array, splits: np.ndarray, unseen: np.ndarray) -> csr_array:
+    """Targets ``(N, K)`` whose train and val rows carry seen labels only."""
+    entries = targets.tocoo()
+    keep = (splits[entries.row] == "test") | ~unseen[entries.col]
+    return csr_array((entries.data[keep], (entries.row[keep], entries.col[keep])), shape=targets.shape)
+
+
+def _among(near: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Pairs ``(P, 3)`` of all images -> those of the images in ``order``, by their place in it."""
+    place = dict(zip(order.tolist(), range(len(order)), strict=True))
+    pairs = [(place[a], place[b], distance) for a, b, distance in near.tolist() if a in place and b in place]
+    return np.array(pairs, np.int64).reshape(-1, 3)
+
+
+def _split_counts(splits: np.ndarray) -> dict[str, int]:
+    return {split: int((splits == split).sum()) for split in SPLITS}
+
+
+def _tally(dropped: list[tuple[str, str]]) -> dict[str, int]:
+    return dict(Counter(reason(why) for _, why in dropped).most_common())
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _write(
+    out: OutputFolder,
+    images: Images,
+    vectors: WordVectors,
+    unseen: np.ndarray,
+    dropped: list[tuple[str, str]],
+    info: dict[str, Any],
+    report: dict[str, Any],
+) -> None:
+    label_rows = np.split(images.targets.indices, images.targets.indptr[1:-1])
+    cells = (format_labels(vectors.labels[column] for column in sorted(row)) for row in label_rows)
+    sides = {
+        "train class": [label for label, hidden in zip(vectors.labels, unseen, strict=True) if not hidden],
+        "test class": [label for label, hidden in zip(vectors.labels, unseen, strict=True) if hidden],
+    }
+    out.start_replacing()
+    out.write(DATA_FILE, _csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
+    out.write(DROPPED_FILE, _csv_rows(["path", "reason"], dropped))
+    out.write_json(info["benchmark"], sides)
+    out.write(VECTORS_FILE, save_matrix(vectors))
+    write_report(report, out.path, info["name"], Path(info["image_root"]), info["dropped"])
+    checked = (DATA_FILE, info["benchmark"], VECTORS_FILE)
+    out.finish({**info, "sha256": {name: sha256_of(out.path / name) for name in checked}})
+
+
+def _csv_rows(header: list[str], rows: Iterable[Iterable[str]]) -> Callable[[BinaryIO], None]:
+    """A function that writes them into an open file."""
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
+
+    return write

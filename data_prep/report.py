@@ -1,0 +1,265 @@
+"""The split report: what a person should know of a data set before they believe a number measured on it.
+
+Written as ``split_report.json`` and as one self-contained page, ``split_report.html``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from data_prep.images import JOURNAL_FILE, MAX_DISTANCE, look_at_images, near_duplicates
+from data_prep.output import json_bytes, write_whole
+from data_prep.splits import twins
+from zsl_tagger.dataset import SPLITS, PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.preprocessing import ImageError, load_array
+
+REPORT_JSON = "split_report.json"
+REPORT_PAGE = "split_report.html"
+
+PAIRS_LISTED = 1000
+PAIRS_SHOWN = 24  # with pictures
+_THUMBNAIL = 96
+
+
+@dataclass(frozen=True)
+class Images:
+    """The N images of a prepared data set: paths, splits ``(N,)``, targets bool ``(N, K)``."""
+
+    paths: list[str]
+    splits: np.ndarray
+    targets: csr_array
+
+
+def split_report(
+    images: Images, labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray, near: np.ndarray | None
+) -> dict[str, Any]:
+    """The figures of the report.
+
+    Args:
+        seen: bool ``(K,)``.
+        vectors: ``(K, word_dim)``.
+        near: near-duplicates among the images, int ``(pairs, 3)``; None where the images were not looked at.
+    """
+    per_split = {split: images.targets[images.splits == split].sum(axis=0) for split in SPLITS}  # each (K,)
+    names_seen = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
+    names_unseen = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
+    return {
+        "images": {split: int((images.splits == split).sum()) for split in SPLITS},
+        "labels": {"seen": len(names_seen), "unseen": len(names_unseen)},
+        "labels_per_image": {split: _labels_per_image(images, split) for split in SPLITS},
+        "images_per_label": [
+            {"label": label, "seen": bool(is_seen), **{split: int(per_split[split][k]) for split in SPLITS}}
+            for k, (label, is_seen) in enumerate(zip(labels, seen, strict=True))
+        ],
+        "labels_without_images": {
+            "seen labels in train": [n for k, n in enumerate(labels) if seen[k] and not per_split["train"][k]],
+            "unseen labels in test": [n for k, n in enumerate(labels) if not seen[k] and not per_split["test"][k]],
+        },
+        "twins": [{"seen": a, "unseen": b} for a, b in twins(names_seen, names_unseen)],
+        "nearest_seen": _nearest_seen(labels, seen, vectors),
+        "same_vector": _same_vector(labels, vectors),
+        "near_duplicates": _across_splits(images, near),
+    }
+
+
+def _labels_per_image(images: Images, split: str) -> dict[str, Any]:
+    counts = np.asarray(images.targets[images.splits == split].sum(axis=1), np.int64)  # (n,)
+    if not len(counts):
+        return {"mean": None, "median": None, "max": None, "histogram": []}
+    return {
+        "mean": round(float(counts.mean()), 2),
+        "median": float(np.median(counts)),
+        "max": int(counts.max()),
+        "histogram": np.bincount(counts).tolist(),  # images with 0, 1, 2, ... labels
+    }
+
+
+def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) -> list[dict[str, Any]]:
+    """For each unseen label the seen one with the largest cosine; closest pairs first."""
+    if seen.all() or not seen.any():
+        return []
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines = unit[~seen] @ unit[seen].T  # (unseen, seen)
+    names_seen = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
+    names_unseen = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
+    rows = [
+        {"unseen": name, "seen": names_seen[row.argmax()], "cosine": round(float(row.max()), 4)}
+        for name, row in zip(names_unseen, cosines, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["cosine"])
+
+
+def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
+    """Groups of labels that no model can tell apart: their vectors are equal."""
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for label, row in zip(labels, vectors, strict=True):
+        groups[row.tobytes()].append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _across_splits(images: Images, near: np.ndarray | None) -> dict[str, Any]:
+    """Pairs of near-duplicates that lie in different splits."""
+    if near is None:
+        return {"looked_at": False}
+    splits = images.splits
+    pairs = near[splits[near[:, 0]] != splits[near[:, 1]]]
+    pairs = pairs[np.argsort(pairs[:, 2], kind="stable")]
+    between = Counter(" and ".join(sorted((splits[a], splits[b]), key=SPLITS.index)) for a, b, _ in pairs)
+    return {
+        "looked_at": True,
+        "max_distance_bits": MAX_DISTANCE,
+        "pairs_within_a_split": len(near) - len(pairs),
+        "pairs_across_splits": dict(between),
+        "pairs": [
+            {
+                "images": [images.paths[a], images.paths[b]],
+                "splits": [str(splits[a]), str(splits[b])],
+                "bits": int(bits),
+            }
+            for a, b, bits in pairs[:PAIRS_LISTED]
+        ],
+    }
+
+
+def write_report(
+    report: dict[str, Any], folder: Path, title: str, image_root: Path | None, dropped: dict[str, int]
+) -> None:
+    """Write both files into a folder."""
+    write_whole(folder / REPORT_JSON, lambda file: file.write(json_bytes(report)))
+    page = render_page(report, title, image_root, dropped)
+    write_whole(folder / REPORT_PAGE, lambda file: file.write(page.encode("utf-8", "backslashreplace")))
+
+
+def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) -> dict[str, Any]:
+    """``prepare report``: the report of a prepared folder, also of one from elsewhere.
+
+    Args:
+        image_root: where the images are; None for where the folder says. Without either, no images are compared.
+    """
+    dataset = PreparedDataset.load(folder)
+    root = image_root or dataset.image_root
+    if image_root is not None and not image_root.is_dir():
+        raise UserError(f"no folder at {image_root}")
+    near = None
+    if root is not None and root.is_dir():
+        looks = look_at_images(dataset.paths, root, folder / JOURNAL_FILE, workers, lambda _done, _total: None)
+        if any(look.phash for look in looks.values()):
+            near = near_duplicates([looks[path].phash for path in dataset.paths])
+    lengths = [len(row) for row in dataset.label_indices]
+    entries = np.concatenate(dataset.label_indices) if dataset.paths else np.zeros(0, np.int64)
+    targets = csr_array(
+        (np.ones(len(entries), bool), entries, np.cumsum([0, *lengths])), shape=(len(lengths), len(dataset.labels))
+    )
+    images = Images(dataset.paths, dataset.splits, targets)
+    report = split_report(images, dataset.labels, dataset.seen, dataset.word_vectors, near)
+    write_report(report, folder, str(dataset.info.get("name", folder.name)), root, dataset.info.get("dropped", {}))
+    return report
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+
+def render_page(report: dict[str, Any], title: str, image_root: Path | None, dropped: dict[str, int]) -> str:
+    """One HTML page that needs nothing else: plots are inline SVG, thumbnails inline JPEG."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pairs = report["near_duplicates"].get("pairs", [])[:PAIRS_SHOWN]
+    template = Environment(
+        loader=PackageLoader("data_prep", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("report.html.j2")
+    return template.render(
+        title=title,
+        report=report,
+        dropped=dropped,
+        plots=_plots(report),
+        pairs=[{**pair, "thumbnails": [_thumbnail(image_root, path) for path in pair["images"]]} for pair in pairs],
+    )
+
+
+def _thumbnail(root: Path | None, path: str) -> str | None:
+    """A data URL, or None where the image cannot be read."""
+    from PIL import Image
+
+    try:
+        pixels = load_array((root or Path()) / path, _THUMBNAIL)
+    except (ImageError, OSError):
+        return None
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _plots(report: dict[str, Any]) -> list[dict[str, str]]:
+    """[{"title", "svg"}]"""
+    plots = [{"title": "Images per label", "svg": _plot_images_per_label(report)}]
+    if any((counts["max"] or 0) > 1 for counts in report["labels_per_image"].values()):
+        plots.insert(0, {"title": "Labels per image", "svg": _plot_labels_per_image(report)})
+    if report["nearest_seen"]:
+        plots.append({"title": "How near the unseen labels are", "svg": _plot_nearest(report)})
+    return plots
+
+
+_COLOURS = {"train": "#3b6fb6", "val": "#e0a030", "test": "#c2453d", "seen": "#3b6fb6", "unseen": "#c2453d"}
+
+
+def _plot_labels_per_image(report: dict[str, Any]) -> str:
+    figure, axes = _figure()
+    for split in SPLITS:
+        histogram = np.array(report["labels_per_image"][split]["histogram"], float)
+        if len(histogram):
+            axes.plot(range(len(histogram)), histogram / histogram.sum(), ".-", color=_COLOURS[split], label=split)
+    axes.set(xlabel="labels on an image", ylabel="share of the split's images")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _plot_images_per_label(report: dict[str, Any]) -> str:
+    figure, axes = _figure()
+    for name, is_seen, split in (("seen", True, "train"), ("unseen", False, "test")):
+        counts = sorted((row[split] for row in report["images_per_label"] if row["seen"] == is_seen), reverse=True)
+        if counts:
+            axes.plot(
+                range(1, len(counts) + 1), counts, ".-", color=_COLOURS[name], label=f"{name} labels, {split} images"
+            )
+    axes.set(xlabel="label, most frequent first", ylabel="images", xscale="log", yscale="symlog")
+    axes.set_ylim(bottom=0, top=2 * axes.get_ylim()[1])
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _plot_nearest(report: dict[str, Any]) -> str:
+    figure, axes = _figure()
+    axes.hist([row["cosine"] for row in report["nearest_seen"]], bins=25, color=_COLOURS["unseen"])
+    axes.set(xlabel="cosine of the word vectors: unseen label and its nearest seen one", ylabel="unseen labels")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure)
+
+
+def _figure() -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "zsl-tagger", "svg.fonttype": "none"}):  # the same bytes in every run
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,99 @@
+"""Which labels are unseen and which images train: drawn by hashing names, so that nothing depends on their order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.queries import normalize_label, plural_forms, singular_forms, split_labels
+
+
+def draw(name: str, seed: int) -> float:
+    """A number in 0..1 that only depends on the name and the seed."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
+    """The unseen labels that ``--unseen`` names or draws.
+
+    Args:
+        asked: names with commas, a number of labels ("20") or a share of them ("25%"); "" for none.
+
+    Raises:
+        UserError: a name that is no label, or nothing left to be seen.
+    """
+    asked = asked.strip()
+    if asked.removesuffix("%").isdigit():
+        number = int(asked.removesuffix("%"))
+        count = round(len(labels) * number / 100) if asked.endswith("%") else number
+        chosen = sorted(labels, key=lambda label: draw(label, seed))[:count]
+        if count > len(labels):
+            raise UserError(f"expected --unseen of at most {len(labels)} labels, got {count}")
+    else:
+        by_key = {normalize_label(label): label for label in labels}
+        names = split_labels(asked)
+        unknown = [name for name in names if name not in labels and normalize_label(name) not in by_key]
+        if unknown:
+            raise UserError(f"--unseen names what is no label of this data: {', '.join(map(repr, unknown))}")
+        chosen = [name if name in labels else by_key[normalize_label(name)] for name in names]
+    if len(set(chosen)) >= len(labels):
+        raise UserError(f"expected --unseen to leave seen labels, got all {len(labels)} labels")
+    return sorted(set(chosen))
+
+
+def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
+    """A split for each of N keys: the given shares of them in the order of their draws, the rest is "train".
+
+    Equal keys, as near-duplicate images have, go to the same split. A split whose share is not 0 gets a key at least,
+    while there are enough.
+
+    Args:
+        shares: {split: 0..1}.
+
+    Returns:
+        ``(N,)`` of split names.
+    """
+    keys = list(keys)
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        members[key].append(index)
+    groups = sorted(members, key=lambda key: draw(key, seed))
+    splits = np.full(len(keys), "train", "<U5")
+    for split, share in shares.items():
+        wanted = max(round(share * len(keys)), 1 if share else 0)
+        taken = 0
+        while taken < wanted and len(groups) > 1:
+            group = members[groups.pop()]
+            splits[group] = split
+            taken += len(group)
+    return splits
+
+
+def keep_per_class(classes: Sequence[str], keys: Iterable[str], count: int, seed: int) -> np.ndarray:
+    """bool: the ``count`` images of each class with the least draws."""
+    draws = [draw(key, seed) for key in keys]
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(classes):
+        members[name].append(index)
+    keep = np.zeros(len(classes), bool)
+    for indices in members.values():
+        keep[sorted(indices, key=draws.__getitem__)[:count]] = True
+    return keep
+
+
+def twins(seen: Iterable[str], unseen: Iterable[str]) -> list[tuple[str, str]]:
+    """(seen, unseen) pairs that are one noun in the singular and the plural, or one name spelled in two ways."""
+    by_key: dict[str, list[str]] = defaultdict(list)
+    for label in seen:
+        by_key[normalize_label(label)].append(label)
+    pairs = set()
+    for label in unseen:
+        key = normalize_label(label)
+        for form in (key, *singular_forms(key), *plural_forms(key)):
+            pairs |= {(other, label) for other in by_key.get(form, ())}
+    return sorted(pairs)

@@ -1,0 +1,164 @@
+"""A table of one's own: CSV or Parquet with a column of image paths and a column of tags."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.folders import SPLIT_NAMES
+from data_prep.nus_wide import read_text
+from data_prep.output import OutputFolder
+from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
+from data_prep.splits import choose_unseen
+from zsl_tagger.dataset import label_fault, path_fault
+from zsl_tagger.errors import UserError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a table is to be read.
+
+    Attributes:
+        path, tags: column names.
+        split: column with train, val or test; None where there is none.
+        separator: between tags in a cell (a Parquet column may hold lists instead).
+        delimiter: between the columns of a CSV file; None to find out from its first line.
+    """
+
+    path: str = "path"
+    tags: str = "tags"
+    split: str | None = None
+    separator: str = ","
+    delimiter: str | None = None
+
+
+def prepare_table(
+    source: Path, output: Path, options: Options, columns: Columns | None = None, image_root: Path | None = None,
+    unseen: str = "", keep_unlabelled: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """``prepare table``.
+
+    Args:
+        image_root: where the paths start; None for the table's own folder.
+        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
+        keep_unlabelled: keep images without tags; they are dropped otherwise.
+
+    Returns:
+        The content of ``dataset.json``.
+    """
+    columns = columns or Columns()
+    if not source.is_file():
+        raise UserError(f"no file at {source}: expected a CSV or Parquet table")
+    root = (image_root or source.parent).resolve()
+    paths, tag_lists, splits = _read(source, columns)
+    labels = sorted({tag for tags in tag_lists for tag in tags})
+    if not labels:
+        raise UserError(f"{source}: the column {columns.tags!r} holds no tag")
+    identity = {"prepare": "table", "source": str(source.resolve()), "image_root": str(root), "unseen": unseen,
+                "columns": vars(columns), "keep_unlabelled": keep_unlabelled, **options.identity()}  # fmt: skip
+    out = OutputFolder(output, identity, options.overwrite)
+    vectors = vectors_for(labels, options)
+    found = Found(
+        name=source.stem,
+        image_root=root,
+        paths=paths,
+        labels=labels,
+        targets=targets_of(tag_lists, labels),
+        splits=np.array(splits, "<U5"),
+        unseen=choose_unseen(unseen, vectors.labels, options.seed),
+        protocols={"labelled": Protocol(False, "nothing") if keep_unlabelled else Protocol()},
+        facts={"rows": len(paths), "tags": len(labels), "images without tags": sum(not tags for tags in tag_lists)},
+    )
+    return build(found, vectors, out, options)
+
+
+def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str]]:
+    """(paths, tags, splits), a row an image; a fault is told with its line."""
+    paths, tag_lists, splits = [], [], []
+    first: dict[str, str] = {}
+    rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
+    for where, path, tags, split in rows:
+        if fault := path_fault(path):
+            raise UserError(f"{where}: {fault}")
+        if path in first:
+            raise UserError(f"{where}: the image {path!r} is listed already in {first[path]}")
+        for tag in tags:
+            if fault := label_fault(tag):
+                raise UserError(f"{where}: the tag {tag!r} {fault}: rename it, or give another --separator")
+        if split and split.lower() not in SPLIT_NAMES:
+            raise UserError(f"{where}: expected a split of train, val, test; got {split!r}")
+        first[path] = where
+        paths.append(path)
+        tag_lists.append(sorted(set(tags)))
+        splits.append(SPLIT_NAMES[split.lower()] if split else "")
+    if not paths:
+        raise UserError(f"{source} has no rows")
+    return paths, tag_lists, splits
+
+
+Row = tuple[str, str, list[str], str]  # (file and line, path, tags, split or "")
+
+
+def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
+    text = read_text(source)
+    lines = text.splitlines(keepends=True)
+    if not lines:
+        raise UserError(f"{source} is empty: expected a header with the columns {columns.path!r} and {columns.tags!r}")
+    delimiter = columns.delimiter or max(",;\t|", key=lambda char: lines[0].count(char))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader)
+        at = {name: index for index, name in enumerate(header)}
+        _check_columns(source, columns, header)
+        for row in reader:
+            where = f"{source}:{reader.line_num}"
+            if not any(row):
+                continue
+            if len(row) != len(header):
+                raise UserError(f"{where}: expected {len(header)} columns, got {len(row)}"
+                                " (tags with commas need quotes around them)")  # fmt: skip
+            split = row[at[columns.split]].strip() if columns.split else ""
+            yield where, row[at[columns.path]].strip(), _split_cell(row[at[columns.tags]], columns.separator), split
+    except csv.Error as error:
+        raise UserError(f"{source}:{reader.line_num}: is not valid CSV: {error}") from None
+
+
+def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
+    import pandas
+
+    try:
+        table = pandas.read_parquet(source)
+    except Exception as error:  # pyarrow raises its own
+        raise UserError(f"{source} is not a Parquet file that can be read: {error}") from None
+    _check_columns(source, columns, [str(name) for name in table.columns])
+    splits = table[columns.split] if columns.split else [""] * len(table)
+    for number, (path, tags, split) in enumerate(
+        zip(table[columns.path], table[columns.tags], splits, strict=True), start=1
+    ):
+        if isinstance(tags, (list, tuple, np.ndarray)):
+            names = [str(tag).strip() for tag in tags]
+        else:
+            names = [] if tags is None or tags != tags else _split_cell(str(tags), columns.separator)
+        text = "" if path is None or path != path else str(path)
+        yield f"{source}: row {number}", text, names, "" if split is None or split != split else str(split)
+
+
+def _check_columns(source: Path, columns: Columns, header: list[str]) -> None:
+    for option, name in (("path", columns.path), ("tags", columns.tags), ("split", columns.split)):
+        if name is not None and name not in header:
+            raise UserError(
+                f"{source}: no column {name!r}, it has {', '.join(map(repr, header))}: say which with --{option}-column"
+            )
+
+
+def _split_cell(cell: str, separator: str) -> list[str]:
+    """``"dog, beach"`` -> ``["dog", "beach"]``; brackets and quotes around tags are taken off."""
+    inside = cell.strip()
+    if inside.startswith("[") and inside.endswith("]"):
+        inside = inside[1:-1]
+    return [tag for part in inside.split(separator) if (tag := part.strip().strip("'\"").strip())]

