@@ -311,7 +311,10 @@ def _needs_train_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f'this needs {error.name}, which comes with: pip install "zsl-tagger[train]"') from None
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "data_prep", "zsl_tagger"):
+            raise
+        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[train]"') from None
 
 
 if __name__ == "__main__":

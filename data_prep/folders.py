@@ -1,4 +1,4 @@
-"""Class-per-folder trees: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, or one's own.
+"""Class-per-folder trees: ImageNet, Caltech-101, one's own; CIFAR-100 and Stanford-Cars also as they are packed.
 
 ``SOURCE/<class>/...jpg``, or ``SOURCE/<split>/<class>/...jpg`` with splits named train, val and test (or valid,
 validation, testing, ...). Folders named by WordNet ids (n01440764) get the name of the synset.
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.archives import Listed, is_packed, read_packed
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
@@ -48,47 +49,54 @@ def prepare_folders(
     """
     if task not in TASKS:
         raise UserError(f"expected --task of {', '.join(TASKS)}; got {task!r}")
-    root, split_folders = _find_splits(source)
-    paths, folders, splits, dropped = [], [], [], []
-    for split, folder in split_folders:
-        for path, class_folder, problem in _walk(root, folder):
-            if problem:
-                dropped.append((path, problem))
-            else:
-                paths.append(path)
-                folders.append(class_folder)
-                splits.append(split)
-    if not paths:
-        raise UserError(f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or "
-                        "SOURCE/train/<class>/*.jpg")  # fmt: skip
-    if "val" in splits and "test" not in splits:
-        options.note("there is no test folder: val becomes the test split, and a validation split is cut from train")
-        splits = ["test" if split == "val" else split for split in splits]
-    names = class_names(sorted(set(folders)))
-    labels = sorted(names.values())
+    if not source.is_dir():
+        raise UserError(f"no folder at {source}")
     identity = {"prepare": "folders", "source": str(source.resolve()), "task": task, "unseen": unseen,
                 **options.identity()}  # fmt: skip
+    listing = None if is_packed(source) else _walk_splits(source, options)
     out = OutputFolder(output, identity, options.overwrite)
+    root, images, dropped = listing or (*read_packed(source, output / "images"), [])
+    names = class_names(sorted({image.class_name for image in images}))
+    labels = sorted(names.values())
     vectors = vectors_for(labels, options)
     found = Found(
         name=source.resolve().name,
         image_root=root.resolve(),
-        paths=paths,
+        paths=[image.path for image in images],
         labels=labels,
-        targets=targets_of([[names[folder]] for folder in folders], labels),
-        splits=np.array(splits, "<U5"),
+        targets=targets_of([[names[image.class_name]] for image in images], labels),
+        splits=np.array([image.split for image in images], "<U5"),
         unseen=choose_unseen(unseen, vectors.labels, options.seed),
         task=task,
-        facts={"classes": len(labels), "images": len(paths)},
+        facts={"classes": len(labels), "images": len(images)},
         dropped=dropped,
     )
     return build(found, vectors, out, options)
 
 
+def _walk_splits(source: Path, options: Options) -> tuple[Path, list[Listed], list[tuple[str, str]]]:
+    """(image root, images, (path, why) of what is left out)."""
+    root, split_folders = _find_splits(source)
+    splits = {split for split, _ in split_folders}
+    as_test = "val" in splits and "test" not in splits
+    if as_test:
+        options.note("there is no test folder: val becomes the test split, and a validation split is cut from train")
+    images, dropped = [], []
+    for split, folder in split_folders:
+        for path, class_folder, problem in _walk(root, folder):
+            if problem:
+                dropped.append((path, problem))
+            else:
+                images.append(Listed(path, class_folder, "test" if as_test and split == "val" else split))
+    if not images:
+        raise UserError(
+            f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or SOURCE/train/<class>/*.jpg"
+        )
+    return root, images, dropped
+
+
 def _find_splits(source: Path) -> tuple[Path, list[tuple[str, Path]]]:
     """(image root, [(split, its folder)]); the split is "" where the class folders lie in the root."""
-    if not source.is_dir():
-        raise UserError(f"no folder at {source}")
     root = source
     while True:
         folders = _folders_in(root)
@@ -138,7 +146,7 @@ def class_names(folders: list[str]) -> dict[str, str]:
     names |= {folder: _synset_names(folder) for folder in folders if _WNID.fullmatch(folder)}
     count = Counter(options[0] for options in names.values())
     chosen: dict[str, str] = {}
-    for folder in sorted(folders, key=lambda folder: len(names[folder])):
+    for folder in sorted(folders, key=lambda folder: (len(names[folder]), folder)):
         options = names[folder] if count[names[folder][0]] == 1 else names[folder][::-1]
         free = [name for name in options if name not in chosen.values()]
         chosen[folder] = free[0] if free else f"{options[0]} ({folder})"

@@ -7,10 +7,11 @@ concepts, as people have annotated them (``AllLabels``), not as tags. 75 of the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
@@ -265,7 +266,8 @@ def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
     """
     parts, line = [], 1
     with path.open("rb") as file:
-        while block := file.read(_CHUNK):
+        end = _content_end(file)
+        while block := file.read(min(_CHUNK, max(end - file.tell(), 0))):
             block += file.readline()
             parts.append(_parse_block(block, columns, path, line))
             line += block.count(b"\n")
@@ -277,12 +279,26 @@ def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
     return csr_array((np.ones(len(indices), bool), indices, starts), shape=(rows, columns))
 
 
+def _content_end(file: BinaryIO) -> int:
+    """Where the blank lines at the end of a file begin; the file is left at its start."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(end - 4096, 0)
+        file.seek(start)
+        if content := file.read(end - start).rstrip():
+            end = start + len(content)
+            break
+        end = start
+    file.seek(0)
+    return end
+
+
 def _parse_block(block: bytes, columns: int, path: Path, first_line: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole lines -> (ones in each row, columns of all ones).
 
     Values are single characters here, so that no text has to be split: half a gigabyte is read in seconds.
     """
-    text = np.frombuffer(block.rstrip(b" \t\r\n") + b"\n", np.uint8)
+    text = np.frombuffer(block if block.endswith(b"\n") else block + b"\n", np.uint8)
     is_value = (text != ord(" ")) & (text != ord("\t")) & (text != ord("\r")) & (text != ord("\n"))
     at = np.flatnonzero(is_value)
     values = text[at]

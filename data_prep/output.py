@@ -58,11 +58,11 @@ class OutputFolder:
                 "give an empty or new folder, or --overwrite"
             )
 
-    def write(self, name: str, content: Callable[[BinaryIO], Any]) -> None:
+    def write(self, name: str, content: bytes | Callable[[BinaryIO], Any]) -> None:
         write_whole(self.path / name, content)
 
     def write_json(self, name: str, content: Any) -> None:
-        write_whole(self.path / name, lambda file: file.write(json_bytes(content)))
+        write_whole(self.path / name, json_bytes(content))
 
     def start_replacing(self) -> None:
         """From here on the folder is not whole, until :meth:`finish`."""
@@ -76,8 +76,12 @@ class OutputFolder:
             (self.path / CLAIM_FILE).unlink()
 
 
-def write_whole(path: Path, content: Callable[[BinaryIO], Any]) -> None:
-    """Write a file by a function that gets it open; it appears under its name when it is whole and on the disk.
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True) -> None:
+    """Write a file; it appears under its name when it is whole.
+
+    Args:
+        content: bytes, or a function that writes into the open file.
+        to_disk: wait until the disk has it, so that it is whole even after a power cut.
 
     Raises:
         UserError: it cannot be written (a full disk); what was there before is still there.
@@ -86,9 +90,10 @@ def write_whole(path: Path, content: Callable[[BinaryIO], Any]) -> None:
     with _write_errors(path):
         try:
             with temporary.open("wb") as file:
-                content(file)
+                _ = file.write(content) if isinstance(content, bytes) else content(file)
                 file.flush()
-                os.fsync(file.fileno())
+                if to_disk:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -43,6 +43,7 @@ from zsl_tagger.dataset import (
     VECTORS_FILE,
     format_labels,
     label_fault,
+    path_fault,
     sha256_of,
 )
 from zsl_tagger.errors import UserError
@@ -178,7 +179,14 @@ def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> c
 
 
 def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
-    """The labels' vectors; what was not found is noted."""
+    """The labels' vectors; what was not found is noted.
+
+    Raises:
+        UserError: a label cannot stand in data.csv, or has no vector and the policy is "error".
+    """
+    for label in labels:
+        if fault := label_fault(label):
+            raise UserError(f"the label {label!r} {fault}: rename it")
     vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
@@ -201,7 +209,7 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
     Raises:
         UserError: nothing is left, or a file cannot be written.
     """
-    _check_names(found)
+    _check_paths(found)
     labels, unseen = vectors.labels, np.isin(vectors.labels, list(found.unseen))  # (K,)
     column = {label: index for index, label in enumerate(found.labels)}
     targets = found.targets[:, [column[label] for label in labels]]  # (N, K)
@@ -265,10 +273,14 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def _check_names(found: Found) -> None:
-    for label in found.labels:
-        if fault := label_fault(label):
-            raise UserError(f"{found.name}: the label {label!r} {fault}: rename it")
+def _check_paths(found: Found) -> None:
+    """Refuse paths that data.csv cannot hold."""
+    for path in found.paths:
+        if fault := path_fault(path):
+            raise UserError(f"{found.name}: {fault}")
+    repeated = [path for path, count in Counter(found.paths).items() if count > 1]
+    if repeated:
+        raise UserError(f"{found.name}: {len(repeated)} images are listed more than once, such as {repeated[0]!r}")
 
 
 def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:

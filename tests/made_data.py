@@ -1,0 +1,97 @@
+"""Small raw data sets in the layouts of the real ones, made from nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+
+def write_photo(path: Path, seed: int, side: int = 96) -> None:
+    """A picture that no other seed's nearly equals: coarse random blocks, and noise that makes the file large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    blocks = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    picture = np.asarray(blocks.resize((side, side + 7), Image.Resampling.BICUBIC)).astype(int)
+    noisy = np.clip(picture + random.integers(-20, 21, picture.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(path, quality=90)
+
+
+def write_lines(path: Path, lines: Iterable[str], end: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(line + end for line in lines).encode())
+
+
+class NusArchive:
+    """A small NUS-WIDE archive: 7 tags, 3 concepts (2 of them tags), N images, every other three of them test.
+
+    Attributes:
+        tag_rows ``(N, 7)``, concept_rows ``(N, 3)``: 0/1, as written.
+    """
+
+    TAGS = ("nature", "sky", "dogs", "water", "boat", "sunset", "car")
+    CONCEPTS = ("sky", "dog", "car")
+    COUNTS: ClassVar = {
+        "tags": 7, "concepts": 3, "tags that are concepts": 2, "seen labels": 5, "labels": 8,
+        "images": 23, "train images": 12, "test images": 11,
+    }  # fmt: skip
+
+    def __init__(self, folder: Path, labels: str = "Groundtruth/AllLabels", photos: bool = True, end: str = "\r\n"):
+        self.folder, count = folder, self.COUNTS["images"]
+        random = np.random.default_rng(11)
+        self.tag_rows = (random.random((count, len(self.TAGS))) < 0.4).astype(int)
+        self.concept_rows = (random.random((count, len(self.CONCEPTS))) < 0.4).astype(int)
+        self.tag_rows[4] = [0, 1, 0, 0, 0, 0, 1]  # only tags that are concepts: no seen label
+        self.concept_rows[5] = 0  # a test image without an unseen label
+        self.images = [f"folder{row % 3}/{row:04d}_{1000 + row}.jpg" for row in range(count)]
+        self.split = ["train" if row % 2 == 0 else "test" for row in range(count)]
+        write_lines(folder / "ConceptsList/Concepts81.txt", self.CONCEPTS, end)
+        write_lines(folder / "NUS_WID_Tags/TagList1k.txt", self.TAGS, end)
+        self.write_tags()
+        for column, concept in enumerate(self.CONCEPTS):
+            write_lines(folder / labels / f"Labels_{concept}.txt", map(str, self.concept_rows[:, column]), end)
+        backslashed = [image.replace("/", "\\") for image in self.images]
+        write_lines(folder / "ImageList/Imagelist.txt", backslashed, end)
+        for split in ("train", "test"):
+            chosen = [image for image, where in zip(backslashed, self.split, strict=True) if where == split]
+            write_lines(folder / f"ImageList/{split.title()}Imagelist.txt", chosen[::-1], end)
+        if photos:
+            for seed, image in enumerate(self.images):
+                write_photo(folder / "Flickr" / image, seed)
+
+    def write_tags(self) -> None:
+        """Tabs between the values and one at the end of each row, as the real file has it."""
+        lines = ["\t".join(map(str, row)) + "\t" for row in self.tag_rows]
+        write_lines(self.folder / "NUS_WID_Tags/AllTags1k.txt", lines)
+
+    def labels_of(self, row: int) -> set[str]:
+        """Seen labels by tag and unseen ones by human annotation, as the papers have it."""
+        seen = {tag for tag, value in zip(self.TAGS, self.tag_rows[row], strict=True) if value}
+        human = {name for name, value in zip(self.CONCEPTS, self.concept_rows[row], strict=True) if value}
+        return (seen - set(self.CONCEPTS)) | human
+
+
+def write_coco(folder: Path, classes: Sequence[str], images: dict[str, list[list[tuple[str, int]]]], year: int) -> None:
+    """``{"train": [[("dog", iscrowd), ...], ...], "val": ...}``: an image each, with these annotations."""
+    for part, shown_on in images.items():
+        content = {
+            "images": [
+                {"id": 100 + number, "file_name": f"{number:012d}.jpg", "width": 9, "height": 9}
+                for number in range(len(shown_on))
+            ],
+            "categories": [{"id": 2 * index + 1, "name": name} for index, name in enumerate(classes)],
+            "annotations": [
+                {"id": 1000 * number + place, "image_id": 100 + number, "iscrowd": crowd, "bbox": [0, 0, 5, 5],
+                 "category_id": 2 * list(classes).index(name) + 1, "area": 25, "segmentation": []}
+                for number, shown in enumerate(shown_on) for place, (name, crowd) in enumerate(shown)
+            ],
+        }  # fmt: skip
+        path = folder / "annotations" / f"instances_{part}{year}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+        for number in range(len(shown_on)):
+            write_photo(folder / f"{part}{year}" / f"{number:012d}.jpg", 1000 * len(part) + number)

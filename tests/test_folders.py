@@ -1,0 +1,288 @@
+"""Class-per-folder trees and the packed CIFAR-100 and Stanford-Cars: names, splits, unseen classes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_data import write_photo
+from PIL import Image
+
+from data_prep.folders import class_names, prepare_folders
+from data_prep.pipeline import Options
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+
+
+def write_tree(folder: Path, classes: dict[str, int], seed: int = 0) -> None:
+    for name, count in classes.items():
+        for number in range(count):
+            seed += 1
+            write_photo(folder / name / f"{number:03d}.jpg", seed)
+
+
+def counts(folder: Path) -> dict[str, Counter[str]]:
+    """{split: {label: images}}"""
+    dataset = PreparedDataset.load(folder)
+    found: dict[str, Counter[str]] = {}
+    for split, row in zip(dataset.splits, dataset.label_indices, strict=True):
+        found.setdefault(str(split), Counter()).update(dataset.labels[index] for index in row)
+    return found
+
+
+def test_a_flat_tree_is_cut(tmp_path: Path) -> None:
+    write_tree(tmp_path / "pets", {"cat": 11, "dog": 13, "grand_piano": 7})
+    info = prepare_folders(tmp_path / "pets", tmp_path / "out", Options(val_fraction=0.1, test_fraction=0.2))
+    assert info["images"] == {"train": 22, "val": 3, "test": 6}
+    assert sum(counts(tmp_path / "out").values(), Counter()) == {"cat": 11, "dog": 13, "grand piano": 7}
+    assert info["task"] == "single-label"
+    again = prepare_folders(tmp_path / "pets", tmp_path / "again", Options(val_fraction=0.1, test_fraction=0.2))
+    assert again == info
+    assert (tmp_path / "out" / "data.csv").read_bytes() == (tmp_path / "again" / "data.csv").read_bytes()
+    other = Options(val_fraction=0.1, test_fraction=0.2, seed=1)
+    prepare_folders(tmp_path / "pets", tmp_path / "other", other)
+    assert (tmp_path / "out" / "data.csv").read_bytes() != (tmp_path / "other" / "data.csv").read_bytes()
+
+
+def test_near_duplicates_never_straddle_a_split_that_is_cut_here(tmp_path: Path) -> None:
+    for seed in range(30):  # each photo in two sizes
+        write_photo(tmp_path / "in" / "cat" / f"{seed}_a.jpg", seed, side=150)
+        (tmp_path / "in" / "dog").mkdir(exist_ok=True)
+        photo = Image.open(tmp_path / "in" / "cat" / f"{seed}_a.jpg")
+        photo.resize((80, 90)).save(tmp_path / "in" / "dog" / f"{seed}_b.jpg")
+    prepare_folders(tmp_path / "in", tmp_path / "out", Options(val_fraction=0.3, test_fraction=0.3))
+    with (tmp_path / "out" / "data.csv").open(newline="") as file:
+        split = {Path(row["path"]).stem: row["split"] for row in csv.DictReader(file)}
+    assert all(split[f"{seed}_a"] == split[f"{seed}_b"] for seed in range(30))
+    assert len(set(split.values())) == 3
+
+
+def test_training_images_a_class(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 11, "dog": 13, "bird": 5})
+    prepare_folders(tmp_path / "in", tmp_path / "out", Options(train_per_class=7, val_fraction=0.2))
+    found = counts(tmp_path / "out")
+    assert found["train"] == {"cat": 7, "dog": 7, "bird": 5}
+    assert sum(found["val"].values()) == 2  # a fifth of the other ten
+    assert sum(found["test"].values()) == 8
+
+
+def test_images_of_unseen_classes_are_for_test_only(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 11, "dog": 13, "bird": 5, "cow": 7})
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options(), unseen="Dog, cow")
+    found = counts(tmp_path / "out")
+    assert info["unseen_labels"] == 2
+    assert (found["test"]["dog"], found["test"]["cow"]) == (13, 7)
+    assert not {"dog", "cow"} & {*found["train"], *found["val"]}
+    assert found["val"]
+
+
+def test_named_splits_are_taken_and_val_is_cut_from_train(tmp_path: Path) -> None:
+    for split, count in (("train", 20), ("val", 6)):
+        write_tree(tmp_path / "in" / "archive" / split, {"n02084071": count, "n02121620": count}, seed=count * 10)
+    notes: list[str] = []
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options(note=notes.append))
+    assert info["images"] == {"train": 36, "val": 4, "test": 12}
+    assert set(info["labels"]) == {"dog", "cat"}
+    assert "val becomes the test split" in notes[0]
+
+
+def test_three_named_splits_stay(tmp_path: Path) -> None:
+    for split, count in (("Train", 5), ("Valid", 2), ("Testing", 3)):
+        write_tree(tmp_path / "in" / split, {"cat": count, "dog": count}, seed=count * 10)
+    assert prepare_folders(tmp_path / "in", tmp_path / "out", Options())["images"] == {"train": 10, "val": 4, "test": 6}
+
+
+def test_training_images_of_unseen_classes_are_dropped(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("test", 3)):
+        write_tree(tmp_path / "in" / split, {"cat": count, "dog": count}, seed=count * 10)
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options(val_fraction=0.2), unseen="dog")
+    assert info["dropped"] == {"train or val image without a seen label": 5}
+    assert counts(tmp_path / "out")["test"] == {"cat": 3, "dog": 3}
+
+
+def test_stray_files_are_counted(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 6, "dog": 6})
+    write_photo(tmp_path / "in" / "stray.jpg", 99)
+    (tmp_path / "in" / "cat" / "broken.jpg").write_text("no photo")
+    (tmp_path / "in" / "cat" / "notes.txt").write_text("no photo either")
+    Path(os.fsdecode(os.fsencode(tmp_path / "in" / "dog") + b"/caf\xe9.jpg")).write_bytes(b"x")
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options())
+    assert info["dropped"] == {
+        "lies in no class folder": 1,
+        "file name is not UTF-8 or has a backslash": 1,
+        "not an image that Pillow can read": 1,
+    }
+    assert (tmp_path / "out" / "dropped.csv").read_text().count("\n") == 4
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+def test_wordnet_ids_get_their_names() -> None:
+    names = class_names(["n01440764", "n02084071", "n99999999", "my_own class"])
+    assert names == {"n01440764": "tench", "n02084071": "dog", "n99999999": "n99999999", "my_own class": "my own class"}
+
+
+def test_all_imagenet_names_are_different_and_none_is_lost() -> None:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    wnids = [info.index_to_label_name(index) for index in range(1000)]
+    names = class_names(wnids)
+    assert len(set(names.values())) == 1000
+    assert (names["n02012849"], names["n03126707"]) == ("crane bird", "construction crane")
+    assert (names["n03710637"], names["n03710721"]) == ("maillot", "tank suit")
+    assert not [name for name in names.values() if "," in name or "_" in name]
+
+
+def test_folders_that_read_the_same_keep_apart() -> None:
+    assert sorted(class_names(["grand_piano", "grand piano"]).values()) == ["grand piano", "grand piano (grand_piano)"]
+
+
+# --- as packed --------------------------------------------------------------------------------------------------
+
+
+CIFAR_NAMES = ["apple", "aquarium_fish", "baby"]
+
+
+def cifar_arrays() -> dict[str, tuple[np.ndarray, list[int]]]:
+    random = np.random.default_rng(5)
+    return {
+        split: (random.integers(0, 256, (count, 3072), dtype=np.uint8), random.integers(0, 3, count).tolist())
+        for split, count in (("train", 17), ("test", 7))
+    }
+
+
+def write_cifar_binary(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "fine_label_names.txt").write_text("\n".join(CIFAR_NAMES) + "\n")
+    for split, (pixels, labels) in cifar_arrays().items():
+        records = np.concatenate(
+            [np.zeros((len(labels), 1), np.uint8), np.array(labels, np.uint8)[:, None], pixels], axis=1
+        )
+        (folder / f"{split}.bin").write_bytes(records.tobytes())
+
+
+def write_cifar_python(folder: Path, **extra: Any) -> None:
+    folder.mkdir()
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in CIFAR_NAMES], **extra}))
+    for split, (pixels, labels) in cifar_arrays().items():
+        (folder / split).write_bytes(
+            pickle.dumps({b"data": pixels, b"fine_labels": labels, b"filenames": []}, protocol=2)
+        )
+
+
+@pytest.mark.parametrize("write", [write_cifar_binary, write_cifar_python])
+def test_cifar_100_is_unpacked_pixel_by_pixel(write: Any, tmp_path: Path) -> None:
+    write(tmp_path / "cifar")
+    info = prepare_folders(tmp_path / "cifar", tmp_path / "out", Options(val_fraction=0.2))
+    assert info["images"]["test"] == 7
+    assert info["images"]["train"] + info["images"]["val"] == 17
+    dataset = PreparedDataset.load(tmp_path / "out")
+    assert dataset.image_root is not None
+    for split, (pixels, labels) in cifar_arrays().items():
+        for number, (row, label) in enumerate(zip(pixels, labels, strict=True)):
+            path = f"{split}/{CIFAR_NAMES[label]}/{number:05d}.png"
+            picture = np.asarray(Image.open(dataset.image_root / path))
+            for y, x, channel in ((0, 0, 0), (0, 31, 1), (17, 3, 2), (31, 30, 0)):  # planes, then rows, then columns
+                assert picture[y, x, channel] == row[channel * 1024 + y * 32 + x]
+            named = dataset.label_indices[dataset.paths.index(path)]
+            assert [dataset.labels[index] for index in named] == [CIFAR_NAMES[label].replace("_", " ")]
+
+
+def test_a_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    write_cifar_python(tmp_path / "cifar", evil=Evil())
+    with pytest.raises(UserError, match=r"not the Python version of CIFAR-100: it holds (posix|nt)\.system"):
+        prepare_folders(tmp_path / "cifar", tmp_path / "out", Options())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cut_cifar_file_is_said(tmp_path: Path) -> None:
+    write_cifar_binary(tmp_path / "cifar")
+    content = (tmp_path / "cifar" / "test.bin").read_bytes()
+    (tmp_path / "cifar" / "test.bin").write_bytes(content[:-5])
+    with pytest.raises(UserError, match=r"test.bin: expected records of 3,074 bytes, got 21,513 bytes"):
+        prepare_folders(tmp_path / "cifar", tmp_path / "out", Options())
+
+
+def car_rows(rows: list[tuple[str, int, int]], name: str) -> np.ndarray:
+    kinds = [(name, object), ("class", np.uint8), ("test", np.uint8)]
+    return np.array(rows, dtype=kinds)
+
+
+def test_stanford_cars_in_both_packings(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    names = np.array(["Audi TT 2012", "Jeep Wrangler 2012"], dtype=object)
+    rows = [(f"{number:05d}.jpg", 1 + number % 2, int(number >= 6)) for number in range(9)]
+    one, kit = tmp_path / "one", tmp_path / "kit"
+    for number, (file, _, is_test) in enumerate(rows):
+        write_photo(one / "car_ims" / file, number)
+        write_photo(kit / ("cars_test" if is_test else "cars_train") / file, number)
+    in_folder = [(f"car_ims/{file}", label, is_test) for file, label, is_test in rows]
+    savemat(one / "cars_annos.mat", {"annotations": car_rows(in_folder, "relative_im_path"), "class_names": names})
+    (kit / "devkit").mkdir()
+    savemat(kit / "devkit" / "cars_meta.mat", {"class_names": names})
+    for file, is_test in (("devkit/cars_train_annos.mat", 0), ("cars_test_annos_withlabels.mat", 1)):
+        savemat(kit / file, {"annotations": car_rows([row for row in rows if row[2] == is_test], "fname")})
+    options = Options(missing="random", val_fraction=0.2)
+    assert prepare_folders(one, tmp_path / "out_one", options)["images"] == {"train": 5, "val": 1, "test": 3}
+    assert prepare_folders(kit, tmp_path / "out_kit", options)["images"] == {"train": 5, "val": 1, "test": 3}
+    for out in ("out_one", "out_kit"):
+        assert counts(tmp_path / out)["test"] == {"Audi TT 2012": 2, "Jeep Wrangler 2012": 1}
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no folder at .*gone"):
+        prepare_folders(tmp_path / "gone", out, Options())
+    with pytest.raises(UserError, match=r"holds no images in class folders: expected SOURCE/<class>/\*.jpg"):
+        prepare_folders(tmp_path / "empty", out, Options())
+    write_tree(tmp_path / "in", {"cat": 3, "xyzzyq": 3})
+    with pytest.raises(UserError, match=r"1 labels have no vector in packaged: unknown label 'xyzzyq'.*--missing drop"):
+        prepare_folders(tmp_path / "in", out, Options())
+    with pytest.raises(UserError, match=r"--unseen names what is no label of this data: 'cow'"):
+        prepare_folders(tmp_path / "in", tmp_path / "out2", Options(missing="random"), unseen="cow")
+    with pytest.raises(UserError, match=r"expected --task of single-label, multi-label; got 'tags'"):
+        prepare_folders(tmp_path / "in", out, Options(), task="tags")
+    write_tree(tmp_path / "odd", {"cat": 2, "salt, pepper": 2})
+    with pytest.raises(UserError, match=r"the label 'salt, pepper' holds a comma and a space.*: rename it"):
+        prepare_folders(tmp_path / "odd", tmp_path / "out3", Options())
+    assert not (out / "data.csv").exists()
+
+
+def test_dropping_unknown_labels_drops_their_images(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 5, "dog": 5, "xyzzyq": 3})
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options(missing="drop"))
+    assert info["labels"] == ["cat", "dog"]
+    assert sum(info["images"].values()) == 10
+    assert sum(info["dropped"].values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("val_fraction", 1.0, "--val-fraction of at least 0 and below 1, got 1.0"),
+        ("test_fraction", -0.1, "--test-fraction of at least 0 and below 1, got -0.1"),
+        ("test_fraction", 0.95, "--val-fraction and --test-fraction to leave images for training"),
+        ("workers", 0, "--workers of at least 1, got 0"),
+        ("train_per_class", 0, "--train-per-class of at least 1, got 0"),
+    ],
+)
+def test_options_check_themselves(field: str, value: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Options(**{field: value})  # type: ignore[arg-type]

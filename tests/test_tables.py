@@ -1,0 +1,158 @@
+"""A table of one's own: columns, separators, splits, and faults with their line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from made_data import write_photo
+
+from data_prep.pipeline import Options
+from data_prep.tables import Columns, prepare_table
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+
+ROWS = [
+    ("a.jpg", ["cat", "sofa"]), ("b.jpg", ["dog"]), ("sub/c.jpg", ["dog", "grass"]), ("d.jpg", []), ("e.jpg", ["cat"]),
+    ("f.jpg", ["grass"]), ("g.jpg", ["sofa"]),
+]  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed, (path, _) in enumerate(ROWS):
+        write_photo(tmp_path / path, seed)
+    return tmp_path
+
+
+def write_table(
+    path: Path, separator: str = ",", delimiter: str = ",", header: tuple[str, str] = ("path", "tags")
+) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(header)
+        writer.writerows((image, separator.join(tags)) for image, tags in ROWS)
+
+
+def labels_of(folder: Path) -> dict[str, list[str]]:
+    dataset = PreparedDataset.load(folder)
+    return {
+        path: [dataset.labels[index] for index in row]
+        for path, row in zip(dataset.paths, dataset.label_indices, strict=True)
+    }
+
+
+EXPECTED = {path: sorted(tags) for path, tags in ROWS if tags}
+
+
+@pytest.mark.parametrize(("separator", "delimiter"), [(",", ","), (", ", ","), (";", ","), ("|", ";"), (",", "\t")])
+def test_separators(separator: str, delimiter: str, photos: Path) -> None:
+    write_table(photos / "tags.csv", separator, delimiter)
+    info = prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(separator=separator.strip()))
+    assert labels_of(photos / "out") == EXPECTED
+    assert info["source"] == {"rows": 7, "tags": 4, "images without tags": 1}
+    assert sum(info["dropped"].values()) == 1
+
+
+def test_brackets_and_quotes_are_taken_off(photos: Path) -> None:
+    (photos / "tags.csv").write_text('path,tags\na.jpg,"[\'cat\', \'sofa\']"\nb.jpg,[dog]\ne.jpg,"cat"\nf.jpg,"[]"\n')
+    prepare_table(photos / "tags.csv", photos / "out", Options())
+    assert labels_of(photos / "out") == {"a.jpg": ["cat", "sofa"], "b.jpg": ["dog"], "e.jpg": ["cat"]}
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_parquet_says_the_same(as_lists: bool, photos: Path) -> None:
+    tags = [tags if as_lists else ",".join(tags) or None for _, tags in ROWS]
+    pandas.DataFrame({"file": [path for path, _ in ROWS], "words": tags}).to_parquet(photos / "tags.parquet")
+    prepare_table(photos / "tags.parquet", photos / "out", Options(), Columns("file", "words"))
+    assert labels_of(photos / "out") == EXPECTED
+
+
+def test_other_columns_an_image_folder_and_untagged_images(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    write_table(tmp_path / "lists" / "tags.csv", header=("image", "words"))
+    columns = Columns("image", "words")
+    prepare_table(tmp_path / "lists" / "tags.csv", photos / "out", Options(), columns, photos, keep_unlabelled=True)
+    assert labels_of(photos / "out") == {path: sorted(tags) for path, tags in ROWS}
+
+
+def test_a_split_column_is_followed(photos: Path) -> None:
+    splits = ["train", "train", "Validation", "train", "TEST", "test", "train"]
+    rows = "".join(f'{path},"{",".join(tags)}",{split}\n' for (path, tags), split in zip(ROWS, splits, strict=True))
+    (photos / "tags.csv").write_text("path,tags,part\n" + rows)
+    prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(split="part"))
+    dataset = PreparedDataset.load(photos / "out")
+    assert dict(zip(dataset.paths, dataset.splits.tolist(), strict=True)) == {
+        "a.jpg": "train", "b.jpg": "train", "sub/c.jpg": "val", "e.jpg": "test", "f.jpg": "test", "g.jpg": "train",
+    }  # fmt: skip
+
+
+def test_unseen_tags_are_hidden_in_training(photos: Path) -> None:
+    write_table(photos / "tags.csv")
+    prepare_table(photos / "tags.csv", photos / "out", Options(test_fraction=0.4), unseen="cat, grass")
+    dataset = PreparedDataset.load(photos / "out")
+    assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["cat", "grass"]
+    split = dict(zip(dataset.paths, dataset.splits.tolist(), strict=True))
+    assert (split["e.jpg"], split["f.jpg"]) == ("test", "test")  # nothing else to learn on them
+    for path, shown in labels_of(photos / "out").items():
+        assert shown == (EXPECTED[path] if split[path] == "test" else sorted({*EXPECTED[path]} - {"cat", "grass"}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"tags.csv is empty: expected a header with the columns 'path' and 'tags'"),
+        ("path,tags\n", r"tags.csv has no rows"),
+        ("file,tags\na.jpg,cat\n", r"no column 'path', it has 'file', 'tags': say which with --path-column"),
+        ("path,words\na.jpg,cat\n", r"no column 'tags', it has 'path', 'words': say which with --tags-column"),
+        (
+            "path,tags\na.jpg,cat\nb.jpg,cat,dog\n",
+            r"tags.csv:3: expected 2 columns, got 3 \(tags with commas need",
+        ),
+        ("path,tags\na.jpg,cat\n../x.jpg,dog\n", r"tags.csv:3: the path '../x.jpg' leaves the image root"),
+        (
+            "path,tags\n/etc/passwd,cat\n",
+            r"tags.csv:2: expected a path below the image root, with '/', got '/etc",
+        ),
+        ("path,tags\n,cat\n", r"tags.csv:2: the image path is empty"),
+        (
+            "path,tags\na.jpg,cat\n\nb.jpg,dog\na.jpg,dog\n",
+            r"tags.csv:5: the image 'a.jpg' is listed already in .*:2",
+        ),
+        ('path,tags\na.jpg,"salt, pepper;cat"\n', r"tags.csv:2: the tag 'salt, pepper' holds a comma and a space"),
+        ('path,tags\na.jpg,"cat\n', r"tags.csv:2: is not valid CSV: unexpected end of data"),
+        ("path,tags\na.jpg,\n", r"the column 'tags' holds no tag"),
+    ],
+)
+def test_faults_are_told_with_their_line(content: str, message: str, photos: Path) -> None:
+    (photos / "tags.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(separator=";"))
+    assert not (photos / "out" / "data.csv").exists()
+
+
+def test_other_bad_input_is_said(photos: Path) -> None:
+    out = photos / "out"
+    with pytest.raises(UserError, match=r"no file at .*gone.csv: expected a CSV or Parquet table"):
+        prepare_table(photos / "gone.csv", out, Options())
+    (photos / "tags.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"tags.parquet is not a Parquet file that can be read"):
+        prepare_table(photos / "tags.parquet", out, Options())
+    (photos / "tags.csv").write_text("path,tags,split\na.jpg,cat,training\nb.jpg,dog,dev\n")
+    with pytest.raises(UserError, match=r"tags.csv:3: expected a split of train, val, test; got 'dev'"):
+        prepare_table(photos / "tags.csv", out, Options(), Columns(split="split"))
+    (photos / "tags.csv").write_text("path,tags\nx.jpg,cat\ny.jpg,dog\n")
+    with pytest.raises(UserError, match=r"none of 2 images is left: missing 2"):
+        prepare_table(photos / "tags.csv", out, Options())
+
+
+def test_latin_1_and_a_byte_order_mark_are_read(photos: Path) -> None:
+    (photos / "tags.csv").write_bytes("path,tags\na.jpg,café\nb.jpg,dog\n".encode("latin-1"))
+    prepare_table(photos / "tags.csv", photos / "latin", Options())
+    assert labels_of(photos / "latin") == {"a.jpg": ["café"], "b.jpg": ["dog"]}
+    (photos / "tags.csv").write_bytes("\ufeffpath,tags\r\na.jpg,café\r\nb.jpg,dog\r\n".encode())
+    prepare_table(photos / "tags.csv", photos / "mark", Options())
+    assert labels_of(photos / "mark") == {"a.jpg": ["café"], "b.jpg": ["dog"]}
