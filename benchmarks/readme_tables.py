@@ -27,6 +27,7 @@ def with_tables(text: str) -> str:
 
 def tables() -> str:
     accuracy, speed, size = (_read(name) for name in ("tagging_accuracy", "tagging_speed", "install_size"))
+    nus_wide = _read("prepare_nus_wide")
     kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
     ours, conse = accuracy["figures"]["zsl-tagger tag"], accuracy["figures"]["ConSE, same backbone and word vectors"]
     cold, labels, folder = (speed["figures"][part] for part in ("cold", "labels", "folder"))
@@ -49,6 +50,7 @@ def tables() -> str:
 | a folder of {folder["photos"]} photos: 2 labels / vocabulary | {folder["two_labels_photos_per_s"]:.0f} / {folder["vocabulary_photos_per_s"]:.0f} photos/s |
 | the two over the bare encoder on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
+| `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |
 
 """
 

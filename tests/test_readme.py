@@ -6,11 +6,15 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas
 import pytest
+from made_data import NusArchive, write_coco, write_photo
 from typer.testing import CliRunner
 
 import cli
 from benchmarks.readme_tables import with_tables
+from data_prep import nus_wide
+from data_prep.coco import CLASSES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,13 +30,33 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "output"), commands())
-def test_shown_output_is_real(command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli.app, shlex.split(command))
     assert result.exit_code == 0
     assert re.sub(r"\d\.\d+|█+", "#", result.stdout) == re.sub(r"\d\.\d+|█+", "#", output)
     scores, shown = (list(map(float, re.findall(r"\d\.\d+", text))) for text in (result.stdout, output))
     assert scores == pytest.approx(shown, abs=0.02)  # processors differ in the last digits
+
+
+def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made data under the names that the README uses."""
+    NusArchive(tmp_path / "NUS-WIDE")
+    monkeypatch.setattr(nus_wide, "EXPECTED", NusArchive.COUNTS)
+    shown = {"train": [[("person", 0)], [("bear", 0)], [("dog", 0)]], "val": [[("dog", 0), ("person", 0)]]}
+    write_coco(tmp_path / "COCO", CLASSES, shown, 2014)
+    for seed in range(24):
+        write_photo(tmp_path / "photos" / ("cat", "dog", "bird", "fish")[seed % 4] / f"{seed}.jpg", seed)
+    table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
+    pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
+    (tmp_path / "labels.txt").write_text("dog\ncat\n")
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"^\| `zsl-tagger (prepare [^`]+)` \| (?!\d)", README, re.MULTILINE)  # not the table of figures
+    for command in found:
+        result = CliRunner().invoke(cli.app, shlex.split(command))
+        assert result.exit_code == 0, f"{command}: {result.output}"
+    assert {command.split()[1] for command in found} == {"nus-wide", "coco", "folders", "table", "wordvecs", "check"}
 
 
 def test_there_are_commands_with_output() -> None:
