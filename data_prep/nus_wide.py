@@ -251,7 +251,7 @@ def _read_splits(train: Path, test: Path, all_images: Path, images: list[str]) -
     without = np.flatnonzero(splits == "")
     if len(without):
         raise UserError(
-            f"{len(without)} images of {all_images} are neither in {train.name} nor in {test.name}; "
+            f"{all_images}: images neither in {train.name} nor in {test.name} ({len(without)}), "
             f"the first is {images[without[0]]!r}"
         )
     return splits

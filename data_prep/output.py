@@ -65,8 +65,14 @@ class OutputFolder:
         write_whole(self.path / name, json_bytes(content))
 
     def start_replacing(self) -> None:
-        """From here on the folder is not whole, until :meth:`finish`."""
+        """From here on the folder is not whole, until :meth:`finish`. Another data set's benchmark file goes too."""
+        try:
+            held = json.loads((self.path / INFO_FILE).read_bytes())["benchmark"]
+        except (OSError, ValueError, KeyError, TypeError):
+            held = None
         with _write_errors(self.path):
+            if isinstance(held, str) and Path(held).name == held:
+                (self.path / held).unlink(missing_ok=True)
             (self.path / INFO_FILE).unlink(missing_ok=True)
 
     def finish(self, info: dict[str, Any]) -> None:
@@ -103,7 +109,7 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
 def _read_identity(folder: Path) -> dict[str, Any] | None:
     for name, key in ((CLAIM_FILE, None), (INFO_FILE, "prepared_by")):
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            content = json.loads((folder / name).read_bytes())
             return dict(content[key] if key else content)
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -116,7 +122,11 @@ def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
 
 
 def json_bytes(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+    """JSON as UTF-8; where a file name is not, in ASCII with escapes, which reads back as the same name."""
+    try:
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(content, indent=1) + "\n").encode()
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from data_prep.images import (
 from data_prep.output import OutputFolder
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
 from data_prep.splits import cut, keep_per_class
-from data_prep.wordvecs import WordVectors, save_matrix, word_vectors
+from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
 from zsl_tagger.dataset import (
     DATA_FILE,
     DATASET_FORMAT,
@@ -193,7 +193,7 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
         ("are left out", vectors.dropped),
     ):
         if names:
-            options.note(f"{len(names)} labels have no vector in {vectors.source} and {outcome}: {_list(names)}")
+            options.note(f"labels without a vector in {vectors.source} {outcome} ({len(names)}): {_list(names)}")
     return vectors
 
 
@@ -280,7 +280,7 @@ def _check_paths(found: Found) -> None:
             raise UserError(f"{found.name}: {fault}")
     repeated = [path for path, count in Counter(found.paths).items() if count > 1]
     if repeated:
-        raise UserError(f"{found.name}: {len(repeated)} images are listed more than once, such as {repeated[0]!r}")
+        raise UserError(f"{found.name}: images are listed more than once ({len(repeated)}), such as {repeated[0]!r}")
 
 
 def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
@@ -386,7 +386,7 @@ def _write(
     out.write(DATA_FILE, _csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
     out.write(DROPPED_FILE, _csv_rows(["path", "reason"], dropped))
     out.write_json(info["benchmark"], sides)
-    out.write(VECTORS_FILE, save_matrix(vectors))
+    out.write(VECTORS_FILE, matrix_bytes(vectors))
     write_report(report, out.path, info["name"], Path(info["image_root"]), info["dropped"])
     checked = (DATA_FILE, info["benchmark"], VECTORS_FILE)
     out.finish({**info, "sha256": {name: sha256_of(out.path / name) for name in checked}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -28,12 +29,14 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
         UserError: a name that is no label, or nothing left to be seen.
     """
     asked = asked.strip()
-    if asked.removesuffix("%").isdigit():
-        number = int(asked.removesuffix("%"))
-        count = round(len(labels) * number / 100) if asked.endswith("%") else number
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(%?)", asked)
+    if number and asked not in labels and (number[2] or "." not in asked):
+        count = round(len(labels) * float(number[1]) / 100) if number[2] else int(number[1])
         chosen = sorted(labels, key=lambda label: draw(label, seed))[:count]
         if count > len(labels):
             raise UserError(f"expected --unseen of at most {len(labels)} labels, got {count}")
+        if not count and float(number[1]):
+            raise UserError(f"expected --unseen to give a label at least; {asked} of {len(labels)} labels gives none")
     else:
         by_key = {normalize_label(label): label for label in labels}
         names = split_labels(asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,8 @@ def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], l
     paths, tag_lists, splits = [], [], []
     first: dict[str, str] = {}
     rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
-    for where, path, tags, split in rows:
+    for where, written, tags, split in rows:
+        path = PurePosixPath(written).as_posix() if written else ""  # without "./"
         if fault := path_fault(path):
             raise UserError(f"{where}: {fault}")
         if path in first:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -146,20 +147,18 @@ def _random_unit(label: str, word_dim: int) -> np.ndarray:
 def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserError:
     listed = UnknownLabelError({label: source.suggest(label) if i < 10 else [] for i, label in enumerate(unknown)})
     return UserError(
-        f"{len(unknown)} labels have no vector in {spec}: {listed}. Correct them, take another source, or choose "
+        f"labels without a vector in {spec} ({len(unknown)}): {listed}. Correct them, take another source, or choose "
         "--missing drop (leaves them out) or --missing random (a random vector for each)"
     )
 
 
-def save_matrix(vectors: WordVectors) -> Callable[[BinaryIO], None]:
-    """A function that writes the tensor ``(word_dim, K)`` into an open file."""
+def matrix_bytes(vectors: WordVectors) -> bytes:
+    """The file ``wordvec_array.pth``: a tensor ``(word_dim, K)``."""
+    import torch
 
-    def save(file: BinaryIO) -> None:
-        import torch
-
-        torch.save(torch.from_numpy(np.ascontiguousarray(vectors.matrix.T)), file)
-
-    return save
+    file = io.BytesIO()  # torch turns a full disk into an error of its own
+    torch.save(torch.from_numpy(np.ascontiguousarray(vectors.matrix.T)), file)
+    return file.getvalue()
 
 
 def prepare_wordvecs(
@@ -178,7 +177,7 @@ def prepare_wordvecs(
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
     vectors = word_vectors(labels, source, missing, normalize)
-    write_whole(output, save_matrix(vectors))
+    write_whole(output, matrix_bytes(vectors))
     report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
     write_whole(output.with_suffix(".json"), json_bytes(report))
     return vectors

@@ -253,7 +253,7 @@ def test_bad_input_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no images in class folders: expected SOURCE/<class>/\*.jpg"):
         prepare_folders(tmp_path / "empty", out, Options())
     write_tree(tmp_path / "in", {"cat": 3, "xyzzyq": 3})
-    with pytest.raises(UserError, match=r"1 labels have no vector in packaged: unknown label 'xyzzyq'.*--missing drop"):
+    with pytest.raises(UserError, match=r"without a vector in packaged \(1\): unknown label 'xyzzyq'.*--missing drop"):
         prepare_folders(tmp_path / "in", out, Options())
     with pytest.raises(UserError, match=r"--unseen names what is no label of this data: 'cow'"):
         prepare_folders(tmp_path / "in", tmp_path / "out2", Options(missing="random"), unseen="cow")

@@ -187,7 +187,7 @@ IMAGES, TRAIN, TEST = (f"ImageList/{name}.txt" for name in ("Imagelist", "TrainI
         (damage(TEST, lambda rows: [*rows, r"folder0\0000_1000.jpg"]),
          r"TestImagelist.txt:12: the image 'folder0/0000_1000.jpg' is in the train list already"),
         (damage(TEST, lambda rows: rows[1:]),
-         r"1 images of .* are neither in TrainImagelist.txt nor in TestImagelist.txt"),
+         r"Imagelist.txt: images neither in TrainImagelist.txt nor in TestImagelist.txt \(1\)"),
         (damage("NUS_WID_Tags/TagList1k.txt", lambda rows: [*rows[:3], "sky", *rows[4:]]),
          r"TagList1k.txt:4: 'sky' is listed already in line 2"),
         (lambda archive: (archive.folder / TAGS).unlink(),

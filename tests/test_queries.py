@@ -10,7 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import UnknownLabelError, WordTable, normalize_label, singular_forms
+from zsl_tagger.queries import (
+    UnknownLabelError,
+    WordTable,
+    normalize_label,
+    plural_forms,
+    read_labels_file,
+    singular_forms,
+    split_labels,
+)
 
 WORDS = (
     "dog", "dining table", "t shirt", "weekend", "week", "end", "traffic light", "red", "bicycle", "leaf", "church",
@@ -99,6 +107,124 @@ def test_any_text_is_resolved_to_words_of_the_table_or_to_none(label: str) -> No
         assert np.isclose(np.linalg.norm(TABLE.vectors([label])), 1, atol=1e-6)
 
 
+# --- plurals of the table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "plurals"),
+    [
+        ("dog", ["dogs"]),  # not: "doges", whose singular is "doge"
+        ("scissor", ["scissors"]),
+        ("box", ["boxs", "boxes"]),
+        ("puppy", ["puppys", "puppies"]),
+        ("leaf", ["leaves", "leafs"]),
+        ("die", ["dice", "dies"]),
+        ("traffic light", ["traffic lights"]),
+        ("glas", ["glases"]),  # not: "glass"
+        ("bu", []),  # not: "bus"
+        ("ga", []),  # not: "gas", too short to be a plural
+        ("", []),
+    ],
+)
+def test_plural_forms(word: str, plurals: list[str]) -> None:
+    assert plural_forms(word) == plurals
+
+
+@given(st.text("abcdefhilnoprstuvxyz ", max_size=9))
+@example("knife")
+@example("tomato")
+def test_a_plural_form_reads_back_as_its_word(word: str) -> None:
+    for form in plural_forms(word):
+        assert form != word
+        assert word in singular_forms(form)
+
+
+PLURALS = WordTable(
+    ["scissors", "leaves", "glass", "traffic signs", "sun flowers", "sunflower", "mens", "man", "tie", "tights"],
+    np.eye(10, dtype=np.float32),
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "words", "how"),
+    [
+        ("scissor", ["scissors"], "plural"),
+        ("Scissor", ["scissors"], "plural"),
+        ("leaf", ["leaves"], "plural"),
+        ("Traffic-Sign", ["traffic signs"], "plural"),
+        ("the leaf", ["leaves"], "plural"),
+        ("sun flower", ["sun flowers"], "plural"),  # not: joined "sunflower"
+        ("men", ["man"], "singular"),  # not: the plural "mens"
+        ("tight leaf", ["tights", "leaves"], "averaged"),
+    ],
+)
+def test_the_plural_is_found_after_the_singular_and_before_joined(label: str, words: list[str], how: str) -> None:
+    found = PLURALS.resolve(label)
+    assert found is not None
+    assert (found.label, list(found.words), found.how) == (label, words, how)
+
+
+@pytest.mark.parametrize("label", ["glas", "tigh", "traffics sign", "flower"])
+def test_a_plural_is_no_way_to_another_word(label: str) -> None:
+    assert PLURALS.resolve(label) is None
+
+
+# --- tables that spell words in their own way ---------------------------------------------------------------
+
+OWN_WORDS = ["Apple", "apple", "New_York", "dogs", "Dog", "T-Shirt", "Été"]
+OWN_ROWS = np.random.default_rng(5).standard_normal((len(OWN_WORDS), 3)).astype(np.float32)
+OWN = WordTable(OWN_WORDS, OWN_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("label", "word", "how"),
+    [
+        ("Apple", "Apple", "as is"),
+        ("apple", "apple", "as is"),
+        ("New_York", "New_York", "as is"),
+        ("Été", "Été", "as is"),
+        ("dogs", "dogs", "as is"),
+        ("APPLE", "Apple", "lower-cased"),  # neither is it: the first of the two
+        ("new york", "New_York", "lower-cased"),
+        ("New-York", "New_York", "lower-cased"),
+        ("t shirt", "T-Shirt", "lower-cased"),
+        ("ete", "Été", "lower-cased"),
+        ("dog", "Dog", "lower-cased"),  # not: the plural "dogs"
+        ("DOGS", "dogs", "lower-cased"),  # not: the singular "Dog"
+        ("apples", "Apple", "singular"),
+        ("T-Shirts", "T-Shirt", "singular"),
+    ],
+)
+def test_a_table_with_capitals_and_underscores(label: str, word: str, how: str) -> None:
+    found = OWN.resolve(label)
+    assert found is not None
+    assert (found.words, found.how) == ((word,), how)
+    assert np.array_equal(OWN.vectors_of([found], unit=False), OWN_ROWS[[OWN_WORDS.index(word)]])
+
+
+def test_a_plural_of_a_table_with_capitals() -> None:
+    found = WordTable(["Apple", "apple", "New_York", "dogs"], np.eye(4)).resolve("Dog")
+    assert found is not None
+    assert (found.words, found.how) == (("dogs",), "plural")
+
+
+def test_words_that_differ_in_case_have_their_own_vectors_and_keys() -> None:
+    assert np.array_equal(OWN.vectors_of(OWN.resolve_all(["apple", "Apple"]), unit=False), OWN_ROWS[[1, 0]])
+    assert [found.key for found in OWN.resolve_all(["apple", "Apple", "APPLE"])] == ["apple", "Apple", "Apple"]
+
+
+@pytest.mark.parametrize("words", [["apple", "Apple"], ["Apple", "apple"], ["APPLES", "ápple", "apple"]])
+def test_the_first_of_several_spellings_is_taken(words: list[str]) -> None:
+    found = WordTable(words, np.eye(len(words))).resolve("APple")
+    assert found is not None
+    assert found.words == (next(word for word in words if len(word) == 5),)
+
+
+@given(PHRASES | st.sampled_from(["T-Shirt", "Week-End", "sun flowers", "Men\u2019s shoe"]))
+def test_a_table_known_to_be_normalised_resolves_the_same(label: str) -> None:
+    assert WordTable(WORDS, ROWS, normalized=True).resolve(label) == TABLE.resolve(label)
+
+
 # --- vectors ----------------------------------------------------------------------------------------------
 
 
@@ -121,6 +247,16 @@ def test_averaged_phrase_equals_the_hand_computation() -> None:
     table = WordTable(["red", "bicycle"], np.array([[3, 4], [100, 0]], np.int8))
     # unit vectors (0.6, 0.8) and (1, 0); their mean (0.8, 0.4) has the length sqrt(0.8)
     assert np.allclose(table.vectors(["red bicycle"]), np.array([[0.8, 0.4]]) / 0.8**0.5, atol=1e-6)
+
+
+def test_without_unit_vectors_are_as_long_as_the_table_has_them() -> None:
+    table = WordTable(["red", "bicycle"], np.array([[3, 4], [100, 0]], np.int8))
+    resolved = table.resolve_all(["bicycles", "red", "red bicycle"])
+    raw = table.vectors_of(resolved, unit=False)
+    assert raw.dtype == np.float32
+    assert raw.tolist() == [[100, 0], [3, 4], [51.5, 2]]  # the mean of (3, 4) and (100, 0), not of their directions
+    assert np.array_equal(table.vectors_of(resolved), table.vectors(["bicycles", "red", "red bicycle"]))
+    assert table.vectors_of([], unit=False).shape == (0, 2)
 
 
 def test_a_vector_does_not_depend_on_which_others_are_asked() -> None:
@@ -189,3 +325,32 @@ def test_a_loaded_table_can_be_saved_where_it_lies(tmp_path: Path) -> None:
     except OSError:  # no traceback: showing the torn memory map would end the whole run
         pytest.fail("the file was truncated while its rows were still to be read from it", pytrace=False)
     assert np.array_equal(WordTable.load(tmp_path).vectors(["dog", "cat"]), table.vectors(["dog", "cat"]))
+
+
+# --- labels files -----------------------------------------------------------------------------------------
+
+
+def test_a_labels_file_is_read_as_a_person_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    lines = "# what to look for\r\ndog, traffic light,,beach ,\r\n\r\n  café\t# not a bar, a drink\n塔\n#cat\ndog"
+    path.write_bytes(f"\ufeff{lines}".encode())
+    assert read_labels_file(path) == ["dog", "traffic light", "beach", "café", "塔", "dog"]
+
+
+def test_a_labels_file_of_comments_has_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("# dog\n , ,\n\n")
+    assert read_labels_file(tmp_path / "labels.txt") == []
+
+
+def test_split_labels() -> None:
+    assert split_labels(" dog,red car , ,T-Shirt,") == ["dog", "red car", "T-Shirt"]
+
+
+def test_a_labels_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the labels file .*gone\.txt: No such file or directory$"):
+        read_labels_file(tmp_path / "gone.txt")
+    with pytest.raises(UserError, match=r"cannot read the labels file .*: Is a directory$"):
+        read_labels_file(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"the labels file .*latin\.txt is not UTF-8 text$"):
+        read_labels_file(tmp_path / "latin.txt")

@@ -126,7 +126,7 @@ def label_fault(label: str) -> str | None:
     """Why a label cannot stand in ``data.csv``; None where it can."""
     if not label.strip() or label != label.strip():
         return "is empty or has spaces around it"
-    if re.search(r", |[\[\]\r\n]", label):
+    if re.search(r", |[\[\]\r\n\0]", label):
         return "holds a comma and a space, a bracket or a line break, which separate labels in data.csv"
     return None
 
@@ -137,8 +137,10 @@ def path_fault(path: str) -> str | None:
         return "the image path is empty"
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path or "\0" in path:
         return f"expected a path below the image root, with '/', got {path!r}"
-    if ".." in PurePosixPath(path).parts:
+    if ".." in path.split("/"):
         return f"the path {path!r} leaves the image root"
+    if path != PurePosixPath(path).as_posix() or path == ".":
+        return f"expected a path without '.' or empty parts, got {path!r}"
     return None
 
 
@@ -181,6 +183,7 @@ class _Reader:
         self.folder = folder
         self.problems: list[Problem] = []
         self._told: Counter[str] = Counter()
+        self._lines: list[int] = []  # of each image in data.csv
 
     def read(self) -> PreparedDataset | None:
         if not self.folder.is_dir():
@@ -191,11 +194,11 @@ class _Reader:
         benchmark = self._read_benchmark(info)
         if data is None or benchmark is None:
             return None
-        paths, label_lists, splits, lines = data
+        paths, label_lists, splits, self._lines = data
         labels = self._vocabulary(info, benchmark, label_lists)
         unseen = set(benchmark["test class"])
         known = {*benchmark.get("train class", labels), *unseen}
-        self._check_labels(label_lists, splits, lines, known, unseen if info else set())
+        self._check_labels(label_lists, splits, known, unseen if info else set())
         self._check_counts(info, splits)
         vectors = self._read_vectors(labels)
         if vectors is None or any(not problem.warning for problem in self.problems):
@@ -207,8 +210,8 @@ class _Reader:
         return PreparedDataset(self.folder, root, paths, np.array(splits), indices, tuple(labels), seen, vectors, info)
 
     def check_images(self, paths: list[str], root: Path) -> None:
-        for line, path in enumerate(paths, start=2):
-            if not (root / path).is_file():
+        for line, path in zip(self._lines, paths, strict=True):
+            if not _is_file(root / path):
                 self._many("missing images", f"{DATA_FILE}:{line}", f"no image at {root / path}")
         self._count_rest()
 
@@ -221,10 +224,18 @@ class _Reader:
             return {}
         info = self._read_json(path)
         if not isinstance(info, dict):
+            if not self.problems:  # it could be read
+                self._error(INFO_FILE, f"expected an object, got {type(info).__name__}")
+            return {}
+        kinds = {"image_root": str, "benchmark": str, "labels": list, "images": dict, "sha256": dict}
+        odd = [f"{name} to be of type {kind.__name__}" for name, kind in kinds.items()
+               if not isinstance(info.get(name), (kind, type(None)))]  # fmt: skip
+        if odd:
+            self._error(INFO_FILE, f"expected {', '.join(odd)}")
             return {}
         if info.get("format_version") != DATASET_FORMAT:
             self._error(INFO_FILE, f"expected format_version {DATASET_FORMAT}, got {info.get('format_version')!r}")
-        for name, expected in dict(info.get("sha256") or {}).items():
+        for name, expected in (info.get("sha256") or {}).items():
             if not (self.folder / name).is_file():
                 self._error(name, "is missing")
             elif sha256_of(self.folder / name) != expected:
@@ -249,21 +260,27 @@ class _Reader:
                 return self._read_rows(csv.reader(file))
         except OSError as error:
             self._error(DATA_FILE, f"cannot be read: {error.strerror}")
-        except UnicodeDecodeError as error:
-            line = path.read_bytes()[: error.start].count(b"\n") + 1 if path.stat().st_size < 1 << 31 else "?"
-            self._error(f"{DATA_FILE}:{line}", "is not UTF-8 text")
+        except UnicodeDecodeError:
+            self._error(f"{DATA_FILE}:{_line_that_is_not_utf8(path)}", "is not UTF-8 text")
         except csv.Error as error:
             self._error(DATA_FILE, f"is not a CSV file: {error}")
         return None
 
     def _read_rows(self, rows: Any) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:
-        if next(rows, None) is None:
+        header = next(rows, None)
+        if header is None:
             self._error(DATA_FILE, "is empty: expected a header and one row an image")
             return None
+        if len(header) == 3 and header[1].startswith("[") and header[2] in SPLITS:
+            self._error(
+                f"{DATA_FILE}:1", "expected a header such as path,labels,split; got an image, which would be lost"
+            )
         paths, labels, splits, lines = [], [], [], []
         first_line: dict[str, int] = {}
         for row in rows:
             where = f"{DATA_FILE}:{rows.line_num}"
+            if not row:  # a blank line
+                continue
             if len(row) != 3:
                 self._many("row width", where, f"expected path, labels, split; got {len(row)} columns")
                 continue
@@ -289,7 +306,7 @@ class _Reader:
         return paths, labels, splits, lines
 
     def _read_benchmark(self, info: dict[str, Any]) -> dict[str, list[str]] | None:
-        named = info.get("benchmark")
+        named, before = info.get("benchmark"), len(self.problems)
         found = []
         for path in [self.folder / str(named)] if named else sorted(self.folder.glob("*.json")):
             if path.name == INFO_FILE:
@@ -297,6 +314,8 @@ class _Reader:
             content = self._read_json(path)
             if isinstance(content, dict) and "test class" in content:
                 found.append((path.name, content))
+        if found:
+            del self.problems[before:]  # of other JSON files that lie beside it
         if len(found) != 1:
             came = f"got {', '.join(name for name, _ in found)}" if found else "found none"
             self._error("<benchmark>.json", f'expected one JSON file with "test class" (the unseen labels), {came}')
@@ -326,17 +345,17 @@ class _Reader:
         if unused:
             self._warn(
                 DATA_FILE,
-                f"{len(unused)} labels are on no image: {_some(unused)}. The released ML-Decoder code takes its "
+                f"labels on no image ({len(unused)}): {_some(unused)}. The released ML-Decoder code takes its "
                 "vocabulary from data.csv and would then read the columns of wordvec_array.pth wrongly",
             )
         return labels
 
     def _check_labels(
-        self, label_lists: list[list[str]], splits: list[str], lines: list[int], known: set[str], kept_out: set[str]
+        self, label_lists: list[list[str]], splits: list[str], known: set[str], kept_out: set[str]
     ) -> None:
         """Labels must be ``known``; those ``kept_out`` may be on test images only."""
         empty = 0
-        for row, split, line in zip(label_lists, splits, lines, strict=True):
+        for row, split, line in zip(label_lists, splits, self._lines, strict=True):
             where = f"{DATA_FILE}:{line}"
             empty += not row
             for label in row:
@@ -349,12 +368,13 @@ class _Reader:
         self._count_rest()
         if empty:
             self._warn(
-                DATA_FILE, f"{empty} images have no label; the released ML-Decoder code takes that for a label named ''"
+                DATA_FILE,
+                f"images without a label: {empty}; the released ML-Decoder code takes that for a label named ''",
             )
 
     def _check_counts(self, info: dict[str, Any], splits: list[str]) -> None:
         counted = Counter(splits)
-        for split, expected in dict(info.get("images") or {}).items():
+        for split, expected in (info.get("images") or {}).items():
             if counted[split] != expected:
                 self._error(INFO_FILE, f"says {expected} images in {split}, data.csv has {counted[split]}")
 
@@ -376,7 +396,7 @@ class _Reader:
         for kind, bad in (("not finite", ~np.isfinite(matrix).all(axis=0)), ("all zero", ~matrix.any(axis=0))):
             if bad.any():
                 names = [labels[column] for column in np.flatnonzero(bad)]
-                self._error(VECTORS_FILE, f"the vectors of {len(names)} labels are {kind}: {_some(names)}")
+                self._error(VECTORS_FILE, f"vectors that are {kind} ({len(names)}): {_some(names)}")
         return np.ascontiguousarray(matrix.T)  # (K, word_dim)
 
     def _error(self, where: str, what: str) -> None:
@@ -396,6 +416,23 @@ class _Reader:
             if count > SHOWN:
                 self._error(DATA_FILE, f"and {count - SHOWN} more of that kind ({kind})")
         self._told.clear()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the system
+        return False
+
+
+def _line_that_is_not_utf8(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # it has changed since
 
 
 def _some(names: list[str]) -> str:

@@ -32,12 +32,16 @@ VECTORS_FILE = "word_vectors.npy"
 #: So many unknown labels are shown with suggestions, which take 10 ms each.
 SUGGESTED = 10
 
+#: So many of a table's words, the most common ones, are looked through for a suggestion.
+SUGGEST_AMONG = 200_000
+
 _FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
 _IRREGULAR = {
-    "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose",
-    "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife", "wolves": "wolf", "loaves": "loaf",
-    "shelves": "shelf", "wives": "wife", "lives": "life", "calves": "calf", "halves": "half", "scarves": "scarf",
-    "hooves": "hoof", "elves": "elf", "thieves": "thief", "cacti": "cactus", "fungi": "fungus", "dice": "die",
+    "men": "man", "women": "woman", "people": "person", "children": "child", "feet": "foot", "teeth": "tooth",
+    "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife", "wolves": "wolf",
+    "loaves": "loaf", "shelves": "shelf", "wives": "wife", "lives": "life", "calves": "calf", "halves": "half",
+    "scarves": "scarf", "hooves": "hoof", "elves": "elf", "thieves": "thief", "cacti": "cactus", "fungi": "fungus",
+    "dice": "die",
 }  # fmt: skip
 
 
@@ -84,6 +88,8 @@ def singular_forms(word: str) -> list[str]:
     forms = []
     if last in _IRREGULAR:
         forms.append(_IRREGULAR[last])
+    elif last.endswith("men") and len(last) > 5:
+        forms.append(last[:-2] + "an")  # policemen
     elif last.endswith("ies") and len(last) > 4:
         forms += [last[:-3] + "y", last[:-1]]
     elif last.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
@@ -235,7 +241,7 @@ class WordTable:
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Nearest known spellings, best first."""
         key = normalize_label(label)
-        near = [word for word in self.words if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]]
+        near = [word for word in self.words[:SUGGEST_AMONG] if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]]
         return difflib.get_close_matches(key, near, n=count, cutoff=0.7)
 
 

@@ -190,10 +190,10 @@ def load_matrix(path: Path) -> np.ndarray:
         raise UserError(
             f"{path} is not a tensor that torch.load(..., weights_only=True) reads: {_first_line(error)}"
         ) from None
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2 or tensor.layout != torch.strided:
         came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise UserError(f"{path}: expected one tensor of shape (word_dim, labels), got {came}")
-    return tensor.float().numpy()
+    return tensor.detach().float().numpy()
 
 
 def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
