@@ -16,14 +16,21 @@ import numpy as np
 from data_prep.output import json_bytes, write_whole
 from zsl_tagger.dataset import label_fault, sha256_of
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import Resolved, UnknownLabelError, normalize_label, read_labels_file
+from zsl_tagger.queries import SUGGESTED, Resolved, UnknownLabelError, normalize_label, read_labels_file
 from zsl_tagger.word_sources import WordSource, open_word_source
 
 #: What to do with labels that the source does not know.
 MISSING_POLICIES = ("error", "drop", "random")
 
-#: Spellings of the benchmark vocabularies that word lists tend to write otherwise.
-SYNONYMS = {"hair drier": "hair dryer", "tv": "television", "donut": "doughnut", "cellphone": "mobile phone"}
+#: Names of one thing that word lists and benchmarks choose differently.
+SYNONYMS = (
+    ("hair drier", "hair dryer", "blow dryer"),
+    ("tv", "television", "tv set"),
+    ("donut", "doughnut"),
+    ("cell phone", "cellphone", "mobile phone", "smartphone"),
+    ("couch", "sofa"),
+    ("motorcycle", "motorbike"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def word_vectors(labels: Sequence[str], source: str, missing: str = "error", nor
     opened = open_word_source(source, labels)
     found = {label: _find(label, opened) for label in sorted(labels)}
     resolved = {label: how for label, how in found.items() if how}
-    rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
+    with np.errstate(invalid="ignore"):  # infinite vectors are refused below
+        rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
     bad = [label for label, row in rows.items() if not np.isfinite(row).all()]
     if bad:
         raise UserError(f"{source} has vectors that are not finite: {', '.join(map(repr, bad[:5]))}")
@@ -120,22 +128,25 @@ def _find(label: str, source: WordSource) -> Resolved | None:
 
 def _synonyms(name: str) -> list[str]:
     """Other names of the thing: ours, then those of ImageNet-22k's WordNet synsets, which timm carries."""
-    known = [SYNONYMS[name]] if name in SYNONYMS else []
-    return [*known, *(other for other in _synsets().get(name, ()) if other != name)]
+    groups = [*(group for group in SYNONYMS if name in group), _synsets().get(name, ())]
+    return [other for group in groups for other in group if other != name]
 
 
 @cache
 def _synsets() -> dict[str, tuple[str, ...]]:
-    """Normalised name -> the names of the first synset that has it."""
+    """Normalised name -> the names of the first synset that has it, best as its first name."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-22k")
-    synsets: dict[str, tuple[str, ...]] = {}
-    for index in range(info.num_classes()):
-        names = tuple(normalize_label(name) for name in info.index_to_description(index).split(", "))
+    descriptions = [info.index_to_description(index).split(", ") for index in range(info.num_classes())]
+    synsets = [tuple(normalize_label(name) for name in names) for names in descriptions]
+    found: dict[str, tuple[str, ...]] = {}
+    for names in synsets:
+        found.setdefault(names[0], names)
+    for names in synsets:
         for name in names:
-            synsets.setdefault(name, names)
-    return synsets
+            found.setdefault(name, names)
+    return found
 
 
 def _random_unit(label: str, word_dim: int) -> np.ndarray:
@@ -145,7 +156,9 @@ def _random_unit(label: str, word_dim: int) -> np.ndarray:
 
 
 def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserError:
-    listed = UnknownLabelError({label: source.suggest(label) if i < 10 else [] for i, label in enumerate(unknown)})
+    listed = UnknownLabelError(
+        {label: source.suggest(label) if i < SUGGESTED else [] for i, label in enumerate(unknown)}
+    )
     return UserError(
         f"labels without a vector in {spec} ({len(unknown)}): {listed}. Correct them, take another source, or choose "
         "--missing drop (leaves them out) or --missing random (a random vector for each)"
@@ -168,8 +181,12 @@ def prepare_wordvecs(
     """``prepare wordvecs``: write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
     if output.suffix != ".pth":
         raise UserError(f"expected --output to name a .pth file, got {output}")
-    if output.exists() and not overwrite:
-        raise UserError(f"{output} exists: give another name, or --overwrite")
+    report_file = output.with_suffix(".json")
+    for file in (output, report_file):
+        if file.exists() and not overwrite:
+            raise UserError(f"{file} exists: give another name, or --overwrite")
+    if report_file.exists() and report_file.samefile(labels_file):
+        raise UserError(f"the report {report_file} would overwrite the labels file: give another --output")
     labels = list(dict.fromkeys(read_labels_file(labels_file)))
     if not labels:
         raise UserError(f"the labels file {labels_file} names no label")
@@ -179,5 +196,5 @@ def prepare_wordvecs(
     vectors = word_vectors(labels, source, missing, normalize)
     write_whole(output, matrix_bytes(vectors))
     report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
-    write_whole(output.with_suffix(".json"), json_bytes(report))
+    write_whole(report_file, json_bytes(report))
     return vectors

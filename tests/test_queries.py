@@ -354,3 +354,7 @@ def test_a_labels_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("café\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"the labels file .*latin\.txt is not UTF-8 text$"):
         read_labels_file(tmp_path / "latin.txt")
+
+
+def test_suggestions_look_past_capitals_and_underscores() -> None:
+    assert WordTable(["New_York", "dogs"], np.eye(2)).suggest("New Yrok") == ["New_York"]

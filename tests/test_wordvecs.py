@@ -208,7 +208,7 @@ def test_no_vector_at_all_is_said(labels: list[str], source: str) -> None:
 
 
 def test_a_vector_of_zeros_is_none(source: str) -> None:
-    with pytest.raises(UserError, match=r"^labels without a vector in .* \(2\): .*'Nothing', .*'nothing', "):
+    with pytest.raises(UserError, match=r"^labels without a vector in .* \(2\): .*'Nothing'; .*'nothing'\."):
         word_vectors(["dog", "nothing", "Nothing"], source)
     for normalize in (True, False):
         vectors = word_vectors(["dog", "nothing"], source, "random", normalize)
@@ -445,3 +445,24 @@ def test_a_matrix_of_the_size_of_nus_wide(tmp_path: Path) -> None:
     rows = tensor.T[[labels.index(label) for label in sorted(seen)]]
     assert vectors.labels == sorted(seen)
     assert np.allclose(vectors.matrix, rows / rows.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_the_report_does_not_overwrite_another_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("dog\n")
+    (tmp_path / "dataset.json").write_text("mine")
+    with pytest.raises(UserError, match=r"dataset\.json exists: give another name, or --overwrite"):
+        prepare_wordvecs(tmp_path / "labels.txt", "packaged", tmp_path / "dataset.pth")
+    assert (tmp_path / "dataset.json").read_text() == "mine"
+    (tmp_path / "labels.json").write_text("dog\n")
+    with pytest.raises(UserError, match=r"the report .*labels\.json would overwrite the labels file"):
+        prepare_wordvecs(tmp_path / "labels.json", "packaged", tmp_path / "labels.pth", overwrite=True)
+    assert (tmp_path / "labels.json").read_text() == "dog\n"
+
+
+@pytest.mark.parametrize(
+    ("label", "word"),
+    [("couch", "sofa"), ("sofa", "couch"), ("cell phone", "mobile_phone"), ("television", "tv"), ("car", "automobile")],
+)
+def test_synonyms_work_both_ways(label: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{word} 3 4\nzzz 1 1\n")
+    assert word_vectors([label], f"gensim:{tmp_path / 'a.txt'}").how[label] == ("synonym", (word,))

@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def singular_forms(word: str) -> list[str]:
 
 
 def plural_forms(word: str) -> list[str]:
-    """Plurals of an English noun that :func:`singular_forms` reads as it: "dog" -> "dogs", but not "gla" -> "glas"."""
+    """Plurals of an English noun that :func:`singular_forms` reads as it: "dog" -> "dogs", but not "bu" -> "bus"."""
     head, _, last = word.rpartition(" ")
     endings = [*(plural for plural, singular in _IRREGULAR.items() if singular == last), last + "s", last + "es"]
     if last.endswith("y"):
@@ -241,8 +242,11 @@ class WordTable:
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Nearest known spellings, best first."""
         key = normalize_label(label)
-        near = [word for word in self.words[:SUGGEST_AMONG] if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]]
-        return difflib.get_close_matches(key, near, n=count, cutoff=0.7)
+        spelling = self._spelling or {word: word for word in self.words}
+        near = [
+            word for word in islice(spelling, SUGGEST_AMONG) if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]
+        ]
+        return [spelling[word] for word in difflib.get_close_matches(key, near, n=count, cutoff=0.7)]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

