@@ -119,7 +119,7 @@ def prepare_nus_wide(
         from data_prep.pipeline import Options, summary
 
         options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, seed=seed, workers=workers,
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
             overwrite=overwrite, note=_note, progress=_progress,
         )  # fmt: skip
         _print(summary(run(source, output, options, protocol, allow_subset), output))
@@ -147,7 +147,7 @@ def prepare_coco(
         from data_prep.pipeline import Options, summary
 
         options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, seed=seed, workers=workers,
+            word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
             overwrite=overwrite, note=_note, progress=_progress,
         )  # fmt: skip
         _print(summary(run(source, output, options, task, year, keep_unlabelled), output))
@@ -275,11 +275,13 @@ def _note(text: str) -> None:
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         typer.echo(f"\rlooked at {done:,} of {total:,} images", nl=done >= total, err=True)
 
 
 def _print(lines: list[str]) -> None:
+    if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not end the run
+        sys.stdout.reconfigure(errors="backslashreplace")
     for line in lines:
         typer.echo(line)
 
@@ -297,7 +299,8 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
         raise typer.Exit(0) from None
     except OSError as error:
-        typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
+        what = f"{error.filename}" if error.filename else "cannot write the output"
+        typer.echo(f"error: {what}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(interrupted, err=True)

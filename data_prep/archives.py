@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.output import write_whole
+from data_prep.text import read_text
+from zsl_tagger.dataset import path_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.pickles import load_data
 
@@ -63,8 +65,10 @@ Array = tuple[str, str, int, np.ndarray]  # split, class, number, uint8 (32, 32,
 
 
 def _cifar100_binary(source: Path) -> Iterator[Array]:
-    names = (source / "fine_label_names.txt").read_text(encoding="utf-8").split()
+    names = read_text(source / "fine_label_names.txt").split()
     for split in ("train", "test"):
+        if not (source / f"{split}.bin").is_file():
+            raise UserError(f"no file at {source / f'{split}.bin'}")
         content = np.fromfile(source / f"{split}.bin", np.uint8)
         if len(content) % 3074:
             raise UserError(f"{source / f'{split}.bin'}: expected records of 3,074 bytes, got {len(content):,} bytes")
@@ -96,12 +100,21 @@ def _unpack(arrays: Iterator[Array], folder: Path) -> Iterator[Listed]:
     """Write each image as a PNG file, unless a former run has."""
     for split, name, number, pixels in arrays:
         path = f"{split}/{name}/{number:05d}.png"
-        if not (folder / path).exists():
-            png = io.BytesIO()
-            Image.fromarray(pixels).save(png, "PNG")
+        if "/" in name or path_fault(path):
+            raise UserError(f"the class name {name!r} cannot be a folder")
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        if not _holds(folder / path, png.getvalue()):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_whole(folder / path, png.getvalue(), to_disk=False)
         yield Listed(path, name, split)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 # --- Stanford-Cars -------------------------------------------------------------------------------------------------
@@ -109,35 +122,59 @@ def _unpack(arrays: Iterator[Array], folder: Path) -> Iterator[Listed]:
 
 def _cars(source: Path) -> list[Listed]:
     """``cars_annos.mat`` with ``car_ims/``: one list, each image marked as test or not."""
-    content = _matlab(source / "cars_annos.mat", "annotations", "class_names")
-    names = [str(name) for name in content["class_names"]]
+    file = source / "cars_annos.mat"
+    content = _matlab(file, "annotations", "class_names")
     return [
-        Listed(str(row["relative_im_path"]), names[int(row["class"]) - 1], "test" if row["test"] else "train")
-        for row in content["annotations"]
-    ]
+        Listed(_car(file, number, row, "relative_im_path"), _car_class(file, number, row, content["class_names"]),
+               "test" if _field(file, number, row, "test") else "train")
+        for number, row in enumerate(content["annotations"], start=1)
+    ]  # fmt: skip
 
 
 def _cars_devkit(source: Path) -> list[Listed]:
     """``devkit/`` with ``cars_train/`` and ``cars_test/``; the test labels came in a file of their own."""
-    names = [str(name) for name in _matlab(source / "devkit" / "cars_meta.mat", "class_names")["class_names"]]
+    names = _matlab(source / "devkit" / "cars_meta.mat", "class_names")["class_names"]
     test = "cars_test_annos_withlabels.mat"
     listed = []
     for split, file in (
         ("train", source / "devkit" / "cars_train_annos.mat"),
         ("test", source / test if (source / test).is_file() else source / "devkit" / test),
     ):
-        for row in _matlab(file, "annotations")["annotations"]:
-            listed.append(Listed(f"cars_{split}/{row['fname']}", names[int(row["class"]) - 1], split))
+        for number, row in enumerate(_matlab(file, "annotations")["annotations"], start=1):
+            path = f"cars_{split}/{_car(file, number, row, 'fname')}"
+            listed.append(Listed(path, _car_class(file, number, row, names), split))
     return listed
+
+
+def _field(file: Path, number: int, row: Any, field: str) -> Any:
+    try:
+        return row[field]
+    except (ValueError, IndexError, TypeError):
+        raise UserError(f"{file}: image {number}: it has no {field}") from None
+
+
+def _car(file: Path, number: int, row: Any, field: str) -> str:
+    return str(_field(file, number, row, field))
+
+
+def _car_class(file: Path, number: int, row: Any, names: np.ndarray) -> str:
+    value = _field(file, number, row, "class")
+    try:
+        label = int(value)
+    except (ValueError, TypeError):
+        label = 0
+    if not 1 <= label <= len(names):
+        raise UserError(f"{file}: image {number}: expected a class of 1 to {len(names)}, got {value!r}")
+    return str(names[label - 1])
 
 
 def _matlab(path: Path, *fields: str) -> dict[str, Any]:
     from scipy.io import loadmat
 
+    if not path.is_file():
+        raise UserError(f"no file at {path}")
     try:
         content = loadmat(path, squeeze_me=True)
-    except FileNotFoundError:
-        raise UserError(f"no file at {path}") from None
     except Exception as error:  # scipy raises nearly anything on a broken file
         raise UserError(f"{path} is not a MATLAB file that can be read: {error}") from None
     missing = [field for field in fields if field not in content]

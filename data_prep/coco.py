@@ -112,7 +112,8 @@ def prepare_coco(
         },
         dropped=dropped,
     )
-    return build(found, vectors, out, options)
+    with out.claimed():
+        return build(found, vectors, out, options)
 
 
 def _find_year(source: Path) -> int:
@@ -141,17 +142,21 @@ def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it took
             coco = COCO(str(file))
-            class_name = {category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}
-            images = {
-                image["id"]: f"{official}{year}/{image['file_name']}" for image in coco.loadImgs(coco.getImgIds())
-            }
-            found: dict[str, set[str]] = {images[number]: set() for number in sorted(images)}
-            for annotation in coco.loadAnns(coco.getAnnIds()):
-                found[images[annotation["image_id"]]].add(class_name[annotation["category_id"]])
+        listed = coco.dataset["images"]
+        if len({image["id"] for image in listed}) < len(listed):
+            raise UserError(f"{file}: an image id is given twice")
+        class_name = {int(category["id"]): str(category["name"]) for category in coco.dataset["categories"]}
+        images = {int(image["id"]): f"{official}{year}/{image['file_name']}" for image in listed}
+        found: dict[str, set[str]] = {images[number]: set() for number in sorted(images)}
+        for annotation in coco.dataset["annotations"]:
+            found[images[annotation["image_id"]]].add(class_name[annotation["category_id"]])
+    except UserError:
+        raise
     except json.JSONDecodeError as error:
         raise UserError(f"{file}:{error.lineno}: is not valid JSON: {error.msg}") from None
-    except (KeyError, TypeError, AssertionError) as error:
-        raise UserError(f"{file} is not a COCO instances file: it lacks or misuses {error}") from None
+    except Exception as error:  # whatever a file of another kind leads to
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file} is not a COCO instances file: {what}") from None
     if set(class_name.values()) != set(CLASSES):
         other = sorted(set(class_name.values()) ^ set(CLASSES))
         raise UserError(f"{file}: expected the {len(CLASSES)} classes of COCO; these differ: {', '.join(other[:10])}")

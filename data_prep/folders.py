@@ -6,6 +6,7 @@ validation, testing, ...). Folders named by WordNet ids (n01440764) get the name
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from data_prep.archives import Listed, is_packed, read_packed
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
+from zsl_tagger.dataset import path_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.find_images import find_images
 
@@ -54,8 +56,24 @@ def prepare_folders(
     identity = {"prepare": "folders", "source": str(source.resolve()), "task": task, "unseen": unseen,
                 **options.identity()}  # fmt: skip
     listing = None if is_packed(source) else _walk_splits(source, options)
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
+        raise UserError(f"--output {output} lies in --source {source}: give a folder outside of it")
     out = OutputFolder(output, identity, options.overwrite)
-    root, images, dropped = listing or (*read_packed(source, output / "images"), [])
+    with out.claimed():
+        root, images, dropped = listing or (*read_packed(source, output / "images"), [])
+        return _build(source, root, images, dropped, out, options, task, unseen)
+
+
+def _build(
+    source: Path,
+    root: Path,
+    images: list[Listed],
+    dropped: list[tuple[str, str]],
+    out: OutputFolder,
+    options: Options,
+    task: str,
+    unseen: str,
+) -> dict[str, Any]:
     names = class_names(sorted({image.class_name for image in images}))
     labels = sorted(names.values())
     vectors = vectors_for(labels, options)
@@ -102,11 +120,22 @@ def _find_splits(source: Path) -> tuple[Path, list[tuple[str, Path]]]:
         folders = _folders_in(root)
         named = [(SPLIT_NAMES[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_NAMES]
         if named:
+            splits = {folder for _, folder in named}
+            others = [folder.name for folder in folders if folder not in splits and _has_images(folder)]
+            if others:
+                raise UserError(
+                    f"{root} has folders named as splits ({', '.join(sorted(f.name for f in splits))}) and others with "
+                    f"images ({', '.join(others[:5])}): rename a class that is called so, or move the others away"
+                )
             return root, named
         if len(folders) == 1 and _folders_in(folders[0]):  # an archive's one outer folder
             root = folders[0]
             continue
         return root, [("", root)]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(isinstance(item, str) for item in find_images([str(folder)]))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -117,24 +146,20 @@ def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str, str | None]]:
     """(path below the root, class folder, None or why the image is left out) of every image."""
     for item in find_images([str(folder)]):
         if not isinstance(item, str):
-            yield item.path, "", item.error
+            yield _printable(item.path), "", item.error
             continue
         path = Path(item)
         relative, parts = path.relative_to(root).as_posix(), path.relative_to(folder).parts
         if len(parts) < 2:
-            yield relative, "", "lies in no class folder"
-        elif _not_utf8(relative) or "\\" in relative:
-            yield relative.encode("utf-8", "backslashreplace").decode(), "", "file name is not UTF-8 or has a backslash"
+            yield _printable(relative), "", "lies in no class folder"
+        elif path_fault(relative):
+            yield _printable(relative), "", "file name that data.csv cannot hold"
         else:
             yield relative, parts[0], None
 
 
-def _not_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def class_names(folders: list[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -60,6 +61,13 @@ class Look:
     sha256: str = ""
     phash: str = ""
 
+    def __post_init__(self) -> None:
+        texts, numbers = (self.path, self.sha256, self.phash, self.problem or ""), (self.size, self.changed)
+        if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
+            raise TypeError("expected texts and whole numbers")
+        if not re.fullmatch(r"([0-9a-f]{16})?", self.phash):
+            raise ValueError(f"expected 16 hexadecimal digits, got {self.phash!r}")
+
 
 def look_at_images(
     paths: Sequence[str], root: Path, journal: Path, workers: int, progress: Callable[[int, int], None]
@@ -104,7 +112,7 @@ def _read_journal(path: Path) -> dict[str, Look]:
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
             look = Look(**json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise UserError(
                 f"{path}:{number}: is not a line that prepare wrote: delete the file to start anew"
             ) from None
@@ -125,6 +133,8 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
         sha256 = hashlib.sha256((root / path).read_bytes()).hexdigest()
     except (ImageError, OSError) as error:
         return Look(path, status.st_size, status.st_mtime_ns, str(error))
+    except MemoryError:
+        return Look(path, status.st_size, status.st_mtime_ns, "needs more memory than there is")
     return Look(path, status.st_size, status.st_mtime_ns, None, sha256, _perceptual_hash(pixels))
 
 

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array, hstack
 
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, Protocol, build, vectors_for
+from data_prep.text import read_text
 from zsl_tagger.dataset import path_fault
 from zsl_tagger.errors import UserError
 
@@ -87,6 +88,9 @@ class Archive:
             )
         found = {name: path for name, path in parts.items() if path is not None}
         concepts, tags = (_read_names(found[name]) for name in ("concepts", "tags"))
+        for name, names in (("concepts", concepts), ("tags", tags)):
+            if not names:
+                raise UserError(f"{found[name]} names no label")
         label_files = [found["labels"] / f"Labels_{concept}.txt" for concept in concepts]
         absent = [path.name for path in label_files if not path.is_file()]
         if absent:
@@ -170,28 +174,29 @@ def prepare_nus_wide(
     identity = {"prepare": "nus-wide", "source": str(source.resolve()), "protocol": protocol, **options.identity()}
     out = OutputFolder(output, identity, options.overwrite)
     vectors = vectors_for(archive.labels, options)  # before the long reading: it may fail
-    targets = archive.targets()
-    per_label = dict(zip(archive.labels, targets.sum(axis=0).tolist(), strict=True))
-    found = Found(
-        name="NUS-WIDE 925/81",
-        image_root=archive.image_root.resolve(),
-        paths=archive.images,
-        labels=archive.labels,
-        targets=targets,
-        splits=archive.splits,
-        unseen=archive.concepts,
-        benchmark=BENCHMARK_FILE,
-        protocols=PROTOCOLS,
-        protocol=protocol,
-        placeholders=True,
-        facts={
-            **archive.counts(),
-            "seen labels are": "Flickr user tags",
-            "unseen labels are": "human annotation",
-            "images of each concept": {concept: per_label[concept] for concept in archive.concepts},
-        },
-    )
-    return build(found, vectors, out, options)
+    with out.claimed():
+        targets = archive.targets()
+        per_label = dict(zip(archive.labels, targets.sum(axis=0).tolist(), strict=True))
+        found = Found(
+            name="NUS-WIDE 925/81",
+            image_root=Path(os.path.realpath(archive.image_root)),
+            paths=archive.images,
+            labels=archive.labels,
+            targets=targets,
+            splits=archive.splits,
+            unseen=archive.concepts,
+            benchmark=BENCHMARK_FILE,
+            protocols=PROTOCOLS,
+            protocol=protocol,
+            placeholders=True,
+            facts={
+                **archive.counts(),
+                "seen labels are": "Flickr user tags",
+                "unseen labels are": "human annotation",
+                "images of each concept": {concept: per_label[concept] for concept in archive.concepts},
+            },
+        )
+        return build(found, vectors, out, options)
 
 
 # --- reading the files ----------------------------------------------------------------------------------------
@@ -199,15 +204,6 @@ def prepare_nus_wide(
 
 def _find(source: Path, places: Sequence[str]) -> Path | None:
     return next((source / place for place in places if (source / place).exists()), None)
-
-
-def read_text(path: Path) -> str:
-    """UTF-8 text, or Latin-1 as old lists have it."""
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:

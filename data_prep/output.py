@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zsl_tagger.dataset import INFO_FILE
+from zsl_tagger.dataset import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError
 
-#: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
-CLAIM_FILE = ".prepare.json"
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None  # type: ignore[assignment]
+
 _TEMPORARY = ".writing"
 
 
 class OutputFolder:
-    """A folder claimed for one data set.
+    """A folder to hold one data set.
 
-    A run with the same ``identity`` may go on in it; any other is refused unless ``overwrite``. Files are written
-    beside their name and then renamed. ``dataset.json`` is taken away first and written last, so a folder that has it
-    is whole.
+    A run with the same ``identity`` may go on in it; another data set is refused unless ``overwrite``, and so are other
+    files. Nothing is written before :meth:`claimed`. Files are written beside their name and then renamed.
+    ``dataset.json`` is taken away first and written last, so a folder that has it is whole.
 
     Attributes:
-        resumed: a run with the same identity has written here before.
+        resumed: what a former run has found in the image files still holds: it read the same source.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
@@ -35,28 +39,46 @@ class OutputFolder:
         self.path = path
         self._identity = json.loads(json.dumps(identity))  # as it will be read back
         with _write_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "it is a file, expected a folder", str(path))
             holder = _read_identity(path)
-            self.resumed = holder == self._identity
-            if not overwrite and not self.resumed:
+            self.resumed = holder is not None and _source(holder) == _source(self._identity)
+            if not overwrite and holder != self._identity and path.exists():
                 self._refuse(holder)
-            for leftover in path.glob(f".*{_TEMPORARY}"):
-                leftover.unlink()
-        self.write_json(CLAIM_FILE, self._identity)
 
     def _refuse(self, holder: dict[str, Any] | None) -> None:
-        """Raise, unless the folder is empty."""
-        if holder is not None:
+        """Raise, unless there is nothing that would be lost."""
+        if holder is not None and any((self.path / name).exists() for name in (DATA_FILE, INFO_FILE)):
             raise UserError(
                 f"{self.path} holds another data set ({_difference(holder, self._identity)}): "
                 "give another folder, or --overwrite"
             )
         names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        if names:
+        if names and holder is None:
             raise UserError(
                 f"{self.path} holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
                 "give an empty or new folder, or --overwrite"
             )
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder, say whose it is, and keep other runs out of it meanwhile.
+
+        Raises:
+            UserError: another run is writing there.
+        """
+        with _write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(self.path)
+        try:
+            with _write_errors(self.path):
+                for leftover in self.path.glob(f".*{_TEMPORARY}"):
+                    leftover.unlink()
+            self.write_json(CLAIM_FILE, self._identity)
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
 
     def write(self, name: str, content: bytes | Callable[[BinaryIO], Any]) -> None:
         write_whole(self.path / name, content)
@@ -66,20 +88,46 @@ class OutputFolder:
 
     def start_replacing(self) -> None:
         """From here on the folder is not whole, until :meth:`finish`. Another data set's benchmark file goes too."""
-        try:
-            held = json.loads((self.path / INFO_FILE).read_bytes())["benchmark"]
-        except (OSError, ValueError, KeyError, TypeError):
-            held = None
         with _write_errors(self.path):
-            if isinstance(held, str) and Path(held).name == held:
-                (self.path / held).unlink(missing_ok=True)
+            if benchmark := _held_benchmark(self.path):
+                benchmark.unlink()
             (self.path / INFO_FILE).unlink(missing_ok=True)
 
     def finish(self, info: dict[str, Any]) -> None:
         """Write ``dataset.json``: the folder is whole."""
         self.write_json(INFO_FILE, {**info, "prepared_by": self._identity})
         with _write_errors(self.path):
-            (self.path / CLAIM_FILE).unlink()
+            (self.path / CLAIM_FILE).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> int | None:
+    """Keep the folder to this process, until it ends or closes what is returned; None where the system cannot."""
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
+
+
+def _held_benchmark(folder: Path) -> Path | None:
+    """The seen/unseen file of the data set that lies in a folder."""
+    try:
+        name = json.loads((folder / INFO_FILE).read_bytes())["benchmark"]
+        content = json.loads((folder / name).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return folder / name if Path(name).name == name and isinstance(content, dict) and "test class" in content else None
+
+
+def _source(identity: dict[str, Any]) -> list[Any]:
+    return [identity.get(key) for key in ("prepare", "source", "image_root")]
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True) -> None:
@@ -107,7 +155,7 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
 
 
 def _read_identity(folder: Path) -> dict[str, Any] | None:
-    for name, key in ((CLAIM_FILE, None), (INFO_FILE, "prepared_by")):
+    for name, key in ((INFO_FILE, "prepared_by"), (CLAIM_FILE, None)):
         try:
             content = json.loads((folder / name).read_bytes())
             return dict(content[key] if key else content)

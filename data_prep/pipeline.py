@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 import zsl_tagger
 from data_prep.images import (
     JOURNAL_FILE,
+    MISSING,
     PLACEHOLDER,
     Look,
     find_placeholders,
@@ -227,9 +228,10 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
     dropped += [(found.paths[row], str(why[row])) for row in np.flatnonzero(usable & (why != ""))]
     order = np.flatnonzero(kept[found.protocol])
     if not len(order):
-        raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}")
+        where = f"; images were looked for in {found.image_root}" if MISSING in faults.values() else ""
+        raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}{where}")
     images = Images([found.paths[row] for row in order], splits[order], targets[order])
-    info = {
+    info: dict[str, Any] = {
         "format_version": DATASET_FORMAT,
         "name": found.name,
         "task": found.task,
@@ -247,6 +249,9 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
         "labels": labels,
         "written_by": f"zsl-tagger {zsl_tagger.__version__}",
     }
+    for split, count in info["images"].items():
+        if not count:
+            options.note(f"no image is in the split {split}")
     report = split_report(images, labels, ~unseen, vectors.matrix, None if options.skip_images else _among(near, order))
     _write(out, images, vectors, unseen, dropped, info, report)
     return info
@@ -312,6 +317,8 @@ def _with_splits(
     alone = (targets[:, unseen].sum(axis=1) > 0) & (targets[:, ~unseen].sum(axis=1) == 0)  # (N,): nothing to learn here
     splits[(splits == "") & alone] = "test"
     open_ = np.flatnonzero((splits == "") & usable)
+    if options.train_per_class is not None and (found.splits != "").any():
+        raise UserError(f"--train-per-class draws a split, but {found.name} has one")
     shares = {"val": options.val_fraction, "test": options.test_fraction}
     if options.train_per_class is None:
         splits[open_] = cut(keys[open_], shares, options.seed)
@@ -319,7 +326,7 @@ def _with_splits(
         chosen = keep_per_class(_classes(targets[open_]), keys[open_], options.train_per_class, options.seed)
         splits[open_] = np.where(chosen, "train", "test")
     if not (splits == "val").any():
-        from_ = "train" if options.train_per_class is None else "test"
+        from_ = "train" if options.train_per_class is None else "test"  # of what was drawn here
         source = np.flatnonzero((splits == from_) & ~alone & usable)
         splits[source[cut(keys[source], {"val": options.val_fraction}, options.seed) == "val"]] = "val"
     return splits
@@ -327,6 +334,8 @@ def _with_splits(
 
 def _classes(targets: csr_array) -> list[str]:
     """A name for the labels of each row."""
+    if not targets.shape[0]:
+        return []
     return [str(row.tolist()) for row in np.split(targets.indices, targets.indptr[1:-1])]
 
 

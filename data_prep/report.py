@@ -162,7 +162,10 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
     )
     images = Images(dataset.paths, dataset.splits, targets)
     report = split_report(images, dataset.labels, dataset.seen, dataset.word_vectors, near)
-    write_report(report, folder, str(dataset.info.get("name", folder.name)), root, dataset.info.get("dropped", {}))
+    told = dataset.info.get("dropped")
+    counts = told.items() if isinstance(told, dict) else ()
+    dropped = {str(why): count for why, count in counts if isinstance(count, int)}
+    write_report(report, folder, str(dataset.info.get("name", folder.name)), root, dropped)
     return report
 
 

@@ -31,19 +31,21 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
     asked = asked.strip()
     number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(%?)", asked)
     if number and asked not in labels and (number[2] or "." not in asked):
-        count = round(len(labels) * float(number[1]) / 100) if number[2] else int(number[1])
+        count = round(len(labels) * min(float(number[1]), 1e6) / 100) if number[2] else int(number[1])
         chosen = sorted(labels, key=lambda label: draw(label, seed))[:count]
         if count > len(labels):
             raise UserError(f"expected --unseen of at most {len(labels)} labels, got {count}")
         if not count and float(number[1]):
             raise UserError(f"expected --unseen to give a label at least; {asked} of {len(labels)} labels gives none")
     else:
-        by_key = {normalize_label(label): label for label in labels}
+        by_key: dict[str, list[str]] = defaultdict(list)
+        for label in labels:
+            by_key[normalize_label(label)].append(label)
         names = split_labels(asked)
         unknown = [name for name in names if name not in labels and normalize_label(name) not in by_key]
         if unknown:
             raise UserError(f"--unseen names what is no label of this data: {', '.join(map(repr, unknown))}")
-        chosen = [name if name in labels else by_key[normalize_label(name)] for name in names]
+        chosen = [label for name in names for label in ([name] if name in labels else by_key[normalize_label(name)])]
     if len(set(chosen)) >= len(labels):
         raise UserError(f"expected --unseen to leave seen labels, got all {len(labels)} labels")
     return sorted(set(chosen))
@@ -52,8 +54,8 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
 def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
     """A split for each of N keys: the given shares of them in the order of their draws, the rest is "train".
 
-    Equal keys, as near-duplicate images have, go to the same split. A split whose share is not 0 gets a key at least,
-    while there are enough.
+    Equal keys, as near-duplicate images have, go to the same split; a group of them that is larger than what a split
+    still wants stays in train. A split whose share is not 0 gets a group at least, while there are enough.
 
     Args:
         shares: {split: 0..1}.
@@ -70,10 +72,15 @@ def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
     for split, share in shares.items():
         wanted = max(round(share * len(keys)), 1 if share else 0)
         taken = 0
-        while taken < wanted and len(groups) > 1:
-            group = members[groups.pop()]
-            splits[group] = split
-            taken += len(group)
+        for key in groups[::-1]:
+            if taken < wanted and len(groups) > 1 and taken + len(members[key]) <= wanted:
+                splits[members[key]] = split
+                taken += len(members[key])
+                groups.remove(key)
+        if wanted and not taken and len(groups) > 1:  # all groups are larger than what is wanted
+            key = min(groups[::-1], key=lambda key: len(members[key]))
+            splits[members[key]] = split
+            groups.remove(key)
     return splits
 
 

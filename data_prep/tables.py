@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from data_prep.folders import SPLIT_NAMES
-from data_prep.nus_wide import read_text
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
+from data_prep.text import read_text
 from zsl_tagger.dataset import label_fault, path_fault
 from zsl_tagger.errors import UserError
 
@@ -36,6 +37,12 @@ class Columns:
     separator: str = ","
     delimiter: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise UserError("expected a --separator, got nothing")
+        if self.delimiter is not None and len(self.delimiter.replace("\\t", "\t")) != 1:
+            raise UserError(f"expected --delimiter of one character, got {self.delimiter!r}")
+
 
 def prepare_table(
     source: Path, output: Path, options: Options, columns: Columns | None = None, image_root: Path | None = None,
@@ -54,6 +61,8 @@ def prepare_table(
     columns = columns or Columns()
     if not source.is_file():
         raise UserError(f"no file at {source}: expected a CSV or Parquet table")
+    if source.resolve().parent == output.resolve():
+        raise UserError(f"--output {output} is the folder of the table, which might be overwritten: give another one")
     root = (image_root or source.parent).resolve()
     paths, tag_lists, splits = _read(source, columns)
     labels = sorted({tag for tags in tag_lists for tag in tags})
@@ -74,7 +83,8 @@ def prepare_table(
         protocols={"labelled": Protocol(False, "nothing") if keep_unlabelled else Protocol()},
         facts={"rows": len(paths), "tags": len(labels), "images without tags": sum(not tags for tags in tag_lists)},
     )
-    return build(found, vectors, out, options)
+    with out.claimed():
+        return build(found, vectors, out, options)
 
 
 def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str]]:
@@ -107,11 +117,11 @@ Row = tuple[str, str, list[str], str]  # (file and line, path, tags, split or ""
 
 def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
     text = read_text(source)
-    lines = text.splitlines(keepends=True)
-    if not lines:
+    first_line = text.partition("\n")[0]
+    if not text:
         raise UserError(f"{source} is empty: expected a header with the columns {columns.path!r} and {columns.tags!r}")
-    delimiter = columns.delimiter or max(",;\t|", key=lambda char: lines[0].count(char))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    delimiter = (columns.delimiter or max(",;\t|", key=first_line.count)).replace("\\t", "\t")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(reader)
         at = {name: index for index, name in enumerate(header)}
@@ -137,19 +147,38 @@ def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
     except Exception as error:  # pyarrow raises its own
         raise UserError(f"{source} is not a Parquet file that can be read: {error}") from None
     _check_columns(source, columns, [str(name) for name in table.columns])
-    splits = table[columns.split] if columns.split else [""] * len(table)
-    for number, (path, tags, split) in enumerate(
-        zip(table[columns.path], table[columns.tags], splits, strict=True), start=1
-    ):
-        if isinstance(tags, (list, tuple, np.ndarray)):
-            names = [str(tag).strip() for tag in tags]
-        else:
-            names = [] if tags is None or tags != tags else _split_cell(str(tags), columns.separator)
-        text = "" if path is None or path != path else str(path)
-        yield f"{source}: row {number}", text, names, "" if split is None or split != split else str(split)
+    table.columns = [str(name) for name in table.columns]
+    splits = table[columns.split] if columns.split else [None] * len(table)
+    rows = zip(table[columns.path], table[columns.tags], splits, strict=True)
+    for number, (path, tags, split) in enumerate(rows, start=1):
+        where = f"{source}: row {number}"
+        listed = isinstance(tags, (list, tuple, np.ndarray))
+        texts = [_text(tag, where) for tag in tags] if listed else _split_cell(_text(tags, where), columns.separator)
+        yield (
+            where,
+            _text(path, where).strip(),
+            [tag.strip() for tag in texts if tag.strip()],
+            _text(split, where).strip(),
+        )
+
+
+def _text(value: Any, where: str) -> str:
+    """A cell as text, "" where it is missing."""
+    import pandas
+
+    if value is None or (pandas.api.types.is_scalar(value) and pandas.isna(value)):
+        return ""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)  # class numbers of a column with gaps
+    if not isinstance(value, (str, int, np.integer)):
+        raise UserError(f"{where}: expected text or lists of text, got {type(value).__name__}")
+    return str(value)
 
 
 def _check_columns(source: Path, columns: Columns, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(f"{source}: there are several columns named {', '.join(map(repr, repeated))}")
     for option, name in (("path", columns.path), ("tags", columns.tags), ("split", columns.split)):
         if name is not None and name not in header:
             raise UserError(

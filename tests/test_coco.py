@@ -126,6 +126,12 @@ def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     annotations.write_text(whole.replace('"zebra"', '"quagga"'))
     with pytest.raises(UserError, match=r"expected the 80 classes of COCO; these differ: quagga, zebra"):
         prepare_coco(coco, out, OPTIONS)
+    annotations.write_text(whole.replace('"id": 101', '"id": 100'))
+    with pytest.raises(UserError, match=r"instances_val2014.json: an image id is given twice"):
+        prepare_coco(coco, out, OPTIONS)
+    annotations.write_bytes(whole.encode("utf-16"))
+    with pytest.raises(UserError, match=r"instances_val2014.json is not a COCO instances file: UnicodeDecodeError"):
+        prepare_coco(coco, out, OPTIONS)
     annotations.write_text(whole.replace("000000000002.jpg", "../../x.jpg"))
     with pytest.raises(UserError, match=r"the path 'val2014/../../x.jpg' leaves the image root"):
         prepare_coco(coco, out, OPTIONS)

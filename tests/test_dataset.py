@@ -56,7 +56,7 @@ OUR_LINES = [
     't/4.jpg,"[10, red car]",test',
 ]
 TRIO = ("data.csv", "benchmark_3.json", "wordvec_array.pth")
-NOT_OURS = "dataset.json: there is none: a folder that zsl-tagger did not write, or did not finish writing"
+NOT_OURS = "dataset.json: there is none: a folder that zsl-tagger did not write"
 NO_TEST = "data.csv: has no image of the split test"
 
 
@@ -379,7 +379,17 @@ def test_the_line_is_that_of_the_file_where_a_name_holds_a_line_break(tmp_path: 
     made = elsewhere(tmp_path)
     made.lines[1] = '"a/1\n.jpg","[sky, beach]",train'
     made.lines[4] = "a/4.jpg,[red car],Train"
-    assert errors(made.write()) == ["data.csv:6: expected a split of train, val, test; got 'Train'"]
+    assert errors(made.write()) == [
+        "data.csv:3: the path 'a/1\\n.jpg' holds control characters or is not UTF-8",
+        "data.csv:6: expected a split of train, val, test; got 'Train'",
+    ]
+
+
+def test_a_run_that_was_stopped_is_no_sound_folder(tmp_path: Path) -> None:
+    """Though its three files are whole: they may be of two data sets."""
+    folder = elsewhere(tmp_path).write()
+    (folder / ".prepare.json").write_text("{}")
+    assert errors(folder) == [f"{folder}: a run of prepare was stopped here: repeat the command, and it goes on"]
 
 
 def test_a_path_listed_often_names_its_first_line(tmp_path: Path) -> None:

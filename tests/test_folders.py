@@ -115,10 +115,54 @@ def test_stray_files_are_counted(tmp_path: Path) -> None:
     info = prepare_folders(tmp_path / "in", tmp_path / "out", Options())
     assert info["dropped"] == {
         "lies in no class folder": 1,
-        "file name is not UTF-8 or has a backslash": 1,
+        "file name that data.csv cannot hold": 1,
         "not an image that Pillow can read": 1,
     }
     assert (tmp_path / "out" / "dropped.csv").read_text().count("\n") == 4
+
+
+def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 6, "dog": 6})
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.jpg")).write_bytes(b"x")
+    (tmp_path / "in" / "cat" / "new\rline.jpg").write_bytes((tmp_path / "in" / "cat" / "000.jpg").read_bytes())
+    info = prepare_folders(tmp_path / "in", tmp_path / "out", Options())
+    assert info["dropped"] == {"lies in no class folder": 1, "file name that data.csv cannot hold": 1}
+    assert PreparedDataset.load(tmp_path / "out")
+
+
+def test_a_class_called_train_does_not_swallow_the_others(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"bus": 3, "car": 3, "train": 3})
+    with pytest.raises(UserError, match=r"has folders named as splits \(train\) and others with images \(bus, car\)"):
+        prepare_folders(tmp_path / "in", tmp_path / "out", Options())
+
+
+def test_the_output_must_not_lie_among_the_photos(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 3, "dog": 3})
+    with pytest.raises(UserError, match=r"--output .*/in/out lies in --source .*/in: give a folder outside of it"):
+        prepare_folders(tmp_path / "in", tmp_path / "in" / "out", Options())
+
+
+def test_a_fixed_number_of_training_images_is_for_data_without_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("test", 3)):
+        write_tree(tmp_path / "in" / split, {"cat": count, "dog": count}, seed=count * 10)
+    with pytest.raises(UserError, match=r"--train-per-class draws a split, but in has one"):
+        prepare_folders(tmp_path / "in", tmp_path / "out", Options(train_per_class=2))
+
+
+def test_a_large_group_of_near_duplicates_stays_in_train(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 6})
+    for number in range(15):
+        write_photo(tmp_path / "in" / "dog" / f"{number}.jpg", 99)
+    for seed in range(4):
+        info = prepare_folders(tmp_path / "in", tmp_path / f"out{seed}", Options(seed=seed))
+        assert info["images"] == {"train": 15, "val": 2, "test": 4}
+
+
+def test_empty_splits_are_noted(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 1})
+    notes: list[str] = []
+    prepare_folders(tmp_path / "in", tmp_path / "out", Options(note=notes.append))
+    assert notes == ["no image is in the split val", "no image is in the split test"]
 
 
 # --- names ----------------------------------------------------------------------------------------------------
@@ -207,6 +251,24 @@ def test_a_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_class_name_that_leads_out_of_the_folder_writes_nothing(tmp_path: Path) -> None:
+    write_cifar_binary(tmp_path / "cifar")
+    (tmp_path / "cifar" / "fine_label_names.txt").write_text("../../../out\n" * 3)
+    with pytest.raises(UserError, match=r"the class name '../../../out' cannot be a folder"):
+        prepare_folders(tmp_path / "cifar", tmp_path / "a" / "b" / "c", Options())
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_other_pictures_replace_those_unpacked_before(tmp_path: Path) -> None:
+    write_cifar_binary(tmp_path / "cifar")
+    prepare_folders(tmp_path / "cifar", tmp_path / "out", Options())
+    picture = next((tmp_path / "out" / "images").rglob("*.png"))
+    right = picture.read_bytes()
+    Image.new("RGB", (32, 32)).save(picture)
+    prepare_folders(tmp_path / "cifar", tmp_path / "out", Options())
+    assert picture.read_bytes() == right
+
+
 def test_a_cut_cifar_file_is_said(tmp_path: Path) -> None:
     write_cifar_binary(tmp_path / "cifar")
     content = (tmp_path / "cifar" / "test.bin").read_bytes()
@@ -240,6 +302,16 @@ def test_stanford_cars_in_both_packings(tmp_path: Path) -> None:
     assert prepare_folders(kit, tmp_path / "out_kit", options)["images"] == {"train": 5, "val": 1, "test": 3}
     for out in ("out_one", "out_kit"):
         assert counts(tmp_path / out)["test"] == {"Audi TT 2012": 2, "Jeep Wrangler 2012": 1}
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_car_of_a_class_that_is_not_there_is_said(label: int, tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    content = {"annotations": car_rows([("a.jpg", 1, 0), ("b.jpg", label, 0)], "relative_im_path")}
+    savemat(tmp_path / "cars_annos.mat", {**content, "class_names": np.array(["A", "B"], dtype=object)})
+    with pytest.raises(UserError, match=rf"cars_annos.mat: image 2: expected a class of 1 to 2, got .*{label}"):
+        prepare_folders(tmp_path, tmp_path.parent / "out", Options())
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------

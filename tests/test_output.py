@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from data_prep.output import CLAIM_FILE, OutputFolder, json_bytes, write_whole
+from data_prep.output import OutputFolder, json_bytes, write_whole
+from zsl_tagger.dataset import CLAIM_FILE
 from zsl_tagger.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -24,13 +25,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def finished(folder: Path, identity: dict[str, Any]) -> OutputFolder:
+def finished(folder: Path, identity: dict[str, Any]) -> None:
     """A folder with two files that a run has finished."""
     out = OutputFolder(folder, identity)
-    out.start_replacing()
-    out.write("data.csv", b"path,labels,split\n")
-    out.write_json("benchmark.json", {"test class": []})
-    out.finish({"format_version": 1})
+    with out.claimed():
+        out.start_replacing()
+        out.write("data.csv", b"path,labels,split\n")
+        out.write_json("benchmark.json", {"test class": []})
+        out.finish({"format_version": 1})
+
+
+def claimed(folder: Path, identity: dict[str, Any], overwrite: bool = False) -> OutputFolder:
+    """A folder in which a run was stopped before it wrote anything."""
+    out = OutputFolder(folder, identity, overwrite)
+    with out.claimed():
+        pass
     return out
 
 
@@ -38,7 +47,8 @@ def finished(folder: Path, identity: dict[str, Any]) -> OutputFolder:
 
 
 def test_a_new_folder_is_claimed(tmp_path: Path) -> None:
-    out = OutputFolder(tmp_path / "a" / "b" / "out", IDENTITY)
+    assert not OutputFolder(tmp_path / "a" / "b" / "out", IDENTITY).path.exists()  # asking costs nothing
+    out = claimed(tmp_path / "a" / "b" / "out", IDENTITY)
     assert out.path == tmp_path / "a" / "b" / "out"
     assert not out.resumed
     assert {name: json.loads(content) for name, content in contents(out.path).items()} == {CLAIM_FILE: IDENTITY}
@@ -77,7 +87,6 @@ def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
         OutputFolder(tmp_path, IDENTITY)
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["unfinished", "finished"])
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -87,10 +96,8 @@ def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
         ({"val_fraction": 0.2}, "val_fraction: 0.1, asked is 0.2"),
     ],
 )
-def test_another_data_set_is_refused_and_the_difference_told(
-    change: dict[str, Any], told: str, whole: bool, tmp_path: Path
-) -> None:
-    _ = finished(tmp_path, IDENTITY) if whole else OutputFolder(tmp_path, IDENTITY)
+def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    finished(tmp_path, IDENTITY)
     before = contents(tmp_path)
     with pytest.raises(UserError) as caught:
         OutputFolder(tmp_path, {**IDENTITY, **change})
@@ -99,16 +106,51 @@ def test_another_data_set_is_refused_and_the_difference_told(
 
 
 def test_an_option_that_is_asked_no_more_is_told(tmp_path: Path) -> None:
-    OutputFolder(tmp_path, {**IDENTITY, "protocol": "mld"})
+    finished(tmp_path, {**IDENTITY, "protocol": "mld"})
     with pytest.raises(UserError, match=r"another data set \(protocol: 'mld', asked is None\)"):
         OutputFolder(tmp_path, IDENTITY)
+
+
+def test_an_attempt_that_wrote_nothing_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """A mistyped option is put right without --overwrite; what was found in the images still holds."""
+    claimed(tmp_path, IDENTITY)
+    (tmp_path / "images.jsonl").write_text("what was looked at")
+    assert OutputFolder(tmp_path, {**IDENTITY, "seed": 3}).resumed
+    assert not OutputFolder(tmp_path, {**IDENTITY, "source": "/other"}).resumed
+
+
+def test_a_failed_overwrite_leaves_the_folder_to_its_owner(tmp_path: Path) -> None:
+    finished(tmp_path, IDENTITY)
+    claimed(tmp_path, {**IDENTITY, "seed": 3}, overwrite=True)
+    assert OutputFolder(tmp_path, IDENTITY).resumed
+
+
+def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
+    first, second = OutputFolder(tmp_path, IDENTITY), OutputFolder(tmp_path, IDENTITY)
+    with first.claimed(), pytest.raises(UserError, match="another run is writing here: wait for it"), second.claimed():
+        pass
+    with second.claimed():
+        pass
+
+
+def test_a_file_that_is_no_benchmark_is_not_deleted(tmp_path: Path) -> None:
+    finished(tmp_path, IDENTITY)
+    (tmp_path / "precious.txt").write_text("years of work")
+    (tmp_path / "dataset.json").write_text(json.dumps({"benchmark": "precious.txt"}))
+    out = OutputFolder(tmp_path, IDENTITY, overwrite=True)
+    with out.claimed():
+        out.start_replacing()
+    assert (tmp_path / "precious.txt").exists()
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["unfinished", "finished"])
 def test_the_same_data_set_goes_on(whole: bool, tmp_path: Path) -> None:
     """However its options are ordered, and though JSON knows no tuples."""
     identity = {**IDENTITY, "size": (3, 4), "folder": {"b": 1, "a": 2}}
-    _ = finished(tmp_path, identity) if whole else OutputFolder(tmp_path, identity)
+    if whole:
+        finished(tmp_path, identity)
+    else:
+        claimed(tmp_path, identity)
     (tmp_path / "images.jsonl").write_text("what was looked at")
     again = OutputFolder(tmp_path, dict(reversed(identity.items())))
     assert again.resumed
@@ -118,11 +160,11 @@ def test_the_same_data_set_goes_on(whole: bool, tmp_path: Path) -> None:
 
 def test_overwrite_takes_any_folder(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    out = OutputFolder(tmp_path, IDENTITY, overwrite=True)
+    out = claimed(tmp_path, IDENTITY, overwrite=True)
     assert not out.resumed
-    other = {**IDENTITY, "seed": 1}
-    assert not OutputFolder(tmp_path, other, overwrite=True).resumed
-    assert OutputFolder(tmp_path, other, overwrite=True).resumed  # the same once more
+    other = {**IDENTITY, "source": "/other"}
+    assert not claimed(tmp_path, other, overwrite=True).resumed
+    assert claimed(tmp_path, other, overwrite=True).resumed  # the same once more
     assert contents(tmp_path)["thesis.tex"] == b"years of work"  # only what is written is replaced
 
 
@@ -138,17 +180,17 @@ def test_a_claim_that_cannot_be_read_is_nobodys(claim: str, tmp_path: Path) -> N
 
 def test_a_source_whose_name_is_not_utf8_goes_on_too(tmp_path: Path) -> None:
     identity = {**IDENTITY, "source": os.fsdecode(b"/caf\xe9")}
-    OutputFolder(tmp_path, identity)
+    claimed(tmp_path, identity)
     (tmp_path / "images.jsonl").write_text("what was looked at")
     assert OutputFolder(tmp_path, identity).resumed
 
 
 def test_a_path_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match=r"^cannot write /.*/file: File exists\."):
+    with pytest.raises(UserError, match=r"^cannot write /.*/file: it is a file, expected a folder\."):
         OutputFolder(tmp_path / "file", IDENTITY)
     with pytest.raises(UserError, match=r"^cannot write /.*/file/out: Not a directory\."):
-        OutputFolder(tmp_path / "file" / "out", IDENTITY)
+        claimed(tmp_path / "file" / "out", IDENTITY)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -157,7 +199,7 @@ def test_a_path_that_cannot_be_a_folder(tmp_path: Path) -> None:
 
 def test_the_folder_is_whole_only_between_finish_and_the_next_start(tmp_path: Path) -> None:
     info = tmp_path / "dataset.json"
-    out = OutputFolder(tmp_path, IDENTITY)
+    out = claimed(tmp_path, IDENTITY)
     out.start_replacing()  # nothing there yet: no error
     out.write("data.csv", b"one")
     assert not info.exists()
@@ -165,7 +207,7 @@ def test_the_folder_is_whole_only_between_finish_and_the_next_start(tmp_path: Pa
     assert json.loads(info.read_text()) == {"images": {"train": 3}, "prepared_by": IDENTITY}
     assert not (tmp_path / CLAIM_FILE).exists()
 
-    again = OutputFolder(tmp_path, IDENTITY)
+    again = claimed(tmp_path, IDENTITY)
     assert info.exists()  # looking at images again replaces nothing
     again.start_replacing()
     assert not info.exists()
@@ -275,6 +317,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 WRITE_FOR_EVER = """
 import itertools, json
 out = OutputFolder(Path(sys.argv[1]), json.loads(sys.argv[2]))
+claim = out.claimed()
+claim.__enter__()
 out.start_replacing()
 def write(file):
     for number in itertools.count():
@@ -301,7 +345,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path) -> 
 
     with pytest.raises(UserError, match="another data set"):
         OutputFolder(tmp_path, {**IDENTITY, "seed": 1})
-    assert OutputFolder(tmp_path, IDENTITY).resumed
+    assert claimed(tmp_path, IDENTITY).resumed
     assert contents(tmp_path).keys() == {"data.csv", "benchmark.json", CLAIM_FILE}
 
 
@@ -329,13 +373,21 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(writer: str, old: bytes | N
     assert contents(tmp_path) == ({} if old is None else {"data.csv": old})
 
 
+CLAIM = "OutputFolder(Path(sys.argv[1]), {'source': 'y' * 5003}).claimed().__enter__()"
+FINISH = """
+out = OutputFolder(Path(sys.argv[1]), {'a': 1})
+with out.claimed():
+    out.start_replacing()
+    out.finish({'labels': 'y' * 5003})
+"""
+
+
 def test_a_full_disk_at_the_claim_or_at_the_end(tmp_path: Path) -> None:
-    process = python("OutputFolder(Path(sys.argv[1]), {'source': 'y' * 5003})", tmp_path / "out", limit=1009)
+    process = python(CLAIM, tmp_path / "out", limit=1009)
     assert f"UserError: cannot write {tmp_path}/out/{CLAIM_FILE}: File too large" in process.communicate(timeout=60)[1]
     assert contents(tmp_path / "out") == {}
-    code = "out = OutputFolder(Path(sys.argv[1]), {'a': 1}); out.start_replacing(); out.finish({'labels': 'y' * 5003})"
     for _ in range(2):
-        process = python(code, tmp_path / "out", limit=1009)
+        process = python(FINISH, tmp_path / "out", limit=1009)
         assert f"cannot write {tmp_path}/out/dataset.json: File too large" in process.communicate(timeout=60)[1]
         assert contents(tmp_path / "out").keys() == {CLAIM_FILE}
 

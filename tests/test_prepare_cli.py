@@ -43,7 +43,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
     NusArchive(tmp_path / "raw")
-    status, out, err = run("nus-wide", "--source", tmp_path / "raw", "--output", tmp_path / "out", "--allow-subset")
+    options = ["--allow-subset", "--val-fraction", "0.3"]
+    status, out, err = run("nus-wide", "--source", tmp_path / "raw", "--output", tmp_path / "out", *options)
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"{tmp_path / 'out'}: NUS-WIDE 925/81, multi-label"

@@ -371,3 +371,13 @@ def test_a_pipe_is_not_called_empty(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
         load_array(tmp_path / "pipe.jpg", 16)
+
+
+def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's TIFF reader raises TypeError on some broken files; the caller's TypeErrors stay."""
+    Image.new("RGB", (5, 7)).save(tmp_path / "a.tiff")
+    monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: (_ for _ in ()).throw(TypeError("'float' object")))
+    with pytest.raises(ImageError, match=r"broken image data \('float' object\)"):
+        load_array(tmp_path / "a.tiff", 8)
+    with pytest.raises(TypeError):
+        load_array(3, 8)

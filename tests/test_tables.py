@@ -156,3 +156,52 @@ def test_latin_1_and_a_byte_order_mark_are_read(photos: Path) -> None:
     (photos / "tags.csv").write_bytes("\ufeffpath,tags\r\na.jpg,café\r\nb.jpg,dog\r\n".encode())
     prepare_table(photos / "tags.csv", photos / "mark", Options())
     assert labels_of(photos / "mark") == {"a.jpg": ["café"], "b.jpg": ["dog"]}
+
+
+def test_missing_cells_of_any_kind_are_no_tags(photos: Path) -> None:
+    paths = [path for path, _ in ROWS]
+    tags = pandas.array([",".join(tags) or None for _, tags in ROWS], dtype="string")
+    pandas.DataFrame({"path": paths, "tags": tags}).to_parquet(photos / "tags.parquet")
+    prepare_table(photos / "tags.parquet", photos / "out", Options())
+    assert labels_of(photos / "out") == EXPECTED
+    lists = [[*tags, None] for _, tags in ROWS]
+    pandas.DataFrame({"path": [f" {path} " for path in paths], "tags": lists}).to_parquet(photos / "lists.parquet")
+    prepare_table(photos / "lists.parquet", photos / "lists", Options())
+    assert labels_of(photos / "lists") == EXPECTED
+
+
+def test_odd_tables_are_refused(photos: Path) -> None:
+    pandas.DataFrame({"path": ["a.jpg"], "tags": [b"cat"]}).to_parquet(photos / "bytes.parquet")
+    with pytest.raises(UserError, match=r"bytes.parquet: row 1: expected text or lists of text, got bytes"):
+        prepare_table(photos / "bytes.parquet", photos / "out", Options())
+    (photos / "twice.csv").write_text("path,tags,path\na.jpg,cat,b.jpg\n")
+    with pytest.raises(UserError, match=r"there are several columns named 'path'"):
+        prepare_table(photos / "twice.csv", photos / "out", Options())
+    with pytest.raises(UserError, match=r"expected --delimiter of one character, got '::'"):
+        Columns(delimiter="::")
+    with pytest.raises(UserError, match=r"expected a --separator, got nothing"):
+        Columns(separator="")
+    write_table(photos / "data.csv")
+    before = (photos / "data.csv").read_bytes()
+    with pytest.raises(UserError, match=r"is the folder of the table, which might be overwritten"):
+        prepare_table(photos / "data.csv", photos, Options(overwrite=True))
+    assert (photos / "data.csv").read_bytes() == before
+
+
+def test_unicode_line_separators_in_a_cell_are_text(photos: Path) -> None:
+    (photos / "tags.csv").write_text("path,tags\na.jpg,cat\u2028\nb.jpg,dog\x0c\n../c.jpg,dog\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"tags.csv:4: the path '../c.jpg' leaves"):
+        prepare_table(photos / "tags.csv", photos / "out", Options())
+
+
+def test_a_tab_may_be_typed_as_backslash_t(photos: Path) -> None:
+    write_table(photos / "tags.csv", delimiter="\t")
+    prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(delimiter="\\t"))
+    assert labels_of(photos / "out") == EXPECTED
+
+
+def test_unseen_labels_that_read_the_same_are_unseen_together(photos: Path) -> None:
+    (photos / "tags.csv").write_text("path,tags\na.jpg,Dog\nb.jpg,dog\ne.jpg,cat\nf.jpg,cat\n")
+    prepare_table(photos / "tags.csv", photos / "out", Options(), unseen="DOG")
+    dataset = PreparedDataset.load(photos / "out")
+    assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["Dog", "dog"]

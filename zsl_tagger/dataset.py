@@ -34,6 +34,10 @@ DATASET_FORMAT = 1
 DATA_FILE = "data.csv"
 VECTORS_FILE = "wordvec_array.pth"
 INFO_FILE = "dataset.json"
+
+#: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
+CLAIM_FILE = ".prepare.json"
+
 SPLITS = ("train", "val", "test")
 
 #: So many problems of one kind are told one by one; the rest are counted.
@@ -137,11 +141,21 @@ def path_fault(path: str) -> str | None:
         return "the image path is empty"
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path or "\0" in path:
         return f"expected a path below the image root, with '/', got {path!r}"
+    if any(ord(char) < 32 for char in path) or not _is_utf8(path):
+        return f"the path {path!r} holds control characters or is not UTF-8"
     if ".." in path.split("/"):
         return f"the path {path!r} leaves the image root"
     if path != PurePosixPath(path).as_posix() or path == ".":
         return f"expected a path without '.' or empty parts, got {path!r}"
     return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:
@@ -219,8 +233,11 @@ class _Reader:
 
     def _read_info(self) -> dict[str, Any]:
         path = self.folder / INFO_FILE
+        if not path.exists() and (self.folder / CLAIM_FILE).exists():
+            self._error(str(self.folder), "a run of prepare was stopped here: repeat the command, and it goes on")
+            return {}
         if not path.exists():
-            self._warn(INFO_FILE, "there is none: a folder that zsl-tagger did not write, or did not finish writing")
+            self._warn(INFO_FILE, "there is none: a folder that zsl-tagger did not write")
             return {}
         info = self._read_json(path)
         if not isinstance(info, dict):
@@ -251,6 +268,8 @@ class _Reader:
             self._error(f"{path.name}:{error.lineno}", f"is not valid JSON: {error.msg}")
         except UnicodeDecodeError:
             self._error(path.name, "is not UTF-8 text")
+        except RecursionError:
+            self._error(path.name, "is nested too deep")
         return None
 
     def _read_data(self) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:

@@ -56,10 +56,9 @@ def load_array(source: Any, size: int) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         return _to_square(_from_array(source), size)
+    path = None if isinstance(source, Image.Image) else Path(source)  # a TypeError is the caller's mistake
     try:
-        if isinstance(source, Image.Image):
-            return _to_square(source, size)
-        return _load_file(Path(source), size)
+        return _to_square(source, size) if path is None else _load_file(path, size)
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except PermissionError:
@@ -70,7 +69,7 @@ def load_array(source: Any, size: int) -> np.ndarray:
         raise ImageError("not an image that Pillow can read") from None
     except Image.DecompressionBombError:
         raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from None
-    except (ImageError, MemoryError, TypeError):
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError(f"broken image data ({error})") from None
