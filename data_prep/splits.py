@@ -67,20 +67,24 @@ def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
     members: dict[str, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         members[key].append(index)
-    groups = sorted(members, key=lambda key: draw(key, seed))
+    groups = sorted(members, key=lambda key: draw(key, seed), reverse=True)
     splits = np.full(len(keys), "train", "<U5")
     for split, share in shares.items():
         wanted = max(round(share * len(keys)), 1 if share else 0)
-        taken = 0
-        for key in groups[::-1]:
-            if taken < wanted and len(groups) > 1 and taken + len(members[key]) <= wanted:
+        room = wanted
+        left: list[str] = []
+        for place, key in enumerate(groups):
+            others = len(left) + len(groups) - place - 1
+            if others and len(members[key]) <= room:
                 splits[members[key]] = split
-                taken += len(members[key])
-                groups.remove(key)
-        if wanted and not taken and len(groups) > 1:  # all groups are larger than what is wanted
-            key = min(groups[::-1], key=lambda key: len(members[key]))
-            splits[members[key]] = split
-            groups.remove(key)
+                room -= len(members[key])
+            else:
+                left.append(key)
+        if wanted and room == wanted and len(left) > 1:  # all groups are larger than what is wanted
+            smallest = min(left, key=lambda key: len(members[key]))
+            splits[members[smallest]] = split
+            left.remove(smallest)
+        groups = left
     return splits
 
 
