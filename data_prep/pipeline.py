@@ -199,7 +199,7 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
 
 
 def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Options) -> dict[str, Any]:
-    """Make the prepared folder of what was found.
+    """Make the prepared folder of what was found; to be called inside ``with out.claimed()``.
 
     Args:
         vectors: of ``found.labels``, by :func:`vectors_for`.
