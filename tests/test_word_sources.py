@@ -174,7 +174,8 @@ def test_the_array_beside_a_kv_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.kv", "a.kv.vectors.npy"]
     array = (tmp_path / "a.kv.vectors.npy").read_bytes()
     (tmp_path / "a.kv.vectors.npy").write_bytes(array[:-9])
-    assert "Failed to read all data" in refusal(f"gensim:{tmp_path / 'a.kv'}")
+    message = refusal(f"gensim:{tmp_path / 'a.kv'}")
+    assert "Failed to read all data" in message or "cannot reshape" in message  # as numpy of today and of 1.26 say it
     (tmp_path / "a.kv.vectors.npy").unlink()
     assert "No such file" in refusal(f"gensim:{tmp_path / 'a.kv'}")
 
