@@ -909,3 +909,10 @@ def test_a_path_without_fault(path: str) -> None:
 )  # fmt: skip
 def test_a_path_with_a_fault(path: str, fault: str) -> None:
     assert fault in str(path_fault(path))
+
+
+def test_a_missing_torch_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ours(tmp_path).write()
+    monkeypatch.setattr("zsl_tagger.word_sources.find_spec", lambda _name: None)
+    with pytest.raises(UserError, match=r'^torch is not installed; it comes with: pip install "zsl-tagger\[train\]"$'):
+        read_dataset(folder)

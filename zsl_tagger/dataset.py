@@ -398,8 +398,9 @@ class _Reader:
                 self._error(INFO_FILE, f"says {expected} images in {split}, data.csv has {counted[split]}")
 
     def _read_vectors(self, labels: list[str]) -> np.ndarray | None:
-        from zsl_tagger.word_sources import load_matrix
+        from zsl_tagger.word_sources import load_matrix, require
 
+        require("torch")  # that it is missing says nothing of the folder
         try:
             matrix = load_matrix(self.folder / VECTORS_FILE)
         except UserError as error:

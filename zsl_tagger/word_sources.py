@@ -76,7 +76,7 @@ class SentenceSource:
     """A sentence-transformers model: every label is one sentence."""
 
     def __init__(self, name: str):
-        _require("sentence_transformers")
+        require("sentence_transformers")
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
@@ -116,7 +116,7 @@ def _packaged_sentence_model(name: str) -> Path | None:
 
 
 def _open_gensim(name: str) -> WordTable:
-    _require("gensim")
+    require("gensim")
     path = Path(name)
     if path.is_file():
         return WordTable(*read_vector_file(path))
@@ -147,7 +147,7 @@ def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
 
 def load_matrix(path: Path) -> np.ndarray:
     """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
-    _require("torch")
+    require("torch")
     import torch
 
     try:
@@ -200,7 +200,8 @@ def _names_beside(path: Path) -> list[str] | None:
 # --- shared -----------------------------------------------------------------------------------------------
 
 
-def _require(module: str) -> None:
+def require(module: str) -> None:
+    """Raise a UserError that says what brings a module, unless it is there."""
     if find_spec(module) is None:
         raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')
 
