@@ -125,8 +125,8 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
         status = (root / path).stat()
     except (OSError, ValueError):
         return Look(path, problem=MISSING)
-    unchanged = known is not None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns)
-    if unchanged and known is not None and known.problem is None:  # a problem may have passed: a disk, a permission
+    # A look that found a problem is not trusted: it may have passed, of a disk or a permission.
+    if known and known.problem is None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
         return known
     try:
         pixels = load_array(root / path, _LOOK_AT)  # (64, 64, 3): as training will read it
@@ -205,13 +205,11 @@ def _close_pairs(values: np.ndarray, max_distance: int) -> Iterator[tuple[int, i
             for position, i in enumerate(members[:-1]):
                 others = members[position + 1 :]
                 distances = _bit_count(values[others] ^ values[i])
-                for j, distance in zip(
-                    others[distances <= max_distance], distances[distances <= max_distance], strict=True
-                ):
-                    pair = (min(i, j), max(i, j))
+                for at in np.flatnonzero(distances <= max_distance):
+                    pair = (int(i), int(others[at]))  # in order, for argsort is stable
                     if pair not in done:
                         done.add(pair)
-                        yield int(pair[0]), int(pair[1]), int(distance)
+                        yield (*pair, int(distances[at]))
 
 
 def _bit_count(values: np.ndarray) -> np.ndarray:
