@@ -74,6 +74,60 @@ def tag(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
+    recipe: Annotated[
+        Optional[str],
+        typer.Option(
+            help="my-photos, nus-wide-zsl, coco-zsl, coco-multilabel, imagenet-a2, cifar100, stanford-cars. "
+            "[default: my-photos]"
+        ),
+    ] = None,
+    backbone: Annotated[Optional[str], typer.Option(help="Any timm model. [default: the recipe's]")] = None,
+    init: Annotated[
+        Optional[str],
+        typer.Option(help="timm, scratch, packaged, a model folder, or a file of weights. [default: the recipe's]"),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="name=value of any setting, may be repeated.")
+    ] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="train_config.json of another run, in place of a recipe.")
+    ] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    cache: Annotated[
+        Optional[Path], typer.Option(help="Keep features of a frozen backbone here for other runs.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in the output folder.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the settings as JSON, and train nothing.")] = False,
+) -> None:
+    """Train a tagger on a prepared data set; the folder it writes is for tag --model.
+
+    Exit status: 0 trained, 2 the command cannot be carried out, 130 or 143 stopped by a signal and saved.
+    """
+    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_train_extra():
+        from zsl_tagger.training.run import TrainRun, resolve_config
+
+        settings = resolve_config(recipe, backbone, init, set_ or [], config)
+        if show:
+            import json
+
+            return _print([json.dumps(settings.as_dict(), indent=1)])
+        from zsl_tagger.training.checkpoint import Stopped
+        from zsl_tagger.training.run import summary
+        from zsl_tagger.training.run import train as run
+
+        options = TrainRun(data, output, settings, images, cache, resume, overwrite, note=_note)
+        try:
+            _print(summary(run(options), output))
+        except Stopped as stopped:
+            typer.echo(f"stopped: step {stopped.step:,} is saved; the same command with --resume goes on", err=True)
+            raise typer.Exit(128 + stopped.signal) from None
+
+
 prepare = typer.Typer(
     help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -88,7 +88,8 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
     """ConSE: cosine of each label's vector with the mean of the top class vectors, weighted by probability."""
     import torch
 
-    from zsl_tagger.recipes.packaged.build import IMAGE_SIZE, load_model
+    from zsl_tagger.model.pretrained import load_model
+    from zsl_tagger.recipes.packaged.build import IMAGE_SIZE
 
     folder = ModelFolder(model)
     table = folder.words()

@@ -12,13 +12,7 @@ from typing import Any, BinaryIO
 
 from zsl_tagger.dataset import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # not on this system
-    fcntl = None  # type: ignore[assignment]
-
-_TEMPORARY = ".writing"
+from zsl_tagger.files import TEMPORARY, json_bytes, lock_folder, write_errors, write_whole
 
 
 class OutputFolder:
@@ -38,7 +32,7 @@ class OutputFolder:
     def __init__(self, path: Path, identity: dict[str, Any], overwrite: bool = False):
         self.path = path
         self._identity = json.loads(json.dumps(identity))  # as it will be read back
-        with _write_errors(path):
+        with write_errors(path):
             if path.exists() and not path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "it is a file, expected a folder", str(path))
             holder = _read_identity(path)
@@ -67,12 +61,12 @@ class OutputFolder:
         Raises:
             UserError: another run is writing there.
         """
-        with _write_errors(self.path):
+        with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(self.path)
+            lock = lock_folder(self.path)
         try:
-            with _write_errors(self.path):
-                for leftover in self.path.glob(f".*{_TEMPORARY}"):
+            with write_errors(self.path):
+                for leftover in self.path.glob(f".*{TEMPORARY}"):
                     leftover.unlink()
             self.write_json(CLAIM_FILE, self._identity)
             yield
@@ -88,7 +82,7 @@ class OutputFolder:
 
     def start_replacing(self) -> None:
         """From here on the folder is not whole, until :meth:`finish`. Another data set's benchmark file goes too."""
-        with _write_errors(self.path):
+        with write_errors(self.path):
             if benchmark := _held_benchmark(self.path):
                 benchmark.unlink()
             (self.path / INFO_FILE).unlink(missing_ok=True)
@@ -96,24 +90,8 @@ class OutputFolder:
     def finish(self, info: dict[str, Any]) -> None:
         """Write ``dataset.json``: the folder is whole."""
         self.write_json(INFO_FILE, {**info, "prepared_by": self._identity})
-        with _write_errors(self.path):
+        with write_errors(self.path):
             (self.path / CLAIM_FILE).unlink(missing_ok=True)
-
-
-def _lock(folder: Path) -> int | None:
-    """Keep the folder to this process, until it ends or closes what is returned; None where the system cannot."""
-    if fcntl is None:
-        return None
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
-    except OSError:  # a file system without locks
-        os.close(lock)
-        return None
-    return lock
 
 
 def _held_benchmark(folder: Path) -> Path | None:
@@ -130,30 +108,6 @@ def _source(identity: dict[str, Any]) -> list[Any]:
     return [identity.get(key) for key in ("prepare", "source", "image_root")]
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True) -> None:
-    """Write a file; it appears under its name when it is whole.
-
-    Args:
-        content: bytes, or a function that writes into the open file.
-        to_disk: wait until the disk has it, so that it is whole even after a power cut.
-
-    Raises:
-        UserError: it cannot be written (a full disk); what was there before is still there.
-    """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
-    with _write_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                _ = file.write(content) if isinstance(content, bytes) else content(file)
-                file.flush()
-                if to_disk:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def _read_identity(folder: Path) -> dict[str, Any] | None:
     for name, key in ((INFO_FILE, "prepared_by"), (CLAIM_FILE, None)):
         try:
@@ -167,22 +121,3 @@ def _read_identity(folder: Path) -> dict[str, Any] | None:
 def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
     changed = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
     return "; ".join(f"{key}: {held.get(key)!r}, asked is {asked.get(key)!r}" for key in changed)
-
-
-def json_bytes(content: Any) -> bytes:
-    """JSON as UTF-8; where a file name is not, in ASCII with escapes, which reads back as the same name."""
-    try:
-        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        return (json.dumps(content, indent=1) + "\n").encode()
-
-
-@contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Nothing half-written was left; "
-            "when that is put right, the same command goes on where it stopped"
-        ) from None

@@ -16,9 +16,10 @@ from zsl_tagger.recipes.packaged import build, lexicon
 from zsl_tagger.recipes.packaged.features import ALL_VIEWS, CHUNK, TRUNK_CHANNELS
 from zsl_tagger.recipes.packaged.sampling import Phase, Sampler, mixture, rarity
 from zsl_tagger.recipes.packaged.targets import Knowledge, Targets, build_targets, read_annotations
-from zsl_tagger.recipes.packaged.train import HeadOnTrunk, TrainConfig, Trainer, choose_thresholds
+from zsl_tagger.recipes.packaged.train import HeadOnTrunk, TrainConfig, Trainer
 from zsl_tagger.recipes.packaged.wordnet import WordNet
 from zsl_tagger.recipes.packaged.words import choose_words, compress
+from zsl_tagger.thresholds import choose_thresholds
 
 # data.noun lines: offset lexfile type count(hex) (word id)* pointer-count (symbol offset part source/target)* | gloss
 NOUNS = """  1 the licence is at the head of each file

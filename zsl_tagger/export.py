@@ -17,8 +17,11 @@ from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
 TOLERANCE = 1e-3
 
 
-def export_onnx(model: TaggerModel, folder: Path, image_size: int) -> float:
+def export_onnx(model: TaggerModel, folder: Path, image_size: int, softmax: bool = False) -> float:
     """Write both networks with dynamic batch and label count.
+
+    Args:
+        softmax: see :class:`DecoderForExport`.
 
     Returns:
         the largest difference of a logit between torch and ONNX Runtime on random images and queries.
@@ -28,13 +31,11 @@ def export_onnx(model: TaggerModel, folder: Path, image_size: int) -> float:
     """
     model = model.eval()
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, image_size, image_size, 3), np.uint8))
-    word_dim = model.head.word_dim
-    if word_dim is None:
-        raise ValueError("expected a head with word queries, got a closed set of classes")
-    queries = torch.nn.functional.normalize(torch.randn(5, word_dim, generator=torch.Generator().manual_seed(0)))
+    decoder = DecoderForExport(model, softmax).eval()
+    queries = _example_queries(model)
     with torch.inference_mode():
         tokens = model.encode(images)
-        expected = model.score(tokens, queries).numpy()
+        expected = decoder(tokens, queries)[0].numpy()
     _export(
         EncoderForExport(model),
         (images,),
@@ -43,7 +44,7 @@ def export_onnx(model: TaggerModel, folder: Path, image_size: int) -> float:
         outputs={"tokens": {0: "batch"}},
     )
     _export(
-        DecoderForExport(model),
+        decoder,
         (tokens.clone(), queries),
         folder / DECODER_FILE,
         inputs={"tokens": {0: "batch", 1: "places"}, "queries": {0: "labels"}},
@@ -53,6 +54,14 @@ def export_onnx(model: TaggerModel, folder: Path, image_size: int) -> float:
     if difference > TOLERANCE:
         raise RuntimeError(f"ONNX Runtime and torch differ by {difference:.1e} in a logit, more than {TOLERANCE:.0e}")
     return difference
+
+
+def _example_queries(model: TaggerModel) -> Tensor:
+    """Five word vectors, or the first classes of a closed set."""
+    if model.head.num_classes is not None:
+        return torch.arange(min(5, model.head.num_classes))
+    shape = (5, model.head.word_dim or 0)
+    return torch.nn.functional.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
 
 Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,3 +36,25 @@ def asymmetric_loss(
     if gamma_neg:
         negative = negative * shifted**gamma_neg
     return -(targets * positive + (1 - targets) * negative)
+
+
+def make_loss(
+    name: str, gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.05, smoothing: float = 0.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a name, as a function of logits and targets ``(B, K)``.
+
+    ``asl``: :func:`asymmetric_loss`, ``(B, K)``. ``bce``: binary cross entropy ``(B, K)``. ``ce``: cross entropy with
+    soft targets, ``-sum_k y_k log softmax_k``, ``(B,)``. The targets of the last two may be smoothed by s: for bce
+    ``y (1 - s) + s / 2``, for ce ``y (1 - s) + s / K``.
+    """
+    if name == "asl":
+        return lambda logits, targets: asymmetric_loss(
+            logits, targets, gamma_neg=gamma_neg, gamma_pos=gamma_pos, clip=clip
+        )
+    if name == "bce":
+        return lambda logits, targets: F.binary_cross_entropy_with_logits(
+            logits, targets * (1 - smoothing) + smoothing / 2, reduction="none"
+        )
+    if name == "ce":
+        return lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+    raise ValueError(f"expected a loss of asl, bce, ce; got {name!r}")

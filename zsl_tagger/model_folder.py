@@ -4,10 +4,12 @@
 ``config.json``        format version, architecture, preprocessing, query source, default threshold, provenance
 ``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
 ``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
-``decoder.onnx``       tokens (B, L, D), queries (K, word_dim) -> logits (B, K), attention (B, K, L)
+``decoder.onnx``       tokens (B, L, D), queries (K, word_dim) -> logits (B, K), attention (B, K, L); the queries of
+                       a closed set are class numbers, int64 (K,)
 ``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
 ``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
+``train_config.json``  the settings of the run that trained it (``zsl-tagger train --config``)
 =====================  ======================================================================================
 
 Nothing in it is pickled. This module needs neither torch nor onnxruntime.
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, WordTable
+from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -49,8 +51,10 @@ class ModelConfig:
 
     Attributes:
         image_size: side S of the square image the encoder reads, in pixels.
+        word_dim: width of the word vectors that are its queries; 0 for a closed set.
         default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
         architecture, provenance: for people and for rebuilding the model in torch.
+        closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
     """
 
     image_size: int
@@ -59,10 +63,11 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    closed_set: bool = False
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
-        for name in ("image_size", "word_dim"):
+        for name in ("image_size",) if self.closed_set else ("image_size", "word_dim"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ModelFolderError(f"expected {name} to be a positive whole number, got {value!r}")
@@ -90,31 +95,13 @@ class ModelFolder:
 
     def __init__(self, path: str | Path | None = None):
         self.path = PACKAGED if path is None else Path(path)
-        if not self.path.is_dir():
-            raise ModelFolderError(f"no model folder at {self.path}; leave --model out to use the packaged model")
-        missing = [
-            name
-            for name in (CONFIG_FILE, LABELS_FILE, ENCODER_FILE, DECODER_FILE, WORDS_FILE, VECTORS_FILE)
-            if not (self.path / name).is_file()
-        ]
-        if missing:
-            raise ModelFolderError(f"model folder {self.path} is incomplete, it lacks: {', '.join(missing)}")
-        self.config = self._read_config()
-
-    def _read_config(self) -> ModelConfig:
-        content = self._read_json(CONFIG_FILE)
-        if not isinstance(content, dict):
-            raise ModelFolderError(f"{self.path / CONFIG_FILE}: expected an object, got {type(content).__name__}")
-        try:
-            _check_version(content.get("format_version", FORMAT_VERSION))  # first: it explains other surprises
-            return ModelConfig(**content)
-        except TypeError as error:
-            raise ModelFolderError(f"{self.path / CONFIG_FILE}: {_field_message(error)}") from None
-        except ModelFolderError as error:
-            raise ModelFolderError(f"{self.path / CONFIG_FILE}: {error}") from None
+        self.config = read_config(self.path)
+        needed = [LABELS_FILE, ENCODER_FILE, DECODER_FILE]
+        needed += [] if self.config.closed_set else [WORDS_FILE, VECTORS_FILE]
+        _check_complete(self.path, needed)
 
     def labels(self) -> list[VocabularyLabel]:
-        content = self._read_json(LABELS_FILE)
+        content = _read_json(self.path / LABELS_FILE)
         try:
             labels = [VocabularyLabel(**entry) for entry in content]
         except TypeError as error:
@@ -124,6 +111,9 @@ class ModelFolder:
         return labels
 
     def words(self) -> WordTable:
+        """What can be asked: the word table, or the classes of a closed set."""
+        if self.config.closed_set:
+            return ClassTable([label.name for label in self.labels()])
         try:
             table = WordTable.load(self.path)
         except (ValueError, OSError, EOFError) as error:
@@ -135,13 +125,42 @@ class ModelFolder:
             )
         return table
 
-    def _read_json(self, name: str) -> Any:
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ModelFolderError(f"{self.path / name} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise ModelFolderError(f"{self.path / name} is not valid JSON: {error}") from None
+
+def read_config(folder: Path) -> ModelConfig:
+    """``config.json`` of a model folder.
+
+    Raises:
+        ModelFolderError: no folder, no such file, or its content is not what it should be.
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(f"no model folder at {folder}; leave --model out to use the packaged model")
+    _check_complete(folder, [CONFIG_FILE])
+    path = folder / CONFIG_FILE
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: expected an object, got {type(content).__name__}")
+    try:
+        _check_version(content.get("format_version", FORMAT_VERSION))  # first: it explains other surprises
+        return ModelConfig(**content)
+    except TypeError as error:
+        raise ModelFolderError(f"{path}: {_field_message(error)}") from None
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def _check_complete(folder: Path, needed: list[str]) -> None:
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise ModelFolderError(f"model folder {folder} is incomplete, it lacks: {', '.join(missing)}")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelFolderError(f"{path} is not valid JSON: {error}") from None
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,28 @@ def load_array(source: Any, size: int) -> np.ndarray:
         ImageError: the file is missing, unreadable, truncated, too large or not an image.
     """
     if isinstance(source, np.ndarray):
-        return _to_square(_from_array(source), size)
+        return _resized(_checked_upright(_from_array(source)), size)
     path = None if isinstance(source, Image.Image) else Path(source)  # a TypeError is the caller's mistake
+    with _told_as_image_errors():
+        return _resized(_checked_upright(source) if path is None else _load_file(path, size), size)
+
+
+def load_photo(path: str | Path, size: int) -> Image.Image:
+    """An image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
+
+    A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale.
+
+    Raises:
+        ImageError: as :func:`load_array`.
+    """
+    with _told_as_image_errors():
+        return _on_white(_to_rgb(_load_file(Path(path), size)))
+
+
+@contextmanager
+def _told_as_image_errors() -> Iterator[None]:
     try:
-        return _to_square(source, size) if path is None else _load_file(path, size)
+        yield
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except PermissionError:
@@ -75,7 +95,8 @@ def load_array(source: Any, size: int) -> np.ndarray:
         raise ImageError(f"broken image data ({error})") from None
 
 
-def _load_file(path: Path, size: int) -> np.ndarray:
+def _load_file(path: Path, size: int) -> Image.Image:
+    """Upright; a JPEG at no less than twice ``size`` where it has that."""
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
@@ -84,7 +105,7 @@ def _load_file(path: Path, size: int) -> np.ndarray:
     with _open(path) as image:
         _check_pixels(image)
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
-        return _resized(_upright(image), size)
+        return _upright(image)
 
 
 def _open(path: Path) -> Image.Image:
@@ -106,9 +127,9 @@ def _check_pixels(image: Image.Image) -> None:
         raise ImageError(f"has no pixels: {width} x {height}")
 
 
-def _to_square(image: Image.Image, size: int) -> np.ndarray:
+def _checked_upright(image: Image.Image) -> Image.Image:
     _check_pixels(image)
-    return _resized(_upright(image), size)
+    return _upright(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -124,11 +145,14 @@ def _upright(image: Image.Image) -> Image.Image:
 def _resized(image: Image.Image, size: int) -> np.ndarray:
     """Upright image -> uint8 ``(size, size, 3)``; what is transparent becomes white, as a viewer shows it."""
     image = _to_rgb(image)
-    small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if small.mode == "RGBA":
-        white = Image.new("RGBA", small.size, (255, 255, 255, 255))
-        small = Image.alpha_composite(white, small).convert("RGB")
-    return np.asarray(small)
+    return np.asarray(_on_white(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -158,6 +158,11 @@ class WordTable:
     def word_dim(self) -> int:
         return int(self._vectors.shape[1])
 
+    @property
+    def raw_vectors(self) -> np.ndarray:
+        """As they are stored, ``(W, word_dim)``."""
+        return self._vectors
+
     @cached_property
     def _row(self) -> dict[str, int]:
         return {word: row for row, word in enumerate(self.words)}
@@ -247,6 +252,26 @@ class WordTable:
             word for word in islice(spelling, SUGGEST_AMONG) if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]
         ]
         return [spelling[word] for word in difflib.get_close_matches(key, near, n=count, cutoff=0.7)]
+
+
+class ClassTable(WordTable):
+    """The classes of a closed set, looked up as words are; their queries are class numbers.
+
+    Args:
+        names: K class names, in the order of the model's logits.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(names, np.zeros((len(names), 1), np.int8))
+
+    def resolve(self, label: str) -> Resolved | None:
+        """As :meth:`WordTable.resolve`; a phrase of several classes is no class."""
+        found = super().resolve(label)
+        return found if found and len(found.words) == 1 else None
+
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:  # noqa: ARG002
+        """Class numbers, int64 ``(K,)``."""
+        return np.array([self._row[found.words[0]] for found in resolved], np.int64)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

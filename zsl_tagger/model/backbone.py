@@ -18,19 +18,25 @@ class Backbone(nn.Module):
     Args:
         name: a timm model name, CNN or transformer.
         pretrained: load timm's own weights (needs the network or a filled cache).
+        image_size: side of the images in pixels, for transformers that are made for one size.
         options: for ``timm.create_model``.
 
     Attributes:
         channels: C of the tokens.
+
+    Raises:
+        UserError: timm has no such model, or no weights for it, or the model does not take an option.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False, **options: Any):
+    def __init__(self, name: str, *, pretrained: bool = False, image_size: int | None = None, **options: Any):
         super().__init__()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
             raise UserError(f"timm has no model {name!r}; the nearest names are: {', '.join(near) or 'none'}")
         self.name = name
-        self.network = timm.create_model(name, pretrained=pretrained, **options)
+        if image_size is not None and timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+            options["img_size"] = image_size
+        self.network = _create(name, pretrained, options)
         self.channels = _token_channels(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -44,6 +50,46 @@ class Backbone(nn.Module):
         if _is_channels_last(self.network):
             return features.flatten(1, 2)  # (B, h, w, C) -> (B, L, C)
         return features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, L, C)
+
+    def check_size(self, image_size: int) -> None:
+        """Raise a UserError where the network cannot read square images of this side."""
+        own = self.network.pretrained_cfg["input_size"][-1]
+        try:
+            with torch.no_grad():
+                tokens = _in_evaluation(self, torch.zeros(1, 3, image_size, image_size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{self.name} refuses images of {image_size} px ({reason}); its own size is {own}"
+            ) from None
+        if tokens.shape[1] == 0:
+            raise UserError(f"{self.name} leaves no token of images of {image_size} px; its own size is {own}")
+
+
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        raise UserError(f"{name} does not take the options {', '.join(options)}: {error}") from None
+    except Exception as error:  # timm and the hub raise what they like
+        if not pretrained:
+            raise UserError(f"timm cannot make {name}: {error}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"timm cannot bring pretrained weights of {name}: {reason}. "
+            "Without a network, give a file of weights, or start from scratch"
+        ) from None
+
+
+def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
+    """Tokens, with the mode that each part had before given back."""
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        return backbone(images)
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _prefix_tokens(network: nn.Module) -> int:

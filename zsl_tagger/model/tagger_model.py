@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zsl_tagger.model.backbone import Backbone, normalization
@@ -30,8 +31,12 @@ class TaggerModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 ``(B, S, S, 3)``, RGB -> embedded tokens ``(B, L, D)``."""
+        return self.embed(self.backbone_tokens(images))
+
+    def backbone_tokens(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, S, S, 3)``, RGB -> backbone tokens ``(B, L, C)``."""
         x = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
-        return self.embed(self.backbone(x))
+        return self.backbone(x)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Backbone tokens ``(B, L, C)`` -> embedded tokens ``(B, L, D)``."""
@@ -57,11 +62,24 @@ class EncoderForExport(nn.Module):
 
 
 class DecoderForExport(nn.Module):
-    """``decoder.onnx``: tokens, queries -> logits, attention."""
+    """``decoder.onnx``: tokens, queries -> logits, attention.
 
-    def __init__(self, model: TaggerModel):
+    Args:
+        softmax: the closed set was trained with cross entropy: logits are the log-odds of the softmax, so that their
+            sigmoid is the class's probability.
+    """
+
+    def __init__(self, model: TaggerModel, softmax: bool = False):
         super().__init__()
-        self.head = model.head
+        self.head, self.softmax = model.head, softmax
 
     def forward(self, tokens: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head.score_with_attention(tokens, queries)
+        """queries: word vectors ``(K, word_dim)``, or the numbers of the asked classes, int64 ``(K,)``."""
+        if self.head.num_classes is None:
+            return self.head.score_with_attention(tokens, queries)
+        logits, attention = self.head.score_with_attention(tokens)  # (B, all classes), (B, G, L)
+        if self.softmax:
+            log_p = logits.log_softmax(-1)
+            logits = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+        group_of = queries // self.head.group_weight.shape[2]  # (K,)
+        return logits[:, queries], attention[:, group_of]  # (B, K), (B, K, L)

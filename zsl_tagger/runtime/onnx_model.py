@@ -27,7 +27,7 @@ class OnnxModel:
 
     def __init__(self, folder: ModelFolder, threads: int):
         self.image_size = folder.config.image_size
-        self.word_dim = folder.config.word_dim
+        self.query_shape: Shape = (None,) if folder.config.closed_set else (None, folder.config.word_dim)
         self._encoder = _session(folder.path / ENCODER_FILE, threads)
         self._decoder = _session(folder.path / DECODER_FILE, threads)
         self._check(folder.path)
@@ -37,7 +37,7 @@ class OnnxModel:
         _expect(folder / ENCODER_FILE, encoder.get_inputs(), {"images": (None, size, size, 3)})
         _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
         width = encoder.get_outputs()[0].shape[2]
-        inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": (None, self.word_dim)}
+        inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
         _expect(folder / DECODER_FILE, decoder.get_inputs(), inputs)
         outputs: dict[str, Shape] = {"logits": (None, None), "attention": (None, None, None)}
         _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
@@ -47,7 +47,7 @@ class OnnxModel:
         return self._encoder.run(["tokens"], {"images": images})[0]
 
     def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """tokens ``(B, L, D)``, unit word vectors ``(K, word_dim)`` -> logits float32 ``(B, K)``."""
+        """tokens ``(B, L, D)``, unit word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
         chunks = [
             self._decoder.run(["logits"], {"tokens": tokens, "queries": queries[start : start + LABELS_PER_CALL]})[0]
             for start in range(0, len(queries), LABELS_PER_CALL)

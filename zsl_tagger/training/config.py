@@ -1,0 +1,207 @@
+"""Everything that can be set in a training run: one frozen, validated object that round-trips through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from zsl_tagger.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run. "Step" is one update of the weights; "share" is a number in 0..1.
+
+    Raises:
+        UserError: a value of another type or outside its range; the message has what was expected.
+    """
+
+    recipe: str = "custom"  # the recipe the settings began as
+
+    # --- the network
+    backbone: str = "tf_efficientnet_lite0"  # any timm model
+    init: str = "timm"  # timm, scratch, packaged, a model folder, or a file of backbone weights
+    image_size: int = 224  # pixels a side, of training and tagging
+    drop_path: float = 0.0  # stochastic depth in the backbone, share
+    head: Literal["words", "closed"] = "words"  # word queries (zero-shot), or a closed set of classes
+    groups: int | None = None  # closed set: group queries, default min(100, classes)
+    dim: int = 768  # D of the decoder
+    ffn_dim: int = 2048
+    heads: int = 8
+    dropout: float = 0.1
+    bias_init: float = 0.0  # of the logits; -3 says "most labels are false of most images"
+
+    # --- what is trained
+    freeze: bool = False  # the backbone's weights and statistics stay as they are
+    cache_views: int = 0  # freeze only: of each photo so many views are drawn and computed once
+    epochs: int = 40
+    batch_size: int = 56  # images a step, over all processes
+    accumulate: int = 1  # parts a step is computed in; lowers memory, changes nothing else
+    optimizer: str = "adam"  # a timm optimiser
+    lr: float = 1e-4
+    backbone_lr_scale: float = 1.0  # the backbone's learning rate over the head's
+    layer_decay: float = 1.0  # learning rate of each backbone layer over the one above it
+    weight_decay: float = 1e-4  # not of biases and norms
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    warmup: float = 0.2  # share of the steps in which the learning rate rises
+    clip_grad: float | None = None  # largest norm of the gradient
+    ema: float = 0.9997  # decay of the averaged weights, which are what is validated and saved; 0 for none
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False  # torch.compile
+    seed: int = 0
+
+    # --- the loss
+    loss: Literal["asl", "bce", "ce"] = "asl"
+    gamma_neg: float = 4.0  # asl
+    gamma_pos: float = 0.0
+    clip: float = 0.05
+    reduction: Literal["mean", "sum"] = "sum"  # over images and labels
+    smoothing: float = 0.0  # of targets, share (bce, ce)
+    target_threshold: float | None = None  # bce: mixed targets above it count as 1, others as 0
+
+    # --- the queries
+    query_noise: float = 0.0  # length of the noise on each query, over the query's own
+    random_queries: int = 0  # queries of random direction a step
+    random_query_target: float = 1.0
+    query_dropout: float = 0.0  # chance of a label to be left out of a step
+    labels_per_step: int | None = None  # at most so many labels a step, those of its images first
+    holdout_labels: float = 0.0  # share of the seen labels kept out of training, to judge zero-shot on validation
+
+    # --- the images
+    crop: Literal["squash", "random"] = "squash"  # the whole image, or a random part of it
+    crop_scale: float = 0.08  # random: least share of the area
+    flip: float = 0.5  # chance
+    rand_augment: str = ""  # in timm's words, e.g. rand-m7-mstd0.5-inc1
+    cutout: float = 0.0  # side of a box of one colour, over the image's
+    mixup: float = 0.0  # alpha
+    cutmix: float = 0.0  # alpha
+    repeats: int = 1  # draws of an image among an epoch's (repeated augmentation, Hoffer et al. 2020)
+
+    # --- the run
+    workers: int | None = None  # processes that read images; default one a core of this process
+    validate_every: int = 1  # epochs
+    checkpoint_every: int = 500  # steps; also at each epoch's end
+    bake_words: int = 20_000  # words the model folder can tag at once, beside the labels (word queries)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"expected {name} in {low:g}..{high:g}, got {value!r}")
+        for fault, message in self._rules():
+            if fault:
+                raise UserError(message)
+
+    def _rules(self) -> list[tuple[Any, str]]:
+        """(what must not be so, message) for settings that do not go together."""
+        closed, queries = self.head == "closed", self.query_noise or self.random_queries or self.holdout_labels
+        return [
+            (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
+            (self.cache_views and not self.freeze, "cache_views needs freeze=true: features of a trained backbone change"),
+            (self.cache_views and (self.mixup or self.cutmix), "mixup and cutmix mix pixels: set cache_views=0"),
+            (closed and (queries or self.query_dropout or self.labels_per_step),
+             "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
+            (not closed and self.groups is not None, "groups needs head=closed"),
+            (self.loss == "ce" and not closed, "loss=ce needs head=closed: a word's score must not depend on others"),
+            (self.batch_size % self.accumulate != 0,
+             f"expected accumulate that divides batch_size={self.batch_size}, got {self.accumulate}"),
+        ]  # fmt: skip
+
+    def changed(self, settings: Iterable[str]) -> TrainConfig:
+        """With ``["lr=1e-3", "freeze=true"]`` set.
+
+        Raises:
+            UserError: no ``=``, no such name (the nearest are named), or a value that does not fit.
+        """
+        values: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals:
+                raise UserError(f"expected --set name=value, got {setting!r}")
+            values[name.strip()] = _parsed(name.strip(), text.strip())
+        return dataclasses.replace(self, **values)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "the configuration") -> TrainConfig:
+        """The inverse of :meth:`as_dict`; what is absent has its default."""
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: expected an object of settings, got {type(values).__name__}")
+        for name in values:
+            _known(name)
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+        except OSError as error:
+            raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+_HUGE = 1e12
+_SHARE, _POSITIVE = (0.0, 1.0), (1, _HUGE)
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("drop_path", "dropout", "warmup", "ema", "smoothing", "target_threshold", "random_query_target", "crop_scale",
+         "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay"), _SHARE),
+    **dict.fromkeys(
+        ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
+         "repeats", "validate_every", "checkpoint_every"), _POSITIVE),
+    **dict.fromkeys(
+        ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
+         "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
+}  # fmt: skip
+
+
+def _types() -> dict[str, Any]:
+    return typing.get_type_hints(TrainConfig)
+
+
+def _known(name: str) -> Any:
+    kinds = _types()
+    if name not in kinds:
+        near = difflib.get_close_matches(name, kinds, n=3)
+        raise UserError(f"there is no setting {name!r}; the nearest are: {', '.join(near) or ', '.join(kinds)}")
+    return kinds[name]
+
+
+def _parsed(name: str, text: str) -> Any:
+    """``--set`` text to a value of the setting's type."""
+    if _known(name) is str or get_origin(_known(name)) is Literal:
+        return text
+    try:
+        return json.loads({"none": "null", "None": "null", "True": "true", "False": "false"}.get(text, text))
+    except ValueError:
+        return text  # told as a value of the wrong type
+
+
+def _checked(name: str, value: Any) -> Any:
+    kind = _known(name)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UserError(f"expected {name} to be one of {', '.join(get_args(kind))}; got {value!r}")
+        return value
+    accepted = get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
+    if float in accepted and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if int in accepted and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) not in accepted or value != value:  # NaN
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+        raise UserError(f"expected {name} to be {' or '.join(words[one] for one in accepted)}, got {value!r}")
+    return value

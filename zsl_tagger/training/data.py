@@ -1,0 +1,244 @@
+"""What is shown to the model: which images in which step, read by worker processes, in an order that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.data.distributed_sampler import RepeatAugSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.preprocessing import ImageError
+from zsl_tagger.training.augment import Augment
+from zsl_tagger.training.config import TrainConfig
+
+#: So many images after an unreadable one are tried in its place.
+REPLACEMENTS = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """What training may know of a data set: its trained labels only.
+
+    Attributes:
+        labels: K names of the trained labels, sorted.
+        columns: int64 ``(K,)``, their places among all labels of the data set.
+        vectors: float32 ``(K, word_dim)``, unit length.
+        held_out: names of seen labels kept out of training (``holdout_labels``); ``held_out_columns`` their places.
+        train, val: int64, indices of the data set's images.
+        notes: what a person should know: labels without images and the like.
+    """
+
+    labels: tuple[str, ...]
+    columns: np.ndarray
+    vectors: np.ndarray
+    held_out: tuple[str, ...]
+    held_out_columns: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
+def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
+    """Choose what is trained: seen labels with an image in the train split, and images that show one.
+
+    Unseen labels, and with ``holdout_labels`` some seen ones, leave it here: their names, vectors and marks on images
+    are in nothing that the loss is made of. Of a data set with one label an image, images of such labels are not trained on.
+
+    Raises:
+        UserError: nothing to train on.
+    """
+    rows = dataset.rows("train")
+    if not len(rows):
+        raise UserError(f"{dataset.folder} has no image of the split train: nothing to train on")
+    positives = np.zeros(len(dataset.labels), np.int64)
+    for row in rows:
+        positives[dataset.label_indices[row]] += 1
+    notes = []
+    without = np.flatnonzero(dataset.seen & (positives == 0))
+    if len(without):
+        notes.append(
+            f"{len(without)} seen labels have no training image and are not trained: {_some(dataset, without)}"
+        )
+    usable = np.flatnonzero(dataset.seen & (positives > 0))
+    held = np.sort(_draw_held_out(usable, config))
+    trained = np.setdiff1d(usable, held)
+    if len(trained) < 2:
+        raise UserError(
+            f"{dataset.folder}: expected at least 2 labels with training images, got {len(trained)}: "
+            "a tagger learns what a label is from images without it"
+        )
+    single = dataset.info.get("task") == "single-label"
+    hidden = set(held) if single else set()
+    shown = np.array([not hidden.isdisjoint(dataset.label_indices[row]) for row in rows], bool)
+    empty = np.array([np.isin(dataset.label_indices[row], trained).sum() == 0 for row in rows], bool) & single
+    vectors = dataset.word_vectors[trained]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return Split(
+        tuple(dataset.labels[column] for column in trained),
+        trained,
+        vectors.astype(np.float32),
+        tuple(dataset.labels[column] for column in held),
+        held,
+        rows[~shown & ~empty],
+        np.concatenate([dataset.rows("val"), rows[shown]]),
+        notes,
+    )
+
+
+def _draw_held_out(usable: np.ndarray, config: TrainConfig) -> np.ndarray:
+    if not config.holdout_labels:
+        return usable[:0]
+    count = max(1, round(config.holdout_labels * len(usable)))
+    return np.random.default_rng([config.seed, 17]).choice(usable, min(count, len(usable)), replace=False)
+
+
+def _some(dataset: PreparedDataset, columns: np.ndarray) -> str:
+    names = [dataset.labels[column] for column in columns[:3]]
+    return ", ".join(names) + (", ..." if len(columns) > 3 else "")
+
+
+class Targets:
+    """0/1 targets of images over the trained labels, made a batch at a time."""
+
+    def __init__(self, dataset: PreparedDataset, columns: np.ndarray):
+        place = np.full(len(dataset.labels), -1)
+        place[columns] = np.arange(len(columns))
+        self._count, self._places = len(columns), place
+        self._of_image = dataset.label_indices
+
+    def of(self, row: int) -> np.ndarray:
+        """The trained labels of an image, int64."""
+        places = self._places[self._of_image[row]]
+        return places[places >= 0]
+
+    def positives(self, rows: np.ndarray) -> np.ndarray:
+        return np.unique(np.concatenate([self.of(row) for row in rows]))
+
+    def matrix(self, rows: np.ndarray) -> np.ndarray:
+        """float32 ``(len(rows), K)``."""
+        targets = np.zeros((len(rows), self._count), np.float32)
+        for line, row in enumerate(rows):
+            targets[line, self.of(row)] = 1.0
+        return targets
+
+
+class Schedule:
+    """Which images a step shows: a function of seed and step alone, however many processes share them.
+
+    Args:
+        rows: the training images; where they are fewer than a batch, some are shown twice in a step.
+    """
+
+    def __init__(self, rows: np.ndarray, config: TrainConfig):
+        self.rows, self.config = rows, config
+        self.steps_per_epoch = max(1, len(rows) // config.batch_size)
+        self.steps = self.steps_per_epoch * config.epochs
+        self._epoch, self._order = -1, rows
+
+    def batch(self, step: int) -> np.ndarray:
+        """int64 ``(batch_size,)`` images of a step."""
+        epoch, part = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._shuffled(epoch)
+        size = self.config.batch_size
+        return np.take(self._order, np.arange(part * size, (part + 1) * size), mode="wrap")
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        if self.config.repeats == 1:
+            return np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
+        sampler = RepeatAugSampler(
+            range(len(self.rows)), num_replicas=1, rank=0, num_repeats=self.config.repeats, selected_round=0
+        )
+        sampler.set_epoch(self.config.seed * 100_003 + epoch)
+        return self.rows[list(sampler)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process's part of a step: ``rows`` its images, ``places`` their places in the step's batch."""
+
+    step: int
+    rows: np.ndarray
+    places: np.ndarray
+
+
+def parts(schedule: Schedule, first_step: int, rank: int, processes: int) -> Iterator[Part]:
+    """The parts of one process, ``accumulate`` a step, from ``first_step`` to the end.
+
+    Images are dealt one by one: with repeated augmentation, the draws of an image go to different processes.
+    """
+    accumulate = schedule.config.accumulate
+    for step in range(first_step, schedule.steps):
+        batch = schedule.batch(step)
+        for turn in range(accumulate):
+            places = np.arange(turn * processes + rank, len(batch), accumulate * processes)
+            yield Part(step, batch[places], places)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Inputs of a part: pixels uint8 ``(b, S, S, 3)`` or features ``(b, L, C)``, and the images that were really read."""
+
+    part: Part
+    inputs: Tensor
+    rows: np.ndarray
+    faults: list[tuple[int, str]]  # images that could not be read, and why
+
+
+class TrainingImages(Dataset):
+    """Reads and augments the images of a part, in a worker process; one that is unreadable is replaced."""
+
+    def __init__(self, root: Path, paths: Sequence[str], rows: np.ndarray, config: TrainConfig):
+        self.root, self.paths, self.rows = root, paths, rows
+        self.augment, self.seed = Augment(config), config.seed
+
+    def __getitem__(self, part: Part) -> Shown:
+        read = [
+            self._read(row, (self.seed, part.step, place)) for row, place in zip(part.rows, part.places, strict=True)
+        ]
+        pixels = torch.from_numpy(np.stack([pixels for pixels, _, _ in read]))  # (b, S, S, 3)
+        rows = np.array([row for _, row, _ in read])
+        return Shown(part, pixels, rows, [fault for _, _, faults in read for fault in faults])
+
+    def _read(self, row: int, seed: tuple[int, ...]) -> tuple[np.ndarray, int, list[tuple[int, str]]]:
+        faults = []
+        place = int(np.searchsorted(self.rows, row))
+        for shift in range(REPLACEMENTS):
+            other = int(self.rows[(place + shift) % len(self.rows)])
+            try:
+                return self.augment(self.root / self.paths[other], tuple(map(int, seed))), other, faults
+            except ImageError as error:
+                faults.append((other, str(error)))
+        raise UserError(
+            f"{REPLACEMENTS} images in a row cannot be read, the first is {self.root / self.paths[faults[0][0]]} "
+            f"({faults[0][1]}): is --images right?"
+        )
+
+
+def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Iterator[Shown]:
+    """Parts read ahead by worker processes, in order."""
+    loader = DataLoader(
+        images,
+        sampler=_Ordered(ordered),
+        batch_size=None,  # a part is a batch already
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=None,
+    )
+    return iter(loader)
+
+
+class _Ordered:
+    def __init__(self, ordered: Iterator[Part]):
+        self.ordered = ordered
+
+    def __iter__(self) -> Iterator[Part]:
+        return self.ordered

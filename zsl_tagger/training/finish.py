@@ -1,0 +1,291 @@
+"""A trained model -> a model folder: weights, ONNX, labels with thresholds, words to ask, curves, model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger import __version__
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.export import export_onnx
+from zsl_tagger.files import json_bytes, write_whole
+from zsl_tagger.model.pretrained import save_weights
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
+from zsl_tagger.queries import WordTable
+from zsl_tagger.thresholds import choose_thresholds
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import Split
+from zsl_tagger.training.validation import Scores, calibrate_unseen
+from zsl_tagger.word_sources import open_word_source
+
+TRAIN_CONFIG_FILE, CARD_FILE = "train_config.json", "README.md"
+
+#: Of a label without validation images to choose one on.
+THRESHOLD = 0.5
+
+#: A label whose vector in the data set is further from the table's than this gets a row of its own.
+SAME_VECTOR = 0.995
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, for the card and for the last lines a person reads.
+
+    Attributes:
+        metrics: of the step whose weights were kept, shares in 0..1; "step".
+        initial: lines that say what the weights started from.
+        unreadable: images that could not be read.
+    """
+
+    metrics: dict[str, float]
+    steps: int
+    seconds: float
+    initial: list[str]
+    unreadable: dict[str, str]
+
+
+def write_model(
+    model: TaggerModel,
+    folder: Path,
+    dataset: PreparedDataset,
+    split: Split,
+    scores: Scores,
+    config: TrainConfig,
+    outcome: Outcome,
+    note: Callable[[str], None],
+) -> None:
+    """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
+
+    Args:
+        scores: on validation, columns the trained labels and then the held-out ones.
+    """
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    labels, default, bias = _thresholds(dataset, split, scores, config, note)
+    write_labels(folder, labels)
+    if config.head == "words":
+        word_table(dataset, config, note).save(folder)
+    write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
+    model = model.cpu().float().eval()
+    save_weights(model, folder)
+    if difference := _export(model, folder, config, note):
+        note(f"exported to ONNX; a logit differs from torch by {difference:.0e} at most")
+    written = ModelConfig(
+        image_size=config.image_size,
+        word_dim=model.head.word_dim or 0,
+        default_threshold=round(default, 4),
+        architecture=_architecture(model, config),
+        provenance={
+            "trained_by": f"zsl-tagger {__version__}",
+            "recipe": config.recipe,
+            "seed": config.seed,
+            "data": {name: dataset.info.get(name) for name in ("name", "task", "images", "sha256")},
+            "word_vectors": (dataset.info.get("word_vectors") or {}).get("source"),
+            "trained_labels": len(split.labels),
+            "held_out_labels": list(split.held_out),
+            "validation": outcome.metrics,
+            "unseen_bias": round(bias, 4),
+            "initial_weights": outcome.initial,
+        },
+        closed_set=config.head == "closed",
+    )
+    write_whole(folder / CARD_FILE, card(written, config, dataset, split, outcome).encode("utf-8", "replace"))
+    write_config(folder, written)
+
+
+def _architecture(model: TaggerModel, config: TrainConfig) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "backbone": model.backbone.name,
+        "class_reading": model.reading is not None,
+        "dim": config.dim,
+        "ffn_dim": config.ffn_dim,
+        "heads": config.heads,
+    }
+    if model.head.num_classes is not None:
+        shape |= {"classes": model.head.num_classes, "groups": len(model.head.group_weight)}
+        shape |= {"softmax": config.loss == "ce"}
+    return shape
+
+
+def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callable[[str], None]) -> float | None:
+    try:
+        return export_onnx(model, folder, config.image_size, softmax=config.loss == "ce")
+    except Exception as error:  # the exporter raises what it likes on networks it does not know
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
+        return None
+
+
+def probabilities(logits: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Scores 0..1 ``(N, K)``: the softmax where cross entropy trained a closed set, else each label's sigmoid."""
+    if config.loss == "ce":
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))
+
+
+def _thresholds(
+    dataset: PreparedDataset, split: Split, scores: Scores, config: TrainConfig, note: Callable[[str], None]
+) -> tuple[list[VocabularyLabel], float, float]:
+    """Labels with their thresholds, that of any other word, and the bias (in logits) of words never trained."""
+    count = len(split.labels)
+    targets = dataset.targets(scores.rows)
+    trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
+    own, default, bias = np.full(count, THRESHOLD), THRESHOLD, 0.0
+    if trained.any():
+        own, default = choose_thresholds(probabilities(scores.logits[:, :count], config), trained.astype(np.int64))
+    else:
+        note(f"no validation image shows a trained label: every threshold is {THRESHOLD}")
+    if held.any() and trained.any():
+        bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
+    own_threshold = dict(zip(split.labels, own, strict=True))
+    unseen = _shifted(default, -bias)
+    if config.head == "closed":
+        return [VocabularyLabel(name, round(float(own_threshold[name]), 4)) for name in split.labels], default, bias
+    labels = [
+        VocabularyLabel(name, round(float(own_threshold.get(name, unseen)), 4), seen=name in own_threshold)
+        for name in dataset.labels
+    ]
+    return labels, unseen, bias
+
+
+def _shifted(probability: float, logits: float) -> float:
+    """A probability moved by some logits."""
+    p = float(np.clip(probability, 1e-6, 1 - 1e-6))
+    return float(1 / (1 + np.exp(-(np.log(p / (1 - p)) + logits))))
+
+
+def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
+    """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
+    table = _words_of_source(dataset, config, note)
+    vectors = dataset.word_vectors / np.maximum(np.linalg.norm(dataset.word_vectors, axis=1, keepdims=True), 1e-12)
+    if table is None:
+        return WordTable(dataset.labels, vectors.astype(np.float32), normalized=True)
+    resolved = [table.resolve(label) for label in dataset.labels]
+    found = [index for index, one in enumerate(resolved) if one is not None]
+    same = np.zeros(len(vectors), bool)
+    if found:
+        cosines = (table.vectors_of([one for one in resolved if one]) * vectors[found]).sum(axis=1)
+        same[found] = cosines > SAME_VECTOR
+    own = dict(zip(np.array(dataset.labels)[~same].tolist(), _int8(vectors[~same]), strict=True))
+    kept = [index for index, word in enumerate(table.words) if word not in own]
+    words = [*own, *(table.words[index] for index in kept)]
+    rows = np.array(table.raw_vectors[kept])
+    return WordTable(words, np.concatenate([np.stack(list(own.values())), rows]) if own else rows, normalized=True)
+
+
+def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable | None:
+    spec = (dataset.info.get("word_vectors") or {}).get("source")
+    packaged = WordTable.load(PACKAGED)
+    if spec == "packaged":
+        return packaged
+    if spec is None or spec.startswith("file:"):
+        note("the data set does not say where other words' vectors come from: the model can be asked its labels only")
+        return None
+    try:
+        source = open_word_source(spec, dataset.labels)
+    except UserError as error:
+        note(f"the model can be asked its labels only: {error}")
+        return None
+    candidates = [(word, source.resolve(word)) for word in packaged.words[: config.bake_words]]
+    known = [(word, found) for word, found in candidates if found is not None]
+    if not known:
+        return None
+    vectors = source.vectors_of([found for _, found in known])
+    return WordTable([word for word, _ in known], _int8(vectors), normalized=True)
+
+
+def _int8(vectors: np.ndarray) -> np.ndarray:
+    """Only a row's direction matters: each is scaled to the whole range."""
+    scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
+    return np.round(vectors * scale).astype(np.int8)
+
+
+def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
+    """What was only needed to go on after an interruption."""
+    for name in names:
+        path = run_folder / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+CARD = """# {name}
+
+An image tagger trained by zsl-tagger {version}: ML-Decoder (arXiv 2111.12933) on {backbone} at {size} px.
+{ask}
+
+```
+zsl-tagger tag photos --model .
+```
+
+| | |
+|---|---|
+| data | {data}: {train:,} training and {val:,} validation images |
+| labels | {labels:,} trained{held} |
+| word vectors | {vectors} |
+| started from | {initial} |
+| training | recipe {recipe}, {steps:,} steps of {batch} images, seed {seed}, {time} |
+| kept | {kept} |
+
+## Validation
+{figures}
+These are figures on validation images, on which the best step and the thresholds were chosen too: expect a little less
+on other images. `run/curves.png` and `run/metrics.csv` have their course, `train_config.json` every setting
+(`zsl-tagger train --data DATA --config train_config.json --output DIR` repeats the run).
+
+## Limits
+It knows what its training images showed. {limits}
+The licences of the training images and of the initial weights apply; look at them before you pass the model on.
+{unreadable}"""
+
+_FIGURES = {
+    "val_mAP": "mAP over the trained labels with validation images",
+    "val_top1": "top-1 among the trained labels",
+    "val_F1@3": "F1@3 (micro)",
+    "heldout_mAP": "mAP over labels kept out of training (zero-shot)",
+    "harmonic_mean": "harmonic mean of the two mAPs",
+}
+
+
+def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, split: Split, outcome: Outcome) -> str:
+    """The model card, Markdown."""
+    from zsl_tagger.training.log import duration
+
+    measured = [(text, outcome.metrics[name]) for name, text in _FIGURES.items() if name in outcome.metrics]
+    table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)
+    closed = config.head == "closed"
+    bias = written.provenance["unseen_bias"]
+    return CARD.format(
+        name=dataset.info.get("name") or dataset.folder.name,
+        version=__version__,
+        backbone=written.architecture["backbone"],
+        size=config.image_size,
+        ask=f"A closed set of {len(split.labels)} classes." if closed
+        else "Labels are word queries: it can also be asked words it was not trained on.",
+        data=dataset.info.get("name") or dataset.folder.name,
+        train=len(split.train),
+        val=len(split.val),
+        labels=len(split.labels),
+        held=f", {len(split.held_out)} more kept out to judge zero-shot" if split.held_out else "",
+        vectors="none, a closed set" if closed else written.provenance["word_vectors"] or "unknown",
+        initial="; ".join(outcome.initial),
+        recipe=config.recipe,
+        steps=outcome.steps,
+        batch=config.batch_size,
+        seed=config.seed,
+        time=duration(outcome.seconds),
+        kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
+        figures=f"| | |\n|---|---|\n{table}" if table else "There was no validation image with a trained label.\n",
+        limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
+        f"a threshold that {'was set on labels kept out of training' if bias else 'was not calibrated for them'}.",
+        unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"
+        if outcome.unreadable else "",
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""What a person sees of a run: a progress bar, ``metrics.csv``, TensorBoard, ``curves.png``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zsl_tagger.files import write_errors, write_whole
+
+CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER = "metrics.csv", "curves.png", "tensorboard"
+COLUMNS = (
+    "step", "epoch", "loss", "lr", "images_per_s",
+    "val_mAP", "val_F1@3", "val_top1", "heldout_mAP", "harmonic_mean",
+)  # fmt: skip
+
+#: Without a terminal, a line at most so often.
+SECONDS_A_LINE = 20.0
+
+
+class RunLog:
+    """Writes what is measured. A resumed run goes on in the same files, from its step.
+
+    Args:
+        folder: of the run.
+        step: rows of later steps, of a run that was killed after its last checkpoint, are taken away.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path, self.folder = folder / CSV_FILE, folder
+        rows = [row for row in read_metrics(self.path) if float(row["step"]) <= step] if step else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.path, text.getvalue().encode())
+        with write_errors(folder):
+            self._tensorboard = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
+
+    def write(self, values: dict[str, float]) -> None:
+        with write_errors(self.path), self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow({name: _short(value) for name, value in values.items()})
+        for name, value in values.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, int(values["step"]))
+
+    def close(self) -> None:
+        self._tensorboard.close()
+
+
+def _short(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of ``metrics.csv``; a last line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"]]
+
+
+def draw_curves(folder: Path, title: str) -> None:
+    """``curves.png``: loss and learning rate, and what was measured on validation, by epoch."""
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(folder / CSV_FILE)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    _plot(left, rows, "loss", "C0")
+    left.set(xlabel="epoch", ylabel="training loss")
+    if all(float(row["loss"]) > 0 for row in rows if row["loss"]):
+        left.set_yscale("log")
+    rates = left.twinx()
+    _plot(rates, rows, "lr", "0.7")
+    rates.set_ylabel("learning rate (grey)")
+    shown = [name for name in COLUMNS[5:] if any(row[name] for row in rows)]
+    for number, name in enumerate(shown):
+        _plot(right, rows, name, f"C{number + 1}", marker=".")
+    right.set(xlabel="epoch", ylabel="validation, percent")
+    if shown:
+        right.legend(frameon=False)
+    else:
+        right.text(0.5, 0.5, "no validation images", ha="center", va="center", transform=right.transAxes)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    write_whole(folder / CURVES_FILE, picture.getvalue())
+
+
+def _plot(axes: Any, rows: list[dict[str, str]], name: str, colour: str, **style: Any) -> None:
+    points = [(float(row["epoch"]), float(row[name])) for row in rows if row[name]]
+    scale = 100 if name.startswith(("val_", "heldout", "harmonic")) else 1
+    axes.plot([x for x, _ in points], [scale * y for _, y in points], color=colour, label=name, **style)
+
+
+class Progress:
+    """A bar with loss, learning rate, images a second and time left; without a terminal a line now and then.
+
+    Args:
+        total: steps of the run.
+        shown: only one process of several speaks.
+    """
+
+    def __init__(self, total: int, first: int, shown: bool, note: Callable[[str], None]):
+        self.total, self.first, self.shown, self.note = total, first, shown, note
+        self.started = self._last_line = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextmanager
+    def running(self, what: str) -> Iterator[Progress]:
+        if not self.shown or sys.stderr is None or not sys.stderr.isatty():
+            yield self
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+        with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=False) as self._bar:
+            self._task = self._bar.add_task(what, total=self.total, completed=self.first, told="")
+            yield self
+        self._bar = None
+
+    def step(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def tell(self, done: int, values: dict[str, float]) -> None:
+        """Show what was measured up to a step."""
+        told = ", ".join(_told(name, values[name]) for name in COLUMNS[2:] if name in values)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, told=told)
+        elif self.shown and (time.monotonic() - self._last_line > SECONDS_A_LINE or done == self.total):
+            self._last_line = time.monotonic()
+            pace = (self._last_line - self.started) / max(1, done - self.first)
+            left = duration(pace * (self.total - done))
+            self.note(f"step {done:,} of {self.total:,}: {told}, {left} left")
+
+
+def _told(name: str, value: float) -> str:
+    if name.startswith(("val_", "heldout", "harmonic")):
+        return f"{name} {100 * value:.1f}"
+    if name == "images_per_s":
+        return f"{value:,.0f} images/s"
+    return f"{name} {value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """``"3 min 20 s"``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

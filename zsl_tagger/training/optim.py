@@ -1,0 +1,73 @@
+"""Optimiser, learning-rate schedule and averaged weights: parts of timm and torch, put together from the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.training.config import TrainConfig
+
+#: The cosine starts and ends at this share of the learning rate.
+FLOOR = 1e-3
+
+
+def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
+    """The head's weights at ``lr``, the backbone's at ``lr * backbone_lr_scale``, by layer at ``layer_decay`` of that.
+
+    Biases and norms have no weight decay.
+
+    Raises:
+        UserError: timm has no such optimiser.
+    """
+    if config.optimizer not in list_optimizers():
+        raise UserError(f"timm has no optimizer {config.optimizer!r}; it has: {', '.join(list_optimizers())}")
+    groups = [{**group, "lr": config.lr} for group in param_groups_weight_decay(model.head, config.weight_decay)]
+    if not config.freeze:
+        scale = config.lr * config.backbone_lr_scale
+        groups += [
+            {**group, "lr": scale * group.pop("lr_scale", 1.0)}
+            for group in _backbone_groups(model.backbone.network, config)
+        ]
+    groups = [group for group in groups if group["params"]]
+    optimizer: Optimizer = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, filter_bias_and_bn=False)
+    return optimizer
+
+
+def _backbone_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    if config.layer_decay == 1.0:
+        groups: list[dict[str, Any]] = param_groups_weight_decay(network, config.weight_decay)
+        return groups
+    return list(param_groups_layer_decay(network, config.weight_decay, layer_decay=config.layer_decay))
+
+
+def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
+    """The learning rate by step, each group from its own."""
+    warmup = round(config.warmup * steps)
+    if config.schedule == "onecycle" and steps > 2:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        share = min(max(config.warmup, 1.5 / steps), 1 - 1.5 / steps)  # it cannot do without a rise and a fall
+        return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=share)
+    after: LRScheduler
+    if config.schedule == "constant":
+        after = LinearLR(optimizer, 1.0, 1.0)
+    else:
+        lowest = min(group["lr"] for group in optimizer.param_groups) * FLOOR
+        after = CosineAnnealingLR(optimizer, max(1, steps - warmup), eta_min=lowest)
+    if warmup == 0:
+        return after
+    rise = LinearLR(optimizer, FLOOR, 1.0, total_iters=warmup)
+    return SequentialLR(optimizer, [rise, after], milestones=[warmup])
+
+
+def make_ema(part: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
+    """Averaged weights of what is trained; the decay rises to its value in the first steps, so short runs work too."""
+    if not config.ema:
+        return None
+    return ModelEmaV3(part, decay=config.ema, use_warmup=True)

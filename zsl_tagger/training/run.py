@@ -1,0 +1,448 @@
+"""One training run from start to end: what ``zsl-tagger train`` does."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import gather_object
+
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import json_bytes, lock_folder, write_errors, write_whole
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, read_config
+from zsl_tagger.recipes import read_recipe
+from zsl_tagger.threads import available_cores
+from zsl_tagger.training.augment import seed_everything
+from zsl_tagger.training.checkpoint import fingerprint, watching_signals
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import (
+    Schedule,
+    Split,
+    Targets,
+    TrainingImages,
+    image_loader,
+    parts,
+    split_for_training,
+)
+from zsl_tagger.training.features import FeatureCache, check_room
+from zsl_tagger.training.finish import TRAIN_CONFIG_FILE, Outcome, remove_scratch, write_model
+from zsl_tagger.training.log import CURVES_FILE, Progress, RunLog, draw_curves, duration
+from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer
+from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
+
+RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """The options of one run that are not settings of the training itself.
+
+    Attributes:
+        images: where the image paths start; None: as the data set says.
+        cache: where features of a frozen backbone are kept for other runs; None: in the run's folder, until its end.
+        note: is told what a person should know, a line at a time.
+    """
+
+    data: Path
+    output: Path
+    config: TrainConfig
+    images: Path | None = None
+    cache: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    note: Note = print
+
+
+def resolve_config(
+    recipe: str | None, backbone: str | None, init: str | None, settings: list[str], file: Path | None
+) -> TrainConfig:
+    """The settings a command asks for: a recipe or a file, the shape of the model it starts from, then what is given.
+
+    Raises:
+        UserError: unknown names, values that do not fit, or a recipe and a file.
+    """
+    if recipe is not None and file is not None:
+        raise UserError("give --recipe or --config, not both: a saved configuration says all there is")
+    config = TrainConfig.read(file) if file is not None else read_recipe(recipe or "my-photos")
+    given = ([f"backbone={backbone}"] if backbone else []) + ([f"init={init}"] if init else []) + settings
+    asked = config.changed(given)
+    source = model_to_start_from(asked.init)
+    if source is None:
+        return asked
+    shape = read_config(source)
+    same = {name: shape.architecture[name] for name in ("backbone", "dim", "ffn_dim", "heads")}
+    adopted = dataclasses.replace(config, **same, image_size=shape.image_size).changed(given)
+    if adopted.backbone != same["backbone"]:
+        raise UserError(
+            f"{source} has the backbone {same['backbone']}, asked is {adopted.backbone}: "
+            "leave --backbone out, or start from other weights"
+        )
+    return adopted
+
+
+def model_to_start_from(init: str) -> Path | None:
+    """The model folder that ``init`` names; None where it names none."""
+    if init == "packaged":
+        return PACKAGED
+    return Path(init) if (Path(init) / CONFIG_FILE).is_file() else None
+
+
+def train(run: TrainRun) -> Outcome | None:
+    """Train, and write the model folder ``run.output``.
+
+    Returns:
+        what came of it; None where ``resume`` finds a finished model.
+
+    Raises:
+        UserError: the run cannot be carried out, or cannot go on; what was saved stays.
+        Stopped: a signal came; ``resume`` goes on.
+    """
+    if run.resume and (run.output / CONFIG_FILE).is_file():
+        run.note(f"{run.output} holds a finished model: nothing to resume")
+        return None
+    dataset = PreparedDataset.load(run.data)
+    root = _image_root(dataset, run.images)
+    split = split_for_training(dataset, run.config)
+    accelerator = _accelerator(run.config)
+    speak = run.note if accelerator.is_main_process else lambda _: None
+    try:
+        return _Run(run, dataset, root, split, accelerator, speak).carry_out()
+    finally:
+        accelerator.end_training()
+        AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may ask another precision
+
+
+def summary(outcome: Outcome | None, output: Path) -> list[str]:
+    """What a person reads at the end."""
+    if outcome is None:
+        return []
+    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in outcome.metrics.items() if name != "step")
+    kept = f" (step {outcome.metrics['step']:,.0f} of {outcome.steps:,})" if "step" in outcome.metrics else ""
+    return [
+        f"{output}: trained in {duration(outcome.seconds)}",
+        f"  validation{kept}: {told}" if told else "  no validation image to measure on",
+        f"  curves: {output / RUN_FOLDER / CURVES_FILE}",
+        f"  try it: zsl-tagger tag PHOTOS --model {output}",
+    ]
+
+
+class _Run:
+    """The parts of a run, in the order they are made."""
+
+    def __init__(
+        self, run: TrainRun, dataset: PreparedDataset, root: Path, split: Split, accelerator: Accelerator, note: Note
+    ):
+        self.run, self.config, self.dataset, self.root = run, run.config, dataset, root
+        self.split, self.accelerator, self.note = split, accelerator, note
+        self.folder = run.output / RUN_FOLDER
+        self.single = dataset.info.get("task") == "single-label"
+        self.workers = available_cores() if run.config.workers is None else run.config.workers
+        self.faults: dict[int, str] = {}
+        self.cache: FeatureCache | None = None
+
+    def carry_out(self) -> Outcome:
+        start = time.monotonic()
+        for line in self.split.notes:
+            self.note(line)
+        lock = self._claim()
+        seed_everything((self.config.seed, 0))  # of the weights that start at random
+        model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
+        for line in initial:
+            self.note(line)
+        model.backbone.check_size(self.config.image_size)
+        model = model.to(self.accelerator.device)
+        if self.config.channels_last:
+            model.backbone.to(memory_format=torch.channels_last)
+        self._announce()
+        if self.config.cache_views:
+            self._fill_cache(model)
+        trainer = self._trainer(model)
+        if self.run.resume:
+            trainer.resume()
+            self.note(f"resumed at step {trainer.step:,} of {trainer.schedule.steps:,}")
+        else:
+            trainer.save()
+        self._run_steps(trainer)
+        trainer.load_best()
+        outcome = self._finish(trainer, initial, time.monotonic() - start)
+        del lock
+        return outcome
+
+    # --- before the steps ---------------------------------------------------------------------------------
+
+    def _claim(self) -> object:
+        """Make the folder ours. Main process only: the others share it."""
+        output = self.run.output
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            return None
+        with write_errors(output):
+            if output.exists() and not output.is_dir():
+                raise UserError(f"--output {output} is a file, expected a folder")
+            began = (self.folder / CHECKPOINT_FILE).is_file() or (output / CONFIG_FILE).is_file()
+            others = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+            if began and not self.run.resume and not self.run.overwrite:
+                raise UserError(f"{output} holds a run already: --resume goes on with it, --overwrite starts anew")
+            if others and not began and not (self.run.overwrite or RUN_FOLDER in others):
+                raise UserError(f"{output} holds other files ({', '.join(others[:3])}): give a new or empty folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(output)
+            if not self.run.resume:
+                (output / CONFIG_FILE).unlink(missing_ok=True)
+                remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, "metrics.csv", "tensorboard", "curves.png"))
+        write_whole(output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
+        self.accelerator.wait_for_everyone()
+        return _Held(lock)
+
+    def _announce(self) -> None:
+        split, config = self.split, self.config
+        processes = self.accelerator.num_processes
+        if config.batch_size % (processes * config.accumulate):
+            raise UserError(
+                f"batch_size={config.batch_size} does not divide among {processes} processes x "
+                f"accumulate={config.accumulate}: set batch_size to a multiple of {processes * config.accumulate}"
+            )
+        if len(split.train) < config.batch_size:
+            self.note(
+                f"{len(split.train)} training images are less than batch_size={config.batch_size}: some are shown twice a step"
+            )
+        held = f", {len(split.held_out)} held out to judge zero-shot" if split.held_out else ""
+        self.note(
+            f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels{held}; "
+            f"{processes} x {self.accelerator.device.type}, {config.precision}"
+        )
+        if not len(split.val):
+            self.note("there is no validation image: the last weights are kept, and thresholds are not chosen")
+
+    def _fill_cache(self, model: TaggerModel) -> None:
+        folder = self.run.cache or self.folder / CACHE_FOLDER
+        rows = np.sort(np.concatenate([self.split.train, self.split.val]))
+        with torch.inference_mode():
+            size = self.config.image_size
+            pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.mean.device)
+            _, tokens, channels = model.eval().backbone_tokens(pixels).shape
+        check_room(folder, len(rows), tokens, channels, self.config.cache_views)
+        cache = FeatureCache(folder, self.root, self.dataset.paths, rows, self.config)
+        start = time.monotonic()
+        progress = Progress(self.config.cache_views * len(rows), 0, self.accelerator.is_main_process, self.note)
+        with progress.running("features"):
+            cache.fill(
+                model,
+                self.accelerator.process_index,
+                self.accelerator.num_processes,
+                lambda done, _: progress.step(done),
+            )
+        self.accelerator.wait_for_everyone()
+        cache.read_faults()
+        self.note(
+            f"features of {len(rows):,} photos, {self.config.cache_views} views each: {time.monotonic() - start:.0f} s"
+        )
+        self.cache = cache
+        self._drop_unreadable(cache.faults)
+
+    def _drop_unreadable(self, faults: dict[int, str]) -> None:
+        self.faults.update(faults)
+        bad = np.array(list(faults), np.int64)
+        train, val = (np.setdiff1d(rows, bad) for rows in (self.split.train, self.split.val))
+        if not len(train):
+            raise UserError(f"no training image can be read below {self.root}: is --images right?")
+        self.split = dataclasses.replace(self.split, train=train, val=val)
+
+    def _trainer(self, model: TaggerModel) -> Trainer:
+        config, split = self.config, self.split
+        targets = Targets(self.dataset, split.columns)
+        schedule = Schedule(split.train, config)
+
+        def shown_from(step: int):  # type: ignore[no-untyped-def]
+            ordered = parts(schedule_of_reader, step, self.accelerator.process_index, self.accelerator.num_processes)
+            if self.cache is not None:
+                return self.cache.shown(ordered)
+            images = TrainingImages(self.root, self.dataset.paths, split.train, config)
+            return image_loader(images, ordered, self.workers)
+
+        schedule_of_reader = Schedule(split.train, config)  # its own: readers are some steps ahead
+        marks = np.concatenate([targets.of(int(row)) for row in split.train])
+        weights = [value for name, value in model.state_dict().items() if value.is_floating_point()]
+        return Trainer(
+            model, split, targets, schedule, config, self.accelerator,
+            from_features=self.cache is not None,
+            shown_from=shown_from,
+            validate=lambda averaged: validation_metrics(self._score(averaged), split, self.dataset, self.single),
+            folder=self.folder,
+            data=fingerprint(
+                [self.dataset.paths[row] for row in split.train], list(split.labels), split.vectors, marks, *weights
+            ),
+        )  # fmt: skip
+
+    # --- during and after ---------------------------------------------------------------------------------
+
+    def _run_steps(self, trainer: Trainer) -> None:
+        main = self.accelerator.is_main_process
+        log = RunLog(self.folder, trainer.step) if main else None
+        progress = Progress(trainer.schedule.steps, trainer.step, main, self.note)
+        try:
+            with watching_signals() as stop, progress.running("training"):
+                trainer.run(log, progress, stop)
+        finally:
+            if log is not None:
+                log.close()
+            self.faults.update(trainer.faults)
+            if main:
+                self._tell_unreadable()
+
+    def _score(self, model: TaggerModel) -> Scores:
+        """Logits of the validation images over the trained labels and then the held-out ones, all processes'."""
+        split, share = self.split, self.split.val[self.accelerator.process_index :: self.accelerator.num_processes]
+        queries = None
+        if self.config.head == "words":
+            held = self.dataset.word_vectors[split.held_out_columns]
+            held = held / np.maximum(np.linalg.norm(held, axis=1, keepdims=True), 1e-12)
+            queries = torch.from_numpy(np.concatenate([split.vectors, held])).to(self.accelerator.device)
+        scores, faults = score_rows(
+            model, queries, self.dataset, share,
+            root=str(self.root), image_size=self.config.image_size, workers=self.workers, cache=self.cache,
+        )  # fmt: skip
+        self.faults.update(faults)
+        if self.accelerator.num_processes == 1:
+            return scores
+        gathered = gather_object([(scores.rows, scores.logits)])
+        rows = np.concatenate([rows for rows, _ in gathered])
+        order = np.argsort(rows, kind="stable")
+        return Scores(rows[order], np.concatenate([logits for _, logits in gathered])[order])
+
+    def _finish(self, trainer: Trainer, initial: list[str], seconds: float) -> Outcome:
+        model = trainer.averaged()
+        scores = self._score(model)
+        metrics = validation_metrics(scores, self.split, self.dataset, self.single)
+        if metrics and trainer.best:
+            metrics["step"] = trainer.best["step"]
+        unreadable = {self.dataset.paths[row]: reason for row, reason in sorted(self.faults.items())}
+        outcome = Outcome(metrics, trainer.step, seconds, initial, unreadable)
+        if self.accelerator.is_main_process:
+            chosen = selected_by(metrics)
+            draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
+                f": {chosen} {100 * metrics[chosen]:.1f}" if chosen else ""))  # fmt: skip
+            write_model(model, self.run.output, self.dataset, self.split, scores, self.config, outcome, self.note)
+            remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CACHE_FOLDER))
+        self.accelerator.wait_for_everyone()
+        return outcome
+
+    def _tell_unreadable(self) -> None:
+        if not self.faults:
+            return
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("path", "reason"))
+        writer.writerows((self.dataset.paths[row], reason) for row, reason in sorted(self.faults.items()))
+        write_whole(self.folder / UNREADABLE_FILE, text.getvalue().encode("utf-8", "surrogateescape"))
+        row, reason = min(self.faults.items())
+        self.note(
+            f"{len(self.faults)} images could not be read and were left out or replaced by others, "
+            f"e.g. {self.dataset.paths[row]}: {reason}; all are in {self.folder / UNREADABLE_FILE}"
+        )
+
+
+@dataclass
+class _Held:
+    """A folder's lock; let go when this goes."""
+
+    lock: int | None
+
+    def __del__(self) -> None:
+        import os
+
+        if self.lock is not None:
+            os.close(self.lock)
+
+
+def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -> tuple[TaggerModel, list[str]]:
+    """The model a run starts from, and lines that say which weights were loaded and which were not.
+
+    Raises:
+        UserError: weights that cannot be had, read, or do not fit.
+    """
+    word_dim = dataset.word_vectors.shape[1] if config.head == "words" else None
+    options = {"image_size": config.image_size, **({"drop_path_rate": config.drop_path} if config.drop_path else {})}
+    architecture = {
+        "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads, "dropout": config.dropout,
+        "classes": classes, "groups": config.groups,
+    }  # fmt: skip
+    source = model_to_start_from(config.init)
+    if source is not None:
+        shape = read_config(source)
+        _check_same_words(shape, source, dataset, word_dim)
+        architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
+        theirs = load_model(source)
+        model = _build(Backbone(config.backbone, **options), architecture, word_dim, config)
+        return model, take_over(model, theirs, str(config.init))
+    if config.init == "timm":
+        backbone, where = pretrained_backbone(config.backbone, **options)
+        lines = [f"backbone {config.backbone}: all of its weights from {where}"]
+    elif config.init == "scratch":
+        backbone, lines = Backbone(config.backbone, **options), [f"backbone {config.backbone}: starts at random"]
+    elif Path(config.init).is_file():
+        backbone = Backbone(config.backbone, **options)
+        lines = load_backbone_file(backbone, Path(config.init))
+    else:
+        raise UserError(
+            f"expected --init timm, scratch, packaged, a model folder or a file of weights, got {config.init!r}, "
+            "which is none of them"
+        )
+    return _build(backbone, architecture, word_dim, config), [*lines, "head: starts at random"]
+
+
+def _build(backbone: Backbone, architecture: dict, word_dim: int | None, config: TrainConfig) -> TaggerModel:
+    try:
+        model = build_model(backbone, architecture, word_dim)
+    except ValueError as error:  # sizes of the head that do not fit
+        raise UserError(str(error)) from None
+    if config.bias_init:
+        torch.nn.init.constant_(model.head.bias, config.bias_init)
+    return model
+
+
+def _check_same_words(shape: ModelConfig, source: Path, dataset: PreparedDataset, word_dim: int | None) -> None:
+    if word_dim is None or shape.closed_set:
+        return
+    if shape.word_dim != word_dim:
+        hint = (
+            "prepare the data with --word-vectors packaged" if source == PACKAGED else "prepare it with the same source"
+        )
+        raise UserError(
+            f"the word vectors of {dataset.folder} are {word_dim} wide, those that {source} was trained with "
+            f"{shape.word_dim}: {hint}"
+        )
+
+
+def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:
+    root = images or dataset.image_root
+    if root is None:
+        raise UserError(f"{dataset.folder} does not say where its images are: give --images DIR")
+    if not root.is_dir():
+        raise UserError(f"the images of {dataset.folder} should be below {root}, which is no folder: give --images DIR")
+    return root
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision=fp16 needs a CUDA GPU: set precision=bf16 or fp32")
+    if PartialState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    precision = {"fp32": "no"}.get(config.precision, config.precision)
+    return Accelerator(mixed_precision=precision, cpu=not on_gpu)

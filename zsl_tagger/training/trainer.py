@@ -1,0 +1,327 @@
+"""The steps of a training run: draw, ask, loss, update; saved and resumable at any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import write_whole
+from zsl_tagger.losses import make_loss
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.training.augment import BatchMix, seed_everything
+from zsl_tagger.training.checkpoint import Stopped, StopRequest, read_checkpoint, save_checkpoint
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import Schedule, Shown, Split, Targets
+from zsl_tagger.training.log import Progress, RunLog
+from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
+from zsl_tagger.training.query_augment import QueryAugment
+from zsl_tagger.training.validation import selected_by
+
+CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
+
+#: Steps between two looks at the loss, which make a GPU wait; what is saved was looked at before.
+LOOK_EVERY = 10
+
+Validate = Callable[[TaggerModel], dict[str, float]]
+ShownFrom = Callable[[int], Iterator[Shown]]  # from a step on, what this process is shown
+
+
+class TrainNetwork(nn.Module):
+    """The model as it is trained: from images, or from features of a frozen backbone.
+
+    Args:
+        from_features: inputs are backbone tokens.
+        freeze: the backbone has no gradient and stays in evaluation mode.
+    """
+
+    def __init__(self, model: TaggerModel, freeze: bool, from_features: bool):
+        super().__init__()
+        self.model, self.freeze, self.from_features = model, freeze, from_features
+        if freeze:
+            model.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TrainNetwork:
+        super().train(mode)
+        if self.freeze:
+            self.model.backbone.eval()
+        return self
+
+    def forward(self, inputs: Tensor, queries: Tensor | None) -> Tensor:
+        """uint8 or float ``(B, S, S, 3)``, or tokens ``(B, L, C)`` -> logits ``(B, K)``."""
+        if self.from_features:
+            return self.model.score(self.model.embed(inputs.float()), queries)
+        with torch.no_grad() if self.freeze else contextlib.nullcontext():
+            tokens = self.model.backbone_tokens(inputs)
+        return self.model.score(self.model.embed(tokens), queries)
+
+
+class Trainer:
+    """Runs the steps.
+
+    Args:
+        model: already on the accelerator's device.
+        shown_from: gives the process's parts from a step on; ``accumulate`` a step.
+        data: fingerprint of what is trained on; a checkpoint of other data is refused.
+
+    Attributes:
+        step: steps done.
+        faults: images that could not be read, and why.
+    """
+
+    def __init__(
+        self,
+        model: TaggerModel,
+        split: Split,
+        targets: Targets,
+        schedule: Schedule,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        *,
+        from_features: bool,
+        shown_from: ShownFrom,
+        validate: Validate,
+        folder: Path,
+        data: str,
+    ):
+        self.model, self.split, self.targets, self.schedule, self.config = model, split, targets, schedule, config
+        self.accelerator, self.shown_from, self.validate, self.data = accelerator, shown_from, validate, data
+        self.checkpoint, self.best_path = folder / CHECKPOINT_FILE, folder / BEST_FILE
+        self.vectors = torch.from_numpy(split.vectors).to(accelerator.device) if config.head == "words" else None
+        self.augment = QueryAugment(config)
+        self.mix = BatchMix(config) if config.mixup or config.cutmix else None
+        self.loss = make_loss(config.loss, config.gamma_neg, config.gamma_pos, config.clip, config.smoothing)
+        network: nn.Module = TrainNetwork(model, config.freeze, from_features)
+        self.trained: nn.Module = model.head if config.freeze else model
+        self.ema = make_ema(self.trained, config)
+        optimizer = make_optimizer(model, config)
+        self.lr_schedule = make_schedule(optimizer, config, schedule.steps)
+        if config.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.step = 0
+        self.best: dict[str, float] = {}  # the metrics of the best step, and "step"
+        self.faults: dict[int, str] = {}
+
+    # --- the run ------------------------------------------------------------------------------------------
+
+    def run(self, log: RunLog | None, progress: Progress, stop: StopRequest) -> None:
+        """Train to the end.
+
+        Raises:
+            Stopped: a signal came; everything up to ``step`` is saved.
+            UserError: the loss is no number, or memory or disk is full; the last checkpoint stays.
+        """
+        steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
+        shown = self.shown_from(self.step)
+        total, seen_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
+        self.network.train()
+        while self.step < steps:
+            with _told_memory_errors(self.config):
+                total += self._train_step(shown)
+            self.step, seen_steps = self.step + 1, seen_steps + 1
+            epoch_ends = self.step % per_epoch == 0
+            saves = epoch_ends or self.step % self.config.checkpoint_every == 0
+            progress.step(self.step)
+            if saves or seen_steps >= LOOK_EVERY or (self.accelerator.num_processes == 1 and stop.signal is not None):
+                values = self._look(float(total), seen_steps, since)
+                if epoch_ends and (self.step // per_epoch % self.config.validate_every == 0 or self.step == steps):
+                    values |= self._validate()
+                if log is not None:
+                    log.write(values)
+                progress.tell(self.step, values)
+                stopping = self._agreed(stop)
+                if saves or stopping:
+                    self.save()
+                if stopping:
+                    raise Stopped(stopping, self.step)
+                total.zero_()
+                seen_steps, since = 0, time.monotonic()
+
+    def _train_step(self, shown: Iterator[Shown]) -> Tensor:
+        """One update; returns this process's share of the loss."""
+        seed = (self.config.seed, self.step)
+        asked, queries = self._ask()
+        total = torch.zeros((), device=self.accelerator.device)
+        for turn in range(self.config.accumulate):
+            last = turn == self.config.accumulate - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
+                part = next(shown)
+                self.faults.update(part.faults)
+                # Dropout differs between processes and parts, and is the same in a resumed run.
+                seed_everything((*seed, turn, self.accelerator.process_index))
+                loss = self._loss(part, asked, queries)
+                self.accelerator.backward(loss * self.accelerator.num_processes)  # gradients are averaged over them
+                total += loss.detach()
+        if self.config.clip_grad:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.lr_schedule.step()
+        if self.ema is not None:
+            self.ema.update(self.trained, self.step)
+        return total
+
+    def _ask(self) -> tuple[np.ndarray, Tensor | None]:
+        """The labels of a step, and their queries."""
+        if self.vectors is None:
+            return np.arange(len(self.split.labels)), None
+        positives = self.targets.positives(self.schedule.batch(self.step))
+        asked = self.augment.labels(positives, len(self.split.labels), (self.config.seed, self.step, 1))
+        vectors = self.vectors[torch.from_numpy(asked).to(self.vectors.device)]
+        return asked, self.augment.queries(vectors, (self.config.seed, self.step, 2))
+
+    def _loss(self, part: Shown, asked: np.ndarray, queries: Tensor | None) -> Tensor:
+        """A part's share of the step's loss, so that the parts of all processes add up to it."""
+        device = self.accelerator.device
+        inputs = part.inputs.to(device, non_blocking=True)
+        targets = torch.from_numpy(self.targets.matrix(part.rows)[:, asked]).to(device)  # (b, K)
+        if self.mix is not None:
+            seed = (self.config.seed, self.step, 3, self.accelerator.process_index)
+            inputs, targets = self.mix(inputs, targets, seed)
+        if self.config.target_threshold is not None:
+            targets = (targets > self.config.target_threshold).float()
+        targets = self.augment.targets(targets)  # (b, K + R)
+        logits = self.network(inputs, queries).float()
+        losses = self.loss(logits, targets)  # (b, K + R), or (b,) of cross entropy
+        if self.config.reduction == "sum":
+            return losses.sum()
+        return losses.sum() / (self.config.batch_size * (losses.shape[1] if losses.ndim == 2 else 1))
+
+    # --- what is measured ---------------------------------------------------------------------------------
+
+    def _look(self, total: float, steps: int, since: float) -> dict[str, float]:
+        """Loss, learning rate and speed since the last look.
+
+        Raises:
+            UserError: the loss is not a number.
+        """
+        mine = torch.tensor([total], device=self.accelerator.device)
+        loss = float(self.accelerator.reduce(mine, "sum")) / steps
+        rate = float(self.lr_schedule.get_last_lr()[0])
+        if not np.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} by step {self.step} (learning rate {rate:.2g}); the checkpoint of before is kept. "
+                "Lower lr, set clip_grad=1, or precision=fp32, in a new --output"
+            )
+        pace = steps * self.config.batch_size / max(time.monotonic() - since, 1e-9)
+        epoch = self.step / self.schedule.steps_per_epoch
+        return {"step": self.step, "epoch": epoch, "loss": loss, "lr": rate, "images_per_s": pace}
+
+    def _validate(self) -> dict[str, float]:
+        metrics = self.validate(self.averaged())
+        self.network.train()
+        chosen = selected_by(metrics)
+        if chosen is None:
+            return {}
+        if metrics[chosen] > self.best.get(chosen, -1.0):
+            self.best = {**metrics, "step": self.step}
+            if self.accelerator.is_main_process:
+                state = self.averaged_part().state_dict()
+                write_whole(self.best_path, lambda file: torch.save(state, file))
+        return metrics
+
+    def averaged_part(self) -> nn.Module:
+        """The trained part with its averaged weights: what is validated and saved."""
+        return self.trained if self.ema is None else self.ema.module
+
+    def averaged(self) -> TaggerModel:
+        part = self.averaged_part()
+        if isinstance(part, TaggerModel):
+            return part
+        return TaggerModel(self.model.backbone, part, self.model.reading).to(self.accelerator.device)  # type: ignore[arg-type]
+
+    def load_best(self) -> None:
+        """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
+        if self.best:
+            self.accelerator.wait_for_everyone()
+            state = torch.load(self.best_path, map_location=self.accelerator.device, weights_only=True)
+            self.averaged_part().load_state_dict(state)
+
+    # --- what is kept -------------------------------------------------------------------------------------
+
+    def _agreed(self, stop: StopRequest) -> int:
+        """The signal that any process has got; 0 for none. Processes that share a step stop at the same one."""
+        if self.accelerator.num_processes == 1:
+            return stop.signal or 0
+        mine = torch.tensor([stop.signal or 0], device=self.accelerator.device)
+        return int(self.accelerator.gather(mine).max())
+
+    def save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        content: dict[str, Any] = {
+            "config": self.config.as_dict(),
+            "data": self.data,
+            "step": self.step,
+            "weights": self.trained.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": _plain(self.lr_schedule.state_dict()),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "best": self.best,
+            "faults": self.faults,
+        }
+        save_checkpoint(self.checkpoint, content)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            UserError: there is none, or it is of other settings or data.
+        """
+        content = read_checkpoint(self.checkpoint)
+        now, then = self.config.as_dict(), content["config"]
+        changed = [name for name in {**then, **now} if now.get(name) != then.get(name) and name not in _MAY_CHANGE]
+        if changed:
+            told = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))
+            raise UserError(f"{self.checkpoint} was trained with other settings ({told}): --resume needs the same")
+        if content["data"] != self.data:
+            raise UserError(
+                f"{self.checkpoint} was trained on other images, labels, word vectors or initial weights: "
+                "--resume needs the same"
+            )
+        self.trained.load_state_dict(content["weights"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(content["ema"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.lr_schedule.load_state_dict(content["lr_schedule"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        self.step, self.best, self.faults = content["step"], content["best"], content["faults"]
+
+
+#: Settings that change how a run is carried out and not what comes of it.
+_MAY_CHANGE = frozenset({"workers", "checkpoint_every", "bake_words", "compile", "channels_last"})
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A schedule's state without what the schedule has anyway: a function cannot be read back as data."""
+    nested = {name: [_plain(one) for one in value] for name, value in state.items() if name == "_schedulers"}
+    kept = {name: value for name, value in state.items() if not callable(value) and name != "_schedulers"}
+    return kept | nested
+
+
+@contextlib.contextmanager
+def _told_memory_errors(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        labels = "" if config.head == "closed" else ", or labels_per_step"
+        raise UserError(
+            f"out of memory with batch_size={config.batch_size} in {config.accumulate} parts of images of "
+            f"{config.image_size} px: raise accumulate (the result stays the same), or lower batch_size, "
+            f"image_size{labels}; precision=bf16 takes about half"
+        ) from None

@@ -1,0 +1,169 @@
+"""How good the model is on validation, and what is chosen there: the best step, thresholds, the bias of unseen labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.training.data import Split
+from zsl_tagger.training.features import FeatureCache
+
+AT_ONCE = 32  # images through the model
+TOP = 3  # of F1@3 and recall@3
+
+
+class PlainImages(Dataset):
+    """Images as tagging sees them: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
+
+    def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int):
+        self.paths, self.root, self.size = [dataset.paths[row] for row in rows], root, image_size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return torch.from_numpy(load_array(f"{self.root}/{self.paths[index]}", self.size).copy())
+        except ImageError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of images: ``rows`` int64 ``(N,)`` of the data set, ``logits`` float32 ``(N, K)``."""
+
+    rows: np.ndarray
+    logits: np.ndarray
+
+
+@torch.inference_mode()
+def score_rows(
+    model: TaggerModel,
+    queries: Tensor | None,
+    dataset: PreparedDataset,
+    rows: np.ndarray,
+    *,
+    root: str,
+    image_size: int,
+    workers: int,
+    cache: FeatureCache | None = None,
+) -> tuple[Scores, dict[int, str]]:
+    """Logits of images, with the model in evaluation mode, and which could not be read.
+
+    Args:
+        queries: unit word vectors ``(K, word_dim)``; None for a closed set.
+    """
+    model.eval()
+    kept, logits, faults = [], [], {}
+    for these, inputs, bad in _batches(dataset, rows, root, image_size, workers, cache):
+        faults.update(bad)
+        if len(these):
+            inputs = inputs.to(model.mean.device)
+            tokens = model.encode(inputs) if cache is None else model.embed(inputs.float())
+            kept.append(these)
+            logits.append(model.score(tokens, queries).float().cpu().numpy())
+    width = model.head.num_classes if queries is None else len(queries)
+    empty = np.zeros((0, width or 0), np.float32)
+    return Scores(np.concatenate([rows[:0], *kept]), np.concatenate([empty, *logits])), faults
+
+
+def _batches(
+    dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int, workers: int, cache: FeatureCache | None
+) -> Iterator[tuple[np.ndarray, Tensor, dict[int, str]]]:
+    if cache is not None:
+        good = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
+        for start in range(0, len(good), AT_ONCE):
+            these = good[start : start + AT_ONCE]
+            yield these, cache.stack(these.tolist(), [0] * len(these)), {}
+        return
+    images = PlainImages(dataset, rows, root, image_size)
+    loader = DataLoader(images, batch_size=AT_ONCE, num_workers=workers if len(rows) > AT_ONCE else 0, collate_fn=list)
+    start = 0
+    for batch in loader:
+        these, start = rows[start : start + len(batch)], start + len(batch)
+        good = np.array([not isinstance(item, str) for item in batch], bool)
+        faults = {int(row): item for row, item in zip(these, batch, strict=True) if isinstance(item, str)}
+        pixels = [item for item in batch if not isinstance(item, str)]
+        yield these[good], torch.stack(pixels) if pixels else torch.zeros(0), faults
+
+
+def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, single: bool) -> dict[str, float]:
+    """Shares in 0..1, by name; without images none.
+
+    ``val_mAP``: mean over the trained labels with positives of average precision, on the images that show a trained
+    label or none. ``heldout_mAP``: over the labels of ``holdout_labels``, all images. ``harmonic_mean`` of the two.
+    ``val_top1``: single-label data, the best of the trained labels. ``val_F1@3``: multi-label data, micro.
+    """
+    if not len(scores.rows):
+        return {}
+    targets = dataset.targets(scores.rows)
+    trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
+    count = len(split.labels)
+    own = ~held.any(axis=1) if single else np.ones(len(targets), bool)  # of a held-out label only: not of the trained
+    metrics = {}
+    if trained[own].any():
+        metrics["val_mAP"] = mean_average_precision(scores.logits[own, :count], trained[own])
+        if single:
+            best = scores.logits[own, :count].argmax(axis=1)
+            metrics["val_top1"] = float(trained[own][np.arange(own.sum()), best].mean())
+        else:
+            top = min(TOP, count)
+            metrics["val_F1@3"] = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top)[2]
+    if held.any():
+        metrics["heldout_mAP"] = mean_average_precision(scores.logits[:, count:], held)
+        if "val_mAP" in metrics:
+            metrics["harmonic_mean"] = harmonic_mean(metrics["val_mAP"], metrics["heldout_mAP"])
+    return metrics
+
+
+def selected_by(metrics: dict[str, float]) -> str | None:
+    """The metric whose best value decides which step's weights are kept."""
+    for name in ("harmonic_mean", "val_top1", "val_mAP", "heldout_mAP"):
+        if name in metrics:
+            return name
+    return None
+
+
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Over the labels that have positives."""
+    shown = targets.any(axis=0)
+    return float(average_precision(scores[:, shown], targets[:, shown]).mean())
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) -> float:
+    """What to add to the logits of labels never trained, so that they stand a fair chance beside the trained ones.
+
+    Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 over the
+    seen positives and over the unseen ones, all labels ranked in one list.
+
+    Args:
+        seen, unseen: logits ``(N, K)`` and ``(N, U)``.
+        targets: bool ``(N, K + U)``.
+    """
+    count, top = seen.shape[1], min(TOP, targets.shape[1])
+    gaps = np.sort(seen, axis=1)[:, -min(top, count)][:, None] - np.sort(unseen, axis=1)[:, -top:]
+    biases = np.unique(np.concatenate([[0.0], np.quantile(gaps, np.linspace(0, 1, 101))]))
+    best, chosen = -1.0, 0.0
+    for bias in biases[np.argsort(np.abs(biases), kind="stable")]:  # of equal ones the smallest
+        logits = np.concatenate([seen, unseen + bias], axis=1)
+        ranked = np.argpartition(-logits, top - 1, axis=1)[:, :top]  # (N, top)
+        hit = np.zeros_like(targets)
+        np.put_along_axis(hit, ranked, True, axis=1)
+        hit &= targets
+        recalls = (hit[:, part].sum() / max(1, targets[:, part].sum()) for part in (slice(count), slice(count, None)))
+        if (value := harmonic_mean(*recalls)) > best:
+            best, chosen = value, float(bias)
+    return chosen
