@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from zsl_tagger.dataset import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import TEMPORARY, json_bytes, lock_folder, write_errors, write_whole
+from zsl_tagger.files import TEMPORARY, json_bytes, locked, write_errors, write_whole
 
 
 class OutputFolder:
@@ -63,16 +62,12 @@ class OutputFolder:
         """
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = lock_folder(self.path)
-        try:
+        with locked(self.path):
             with write_errors(self.path):
                 for leftover in self.path.glob(f".*{TEMPORARY}"):
                     leftover.unlink()
             self.write_json(CLAIM_FILE, self._identity)
             yield
-        finally:
-            if lock is not None:
-                os.close(lock)
 
     def write(self, name: str, content: bytes | Callable[[BinaryIO], Any]) -> None:
         write_whole(self.path / name, content)

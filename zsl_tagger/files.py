@@ -62,17 +62,40 @@ def write_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def lock_folder(folder: Path) -> int | None:
-    """Keep the folder to this process, until it ends or closes what is returned; None where the system cannot."""
+_held: set[int] = set()  # locks of this process
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process meanwhile, where the system can; the lock goes when the process dies.
+
+    Raises:
+        UserError: another process has it.
+    """
     if fcntl is None:
-        return None
+        yield
+        return
     lock = os.open(folder, os.O_RDONLY)
+    _held.add(lock)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        _held.discard(lock)
         os.close(lock)
-        raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
-    except OSError:  # a file system without locks
+
+
+def _let_go_in_child() -> None:
+    """A forked worker would keep its parent's lock for some seconds after the parent was killed."""
+    for lock in _held:
         os.close(lock)
-        return None
-    return lock
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

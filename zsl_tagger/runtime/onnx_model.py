@@ -47,7 +47,12 @@ class OnnxModel:
         return self._encoder.run(["tokens"], {"images": images})[0]
 
     def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """tokens ``(B, L, D)``, unit word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
+        """Logits float32 ``(B, K)``.
+
+        Args:
+            tokens: ``(B, L, D)``.
+            queries: unit word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.
+        """
         chunks = [
             self._decoder.run(["logits"], {"tokens": tokens, "queries": queries[start : start + LABELS_PER_CALL]})[0]
             for start in range(0, len(queries), LABELS_PER_CALL)

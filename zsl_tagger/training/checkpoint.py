@@ -70,7 +70,7 @@ class StopRequest:
         self.signal = number
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """A run that was asked to stop, and has saved.
 
     Attributes:
@@ -87,7 +87,7 @@ class Stopped(Exception):
 def watching_signals() -> Iterator[StopRequest]:
     """Handle SIGTERM and SIGINT meanwhile (in the main thread; elsewhere Python cannot)."""
     request = StopRequest()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, request)

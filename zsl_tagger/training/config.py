@@ -107,7 +107,7 @@ class TrainConfig:
         closed, queries = self.head == "closed", self.query_noise or self.random_queries or self.holdout_labels
         return [
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
-            (self.cache_views and not self.freeze, "cache_views needs freeze=true: features of a trained backbone change"),
+            (self.cache_views and not self.freeze, "cache_views needs freeze=true: a trained backbone changes"),
             (self.cache_views and (self.mixup or self.cutmix), "mixup and cutmix mix pixels: set cache_views=0"),
             (closed and (queries or self.query_dropout or self.labels_per_step),
              "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),

@@ -49,7 +49,7 @@ def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
     """Choose what is trained: seen labels with an image in the train split, and images that show one.
 
     Unseen labels, and with ``holdout_labels`` some seen ones, leave it here: their names, vectors and marks on images
-    are in nothing that the loss is made of. Of a data set with one label an image, images of such labels are not trained on.
+    are in nothing that the loss is made of. Images of such labels are not trained on where an image has one label.
 
     Raises:
         UserError: nothing to train on.
@@ -184,7 +184,7 @@ def parts(schedule: Schedule, first_step: int, rank: int, processes: int) -> Ite
 
 @dataclass(frozen=True)
 class Shown:
-    """Inputs of a part: pixels uint8 ``(b, S, S, 3)`` or features ``(b, L, C)``, and the images that were really read."""
+    """Inputs of a part, pixels uint8 ``(b, S, S, 3)`` or features ``(b, L, C)``, and the images really read."""
 
     part: Part
     inputs: Tensor
@@ -208,7 +208,7 @@ class TrainingImages(Dataset):
         return Shown(part, pixels, rows, [fault for _, _, faults in read for fault in faults])
 
     def _read(self, row: int, seed: tuple[int, ...]) -> tuple[np.ndarray, int, list[tuple[int, str]]]:
-        faults = []
+        faults: list[tuple[int, str]] = []
         place = int(np.searchsorted(self.rows, row))
         for shift in range(REPLACEMENTS):
             other = int(self.rows[(place + shift) % len(self.rows)])

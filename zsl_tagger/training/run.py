@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +19,17 @@ from accelerate.utils import gather_object
 
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import json_bytes, lock_folder, write_errors, write_whole
-from zsl_tagger.model.backbone import Backbone
-from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
+from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, read_config
+from zsl_tagger.model_folder import CONFIG_FILE, read_config
 from zsl_tagger.recipes import read_recipe
-from zsl_tagger.threads import available_cores
+from zsl_tagger.threads import available_cores, keep_freed_memory
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint, watching_signals
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
     Schedule,
+    Shown,
     Split,
     Targets,
     TrainingImages,
@@ -39,7 +39,8 @@ from zsl_tagger.training.data import (
 )
 from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import TRAIN_CONFIG_FILE, Outcome, remove_scratch, write_model
-from zsl_tagger.training.log import CURVES_FILE, Progress, RunLog, draw_curves, duration
+from zsl_tagger.training.initial import initial_model, model_to_start_from
+from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
 
@@ -95,13 +96,6 @@ def resolve_config(
     return adopted
 
 
-def model_to_start_from(init: str) -> Path | None:
-    """The model folder that ``init`` names; None where it names none."""
-    if init == "packaged":
-        return PACKAGED
-    return Path(init) if (Path(init) / CONFIG_FILE).is_file() else None
-
-
 def train(run: TrainRun) -> Outcome | None:
     """Train, and write the model folder ``run.output``.
 
@@ -119,6 +113,7 @@ def train(run: TrainRun) -> Outcome | None:
     root = _image_root(dataset, run.images)
     split = split_for_training(dataset, run.config)
     accelerator = _accelerator(run.config)
+    keep_freed_memory()
     speak = run.note if accelerator.is_main_process else lambda _: None
     try:
         return _Run(run, dataset, root, split, accelerator, speak).carry_out()
@@ -156,15 +151,18 @@ class _Run:
         self.cache: FeatureCache | None = None
 
     def carry_out(self) -> Outcome:
+        with self._claimed():
+            return self._train()
+
+    def _train(self) -> Outcome:
         start = time.monotonic()
-        for line in self.split.notes:
-            self.note(line)
-        lock = self._claim()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
-        for line in initial:
+        for line in [*self.split.notes, *initial]:
             self.note(line)
         model.backbone.check_size(self.config.image_size)
+        if not self.config.freeze:
+            model.backbone.leave_out_unused(self.config.image_size)
         model = model.to(self.accelerator.device)
         if self.config.channels_last:
             model.backbone.to(memory_format=torch.channels_last)
@@ -172,6 +170,7 @@ class _Run:
         if self.config.cache_views:
             self._fill_cache(model)
         trainer = self._trainer(model)
+        trainer.started = start
         if self.run.resume:
             trainer.resume()
             self.note(f"resumed at step {trainer.step:,} of {trainer.schedule.steps:,}")
@@ -179,35 +178,39 @@ class _Run:
             trainer.save()
         self._run_steps(trainer)
         trainer.load_best()
-        outcome = self._finish(trainer, initial, time.monotonic() - start)
-        del lock
-        return outcome
+        return self._finish(trainer, initial)
 
     # --- before the steps ---------------------------------------------------------------------------------
 
-    def _claim(self) -> object:
-        """Make the folder ours. Main process only: the others share it."""
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Keep the output folder to this run; of several processes the main one does so for all."""
         output = self.run.output
         if not self.accelerator.is_main_process:
             self.accelerator.wait_for_everyone()
-            return None
+            yield
+            return
         with write_errors(output):
-            if output.exists() and not output.is_dir():
-                raise UserError(f"--output {output} is a file, expected a folder")
-            began = (self.folder / CHECKPOINT_FILE).is_file() or (output / CONFIG_FILE).is_file()
-            others = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
-            if began and not self.run.resume and not self.run.overwrite:
-                raise UserError(f"{output} holds a run already: --resume goes on with it, --overwrite starts anew")
-            if others and not began and not (self.run.overwrite or RUN_FOLDER in others):
-                raise UserError(f"{output} holds other files ({', '.join(others[:3])}): give a new or empty folder")
+            self._refuse_other_content()
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = lock_folder(output)
+        with locked(output):
             if not self.run.resume:
                 (output / CONFIG_FILE).unlink(missing_ok=True)
-                remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, "metrics.csv", "tensorboard", "curves.png"))
-        write_whole(output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
-        self.accelerator.wait_for_everyone()
-        return _Held(lock)
+                remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CSV_FILE, TENSORBOARD_FOLDER, CURVES_FILE))
+            write_whole(output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
+            self.accelerator.wait_for_everyone()
+            yield
+
+    def _refuse_other_content(self) -> None:
+        output = self.run.output
+        if output.exists() and not output.is_dir():
+            raise UserError(f"--output {output} is a file, expected a folder")
+        began = (self.folder / CHECKPOINT_FILE).is_file() or (output / CONFIG_FILE).is_file()
+        if began and not self.run.resume and not self.run.overwrite:
+            raise UserError(f"{output} holds a run already: --resume goes on with it, --overwrite starts anew")
+        names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+        if names and not began and RUN_FOLDER not in names and not self.run.overwrite:
+            raise UserError(f"{output} holds other files ({', '.join(names[:3])}): give a new or empty folder")
 
     def _announce(self) -> None:
         split, config = self.split, self.config
@@ -219,12 +222,13 @@ class _Run:
             )
         if len(split.train) < config.batch_size:
             self.note(
-                f"{len(split.train)} training images are less than batch_size={config.batch_size}: some are shown twice a step"
+                f"{len(split.train)} training images are less than batch_size={config.batch_size}: "
+                "some are shown twice a step"
             )
         held = f", {len(split.held_out)} held out to judge zero-shot" if split.held_out else ""
         self.note(
-            f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels{held}; "
-            f"{processes} x {self.accelerator.device.type}, {config.precision}"
+            f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels"
+            f"{held}; {processes} x {self.accelerator.device.type}, {config.precision}"
         )
         if not len(split.val):
             self.note("there is no validation image: the last weights are kept, and thresholds are not chosen")
@@ -268,7 +272,7 @@ class _Run:
         targets = Targets(self.dataset, split.columns)
         schedule = Schedule(split.train, config)
 
-        def shown_from(step: int):  # type: ignore[no-untyped-def]
+        def shown_from(step: int) -> Iterator[Shown]:
             ordered = parts(schedule_of_reader, step, self.accelerator.process_index, self.accelerator.num_processes)
             if self.cache is not None:
                 return self.cache.shown(ordered)
@@ -325,14 +329,14 @@ class _Run:
         order = np.argsort(rows, kind="stable")
         return Scores(rows[order], np.concatenate([logits for _, logits in gathered])[order])
 
-    def _finish(self, trainer: Trainer, initial: list[str], seconds: float) -> Outcome:
+    def _finish(self, trainer: Trainer, initial: list[str]) -> Outcome:
         model = trainer.averaged()
         scores = self._score(model)
         metrics = validation_metrics(scores, self.split, self.dataset, self.single)
         if metrics and trainer.best:
             metrics["step"] = trainer.best["step"]
         unreadable = {self.dataset.paths[row]: reason for row, reason in sorted(self.faults.items())}
-        outcome = Outcome(metrics, trainer.step, seconds, initial, unreadable)
+        outcome = Outcome(metrics, trainer.step, trainer.seconds, initial, unreadable)
         if self.accelerator.is_main_process:
             chosen = selected_by(metrics)
             draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
@@ -357,84 +361,12 @@ class _Run:
         )
 
 
-@dataclass
-class _Held:
-    """A folder's lock; let go when this goes."""
-
-    lock: int | None
-
-    def __del__(self) -> None:
-        import os
-
-        if self.lock is not None:
-            os.close(self.lock)
-
-
-def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -> tuple[TaggerModel, list[str]]:
-    """The model a run starts from, and lines that say which weights were loaded and which were not.
-
-    Raises:
-        UserError: weights that cannot be had, read, or do not fit.
-    """
-    word_dim = dataset.word_vectors.shape[1] if config.head == "words" else None
-    options = {"image_size": config.image_size, **({"drop_path_rate": config.drop_path} if config.drop_path else {})}
-    architecture = {
-        "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads, "dropout": config.dropout,
-        "classes": classes, "groups": config.groups,
-    }  # fmt: skip
-    source = model_to_start_from(config.init)
-    if source is not None:
-        shape = read_config(source)
-        _check_same_words(shape, source, dataset, word_dim)
-        architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
-        theirs = load_model(source)
-        model = _build(Backbone(config.backbone, **options), architecture, word_dim, config)
-        return model, take_over(model, theirs, str(config.init))
-    if config.init == "timm":
-        backbone, where = pretrained_backbone(config.backbone, **options)
-        lines = [f"backbone {config.backbone}: all of its weights from {where}"]
-    elif config.init == "scratch":
-        backbone, lines = Backbone(config.backbone, **options), [f"backbone {config.backbone}: starts at random"]
-    elif Path(config.init).is_file():
-        backbone = Backbone(config.backbone, **options)
-        lines = load_backbone_file(backbone, Path(config.init))
-    else:
-        raise UserError(
-            f"expected --init timm, scratch, packaged, a model folder or a file of weights, got {config.init!r}, "
-            "which is none of them"
-        )
-    return _build(backbone, architecture, word_dim, config), [*lines, "head: starts at random"]
-
-
-def _build(backbone: Backbone, architecture: dict, word_dim: int | None, config: TrainConfig) -> TaggerModel:
-    try:
-        model = build_model(backbone, architecture, word_dim)
-    except ValueError as error:  # sizes of the head that do not fit
-        raise UserError(str(error)) from None
-    if config.bias_init:
-        torch.nn.init.constant_(model.head.bias, config.bias_init)
-    return model
-
-
-def _check_same_words(shape: ModelConfig, source: Path, dataset: PreparedDataset, word_dim: int | None) -> None:
-    if word_dim is None or shape.closed_set:
-        return
-    if shape.word_dim != word_dim:
-        hint = (
-            "prepare the data with --word-vectors packaged" if source == PACKAGED else "prepare it with the same source"
-        )
-        raise UserError(
-            f"the word vectors of {dataset.folder} are {word_dim} wide, those that {source} was trained with "
-            f"{shape.word_dim}: {hint}"
-        )
-
-
 def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:
     root = images or dataset.image_root
     if root is None:
         raise UserError(f"{dataset.folder} does not say where its images are: give --images DIR")
     if not root.is_dir():
-        raise UserError(f"the images of {dataset.folder} should be below {root}, which is no folder: give --images DIR")
+        raise UserError(f"{dataset.folder}: its images should be below {root}, which is no folder: give --images DIR")
     return root
 
 

@@ -74,6 +74,7 @@ class Trainer:
 
     Attributes:
         step: steps done.
+        started: when the run began, by the monotonic clock.
         faults: images that could not be read, and why.
     """
 
@@ -107,7 +108,7 @@ class Trainer:
         if config.compile:
             network = torch.compile(network)  # type: ignore[assignment]
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
-        self.step = 0
+        self.step, self.started, self._seconds_before = 0, time.monotonic(), 0.0
         self.best: dict[str, float] = {}  # the metrics of the best step, and "step"
         self.faults: dict[int, str] = {}
 
@@ -209,7 +210,7 @@ class Trainer:
         rate = float(self.lr_schedule.get_last_lr()[0])
         if not np.isfinite(loss):
             raise UserError(
-                f"the loss became {loss} by step {self.step} (learning rate {rate:.2g}); the checkpoint of before is kept. "
+                f"the loss became {loss} by step {self.step} (learning rate {rate:.2g}); the checkpoint stays. "
                 "Lower lr, set clip_grad=1, or precision=fp32, in a new --output"
             )
         pace = steps * self.config.batch_size / max(time.monotonic() - since, 1e-9)
@@ -255,6 +256,11 @@ class Trainer:
         mine = torch.tensor([stop.signal or 0], device=self.accelerator.device)
         return int(self.accelerator.gather(mine).max())
 
+    @property
+    def seconds(self) -> float:
+        """Spent on the run so far, before interruptions too."""
+        return self._seconds_before + time.monotonic() - self.started
+
     def save(self) -> None:
         if not self.accelerator.is_main_process:
             return
@@ -263,6 +269,7 @@ class Trainer:
             "config": self.config.as_dict(),
             "data": self.data,
             "step": self.step,
+            "seconds": self.seconds,
             "weights": self.trained.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -298,6 +305,7 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
         self.step, self.best, self.faults = content["step"], content["best"], content["faults"]
+        self._seconds_before = content["seconds"]
 
 
 #: Settings that change how a run is carried out and not what comes of it.

@@ -1,4 +1,4 @@
-"""How good the model is on validation, and what is chosen there: the best step, thresholds, the bias of unseen labels."""
+"""How good the model is on validation, and what is chosen there: the best step, the bias of unseen labels."""
 
 from __future__ import annotations
 

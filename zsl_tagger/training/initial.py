@@ -1,0 +1,84 @@
+"""The weights a run starts from. What was loaded and what was not is said, never silently partial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, read_config
+from zsl_tagger.training.config import TrainConfig
+
+
+def model_to_start_from(init: str) -> Path | None:
+    """The model folder that ``init`` names; None where it names none."""
+    if init == "packaged":
+        return PACKAGED
+    return Path(init) if (Path(init) / CONFIG_FILE).is_file() else None
+
+
+def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -> tuple[TaggerModel, list[str]]:
+    """The model a run starts from, and lines that say which weights were loaded and which were not.
+
+    Raises:
+        UserError: weights that cannot be had, read, or do not fit.
+    """
+    word_dim = dataset.word_vectors.shape[1] if config.head == "words" else None
+    options: dict[str, Any] = {"image_size": config.image_size}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    architecture: dict[str, Any] = {
+        "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads, "dropout": config.dropout,
+        "classes": classes, "groups": config.groups,
+    }  # fmt: skip
+    source = model_to_start_from(config.init)
+    if source is not None:
+        shape = read_config(source)
+        _check_same_words(shape, source, dataset, word_dim)
+        architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
+        theirs = load_model(source)
+        model = _build(Backbone(config.backbone, **options), architecture, word_dim, config)
+        return model, take_over(model, theirs, str(config.init))
+    if config.init == "timm":
+        backbone, where = pretrained_backbone(config.backbone, **options)
+        lines = [f"backbone {config.backbone}: all of its weights from {where}"]
+    elif config.init == "scratch":
+        backbone, lines = Backbone(config.backbone, **options), [f"backbone {config.backbone}: starts at random"]
+    elif Path(config.init).is_file():
+        backbone = Backbone(config.backbone, **options)
+        lines = load_backbone_file(backbone, Path(config.init))
+    else:
+        raise UserError(
+            f"expected --init timm, scratch, packaged, a model folder or a file of weights, got {config.init!r}, "
+            "which is none of them"
+        )
+    return _build(backbone, architecture, word_dim, config), [*lines, "head: starts at random"]
+
+
+def _build(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, config: TrainConfig) -> TaggerModel:
+    try:
+        model = build_model(backbone, architecture, word_dim)
+    except ValueError as error:  # sizes of the head that do not fit
+        raise UserError(str(error)) from None
+    if config.bias_init:
+        torch.nn.init.constant_(model.head.bias, config.bias_init)
+    return model
+
+
+def _check_same_words(shape: ModelConfig, source: Path, dataset: PreparedDataset, word_dim: int | None) -> None:
+    if word_dim is None or shape.closed_set:
+        return
+    if shape.word_dim != word_dim:
+        hint = (
+            "prepare the data with --word-vectors packaged" if source == PACKAGED else "prepare it with the same source"
+        )
+        raise UserError(
+            f"the word vectors of {dataset.folder} are {word_dim} wide, those that {source} was trained with "
+            f"{shape.word_dim}: {hint}"
+        )
