@@ -100,7 +100,7 @@ def train(run: TrainRun) -> Outcome | None:
     """Train, and write the model folder ``run.output``.
 
     Returns:
-        what came of it; None where ``resume`` finds a finished model.
+        what came of it; None where ``resume`` finds a finished model, and in all processes but the main one.
 
     Raises:
         UserError: the run cannot be carried out, or cannot go on; what was saved stays.
@@ -116,7 +116,8 @@ def train(run: TrainRun) -> Outcome | None:
     keep_freed_memory()
     speak = run.note if accelerator.is_main_process else lambda _: None
     try:
-        return _Run(run, dataset, root, split, accelerator, speak).carry_out()
+        outcome = _Run(run, dataset, root, split, accelerator, speak).carry_out()
+        return outcome if accelerator.is_main_process else None
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may ask another precision

@@ -244,7 +244,7 @@ class Trainer:
         """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
         if self.best:
             self.accelerator.wait_for_everyone()
-            state = torch.load(self.best_path, map_location=self.accelerator.device, weights_only=True)
+            state = torch.load(self.best_path, map_location="cpu", weights_only=True)
             self.averaged_part().load_state_dict(state)
 
     # --- what is kept -------------------------------------------------------------------------------------
