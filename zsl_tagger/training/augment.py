@@ -14,6 +14,7 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
+from zsl_tagger.errors import UserError
 from zsl_tagger.preprocessing import load_array, load_photo
 from zsl_tagger.training.config import TrainConfig
 
@@ -35,8 +36,7 @@ class Augment:
         if config.cutout:
             self.steps.append(_Cutout(config.cutout))
         if config.rand_augment:
-            grey = {"img_mean": (124, 116, 104), "translate_const": int(self.size * 0.45)}
-            self.steps.append(rand_augment_transform(config.rand_augment, grey))
+            self.steps.append(_RandAugment(config.rand_augment, self.size))
 
     def __call__(self, path: Path, seed: tuple[int, ...]) -> np.ndarray:
         """uint8 ``(size, size, 3)``.
@@ -78,6 +78,31 @@ class _Cutout:
         colour = tuple(random.randrange(256) for _ in range(3))
         ImageDraw.Draw(image).rectangle((x - half_x, y - half_y, x + half_x - 1, y + half_y - 1), fill=colour)
         return image
+
+
+class _RandAugment:
+    """timm's RandAugment, in timm's words.
+
+    Raises:
+        UserError: timm does not understand them.
+    """
+
+    def __init__(self, words: str, size: int):
+        grey = {"img_mean": (124, 116, 104), "translate_const": int(size * 0.45)}
+        try:
+            self.transform = rand_augment_transform(words, grey)
+        except Exception as error:  # timm asserts, and looks up what is not there
+            raise UserError(
+                f"expected rand_augment in timm's words, e.g. rand-m7-mstd0.5-inc1, got {words!r} ({error})"
+            ) from None
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        try:
+            return self.transform(image)
+        except ValueError as error:
+            if "bits" not in str(error):
+                raise
+            return image  # at the highest magnitude timm posterizes to 0 bits, all black, which Pillow refuses
 
 
 class BatchMix:
