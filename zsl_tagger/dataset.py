@@ -104,6 +104,11 @@ class PreparedDataset:
         """Indices of a split's images."""
         return np.flatnonzero(self.splits == split)
 
+    @property
+    def single_label(self) -> bool:
+        """Every image has exactly one label."""
+        return all(len(labels) == 1 for labels in self.label_indices)
+
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """bool ``(len(rows), K)``."""
         targets = np.zeros((len(rows), len(self.labels)), bool)

@@ -74,7 +74,7 @@ def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
             f"{dataset.folder}: expected at least 2 labels with training images, got {len(trained)}: "
             "a tagger learns what a label is from images without it"
         )
-    single = dataset.info.get("task") == "single-label"
+    single = dataset.single_label
     hidden = set(held) if single else set()
     shown = np.array([not hidden.isdisjoint(dataset.label_indices[row]) for row in rows], bool)
     empty = np.array([np.isin(dataset.label_indices[row], trained).sum() == 0 for row in rows], bool) & single

@@ -48,17 +48,17 @@ class FeatureCache:
         self.faults: dict[int, str] = {}
         self._open: dict[Path, np.ndarray] = {}
 
-    def fill(self, model: TaggerModel, rank: int, processes: int, progress: Callable[[int, int], None]) -> None:
-        """Compute what is missing; each process its share of the files."""
+    def fill(self, model: TaggerModel, rank: int, processes: int, progress: Callable[[int], None]) -> None:
+        """Compute what is missing, each process its share of the files; ``progress`` is told how many are done."""
         self.folder = self.folder / self._key(model)
         self.folder.mkdir(parents=True, exist_ok=True)
         jobs = [(view, start) for view in range(self.config.cache_views) for start in range(0, len(self.rows), CHUNK)]
         own = [job for job in jobs[rank::processes] if not self._path(*job).exists()]
-        total, done = sum(len(self._photos(start)) for _, start in own), 0
+        done = 0
         for view, start in own:
             for count in self._compute(model, view, start):
                 done += count
-                progress(done, total)
+                progress(done)
 
     def read_faults(self) -> None:
         """Learn which photos have no features; to be called when every process has filled its share."""

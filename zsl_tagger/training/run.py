@@ -146,7 +146,7 @@ class _Run:
         self.run, self.config, self.dataset, self.root = run, run.config, dataset, root
         self.split, self.accelerator, self.note = split, accelerator, note
         self.folder = run.output / RUN_FOLDER
-        self.single = dataset.info.get("task") == "single-label"
+        self.single = dataset.single_label
         self.workers = available_cores() if run.config.workers is None else run.config.workers
         self.faults: dict[int, str] = {}
         self.cache: FeatureCache | None = None
@@ -246,12 +246,7 @@ class _Run:
         start = time.monotonic()
         progress = Progress(self.config.cache_views * len(rows), 0, self.accelerator.is_main_process, self.note)
         with progress.running("features"):
-            cache.fill(
-                model,
-                self.accelerator.process_index,
-                self.accelerator.num_processes,
-                lambda done, _: progress.step(done),
-            )
+            cache.fill(model, self.accelerator.process_index, self.accelerator.num_processes, progress.step)
         self.accelerator.wait_for_everyone()
         cache.read_faults()
         self.note(
