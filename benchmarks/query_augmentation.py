@@ -49,11 +49,11 @@ BASE = (
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "noise": ("query_noise=0.5",),
+    "noise": ("query_noise=0.3",),
     "random queries": ("random_queries=1",),
     "query dropout": ("query_dropout=0.5",),
     "label sampling": ("labels_per_step=128",),
-    "all": ("query_noise=0.5", "random_queries=1", "query_dropout=0.5", "labels_per_step=128"),
+    "all": ("query_noise=0.3", "random_queries=1", "query_dropout=0.5", "labels_per_step=128"),
 }
 
 Row = dict[str, float]
@@ -64,18 +64,21 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--try", dest="tried", nargs="*", help="settings to try at seed 0, on validation only")
+    parser.add_argument("--seeds", type=int, nargs="*", help="run these only, for several processes; writes no result")
     arguments = parser.parse_args()
     if arguments.tried is not None:
         data = prepare_split(arguments.photos, arguments.work, 0)
         print(arguments.tried, validation_of(run_variant(data, arguments.work, tuple(arguments.tried), 0)))
         return
     runs: dict[str, list[tuple[Row, np.ndarray]]] = {name: [] for name in VARIANTS}
-    for seed in SEEDS:
+    for seed in arguments.seeds or SEEDS:
         data = prepare_split(arguments.photos, arguments.work, seed)
         for name, settings in VARIANTS.items():
             folder = run_variant(data, arguments.work, settings, seed)
             runs[name].append(test_figures(data, folder, arguments.work, seed))
             print(name, seed, runs[name][-1][0], flush=True)
+    if arguments.seeds:
+        return
     figures = {name: summary(rows, runs["none"]) for name, rows in runs.items()}
     data = prepare_split(arguments.photos, arguments.work, SEEDS[0])
     write_result(

@@ -74,7 +74,7 @@ def loading(data: Path) -> dict[str, object]:
 
 def head() -> dict[str, object]:
     """Seconds of a training step with the head over one without, by batch."""
-    backbone = Backbone("resnet50").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = Backbone("resnet50").to(memory_format=torch.channels_last)
     classifier = torch.nn.Linear(backbone.channels, LABELS)
     model = TaggerModel(backbone, _head(backbone.channels))
     figures: dict[str, object] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import reference
 import timm
 import torch
+from made_data import one_thread
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,6 +18,12 @@ from zsl_tagger.model.backbone import Backbone, normalization
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from one_thread()
+
 
 SMALL_SWIN = {"img_size": (32, 64), "window_size": 2, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
 SMALL_VIT = {"img_size": (28, 42), "depth": 1, "embed_dim": 24, "num_heads": 3}
@@ -147,3 +154,89 @@ def test_encode_once_and_score_equals_forward(with_reading: bool) -> None:
     assert logits.std() > 0
     assert_close(model.score(tokens, queries), logits)
     assert_close(model.score(tokens, queries[3:5]), logits[:, 3:5])
+
+
+# --- before a run -----------------------------------------------------------------------------------------
+
+
+def state_of(backbone: Backbone) -> tuple[dict[str, Tensor], list[bool]]:
+    state = {name: value.clone() for name, value in backbone.state_dict().items()}
+    return state, [module.training for module in backbone.modules()]
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"), [("test_resnet", 96), ("test_resnet", 33), ("test_efficientnet", 64), ("test_vit", 160)]
+)
+def test_a_size_that_fits_changes_nothing(name: str, image_size: int) -> None:
+    backbone = Backbone(name, image_size=image_size).train()
+    backbone.network.eval()  # a mixture of modes: each is given back
+    next(backbone.network.children()).train()
+    state, modes = state_of(backbone)
+    backbone.check_size(image_size)
+    after, modes_after = state_of(backbone)
+    assert modes_after == modes
+    assert all(torch.equal(after[name], value) for name, value in state.items())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "image_size", "message"),
+    [
+        ("vit_small_patch14_reg4_dinov2", SMALL_VIT, 56, r"refuses images of 56 px \(.+\); its own size is 518$"),
+        ("test_vit", {}, 24, r"refuses images of 24 px \(.*divisible.*\); its own size is 160$"),
+        ("test_resnet", {"in_chans": 5}, 64, r"refuses images of 64 px \(.*channels.*\); its own size is 160$"),
+    ],
+    ids=["fixed size", "size of a patch", "channels"],
+)
+def test_a_size_that_a_network_refuses(name: str, options: dict[str, Any], image_size: int, message: str) -> None:
+    backbone = Backbone(name, **options)
+    modes = [module.training for module in backbone.modules()]
+    with pytest.raises(UserError, match=f"^{name} {message}"):
+        backbone.check_size(image_size)
+    assert [module.training for module in backbone.modules()] == modes
+
+
+def test_a_network_that_leaves_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone("test_resnet")
+    monkeypatch.setattr(backbone.network, "forward_features", lambda images: images[:, :, :0])
+    with pytest.raises(UserError, match=r"^test_resnet leaves no token of images of 7 px; its own size is 160$"):
+        backbone.check_size(7)
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"), [("test_resnet", "fc"), ("test_efficientnet", "classifier"), ("test_vit", "head")]
+)
+def test_only_the_classifier_is_unused(name: str, classifier: str) -> None:
+    backbone = Backbone(name).train()
+    state, modes = state_of(backbone)
+    backbone.leave_out_unused(160)
+    unused = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert unused == {f"network.{classifier}.weight", f"network.{classifier}.bias"}
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    after, modes_after = state_of(backbone)
+    assert modes_after == modes
+    assert all(torch.equal(after[name], value) for name, value in state.items())
+
+
+def test_what_is_left_has_a_gradient_in_training() -> None:
+    """The contract of several processes: nothing is waited for in vain."""
+    backbone = Backbone("test_vit").train()
+    backbone.leave_out_unused(160)
+    backbone(torch.randn(2, 3, 160, 160)).square().sum().backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in backbone.parameters())
+
+
+@torch.no_grad()
+def test_unused_parts_are_found_where_gradients_are_off() -> None:
+    backbone = Backbone("test_resnet")
+    backbone.leave_out_unused(64)
+    assert sum(not parameter.requires_grad for parameter in backbone.parameters()) == 2
+    assert not torch.is_grad_enabled()
+
+
+def test_what_was_frozen_stays_frozen() -> None:
+    backbone = Backbone("test_resnet")
+    stem = next(backbone.parameters())
+    stem.requires_grad_(False)
+    backbone.leave_out_unused(64)
+    assert not stem.requires_grad

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from zsl_tagger.losses import asymmetric_loss
+from zsl_tagger.losses import asymmetric_loss, make_loss
 
 SETTINGS = pytest.mark.parametrize(
     ("gamma_neg", "gamma_pos", "clip"), [(4, 0, 0.05), (4, 1, 0.05), (2, 1, 0), (0, 0, 0), (0.5, 0, 0.2)]
@@ -72,3 +72,98 @@ def test_a_missed_positive_still_learns() -> None:
     loss = asymmetric_loss(logits, torch.ones(1))
     assert_close(loss.detach(), torch.tensor([100.0]))
     assert_close(torch.autograd.grad(loss.sum(), logits)[0], torch.tensor([-1.0]))
+
+
+# --- by name ----------------------------------------------------------------------------------------------
+
+
+def test_asl_by_name_has_the_settings() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, targets = 4 * torch.randn(5, 7, generator=generator), torch.rand(5, 7, generator=generator).round()
+    loss = make_loss("asl", gamma_neg=2.0, gamma_pos=1.0, clip=0.2, smoothing=0.3)(logits, targets)
+    expected = [
+        [reference.asymmetric_loss(x, y, 2.0, 1.0, 0.2) for x, y in zip(xs, ys, strict=True)]  # it has no smoothing
+        for xs, ys in zip(logits.tolist(), targets.tolist(), strict=True)
+    ]
+    assert_close(loss, torch.tensor(expected), atol=1e-5, rtol=1e-4)
+    defaults = make_loss("asl")(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+    assert_close(defaults, torch.tensor([[0.693147, 0.0245150]]))  # log 2, -0.45^4 log 0.55
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "logit", "target", "expected"),
+    [
+        (0.0, 0.0, 1.0, 0.693147),  # log 2
+        (0.0, math.log(3), 1.0, 0.287682),  # -log 0.75
+        (0.0, math.log(3), 0.0, 1.386294),  # -log 0.25
+        (0.0, math.log(3), 0.25, 1.111641),  # a quarter of the one, three quarters of the other
+        (0.2, math.log(3), 1.0, 0.397543),  # target 0.9
+        (0.2, math.log(3), 0.0, 1.276433),  # target 0.1
+    ],
+)
+def test_bce_hand_computed(smoothing: float, logit: float, target: float, expected: float) -> None:
+    loss = make_loss("bce", smoothing=smoothing)(torch.tensor([[logit]]), torch.tensor([[target]]))
+    assert_close(loss, torch.tensor([[expected]]), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_bce_equals_a_scalar_loop(smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 4 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    targets = torch.rand(5, 7, generator=generator, dtype=torch.float64)
+    expected = []
+    for x, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        smooth, p = y * (1 - smoothing) + smoothing / 2, 1 / (1 + math.exp(-x))
+        expected.append(-smooth * math.log(p) - (1 - smooth) * math.log(1 - p))
+    loss = make_loss("bce", smoothing=smoothing)(logits, targets)
+    assert loss.shape == (5, 7)
+    assert_close(loss.flatten(), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "targets", "expected"),
+    [  # probabilities 0.2, 0.3, 0.5
+        (0.0, [1.0, 0.0, 0.0], 1.609438),
+        (0.0, [0.0, 0.25, 0.75], 0.820853),  # of two classes that were mixed
+        (0.3, [1.0, 0.0, 0.0], 1.477262),  # targets 0.8, 0.1, 0.1
+    ],
+)
+def test_ce_hand_computed(smoothing: float, targets: list[float], expected: float) -> None:
+    logits = torch.tensor([[2.0, 3.0, 5.0]]).log() + 7
+    loss = make_loss("ce", smoothing=smoothing)(logits, torch.tensor([targets]))
+    assert_close(loss, torch.tensor([expected]), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ce_equals_a_scalar_loop(smoothing: float) -> None:
+    """Also where the targets of an image do not add up to 1: it may have several labels or none."""
+    generator = torch.Generator().manual_seed(3)
+    logits = 4 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    targets = torch.rand(5, 7, generator=generator, dtype=torch.float64)
+    expected = []
+    for xs, ys in zip(logits.tolist(), targets.tolist(), strict=True):
+        total = sum(math.exp(x) for x in xs)
+        smooth = [y * (1 - smoothing) + smoothing / 7 for y in ys]
+        expected.append(-sum(y * math.log(math.exp(x) / total) for x, y in zip(xs, smooth, strict=True)))
+    loss = make_loss("ce", smoothing=smoothing)(logits, targets)
+    assert loss.shape == (5,)
+    assert_close(loss, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["asl", "bce", "ce"])
+def test_losses_by_name_can_be_learnt_from(name: str) -> None:
+    """A step down the gradient lowers each; gradients stay on or off as they were."""
+    logits = torch.zeros(2, 3, requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    loss = make_loss(name)(logits, targets).sum()
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.is_grad_enabled()
+    assert make_loss(name)(logits - 0.1 * gradient, targets).sum() < loss
+    with torch.no_grad():
+        assert not make_loss(name)(logits, targets).requires_grad
+        assert not torch.is_grad_enabled()
+
+
+def test_an_unknown_loss() -> None:
+    with pytest.raises(ValueError, match="expected a loss of asl, bce, ce; got 'mse'"):
+        make_loss("mse")

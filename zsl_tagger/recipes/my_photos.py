@@ -20,6 +20,7 @@ CONFIG = TrainConfig(
     freeze=True,
     cache_views=4,
     epochs=30,
+    min_epoch_steps=20,
     batch_size=64,
     optimizer="adamw",
     lr=1e-3,

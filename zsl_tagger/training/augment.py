@@ -76,7 +76,8 @@ class _Cutout:
         x, y = random.randrange(width), random.randrange(height)
         half_x, half_y = round(self.side * width / 2), round(self.side * height / 2)
         colour = tuple(random.randrange(256) for _ in range(3))
-        ImageDraw.Draw(image).rectangle((x - half_x, y - half_y, x + half_x - 1, y + half_y - 1), fill=colour)
+        if half_x and half_y:  # a box of less than a pixel is none
+            ImageDraw.Draw(image).rectangle((x - half_x, y - half_y, x + half_x - 1, y + half_y - 1), fill=colour)
         return image
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import types
 import typing
@@ -42,6 +43,7 @@ class TrainConfig:
     freeze: bool = False  # the backbone's weights and statistics stay as they are
     cache_views: int = 0  # freeze only: of each photo so many views are drawn and computed once
     epochs: int = 40
+    min_epoch_steps: int = 1  # an epoch of few images shows them several times
     batch_size: int = 56  # images a step, over all processes
     accumulate: int = 1  # parts a step is computed in; lowers memory, changes nothing else
     optimizer: str = "adam"  # a timm optimiser
@@ -146,11 +148,12 @@ class TrainConfig:
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not valid JSON: {error}") from None
+        return cls.from_dict(values, str(path))
 
 
 _HUGE = 1e12
@@ -161,13 +164,15 @@ _RANGES: dict[str, tuple[float, float]] = {
          "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay"), _SHARE),
     **dict.fromkeys(
         ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
-         "repeats", "validate_every", "checkpoint_every"), _POSITIVE),
+         "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
          "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
+    "bias_init": (-_HUGE, _HUGE),
 }  # fmt: skip
 
 
+@functools.cache  # it reads the annotations' text
 def _types() -> dict[str, Any]:
     return typing.get_type_hints(TrainConfig)
 
@@ -186,7 +191,7 @@ def _parsed(name: str, text: str) -> Any:
         return text
     try:
         return json.loads({"none": "null", "None": "null", "True": "true", "False": "false"}.get(text, text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # told as a value of the wrong type
 
 
@@ -197,7 +202,7 @@ def _checked(name: str, value: Any) -> Any:
             raise UserError(f"expected {name} to be one of {', '.join(get_args(kind))}; got {value!r}")
         return value
     accepted = get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
-    if float in accepted and isinstance(value, int) and not isinstance(value, bool):
+    if float in accepted and type(value) is int and abs(value) < 1e300:
         return float(value)
     if int in accepted and isinstance(value, float) and value.is_integer():
         return int(value)

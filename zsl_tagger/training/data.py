@@ -133,12 +133,12 @@ class Schedule:
     """Which images a step shows: a function of seed and step alone, however many processes share them.
 
     Args:
-        rows: the training images; where they are fewer than a batch, some are shown twice in a step.
+        rows: the training images; where they are fewer than an epoch shows, they are shown again.
     """
 
     def __init__(self, rows: np.ndarray, config: TrainConfig):
         self.rows, self.config = rows, config
-        self.steps_per_epoch = max(1, len(rows) // config.batch_size)
+        self.steps_per_epoch = max(config.min_epoch_steps, len(rows) // config.batch_size)
         self.steps = self.steps_per_epoch * config.epochs
         self._epoch, self._order = -1, rows
 
@@ -148,16 +148,19 @@ class Schedule:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
         size = self.config.batch_size
-        return np.take(self._order, np.arange(part * size, (part + 1) * size), mode="wrap")
+        return self._order[part * size : (part + 1) * size]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
+        """The images of an epoch, int64, at least as many as it shows."""
+        rounds = -(-self.steps_per_epoch * self.config.batch_size // len(self.rows))
         if self.config.repeats == 1:
-            return np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
+            random = np.random.default_rng([self.config.seed, epoch])
+            return np.concatenate([random.permutation(self.rows) for _ in range(rounds)])
         sampler = RepeatAugSampler(
             range(len(self.rows)), num_replicas=1, rank=0, num_repeats=self.config.repeats, selected_round=0
         )
         sampler.set_epoch(self.config.seed * 100_003 + epoch)
-        return self.rows[list(sampler)]
+        return np.tile(self.rows[list(sampler)], rounds)
 
 
 @dataclass(frozen=True)

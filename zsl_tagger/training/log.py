@@ -124,8 +124,9 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
-        with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=False) as self._bar:
+        told = TextColumn("{task.fields[told]}")  # last: on a narrow terminal it is the part that is cut
+        columns = ("{task.description}", BarColumn(12), MofNCompleteColumn(), TimeRemainingColumn(), told)
+        with Bar(*columns, console=Console(stderr=True)) as self._bar:
             self._task = self._bar.add_task(what, total=self.total, completed=self.first, told="")
             yield self
         self._bar = None

@@ -53,7 +53,8 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
     if config.schedule == "onecycle" and steps > 2:
         rates = [group["lr"] for group in optimizer.param_groups]
         share = min(max(config.warmup, 1.5 / steps), 1 - 1.5 / steps)  # it cannot do without a rise and a fall
-        return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=share)
+        momentum = not {"momentum", "betas"}.isdisjoint(optimizer.defaults)  # Adafactor and Adagrad have none
+        return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=share, cycle_momentum=momentum)
     after: LRScheduler
     if config.schedule == "constant":
         after = LinearLR(optimizer, 1.0, 1.0)

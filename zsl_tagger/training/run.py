@@ -41,7 +41,7 @@ from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import TRAIN_CONFIG_FILE, Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
-from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer
+from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
 
 RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
@@ -152,11 +152,12 @@ class _Run:
         self.cache: FeatureCache | None = None
 
     def carry_out(self) -> Outcome:
-        with self._claimed():
+        with self._claimed(), told_memory_errors(self.config):
             return self._train()
 
     def _train(self) -> Outcome:
         start = time.monotonic()
+        self._check_sharing()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
@@ -176,7 +177,7 @@ class _Run:
             trainer.resume()
             self.note(f"resumed at step {trainer.step:,} of {trainer.schedule.steps:,}")
         else:
-            trainer.save()
+            self._begin(trainer)
         self._run_steps(trainer)
         trainer.load_best()
         return self._finish(trainer, initial)
@@ -195,32 +196,40 @@ class _Run:
             self._refuse_other_content()
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(output):
-            if not self.run.resume:
-                (output / CONFIG_FILE).unlink(missing_ok=True)
-                remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CSV_FILE, TENSORBOARD_FOLDER, CURVES_FILE))
-            write_whole(output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
             self.accelerator.wait_for_everyone()
             yield
+
+    def _begin(self, trainer: Trainer) -> None:
+        """From here on a former run in the folder is gone: everything that could be refused was not."""
+        if self.accelerator.is_main_process:
+            (self.run.output / CONFIG_FILE).unlink(missing_ok=True)
+            remove_scratch(self.folder, (BEST_FILE, CSV_FILE, TENSORBOARD_FOLDER, CURVES_FILE, UNREADABLE_FILE))
+            write_whole(self.run.output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
+        trainer.save()
 
     def _refuse_other_content(self) -> None:
         output = self.run.output
         if output.exists() and not output.is_dir():
             raise UserError(f"--output {output} is a file, expected a folder")
         began = (self.folder / CHECKPOINT_FILE).is_file() or (output / CONFIG_FILE).is_file()
+        if self.run.resume and not (self.folder / CHECKPOINT_FILE).is_file():
+            raise UserError(f"nothing to resume: there is no {self.folder / CHECKPOINT_FILE}")
         if began and not self.run.resume and not self.run.overwrite:
             raise UserError(f"{output} holds a run already: --resume goes on with it, --overwrite starts anew")
         names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
         if names and not began and RUN_FOLDER not in names and not self.run.overwrite:
             raise UserError(f"{output} holds other files ({', '.join(names[:3])}): give a new or empty folder")
 
+    def _check_sharing(self) -> None:
+        size, processes, accumulate = self.config.batch_size, self.accelerator.num_processes, self.config.accumulate
+        if size % (processes * accumulate):
+            raise UserError(
+                f"batch_size={size} does not divide among {processes} processes x accumulate={accumulate}: "
+                f"set batch_size to a multiple of {processes * accumulate}"
+            )
+
     def _announce(self) -> None:
         split, config = self.split, self.config
-        processes = self.accelerator.num_processes
-        if config.batch_size % (processes * config.accumulate):
-            raise UserError(
-                f"batch_size={config.batch_size} does not divide among {processes} processes x "
-                f"accumulate={config.accumulate}: set batch_size to a multiple of {processes * config.accumulate}"
-            )
         if len(split.train) < config.batch_size:
             self.note(
                 f"{len(split.train)} training images are less than batch_size={config.batch_size}: "
@@ -229,7 +238,7 @@ class _Run:
         held = f", {len(split.held_out)} held out to judge zero-shot" if split.held_out else ""
         self.note(
             f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels"
-            f"{held}; {processes} x {self.accelerator.device.type}, {config.precision}"
+            f"{held}; {self.accelerator.num_processes} x {self.accelerator.device.type}, {config.precision}"
         )
         if not len(split.val):
             self.note("there is no validation image: the last weights are kept, and thresholds are not chosen")
@@ -302,8 +311,6 @@ class _Run:
             if log is not None:
                 log.close()
             self.faults.update(trainer.faults)
-            if main:
-                self._tell_unreadable()
 
     def _score(self, model: TaggerModel) -> Scores:
         """Logits of the validation images over the trained labels and then the held-out ones, all processes'."""
@@ -331,9 +338,12 @@ class _Run:
         metrics = validation_metrics(scores, self.split, self.dataset, self.single)
         if metrics and trainer.best:
             metrics["step"] = trainer.best["step"]
+        if self.accelerator.num_processes > 1:
+            self.faults = {row: reason for faults in gather_object([self.faults]) for row, reason in faults.items()}
         unreadable = {self.dataset.paths[row]: reason for row, reason in sorted(self.faults.items())}
         outcome = Outcome(metrics, trainer.step, trainer.seconds, initial, unreadable)
         if self.accelerator.is_main_process:
+            self._tell_unreadable()
             chosen = selected_by(metrics)
             draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
                 f": {chosen} {100 * metrics[chosen]:.1f}" if chosen else ""))  # fmt: skip

@@ -126,8 +126,7 @@ class Trainer:
         total, seen_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
         self.network.train()
         while self.step < steps:
-            with _told_memory_errors(self.config):
-                total += self._train_step(shown)
+            total += self._train_step(shown)
             self.step, seen_steps = self.step + 1, seen_steps + 1
             epoch_ends = self.step % per_epoch == 0
             saves = epoch_ends or self.step % self.config.checkpoint_every == 0
@@ -320,7 +319,8 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told_memory_errors(config: TrainConfig) -> Iterator[None]:
+def told_memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Say what to lower where memory does not suffice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

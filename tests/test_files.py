@@ -1,0 +1,149 @@
+"""zsl_tagger/files.py: a folder that one run at a time writes to, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import locked, write_whole
+
+pytest.importorskip("fcntl", reason="locks are the system's")
+
+REFUSED = "another run is writing here: wait for it, or give another folder"
+
+#: Holds the lock, says so, and waits; of a forked child it says the number first.
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from zsl_tagger.files import locked
+with locked(Path(sys.argv[1])):
+    if "fork" in sys.argv:
+        child = os.fork()
+        if child == 0:
+            os.close(1)
+            time.sleep(60)
+            os._exit(0)
+        print(child)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another_process(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """One that holds the lock, and what it said; it is killed in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), *words], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        while not said or said[-1] not in ("held", ""):
+            said.append(process.stdout.readline().strip())
+        assert said[-1] == "held"
+        yield process, said
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        for number in said[:-1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
+
+
+def test_another_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with another_process(tmp_path) as (process, _):
+        with pytest.raises(UserError, match=REFUSED), locked(tmp_path):
+            pass
+        with locked(tmp_path / "other"):  # a folder of its own
+            pass
+        process.kill()
+        process.wait()
+        with locked(tmp_path):
+            pass
+
+
+def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
+    with another_process(tmp_path, "fork") as (process, said):
+        with pytest.raises(UserError, match=REFUSED), locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        os.kill(int(said[0]), 0)  # the child lives
+        with locked(tmp_path):
+            pass
+
+
+def test_a_child_that_dies_does_not_free_its_parents_lock(tmp_path: Path) -> None:
+    with another_process(tmp_path, "fork") as (_, said):
+        os.kill(int(said[0]), signal.SIGKILL)
+        with pytest.raises(UserError, match=REFUSED), locked(tmp_path):
+            pass
+
+
+def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with pytest.raises(UserError, match=f"^{tmp_path}: {REFUSED}$"), locked(tmp_path):
+            pass
+        with pytest.raises(UserError, match=REFUSED), locked(tmp_path):  # being refused frees nothing
+            pass
+    with locked(tmp_path):
+        pass
+
+
+def test_the_lock_goes_with_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError, match="by zero"), locked(tmp_path):
+        _ = 1 / 0
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_descriptors_are_given_back(tmp_path: Path) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("this system does not list them")
+    before = len(list(folder.iterdir()))
+    for _ in range(7):
+        with locked(tmp_path), pytest.raises(UserError, match=REFUSED), locked(tmp_path):
+            pass
+    assert len(list(folder.iterdir())) == before
+
+
+@pytest.mark.parametrize("to_disk", [True, False])
+def test_a_file_is_written_whole(tmp_path: Path, to_disk: bool) -> None:
+    write_whole(tmp_path / "a.txt", b"old", to_disk)
+    write_whole(tmp_path / "a.txt", lambda file: file.write(b"new"), to_disk)
+    assert (tmp_path / "a.txt").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "message"),
+    [
+        (OSError(28, "No space left on device"), UserError, "cannot write .*a.txt: No space left on device. Nothing"),
+        (KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
+    ],
+)
+def test_what_was_there_stays_when_writing_fails(
+    tmp_path: Path, error: BaseException, told: type[BaseException], message: str
+) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise error
+
+    write_whole(tmp_path / "a.txt", b"old")
+    with pytest.raises(told, match=message):
+        write_whole(tmp_path / "a.txt", fail)
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

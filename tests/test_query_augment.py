@@ -1,0 +1,235 @@
+"""zsl_tagger/training/query_augment.py: each augmentation does what its formula says, alone and with the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.query_augment import QueryAugment
+
+LABELS, WIDTH = 101, 307  # K labels, d wide
+SEED = (5, 13, 2)
+
+
+def make(**values: Any) -> QueryAugment:
+    return QueryAugment(TrainConfig(**values))
+
+
+def make_vectors() -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(LABELS, WIDTH, generator=torch.Generator().manual_seed(0)))
+
+
+# --- queries ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_noise_is_about_s_long_and_drawn_for_each_query(share: float) -> None:
+    vectors = make_vectors()
+    noise = make(query_noise=share).queries(vectors, SEED) - vectors
+    # ||z|| / sqrt(d) has mean 1 and a standard deviation of 1 / sqrt(2 d) = 0.04
+    lengths = noise.norm(dim=1)
+    assert_close(lengths.mean(), torch.tensor(share), rtol=0.02, atol=0)
+    assert ((lengths - share).abs() < 5 * 0.041 * share).all()
+    directions = torch.nn.functional.normalize(noise)
+    crossed = (directions @ directions.T).fill_diagonal_(0)
+    assert crossed.abs().max() < 6 / WIDTH**0.5  # as random directions are
+    assert (directions @ vectors.T).abs().max() < 6 / WIDTH**0.5
+
+
+def test_noise_scales_with_s() -> None:
+    """The same draw, twice as long: the formula is linear in s."""
+    vectors = make_vectors()
+    once, twice = (make(query_noise=share).queries(vectors, SEED) - vectors for share in (0.25, 0.5))
+    assert_close(twice, 2 * once, atol=1e-6, rtol=1e-4)
+
+
+def test_random_queries_have_length_1_and_any_direction() -> None:
+    vectors = make_vectors()
+    queries = make(random_queries=53).queries(vectors, SEED)
+    assert queries.shape == (LABELS + 53, WIDTH)
+    assert torch.equal(queries[:LABELS], vectors)
+    drawn = queries[LABELS:]
+    assert_close(drawn.norm(dim=1), torch.ones(53))
+    assert (drawn @ drawn.T).fill_diagonal_(0).abs().max() < 6 / WIDTH**0.5
+    assert_close(drawn.square().mean(), torch.tensor(1 / WIDTH))
+    assert drawn.mean(dim=0).norm() < 2 / 53**0.5  # they point nowhere in common
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, 0.25])
+def test_random_queries_have_their_target_on_every_image(value: float) -> None:
+    targets = (torch.arange(7 * 11) % 3 == 0).float().view(7, 11)
+    more = make(random_queries=3, random_query_target=value).targets(targets)
+    assert torch.equal(more, torch.cat([targets, torch.full((7, 3), value)], dim=1))
+    assert more.dtype == targets.dtype
+
+
+def test_targets_and_queries_fit_each_other() -> None:
+    augment = make(random_queries=5, query_noise=0.1)
+    queries, targets = augment.queries(make_vectors(), SEED), augment.targets(torch.zeros(7, LABELS))
+    assert queries.shape[0] == targets.shape[1] == LABELS + 5
+
+
+def test_nothing_set_changes_nothing() -> None:
+    vectors, targets = make_vectors(), torch.zeros(7, LABELS)
+    before = vectors.clone()
+    augment = make()
+    assert torch.equal(augment.queries(vectors, SEED), before)
+    assert torch.equal(augment.targets(targets), targets)
+    np.testing.assert_array_equal(augment.labels(np.array([3]), LABELS, SEED), np.arange(LABELS))
+
+
+def test_the_word_vectors_themselves_stay() -> None:
+    vectors = make_vectors()
+    before = vectors.clone()
+    make(query_noise=0.5, random_queries=3).queries(vectors, SEED)
+    assert torch.equal(vectors, before)
+
+
+def test_noise_and_random_queries_together() -> None:
+    vectors = make_vectors()
+    queries = make(query_noise=0.1, random_queries=3).queries(vectors, SEED)
+    assert queries.shape == (LABELS + 3, WIDTH)
+    assert_close((queries[:LABELS] - vectors).norm(dim=1).mean(), torch.tensor(0.1), rtol=0.02, atol=0)
+    assert_close(queries[LABELS:].norm(dim=1), torch.ones(3))  # no noise on these
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_queries_keep_the_type_of_the_vectors(dtype: torch.dtype) -> None:
+    assert make(query_noise=0.1, random_queries=3).queries(make_vectors().to(dtype), SEED).dtype == dtype
+
+
+# --- labels -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chance", [0.2, 0.7])
+def test_dropout_leaves_out_a_share_p_of_the_labels(chance: float) -> None:
+    augment, kept = make(query_dropout=chance), np.zeros(LABELS)
+    steps = 211
+    for step in range(steps):
+        asked = augment.labels(np.array([3]), LABELS, (5, step, 1))
+        assert (np.diff(asked) > 0).all()
+        kept[asked] += 1
+    spread = (chance * (1 - chance) / steps) ** 0.5
+    assert kept.mean() / steps == pytest.approx(1 - chance, abs=5 * spread / LABELS**0.5)
+    assert np.abs(kept / steps - (1 - chance)).max() < 5 * spread  # every label as often as any other
+
+
+def test_where_no_label_is_left_one_is_asked() -> None:
+    for step in range(5):
+        assert make(query_dropout=1.0).labels(np.array([3]), 7, (0, step)).tolist() == [0]
+
+
+@pytest.mark.parametrize("most", [2, 13, 53, 100])
+def test_labels_per_step_keeps_those_on_the_images_first(most: int) -> None:
+    positives = np.array([2, 3, 31, 59, 97])
+    for step in range(11):
+        asked = make(labels_per_step=most).labels(positives, LABELS, (5, step, 1))
+        assert len(asked) == most
+        assert (np.diff(asked) > 0).all()
+        assert len(np.intersect1d(asked, positives)) == min(most, len(positives))
+
+
+def test_labels_per_step_draws_the_others_evenly() -> None:
+    positives, counted = np.array([2, 3, 31]), np.zeros(LABELS)
+    for step in range(400):
+        counted[make(labels_per_step=31).labels(positives, LABELS, (5, step, 1))] += 1
+    assert (counted[positives] == 400).all()
+    others = np.delete(counted, positives) / 400
+    assert others.mean() == pytest.approx(28 / 98)
+    assert np.abs(others - 28 / 98).max() < 5 * (28 / 98 * 70 / 98 / 400) ** 0.5
+
+
+def test_with_more_positives_than_places_each_has_a_chance() -> None:
+    seen = {tuple(make(labels_per_step=2).labels(np.arange(11, 16), 53, (5, step, 1))) for step in range(97)}
+    assert {label for pair in seen for label in pair} == set(range(11, 16))
+
+
+@pytest.mark.parametrize("most", [LABELS, LABELS + 1, 10**6])
+def test_a_limit_that_is_not_reached_changes_nothing(most: int) -> None:
+    np.testing.assert_array_equal(make(labels_per_step=most).labels(np.array([3]), LABELS, SEED), np.arange(LABELS))
+
+
+def test_a_dropped_label_does_not_come_back_for_being_on_an_image() -> None:
+    """Dropout comes first: a label that is left out is not asked, whoever shows it."""
+    positives = np.arange(LABELS)[::2]
+    dropped = make(query_dropout=0.5).labels(positives, LABELS, SEED)
+    both = make(query_dropout=0.5, labels_per_step=13).labels(positives, LABELS, SEED)
+    assert set(both) <= set(dropped)
+    assert len(both) == 13
+    assert set(both) <= set(positives)
+
+
+@given(
+    count=st.integers(1, 40), most=st.none() | st.integers(1, 50), chance=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    step=st.integers(0, 999), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_labels_are_always_a_sorted_part(
+    count: int, most: int | None, chance: float, step: int, data: st.DataObject
+) -> None:
+    positives = np.array(data.draw(st.lists(st.integers(0, count - 1), unique=True)), np.int64)
+    asked = make(query_dropout=chance, labels_per_step=most).labels(positives, count, (7, step))
+    assert asked.dtype == np.int64
+    assert 1 <= len(asked) <= (most or count)
+    assert asked.tolist() == sorted(set(asked.tolist()))
+    assert 0 <= asked[0] <= asked[-1] < count
+
+
+# --- seeds ------------------------------------------------------------------------------------------------
+
+SETTINGS = pytest.mark.parametrize(
+    "values",
+    [
+        {"query_noise": 0.1},
+        {"random_queries": 3},
+        {"query_dropout": 0.5},
+        {"labels_per_step": 13},
+        {"query_noise": 0.1, "random_queries": 3, "query_dropout": 0.5, "labels_per_step": 13},
+    ],
+    ids=["noise", "random", "dropout", "limit", "together"],
+)
+
+
+def drawn(values: dict[str, Any], seed: tuple[int, ...]) -> tuple[list[int], Tensor]:
+    augment = make(**values)
+    asked = augment.labels(np.array([3, 5]), LABELS, (*seed, 1))
+    return asked.tolist(), augment.queries(make_vectors()[asked], (*seed, 2))
+
+
+@SETTINGS
+def test_a_draw_depends_on_the_seed_alone(values: dict[str, Any]) -> None:
+    """Not on what was drawn before, nor on anyone's global generator."""
+    first_labels, first_queries = drawn(values, (5, 13))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    drawn(values, (5, 14))
+    again_labels, again_queries = drawn(values, (5, 13))
+    assert again_labels == first_labels
+    assert torch.equal(again_queries, first_queries)
+
+
+@SETTINGS
+@pytest.mark.parametrize("other", [(5, 14), (6, 13)], ids=["next step", "another run"])
+def test_another_seed_is_another_draw(values: dict[str, Any], other: tuple[int, int]) -> None:
+    labels, queries = drawn(values, (5, 13))
+    other_labels, other_queries = drawn(values, other)
+    assert labels != other_labels or not torch.equal(queries, other_queries)
+
+
+def test_global_generators_are_left_alone() -> None:
+    torch.manual_seed(7)
+    np.random.seed(7)
+    drawn({"query_noise": 0.1, "random_queries": 3, "query_dropout": 0.5, "labels_per_step": 13}, (5, 13))
+    after = torch.rand(3), np.random.random(3)
+    torch.manual_seed(7)
+    np.random.seed(7)
+    assert torch.equal(after[0], torch.rand(3))
+    np.testing.assert_array_equal(after[1], np.random.random(3))
