@@ -148,7 +148,6 @@ def test_an_optimizer_that_timm_does_not_have() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it may be had there")
-@pytest.mark.xfail(strict=True, reason="timm asserts: make_optimizer catches nothing", raises=AssertionError)
 @pytest.mark.parametrize("name", ["fusedadam"])
 def test_an_optimizer_that_cannot_be_had_here(name: str) -> None:
     with pytest.raises(UserError, match=name):

@@ -347,7 +347,6 @@ def test_thresholds_of_certain_scores_stay_between_0_and_1() -> None:
     assert 0 < common <= 1
 
 
-@pytest.mark.xfail(strict=True, reason="_best_f1_threshold cuts between equal scores, which no threshold can do")
 def test_equal_scores_are_tagged_together() -> None:
     scores, targets = np.array([[0.9], [0.5], [0.5], [0.5], [0.5]]), np.array([[1], [1], [0], [0], [0]])
     _, common = choose_thresholds(scores, targets)

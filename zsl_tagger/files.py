@@ -86,8 +86,9 @@ def locked(folder: Path) -> Iterator[None]:
             pass
         yield
     finally:
-        _held.discard(lock)
-        os.close(lock)
+        if lock in _held:  # a forked child has let go already
+            _held.discard(lock)
+            os.close(lock)
 
 
 def _let_go_in_child() -> None:

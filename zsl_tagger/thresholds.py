@@ -23,9 +23,10 @@ def choose_thresholds(scores: np.ndarray, targets: np.ndarray, prior: int = 10) 
 
 def _best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     order = np.argsort(-scores)
-    hits = np.cumsum(targets[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + targets.sum())
-    return float(scores[order][int(f1.argmax())])
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # equal scores are tagged together
+    f1 = 2 * np.cumsum(targets[order])[ends] / (ends + 1 + targets.sum())
+    return float(ranked[ends[int(f1.argmax())]])
 
 
 def _logit(p: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from zsl_tagger.preprocessing import ImageError
 from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.config import TrainConfig
 
-#: So many images after an unreadable one are tried in its place.
-REPLACEMENTS = 20
+#: So many images are tried before a run is given up: an unreadable one, and those after it in its place.
+TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Split:
 
 
 def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
-    """Choose what is trained: seen labels with an image in the train split, and images that show one.
+    """Choose what is trained: seen labels with an image in the train split, on the images of that split.
 
     Unseen labels, and with ``holdout_labels`` some seen ones, leave it here: their names, vectors and marks on images
     are in nothing that the loss is made of. Images of such labels are not trained on where an image has one label.
@@ -86,7 +87,7 @@ def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
         vectors.astype(np.float32),
         tuple(dataset.labels[column] for column in held),
         held,
-        rows[~shown & ~empty],
+        rows[~empty],
         np.concatenate([dataset.rows("val"), rows[shown]]),
         notes,
     )
@@ -213,21 +214,25 @@ class TrainingImages(Dataset):
     def _read(self, row: int, seed: tuple[int, ...]) -> tuple[np.ndarray, int, list[tuple[int, str]]]:
         faults: list[tuple[int, str]] = []
         place = int(np.searchsorted(self.rows, row))
-        for shift in range(REPLACEMENTS):
+        for shift in range(min(TRIED, len(self.rows))):
             other = int(self.rows[(place + shift) % len(self.rows)])
             try:
                 return self.augment(self.root / self.paths[other], tuple(map(int, seed))), other, faults
             except ImageError as error:
                 faults.append((other, str(error)))
         raise UserError(
-            f"{REPLACEMENTS} images in a row cannot be read, the first is {self.root / self.paths[faults[0][0]]} "
+            f"{len(faults)} images in a row cannot be read, the first is {self.root / self.paths[faults[0][0]]} "
             f"({faults[0][1]}): is --images right?"
         )
 
 
 def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Iterator[Shown]:
-    """Parts read ahead by worker processes, in order."""
-    loader = DataLoader(
+    """Parts read ahead by worker processes, in order.
+
+    Raises:
+        UserError: too many images in a row cannot be read.
+    """
+    loader: DataLoader[Shown] = DataLoader(
         images,
         sampler=_Ordered(ordered),
         batch_size=None,  # a part is a batch already
@@ -235,8 +240,18 @@ def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) 
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
         collate_fn=None,
+        worker_init_fn=leave_signals_to_parent,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except UserError as error:  # torch puts a worker's traceback before what it says
+        raise UserError(str(error).rstrip().splitlines()[-1].rpartition("UserError: ")[2]) from None
+
+
+def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C reaches every process of a terminal: a reader that ended at once would end the step that is to be saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Ordered:

@@ -116,6 +116,8 @@ def _architecture(model: TaggerModel, config: TrainConfig) -> dict[str, Any]:
 def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callable[[str], None]) -> float | None:
     try:
         return export_onnx(model, folder, config.image_size, softmax=config.loss == "ce")
+    except OSError:  # a full disk is no fault of the network
+        raise
     except Exception as error:  # the exporter raises what it likes on networks it does not know
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")

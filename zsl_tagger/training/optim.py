@@ -32,11 +32,16 @@ def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
     if not config.freeze:
         scale = config.lr * config.backbone_lr_scale
         groups += [
-            {**group, "lr": scale * group.pop("lr_scale", 1.0)}
+            {**group, "lr": scale * layer_scale}
             for group in _backbone_groups(model.backbone.network, config)
+            for layer_scale in (group.pop("lr_scale", 1.0),)
         ]
     groups = [group for group in groups if group["params"]]
-    optimizer: Optimizer = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, filter_bias_and_bn=False)
+    try:
+        optimizer: Optimizer = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, filter_bias_and_bn=False)
+    except Exception as error:  # timm asserts what a fused optimiser needs, and raises what its packages raise
+        reason = str(error) or "it needs a GPU or a package that is not here"
+        raise UserError(f"the optimizer {config.optimizer!r} cannot be made: {reason}") from None
     return optimizer
 
 

@@ -325,6 +325,11 @@ def told_memory_errors(config: TrainConfig) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error).lower()
+        if "dataloader worker" in text:
+            raise UserError(
+                "a process that reads images was killed, most likely for want of memory: lower --set workers "
+                f"(0 reads in the main process), then --resume ({str(error).splitlines()[0]})"
+            ) from None
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
         labels = "" if config.head == "closed" else ", or labels_per_step"

@@ -14,7 +14,7 @@ from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.training.data import Split
+from zsl_tagger.training.data import Split, leave_signals_to_parent
 from zsl_tagger.training.features import FeatureCache
 
 AT_ONCE = 32  # images through the model
@@ -86,7 +86,13 @@ def _batches(
             yield these, cache.stack(these.tolist(), [0] * len(these)), {}
         return
     images = PlainImages(dataset, rows, root, image_size)
-    loader = DataLoader(images, batch_size=AT_ONCE, num_workers=workers if len(rows) > AT_ONCE else 0, collate_fn=list)
+    loader: DataLoader[list[Tensor | str]] = DataLoader(
+        images,
+        batch_size=AT_ONCE,
+        num_workers=workers if len(rows) > AT_ONCE else 0,
+        collate_fn=list,
+        worker_init_fn=leave_signals_to_parent,
+    )
     start = 0
     for batch in loader:
         these, start = rows[start : start + len(batch)], start + len(batch)
