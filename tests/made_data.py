@@ -118,7 +118,10 @@ TAGS = (
 UNSEEN = ("boat", "lion")
 
 #: A network that takes a second; after them a test's own settings.
-SMALL = ("image_size=64", "dim=32", "ffn_dim=64", "heads=4", "batch_size=8", "epochs=1", "workers=0", "bake_words=10")
+SMALL = (
+    "image_size=64", "dim=32", "ffn_dim=64", "heads=4", "batch_size=8", "epochs=1", "min_epoch_steps=1", "workers=0",
+    "bake_words=10",
+)  # fmt: skip
 
 
 def animal_data(folder: Path, count: int = 12, unseen: str = "") -> Path:

@@ -249,7 +249,7 @@ def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) 
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches every process of a terminal: a reader that ended at once would end the step that is to be saved."""
+    """Ctrl-C reaches every process of a terminal: a reader that ended would end the step that is to be saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,0 +1,233 @@
+"""``zsl-tagger train`` as a person types it: what is printed, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from made_data import animal_data, one_thread, tagged_data, train_arguments, weights_of, write_photo
+from typer.testing import CliRunner
+
+import cli
+from data_prep.folders import prepare_folders
+from data_prep.pipeline import Options
+from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.training.config import TrainConfig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield from one_thread()
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tagged_data(tmp_path_factory.mktemp("tagged"))
+
+
+@pytest.fixture(scope="module")
+def done(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A finished run: its folder, and what was printed."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    status, stdout, stderr = run(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
+    return SimpleNamespace(out=out, status=status, stdout=stdout, stderr=stderr)
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    result = CliRunner().invoke(cli.app, ["train", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refused(*arguments: str | Path) -> str:
+    """The one line that says why; notes may stand before it."""
+    status, stdout, stderr = run(*arguments)
+    assert (status, stdout) == (2, "")
+    *notes, error = stderr.splitlines()
+    assert all(line.startswith("note: ") for line in notes)
+    assert error.startswith("error: ")
+    return error.removeprefix("error: ")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_printed(done: SimpleNamespace) -> None:
+    assert done.status == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{done.out}: trained in ")
+    assert lines[1].startswith("  validation (step 4 of 4): val_mAP ")
+    assert lines[2] == f"  curves: {done.out / 'run' / 'curves.png'}"
+    assert lines[3] == f"  try it: zsl-tagger tag PHOTOS --model {done.out}"
+    notes = done.stderr.splitlines()
+    assert all(line.startswith("note: ") for line in notes)
+    assert "note: backbone test_resnet: starts at random" in notes
+    assert "note: 32 training images, 8 for validation; 6 labels; 1 x cpu, fp32" in notes
+    assert any(line.startswith("note: step 4 of 4: loss ") for line in notes)
+
+
+def test_the_model_tags(done: SimpleNamespace, tagged: Path) -> None:
+    photos = PreparedDataset.load(tagged).image_root
+    assert photos is not None
+    arguments = ["tag", str(photos / "photos" / "000.jpg"), "--model", str(done.out), "--format", "json"]
+    result = CliRunner().invoke(cli.app, [*arguments, "--threshold", "0", "--labels", "lion,sky,zebra"])
+    assert result.exit_code == 0
+    assert {tag["label"] for tag in json.loads(result.stdout)[0]["tags"]} == {"lion", "sky", "zebra"}
+
+
+def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(tagged, tmp_path / "out")
+    status, stdout, stderr = run(*arguments, "--recipe", "cifar100", "--set", "lr=3e-4", "--show")
+    assert (status, stderr) == (0, "")
+    shown = TrainConfig.from_dict(json.loads(stdout))
+    assert (shown.recipe, shown.backbone, shown.init, shown.lr) == ("cifar100", "test_resnet", "scratch", 3e-4)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--recipe", "nus-wide"], "there is no recipe 'nus-wide'; did you mean 'nus-wide-zsl'? The recipes are: my-"),
+        (["--backbone", "test_resnett"], "timm has no model 'test_resnett'; the nearest names are: test_resnet"),
+        (["--set", "learning_rate=1"], "there is no setting 'learning_rate'; the nearest are: "),
+        (["--set", "epoch=1"], "there is no setting 'epoch'; the nearest are: epochs"),
+        (["--set", "epochs"], "expected --set name=value, got 'epochs'"),
+        (["--set", "epochs=some"], "expected epochs to be a whole number, got 'some'"),
+        (["--set", "heads=5"], "expected heads that divide dim=32, got heads=5"),
+        (["--set", "optimizer=adamm"], "timm has no optimizer 'adamm'; it has: "),
+        (["--set", "rand_augment=much"], "expected rand_augment in timm's words"),
+        (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit refuses images of 8 px"),
+        (["--init", "gone.pth"], "expected --init timm, scratch, packaged, a model folder or a file of weights, got '"),
+        (["--config", "gone.json"], "cannot read the configuration gone.json: No such file or directory"),
+        (["--recipe", "cifar100", "--config", "x.json"], "give --recipe or --config, not both"),
+        (["--images", "gone"], "its images should be below gone, which is no folder: give --images DIR"),
+        (["--resume"], "nothing to resume: there is no "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_one_line(
+    more: list[str], message: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*train_arguments(tagged, tmp_path / "out"), *more)
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_half_precision_needs_a_gpu(tagged: Path, tmp_path: Path) -> None:
+    told = refused(*train_arguments(tagged, tmp_path / "out", "precision=fp16"))
+    assert told == "precision=fp16 needs a CUDA GPU: set precision=bf16 or fp32"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_does_not_divide_among_the_processes(
+    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
+    told = refused(*train_arguments(tagged, tmp_path / "out", "accumulate=2"))
+    assert told == "batch_size=8 does not divide among 3 processes x accumulate=2: set batch_size to a multiple of 6"
+
+
+def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
+    assert refused(*train_arguments(tmp_path / "gone", tmp_path / "out")).startswith(
+        f"{tmp_path / 'gone'} is not a sound dataset folder: "
+    )
+    shutil.copytree(tagged, tmp_path / "data")
+    table = tmp_path / "data" / "data.csv"
+    table.write_text(table.read_text().replace("[sky]", "[boat]", 1))
+    told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
+    assert told.startswith(f"{tmp_path / 'data'} is not a sound dataset folder: data.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    for seed in range(8):
+        write_photo(tmp_path / "in" / "cat" / f"{seed}.jpg", seed)
+    prepare_folders(tmp_path / "in", tmp_path / "data", Options(workers=1))
+    told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
+    assert "expected at least 2 labels with training images, got 1" in told
+
+
+def test_word_vectors_of_another_width_than_the_packaged_model_knows(tagged: Path, tmp_path: Path) -> None:
+    shutil.copytree(tagged, tmp_path / "data")
+    (tmp_path / "data" / "dataset.json").unlink()
+    torch.save(torch.load(tagged / "wordvec_array.pth")[:10].clone(), tmp_path / "data" / "wordvec_array.pth")
+    images = PreparedDataset.load(tagged).image_root
+    assert images is not None
+    told = refused("--data", tmp_path / "data", "--output", tmp_path / "out", "--init", "packaged", "--images", images)
+    assert f"the word vectors of {tmp_path / 'data'} are 10 wide, those that " in told
+    assert told.endswith("was trained with 256: prepare the data with --word-vectors packaged")
+
+
+def test_a_folder_with_something_else_is_left_alone(tagged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for more in ([], ["--set", "epochs=2"]):
+        told = refused(*train_arguments(tagged, out), *more)
+        assert told == f"{out} holds other files (thesis.tex): give a new or empty folder"
+    assert contents(out) == {"thesis.tex": b"years of work"}
+    (tmp_path / "file").write_text("kept")
+    told = refused(*train_arguments(tagged, tmp_path / "file"))
+    assert told == f"--output {tmp_path / 'file'} is a file, expected a folder"
+
+
+def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    before = contents(out)
+    told = refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
+    assert told == f"{out} holds a run already: --resume goes on with it, --overwrite starts anew"
+    for fault in (["--backbone", "gone"], ["--set", "optimizer=gone"], ["--init", "gone"], ["--images", "gone"]):
+        refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl", "--overwrite", *fault)
+    assert contents(out) == before  # a mistyped option costs no model
+    status, _, _ = run(*train_arguments(tagged, out, "seed=1"), "--recipe", "nus-wide-zsl", "--overwrite")
+    assert status == 0
+    assert any((value != weights_of(done.out)[name]).any() for name, value in weights_of(out).items())
+    assert json.loads((out / "train_config.json").read_text())["seed"] == 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the optimizer is looked up after the features were computed, maybe an hour later"
+)
+def test_a_mistyped_optimizer_is_told_before_features_are_computed(tagged: Path, tmp_path: Path) -> None:
+    told = refused(*train_arguments(tagged, tmp_path / "out", "optimizer=adamm"), "--recipe", "my-photos")
+    assert told.startswith("timm has no optimizer 'adamm'; it has: ")
+    assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zsl_tagger.training import trainer
+
+    out, original = tmp_path / "out", trainer.Trainer._train_step
+
+    def step(self: trainer.Trainer, shown: Iterator[trainer.Shown]) -> torch.Tensor:
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return original(self, shown)
+
+    arguments = [*train_arguments(tagged, out, "checkpoint_every=1"), "--recipe", "nus-wide-zsl"]
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Trainer, "_train_step", step)
+        assert run(*arguments)[0] == 130
+    before = contents(out)
+    told = refused(*arguments, "--resume", "--set", "lr=0.5", "--set", "epochs=7")
+    assert told == (
+        f"{out / 'run' / 'checkpoint.pt'} was trained with other settings (epochs 1 -> 7, lr 0.0001 -> 0.5): "
+        "--resume needs the same"
+    )
+    other = animal_data(tmp_path / "animals")
+    assert "was trained on other images, labels" in refused(
+        *[str(other) if one == str(tagged) else one for one in arguments], "--resume"
+    )
+    assert contents(out) == before
+    assert refused(*arguments).endswith("holds a run already: --resume goes on with it, --overwrite starts anew")
+    assert run(*arguments, "--resume", "--set", "workers=1", "--set", "bake_words=5")[0] == 0  # nothing of the result
