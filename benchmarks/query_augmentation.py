@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--try", dest="tried", nargs="*", help="settings to try at seed 0, on validation only")
     parser.add_argument("--seeds", type=int, nargs="*", help="run these only, for several processes; writes no result")
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="the same for variants")
     arguments = parser.parse_args()
     if arguments.tried is not None:
         data = prepare_split(arguments.photos, arguments.work, 0)
@@ -73,8 +74,8 @@ def main() -> None:
     runs: dict[str, list[tuple[Row, np.ndarray]]] = {name: [] for name in VARIANTS}
     for seed in arguments.seeds or SEEDS:
         data = prepare_split(arguments.photos, arguments.work, seed)
-        for name, settings in VARIANTS.items():
-            folder = run_variant(data, arguments.work, settings, seed)
+        for name in arguments.only:
+            folder = run_variant(data, arguments.work, VARIANTS[name], seed)
             runs[name].append(test_figures(data, folder, arguments.work, seed))
             print(name, seed, runs[name][-1][0], flush=True)
     if arguments.seeds:
