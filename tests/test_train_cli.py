@@ -195,9 +195,6 @@ def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: P
     assert json.loads((out / "train_config.json").read_text())["seed"] == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the optimizer is looked up after the features were computed, maybe an hour later"
-)
 def test_a_mistyped_optimizer_is_told_before_features_are_computed(tagged: Path, tmp_path: Path) -> None:
     told = refused(*train_arguments(tagged, tmp_path / "out", "optimizer=adamm"), "--recipe", "my-photos")
     assert told.startswith("timm has no optimizer 'adamm'; it has: ")

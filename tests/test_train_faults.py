@@ -294,12 +294,7 @@ def make_room() -> None:
     "limit",
     [
         0,
-        pytest.param(
-            60_000,
-            marks=pytest.mark.xfail(
-                strict=True, reason="torch.save turns an OSError in the middle of a file into a RuntimeError"
-            ),
-        ),
+        60_000,
     ],
 )
 def test_a_disk_that_is_full_at_a_checkpoint(
@@ -328,12 +323,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(
     "limit",
     [
         100,
-        pytest.param(
-            50_000,
-            marks=pytest.mark.xfail(
-                strict=True, reason="safetensors raises a SafetensorError on a full disk, which is told as a traceback"
-            ),
-        ),
+        50_000,
     ],
 )
 def test_a_disk_that_is_full_at_the_end(
@@ -492,9 +482,6 @@ def test_unreadable_images_are_remembered_by_a_resumed_run(
         pytest.param(
             ("workers=1",),
             id="worker",
-            marks=pytest.mark.xfail(
-                strict=True, reason="a UserError of a DataLoader worker comes with its traceback in the message"
-            ),
         ),
         pytest.param(CACHED, id="features"),
     ],

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.files import write_whole
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
@@ -109,7 +110,7 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
 def save_weights(model: TaggerModel, folder: Path) -> None:
     """Write ``model.safetensors``: every tensor of the model."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
+    write_whole(folder / WEIGHTS_FILE, save(state))
 
 
 def load_model(folder: Path | None = None) -> TaggerModel:

@@ -50,6 +50,12 @@ class TaggerModel(nn.Module):
         return self.score(self.encode(images), queries)
 
 
+def softmax_log_odds(logits: Tensor) -> Tensor:
+    """Logits ``(B, K)`` of a softmax over all K classes -> those whose sigmoid is the same probability."""
+    log_p = logits.log_softmax(-1)
+    return log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+
+
 class EncoderForExport(nn.Module):
     """``encoder.onnx``: images -> tokens."""
 
@@ -79,7 +85,6 @@ class DecoderForExport(nn.Module):
             return self.head.score_with_attention(tokens, queries)
         logits, attention = self.head.score_with_attention(tokens)  # (B, all classes), (B, G, L)
         if self.softmax:
-            log_p = logits.log_softmax(-1)
-            logits = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+            logits = softmax_log_odds(logits)
         group_of = queries // self.head.group_weight.shape[2]  # (K,)
         return logits[:, queries], attention[:, group_of]  # (B, K), (B, K, L)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,7 +26,38 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot be written (a full disk); the last one is still there.
     """
-    write_whole(path, lambda file: torch.save({**content, "format": CHECKPOINT_FORMAT}, file))
+    write_tensors(path, {**content, "format": CHECKPOINT_FORMAT})
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """``torch.save``, whole or not at all; a full disk is the OSError that it is."""
+
+    def write(file: BinaryIO) -> None:
+        disk = _Disk(file)
+        try:
+            torch.save(content, disk)  # type: ignore[arg-type]  # it needs no more than these two
+        except RuntimeError:  # what torch makes of any error of the file
+            raise disk.error or UserError(f"cannot write {path}") from None
+
+    write_whole(path, write)
+
+
+class _Disk:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,7 +227,7 @@ class TrainingImages(Dataset):
         )
 
 
-def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Iterator[Shown]:
+def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Generator[Shown, None, None]:
     """Parts read ahead by worker processes, in order.
 
     Raises:
@@ -243,9 +244,22 @@ def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) 
         worker_init_fn=leave_signals_to_parent,
     )
     try:
-        yield from loader
+        yield from read_all(loader)
     except UserError as error:  # torch puts a worker's traceback before what it says
         raise UserError(str(error).rstrip().splitlines()[-1].rpartition("UserError: ")[2]) from None
+
+
+def read_all(loader: DataLoader) -> Generator[Any, None, None]:
+    """What a loader gives; its processes are ended when this is closed.
+
+    Torch ends them when nothing refers to them any more, but the traceback of an error may.
+    """
+    reader = iter(loader)
+    try:
+        yield from reader
+    finally:
+        if loader.num_workers:
+            reader._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -78,7 +78,7 @@ class FeatureCache:
         """float16 ``(b, L, C)``."""
         return torch.from_numpy(np.stack([self.features(*pair) for pair in zip(rows, views, strict=True)]))
 
-    def shown(self, ordered: Iterator[Part]) -> Iterator[Shown]:
+    def shown(self, ordered: Iterator[Part]) -> Generator[Shown, None, None]:
         """Each part with one view of each of its photos, drawn by seed, step and place."""
         for part in ordered:
             random = np.random.default_rng([self.config.seed, 29, part.step])

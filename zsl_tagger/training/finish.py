@@ -124,14 +124,6 @@ def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callabl
         return None
 
 
-def probabilities(logits: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Scores 0..1 ``(N, K)``: the softmax where cross entropy trained a closed set, else each label's sigmoid."""
-    if config.loss == "ce":
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
-    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))
-
-
 def _thresholds(
     dataset: PreparedDataset, split: Split, scores: Scores, config: TrainConfig, note: Callable[[str], None]
 ) -> tuple[list[VocabularyLabel], float, float]:
@@ -141,7 +133,7 @@ def _thresholds(
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
     own, default, bias = np.full(count, THRESHOLD), THRESHOLD, 0.0
     if trained.any():
-        own, default = choose_thresholds(probabilities(scores.logits[:, :count], config), trained.astype(np.int64))
+        own, default = choose_thresholds(_sigmoid(scores.logits[:, :count]), trained.astype(np.int64))
     else:
         note(f"no validation image shows a trained label: every threshold is {THRESHOLD}")
     if held.any() and trained.any():
@@ -155,6 +147,10 @@ def _thresholds(
         for name in dataset.labels
     ]
     return labels, unseen, bias
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))
 
 
 def _shifted(probability: float, logits: float) -> float:
@@ -264,7 +260,6 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
     measured = [(text, outcome.metrics[name]) for name, text in _FIGURES.items() if name in outcome.metrics]
     table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)
     closed = config.head == "closed"
-    bias = written.provenance["unseen_bias"]
     return CARD.format(
         name=dataset.info.get("name") or dataset.folder.name,
         version=__version__,
@@ -287,7 +282,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
         figures=f"| | |\n|---|---|\n{table}" if table else "There was no validation image with a trained label.\n",
         limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
-        f"a threshold that {'was set on labels kept out of training' if bias else 'was not calibrated for them'}.",
+        f"a threshold that {'was set on labels kept out of training' if split.held_out else 'is that of trained ones'}.",
         unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"
         if outcome.unreadable else "",
     )  # fmt: skip

@@ -18,16 +18,21 @@ from zsl_tagger.training.config import TrainConfig
 FLOOR = 1e-3
 
 
+def check_optimizer(name: str) -> None:
+    """Raise a UserError where timm has no optimiser of the name."""
+    if name not in list_optimizers():
+        raise UserError(f"timm has no optimizer {name!r}; it has: {', '.join(list_optimizers())}")
+
+
 def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
     """The head's weights at ``lr``, the backbone's at ``lr * backbone_lr_scale``, by layer at ``layer_decay`` of that.
 
     Biases and norms have no weight decay.
 
     Raises:
-        UserError: timm has no such optimiser.
+        UserError: timm has no such optimiser, or cannot make it here.
     """
-    if config.optimizer not in list_optimizers():
-        raise UserError(f"timm has no optimizer {config.optimizer!r}; it has: {', '.join(list_optimizers())}")
+    check_optimizer(config.optimizer)
     groups = [{**group, "lr": config.lr} for group in param_groups_weight_decay(model.head, config.weight_decay)]
     if not config.freeze:
         scale = config.lr * config.backbone_lr_scale

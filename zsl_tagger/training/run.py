@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from accelerate.utils import gather_object
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
-from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import CONFIG_FILE, read_config
 from zsl_tagger.recipes import read_recipe
 from zsl_tagger.threads import available_cores, keep_freed_memory
-from zsl_tagger.training.augment import seed_everything
+from zsl_tagger.training.augment import Augment, seed_everything
 from zsl_tagger.training.checkpoint import fingerprint, watching_signals
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
@@ -41,6 +41,7 @@ from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import TRAIN_CONFIG_FILE, Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
+from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
 
@@ -157,7 +158,7 @@ class _Run:
 
     def _train(self) -> Outcome:
         start = time.monotonic()
-        self._check_sharing()
+        self._check_early()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
@@ -220,7 +221,10 @@ class _Run:
         if names and not began and RUN_FOLDER not in names and not self.run.overwrite:
             raise UserError(f"{output} holds other files ({', '.join(names[:3])}): give a new or empty folder")
 
-    def _check_sharing(self) -> None:
+    def _check_early(self) -> None:
+        """Refuse what would be refused anyway, before features are computed for an hour."""
+        check_optimizer(self.config.optimizer)
+        Augment(self.config)
         size, processes, accumulate = self.config.batch_size, self.accelerator.num_processes, self.config.accumulate
         if size % (processes * accumulate):
             raise UserError(
@@ -277,7 +281,7 @@ class _Run:
         targets = Targets(self.dataset, split.columns)
         schedule = Schedule(split.train, config)
 
-        def shown_from(step: int) -> Iterator[Shown]:
+        def shown_from(step: int) -> Generator[Shown, None, None]:
             ordered = parts(schedule_of_reader, step, self.accelerator.process_index, self.accelerator.num_processes)
             if self.cache is not None:
                 return self.cache.shown(ordered)
@@ -313,7 +317,10 @@ class _Run:
             self.faults.update(trainer.faults)
 
     def _score(self, model: TaggerModel) -> Scores:
-        """Logits of the validation images over the trained labels and then the held-out ones, all processes'."""
+        """Logits of the validation images over the trained labels and then the held-out ones, all processes'.
+
+        Those of a softmax are its log-odds.
+        """
         split, share = self.split, self.split.val[self.accelerator.process_index :: self.accelerator.num_processes]
         queries = None
         if self.config.head == "words":
@@ -325,6 +332,8 @@ class _Run:
             root=str(self.root), image_size=self.config.image_size, workers=self.workers, cache=self.cache,
         )  # fmt: skip
         self.faults.update(faults)
+        if self.config.loss == "ce":  # ranked and cut as tag does it
+            scores = Scores(scores.rows, softmax_log_odds(torch.from_numpy(scores.logits)).numpy())
         if self.accelerator.num_processes == 1:
             return scores
         gathered = gather_object([(scores.rows, scores.logits)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import write_whole
 from zsl_tagger.losses import make_loss
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.augment import BatchMix, seed_everything
-from zsl_tagger.training.checkpoint import Stopped, StopRequest, read_checkpoint, save_checkpoint
+from zsl_tagger.training.checkpoint import Stopped, StopRequest, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Schedule, Shown, Split, Targets
 from zsl_tagger.training.log import Progress, RunLog
@@ -32,7 +31,7 @@ CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 LOOK_EVERY = 10
 
 Validate = Callable[[TaggerModel], dict[str, float]]
-ShownFrom = Callable[[int], Iterator[Shown]]  # from a step on, what this process is shown
+ShownFrom = Callable[[int], Generator[Shown, None, None]]  # from a step on, what this process is shown
 
 
 class TrainNetwork(nn.Module):
@@ -121,8 +120,14 @@ class Trainer:
             Stopped: a signal came; everything up to ``step`` is saved.
             UserError: the loss is no number, or memory or disk is full; the last checkpoint stays.
         """
-        steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
         shown = self.shown_from(self.step)
+        try:
+            self._run(shown, log, progress, stop)
+        finally:
+            shown.close()  # ends the processes that read images, also where a traceback holds on to them
+
+    def _run(self, shown: Iterator[Shown], log: RunLog | None, progress: Progress, stop: StopRequest) -> None:
+        steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
         total, seen_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
         self.network.train()
         while self.step < steps:
@@ -226,7 +231,7 @@ class Trainer:
             self.best = {**metrics, "step": self.step}
             if self.accelerator.is_main_process:
                 state = self.averaged_part().state_dict()
-                write_whole(self.best_path, lambda file: torch.save(state, file))
+                write_tensors(self.best_path, state)
         return metrics
 
     def averaged_part(self) -> nn.Module:

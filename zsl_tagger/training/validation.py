@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.training.data import Split, leave_signals_to_parent
+from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
 
 AT_ONCE = 32  # images through the model
@@ -64,13 +65,14 @@ def score_rows(
     """
     model.eval()
     kept, logits, faults = [], [], {}
-    for these, inputs, bad in _batches(dataset, rows, root, image_size, workers, cache):
-        faults.update(bad)
-        if len(these):
-            inputs = inputs.to(model.mean.device)
-            tokens = model.encode(inputs) if cache is None else model.embed(inputs.float())
-            kept.append(these)
-            logits.append(model.score(tokens, queries).float().cpu().numpy())
+    with closing(_batches(dataset, rows, root, image_size, workers, cache)) as batches:
+        for these, inputs, bad in batches:
+            faults.update(bad)
+            if len(these):
+                inputs = inputs.to(model.mean.device)
+                tokens = model.encode(inputs) if cache is None else model.embed(inputs.float())
+                kept.append(these)
+                logits.append(model.score(tokens, queries).float().cpu().numpy())
     width = model.head.num_classes if queries is None else len(queries)
     empty = np.zeros((0, width or 0), np.float32)
     return Scores(np.concatenate([rows[:0], *kept]), np.concatenate([empty, *logits])), faults
@@ -78,7 +80,7 @@ def score_rows(
 
 def _batches(
     dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int, workers: int, cache: FeatureCache | None
-) -> Iterator[tuple[np.ndarray, Tensor, dict[int, str]]]:
+) -> Generator[tuple[np.ndarray, Tensor, dict[int, str]], None, None]:
     if cache is not None:
         good = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
         for start in range(0, len(good), AT_ONCE):
@@ -94,7 +96,7 @@ def _batches(
         worker_init_fn=leave_signals_to_parent,
     )
     start = 0
-    for batch in loader:
+    for batch in read_all(loader):
         these, start = rows[start : start + len(batch)], start + len(batch)
         good = np.array([not isinstance(item, str) for item in batch], bool)
         faults = {int(row): item for row, item in zip(these, batch, strict=True) if isinstance(item, str)}
