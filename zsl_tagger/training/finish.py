@@ -282,7 +282,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
         figures=f"| | |\n|---|---|\n{table}" if table else "There was no validation image with a trained label.\n",
         limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
-        f"a threshold that {'was set on labels kept out of training' if split.held_out else 'is that of trained ones'}.",
+        f"a threshold that {'was set on labels kept out' if split.held_out else 'is that of trained ones'}.",
         unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"
         if outcome.unreadable else "",
     )  # fmt: skip
