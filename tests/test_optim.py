@@ -235,12 +235,15 @@ def test_runs_of_a_few_steps(schedule: str, warmup: float, steps: int) -> None:
     assert (lr <= LR * (1 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "adagrad", "adadelta", "lion", "sgd", "rmsprop", "lamb", "muon"])
+@pytest.mark.parametrize("optimizer", ["adafactor", "adagrad", "adadelta", "lion", "sgd", "rmsprop", "lamb"])
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
 def test_every_schedule_takes_every_optimizer(optimizer: str, schedule: str) -> None:
     config = TrainConfig(optimizer=optimizer, schedule=schedule, lr=LR)  # type: ignore[arg-type]
     made = make_optimizer(make_model("test_vit"), config)
     lr_schedule = make_schedule(made, config, 20)
+    for group in made.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
     made.step()
     lr_schedule.step()
     assert 0 < made.param_groups[0]["lr"] < LR * 1.001
