@@ -2,9 +2,9 @@
 
     python -m benchmarks.my_photos --photos DIR
 
-DIR holds ``caltech101/<class>/*.jpg``. For each seed (``--seeds``) another 30 photos a class are for training and another set for
-validation; top-1 is measured on the test photos through the ONNX model folder that the command wrote, as the share of
-all test photos and as the mean over classes.
+DIR holds ``caltech101/<class>/*.jpg``. For each seed (``--seeds``) another 30 photos a class are for training and
+another set for validation; top-1 is measured on the test photos through the ONNX model folder that the command wrote,
+as the share of all test photos and as the mean over classes.
 """
 
 from __future__ import annotations
