@@ -9,8 +9,9 @@ Ridnik et al. 2021, arXiv 2111.12933, section 3.3 and appendix; train_zsl_nus.py
 images of NUS-WIDE cannot be had either, so neither score nor run time is known.
 
 Differences: the released code draws no query augmentation, and the paper gives no magnitudes; 0.1 of noise and one
-random query are ours. On this project's own data (benchmarks/README.md) random queries with a positive target did harm:
-``--set random_queries=0`` leaves them out. Selection is on seen labels of the val split, the released code's on the test split.
+random query are ours. On this project's own data (benchmarks/README.md) random queries with a positive target did
+harm: ``--set random_queries=0`` leaves them out. Selection is on seen labels of the val split, the released code's on
+the test split.
 """
 
 from zsl_tagger.training.config import TrainConfig
