@@ -31,8 +31,8 @@ from zsl_tagger.training.data import Schedule, Shown, TrainingImages, image_load
 
 LABELS, WORD_DIM = 925, 300
 BATCH = 32
-STEPS = 12  # of each turn
-TURNS = 5
+STEPS = 5  # of each turn
+TURNS = 4
 HEAD_BATCHES = (1, 8)
 
 
@@ -82,7 +82,7 @@ def head() -> dict[str, object]:
         pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
         with_head = training_step(model)
         bare = training_step(model, lambda pixels: classifier(model.backbone_tokens(pixels).mean(1)), classifier)
-        seconds = {"bare": [_seconds(bare, pixels) for _ in range(2)][1:], "with": [_seconds(with_head, pixels)][1:]}
+        seconds = {"bare": [_seconds(bare, pixels) for _ in range(1)][1:], "with": [_seconds(with_head, pixels)][1:]}
         for _ in range(TURNS):
             seconds["bare"].append(_seconds(bare, pixels))
             seconds["with"].append(_seconds(with_head, pixels))
