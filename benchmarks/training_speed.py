@@ -31,8 +31,8 @@ from zsl_tagger.training.data import Schedule, Shown, TrainingImages, image_load
 
 LABELS, WORD_DIM = 925, 300
 BATCH = 32
-STEPS = 5  # of each turn
-TURNS = 4
+STEPS = 3  # of each turn
+TURNS = 3
 HEAD_BATCHES = (1, 8)
 
 
@@ -51,7 +51,8 @@ def loading(data: Path) -> dict[str, object]:
         ["freeze=false", "cache_views=0", f"batch_size={BATCH}", "epochs=1000", "rand_augment=rand-m7-mstd0.5-inc1"]
     )
     rows = dataset.rows("train")
-    step = training_step(TaggerModel(Backbone(config.backbone), _head(1280)))
+    backbone = Backbone(config.backbone).to(memory_format=torch.channels_last)
+    step = training_step(TaggerModel(backbone, _head(backbone.channels)))
     images = TrainingImages(Path(str(dataset.image_root)), dataset.paths, rows, config)
     real = image_loader(images, parts(Schedule(rows, config), 0, 0, 1), available_cores())
     made: Iterator[Shown] = repeat(next(real))

@@ -59,6 +59,20 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     assert {command.split()[1] for command in found} == {"nus-wide", "coco", "folders", "table", "wordvecs", "check"}
 
 
+def test_the_train_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made photos, and with fewer steps than the recipe takes."""
+    for seed in range(24):
+        write_photo(tmp_path / "photos" / ("cat", "dog", "bird")[seed % 3] / f"{seed}.jpg", seed)
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"```\n(zsl-tagger prepare folders [^`]+)```", README)
+    assert block
+    for command in block[1].splitlines():
+        fewer = " --set epochs=1 --set min_epoch_steps=2 --set cache_views=1" if " train " in command else ""
+        result = CliRunner().invoke(cli.app, shlex.split(command.removeprefix("zsl-tagger ") + fewer))
+        assert result.exit_code == 0, f"{command}: {result.output}"
+    assert (tmp_path / "my-model" / "README.md").is_file()
+
+
 def test_there_are_commands_with_output() -> None:
     assert len(commands()) >= 3
     assert re.search(r'pip install \. && zsl-tagger tag examples/cat.jpg --labels "cat,dog,beach"', README)
