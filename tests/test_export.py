@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -62,11 +63,21 @@ def test_an_export_that_differs_is_refused(model: TaggerModel, tmp_path: Path, m
         export_onnx(model, tmp_path, SIZE)
 
 
-def test_a_closed_set_has_no_word_queries_to_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_closed_set_is_asked_by_class_number(tmp_path: Path, softmax: bool) -> None:
+    torch.manual_seed(3)
     backbone = Backbone("test_efficientnet")
-    closed = TaggerModel(backbone, MLDecoder(backbone.channels, num_classes=7, dim=24, heads=3))
-    with pytest.raises(ValueError, match="expected a head with word queries"):
-        export_onnx(closed, tmp_path, SIZE)
+    closed = TaggerModel(backbone, MLDecoder(backbone.channels, num_classes=7, groups=3, dim=24, heads=3)).eval()
+    export_onnx(closed, tmp_path, SIZE, softmax=softmax)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    encoder, decoder = (onnxruntime.InferenceSession(tmp_path / name) for name in ("encoder.onnx", "decoder.onnx"))
+    tokens = encoder.run(["tokens"], {"images": pixels})[0]
+    asked = np.array([6, 0, 4], np.int64)
+    logits = decoder.run(["logits"], {"tokens": tokens, "queries": asked})[0]
+    with torch.inference_mode():
+        expected = closed(torch.from_numpy(pixels))
+    expected = expected.softmax(-1) if softmax else expected.sigmoid()
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected[:, asked].numpy(), atol=1e-5)
 
 
 def test_networks_that_do_not_fit_the_config_are_named(folder: Path) -> None:

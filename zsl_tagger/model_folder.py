@@ -95,10 +95,12 @@ class ModelFolder:
 
     def __init__(self, path: str | Path | None = None):
         self.path = PACKAGED if path is None else Path(path)
+        always, words = [CONFIG_FILE, LABELS_FILE, ENCODER_FILE, DECODER_FILE], [WORDS_FILE, VECTORS_FILE]
+        if self.path.is_dir() and not all((self.path / name).is_file() for name in always):
+            _check_complete(self.path, [*always, *words])  # names everything at once
         self.config = read_config(self.path)
-        needed = [LABELS_FILE, ENCODER_FILE, DECODER_FILE]
-        needed += [] if self.config.closed_set else [WORDS_FILE, VECTORS_FILE]
-        _check_complete(self.path, needed)
+        if not self.config.closed_set:
+            _check_complete(self.path, words)
 
     def labels(self) -> list[VocabularyLabel]:
         content = _read_json(self.path / LABELS_FILE)
