@@ -5,3 +5,8 @@ from __future__ import annotations
 
 class UserError(ValueError):
     """Something the user can put right. The message says what was expected, what came and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, short; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -242,7 +242,7 @@ class WordTable:
 
     def _mean_vector(self, words: tuple[str, ...], unit: bool) -> np.ndarray:
         rows = np.asarray(self._vectors[[self._row[word] for word in words]], dtype=np.float32)  # (n, word_dim)
-        return _unit(_unit(rows).mean(axis=0)) if unit else rows.mean(axis=0)  # (word_dim,)
+        return unit_length(unit_length(rows).mean(axis=0)) if unit else rows.mean(axis=0)  # (word_dim,)
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Nearest known spellings, best first."""
@@ -274,5 +274,6 @@ class ClassTable(WordTable):
         return np.array([self._row[found.words[0]] for found in resolved], np.int64)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Each row over its L2 norm, along the last axis; a row of zeros stays."""
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

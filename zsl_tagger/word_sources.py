@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from zsl_tagger.dataset import INFO_FILE, sha256_of
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.model_folder import PACKAGED
 from zsl_tagger.queries import Resolved, WordTable
 from zsl_tagger.vector_files import known_vectors, read_vector_file
@@ -85,7 +85,7 @@ class SentenceSource:
             self._model = SentenceTransformer(str(_packaged_sentence_model(name) or name), device="cpu")
         except Exception as error:  # of the hub, of the file system, of a model that is none
             raise UserError(
-                f"cannot open the sentence model {name!r}: {_first_line(error)}. Expected the name of a "
+                f"cannot open the sentence model {name!r}: {first_line(error)}. Expected the name of a "
                 "sentence-transformers model (downloaded when first used) or a folder that holds one"
             ) from None
 
@@ -134,7 +134,7 @@ def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
         vectors = gensim.downloader.load(name)
     except Exception as error:  # the downloader raises what its server and its file system raise
         raise UserError(
-            f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {_first_line(error)}. "
+            f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {first_line(error)}. "
             "Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300"
         ) from None
     if not hasattr(vectors, "index_to_key"):
@@ -204,7 +204,3 @@ def require(module: str) -> None:
     """Raise a UserError that says what brings a module, unless it is there."""
     if find_spec(module) is None:
         raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

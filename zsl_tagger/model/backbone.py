@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 
 
 class Backbone(nn.Module):
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
             with torch.no_grad():
                 tokens = _in_evaluation(self, torch.zeros(1, 3, image_size, image_size))
         except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(
                 f"{self.name} refuses images of {image_size} px ({reason}); its own size is {own}"
             ) from None
@@ -85,7 +85,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
     except Exception as error:  # timm and the hub raise what they like
         if not pretrained:
             raise UserError(f"timm cannot make {name}: {error}") from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"timm cannot bring pretrained weights of {name}: {reason}. "
             "Without a network, give a file of weights, or start from scratch"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.files import write_whole
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
@@ -166,7 +166,7 @@ def _read_state(path: Path) -> State:
     except FileNotFoundError:
         raise UserError(f"no file of weights at {path}") from None
     except Exception as error:  # torch and safetensors raise nearly anything on a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{path} cannot be read as weights: expected safetensors, or a torch file of tensors only "
             f"(torch.load with weights_only=True): {reason}"

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.preprocessing import ImageError
+from zsl_tagger.queries import unit_length
 from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.config import TrainConfig
 
@@ -80,12 +81,10 @@ def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
     hidden = set(held) if single else set()
     shown = np.array([not hidden.isdisjoint(dataset.label_indices[row]) for row in rows], bool)
     empty = np.array([np.isin(dataset.label_indices[row], trained).sum() == 0 for row in rows], bool) & single
-    vectors = dataset.word_vectors[trained]
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return Split(
         tuple(dataset.labels[column] for column in trained),
         trained,
-        vectors.astype(np.float32),
+        unit_length(dataset.word_vectors[trained]).astype(np.float32),
         tuple(dataset.labels[column] for column in held),
         held,
         rows[~empty],

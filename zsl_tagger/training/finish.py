@@ -12,13 +12,13 @@ import numpy as np
 
 from zsl_tagger import __version__
 from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.export import export_onnx
 from zsl_tagger.files import json_bytes, write_whole
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
-from zsl_tagger.queries import WordTable
+from zsl_tagger.queries import WordTable, unit_length
 from zsl_tagger.thresholds import choose_thresholds
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
@@ -119,7 +119,7 @@ def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callabl
     except OSError:  # a full disk is no fault of the network
         raise
     except Exception as error:  # the exporter raises what it likes on networks it does not know
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
         return None
 
@@ -162,7 +162,7 @@ def _shifted(probability: float, logits: float) -> float:
 def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
     """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
     table = _words_of_source(dataset, config, note)
-    vectors = dataset.word_vectors / np.maximum(np.linalg.norm(dataset.word_vectors, axis=1, keepdims=True), 1e-12)
+    vectors = unit_length(dataset.word_vectors)
     if table is None:
         return WordTable(dataset.labels, vectors.astype(np.float32), normalized=True)
     resolved = [table.resolve(label) for label in dataset.labels]

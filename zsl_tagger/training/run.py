@@ -22,6 +22,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import CONFIG_FILE, read_config
+from zsl_tagger.queries import unit_length
 from zsl_tagger.recipes import read_recipe
 from zsl_tagger.threads import available_cores, keep_freed_memory
 from zsl_tagger.training.augment import Augment, seed_everything
@@ -324,8 +325,7 @@ class _Run:
         split, share = self.split, self.split.val[self.accelerator.process_index :: self.accelerator.num_processes]
         queries = None
         if self.config.head == "words":
-            held = self.dataset.word_vectors[split.held_out_columns]
-            held = held / np.maximum(np.linalg.norm(held, axis=1, keepdims=True), 1e-12)
+            held = unit_length(self.dataset.word_vectors[split.held_out_columns])
             queries = torch.from_numpy(np.concatenate([split.vectors, held])).to(self.accelerator.device)
         scores, faults = score_rows(
             model, queries, self.dataset, share,

@@ -42,7 +42,6 @@ from zsl_tagger.recipes.packaged.train import (
     HeadOnTrunk,
     TrainConfig,
     Trainer,
-    fingerprint,
     fold_last_convolution,
     mean_average_precision,
     predict,
@@ -51,6 +50,7 @@ from zsl_tagger.recipes.packaged.wordnet import WordNet
 from zsl_tagger.recipes.packaged.words import build_word_table
 from zsl_tagger.threads import available_cores
 from zsl_tagger.thresholds import choose_thresholds
+from zsl_tagger.training.checkpoint import fingerprint
 
 HERE = Path(__file__).parent
 BACKBONE = "tf_efficientnet_lite2"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from zsl_tagger.metrics import average_precision
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.recipes.packaged.sampling import Batch, Sampler
+from zsl_tagger.training.checkpoint import fingerprint
 
 BACKBONE_CHANNELS = 1280
 
@@ -69,14 +69,6 @@ def fold_last_convolution(network: Any) -> tuple[Tensor, Tensor]:
     scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
     weight = network.conv_head.weight.detach().flatten(1) * scale[:, None]
     return weight, norm.bias.detach() - norm.running_mean * scale
-
-
-def fingerprint(*parts: np.ndarray | list[str]) -> str:
-    """Short hash of what a cached result depends on."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else "\n".join(part).encode())
-    return digest.hexdigest()[:16]
 
 
 class Trainer:
