@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 
 
+Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
+
+
 class Format(str, Enum):
     table = "table"
     json = "json"
@@ -128,6 +131,78 @@ def train(
             raise typer.Exit(128 + stopped.signal) from None
 
 
+@app.command()
+def evaluate(
+    model: Annotated[Optional[Path], typer.Option(help="A model folder, to be evaluated.")] = None,
+    scores: Annotated[
+        Optional[Path], typer.Option(help="Or anybody's scores, .npz, .csv or .parquet, and no model.")
+    ] = None,
+    data: Annotated[Optional[Path], typer.Option(help="A prepared data set folder.")] = None,
+    targets: Annotated[
+        Optional[Path], typer.Option(help="Or the truth as a file: 1, 0, and empty for unknown.")
+    ] = None,
+    unseen_file: Annotated[
+        Optional[Path], typer.Option(help="With --targets: names of the unseen labels, one a line.")
+    ] = None,
+    kind: Annotated[
+        Optional[str], typer.Option(help="What --scores holds, logits or probabilities. [default: as it says]")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="strict, or as the code of a paper computes: mld, lesa, biam.")
+    ] = "strict",
+    split: Annotated[str, typer.Option(help="Of the data set: train, val or test.")] = "test",
+    labels: Annotated[str, typer.Option(help="unseen (ZSL), seen, or all (both, and GZSL).")] = "all",
+    k: Annotated[Optional[list[int]], typer.Option(help="K of P/R/F1@K, may be repeated. [default: 3, 5]")] = None,
+    threshold: Annotated[Optional[float], typer.Option(help="0..1, of every label. [default: the model's own]")] = None,
+    against: Annotated[
+        Optional[Path], typer.Option(help="Another model folder or scores file: paired comparison.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Of the images, for the 95 % intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write the report to this folder.")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where the model was trained on unseen labels.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Say how good a model, or anybody's scores, are: mAP, F1@K, seen and unseen, under a named protocol.
+
+    Exit status: 0 evaluated, 2 the command cannot be carried out.
+    """
+    goes_on = "interrupted: with --output, the same command goes on where it stopped"
+    with _told_in_one_line(goes_on), _needs_train_extra():
+        from zsl_tagger.evaluation.run import EvaluateRun
+        from zsl_tagger.evaluation.run import evaluate as run
+
+        ks = tuple(k) if k else (3, 5)
+        options = EvaluateRun(
+            model, data, scores, targets, unseen_file, kind, protocol, split, labels, ks, threshold, against,
+            resamples, seed, output, images, force, workers, _note, _scored,
+        )  # fmt: skip
+        _print(run(options).lines)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Option(help="The model folder, whose thresholds are replaced.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
+    split: Annotated[str, typer.Option(help="On which images: val, train or test.")] = "val",
+    precision: Annotated[
+        Optional[float], typer.Option(help="Share of a label's tags to be right, 0..1. [default: the best F1]")
+    ] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    workers: Workers = None,
+) -> None:
+    """Choose each label's threshold on validation images, and what labels never trained need.
+
+    Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
+    """
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+        from zsl_tagger.evaluation.calibrate import CalibrateRun
+        from zsl_tagger.evaluation.calibrate import calibrate as run
+
+        _print(run(CalibrateRun(model, data, split, precision, images, workers, _note, _scored)))
+
+
 prepare = typer.Typer(
     help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -146,7 +221,6 @@ TestFraction = Annotated[float, typer.Option(help="Share of the images for test,
 Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
 KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep images without any label.")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
-Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")]
 
 
@@ -331,6 +405,11 @@ def _note(text: str) -> None:
 def _progress(done: int, total: int) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         typer.echo(f"\rlooked at {done:,} of {total:,} images", nl=done >= total, err=True)
+
+
+def _scored(done: int, total: int) -> None:
+    if sys.stderr is not None and sys.stderr.isatty() and (done % 16 == 0 or done == total):
+        typer.echo(f"\rscored {done:,} of {total:,} images", nl=done >= total, err=True)
 
 
 def _print(lines: list[str]) -> None:

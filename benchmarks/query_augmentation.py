@@ -175,7 +175,7 @@ def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> 
     logits, targets = scores.logits, data.targets(scores.rows).astype(np.int64)
     shows_unseen, unseen = targets[:, ~data.seen].any(axis=1), ~data.seen
     precisions = average_precision(logits[shows_unseen][:, unseen], targets[shows_unseen][:, unseen])
-    bias = ModelFolder(folder).config.provenance["unseen_bias"]
+    bias = ModelFolder(folder).config.unseen_bias
     every = average_precision(logits, targets)
     figures = {
         "ZSL mAP": float(np.nanmean(precisions)),

@@ -5,8 +5,6 @@ Written as ``split_report.json`` and as one self-contained page, ``split_report.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +19,13 @@ from data_prep.output import json_bytes, write_whole
 from data_prep.splits import twins
 from zsl_tagger.dataset import SPLITS, PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.pages import figure, render, svg, thumbnail
 
 REPORT_JSON = "split_report.json"
 REPORT_PAGE = "split_report.html"
 
 PAIRS_LISTED = 1000
 PAIRS_SHOWN = 24  # with pictures
-_THUMBNAIL = 96
 
 
 @dataclass(frozen=True)
@@ -174,32 +171,17 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
 
 def render_page(report: dict[str, Any], title: str, image_root: Path | None, dropped: dict[str, int]) -> str:
     """One HTML page that needs nothing else: plots are inline SVG, thumbnails inline JPEG."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     pairs = report["near_duplicates"].get("pairs", [])[:PAIRS_SHOWN]
-    template = Environment(
-        loader=PackageLoader("data_prep", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("report.html.j2")
-    return template.render(
+    root = image_root or Path()
+    return render(
+        "data_prep",
+        "report.html.j2",
         title=title,
         report=report,
         dropped=dropped,
         plots=_plots(report),
-        pairs=[{**pair, "thumbnails": [_thumbnail(image_root, path) for path in pair["images"]]} for pair in pairs],
+        pairs=[{**pair, "thumbnails": [thumbnail(root / path) for path in pair["images"]]} for pair in pairs],
     )
-
-
-def _thumbnail(root: Path | None, path: str) -> str | None:
-    """A data URL, or None where the image cannot be read."""
-    from PIL import Image
-
-    try:
-        pixels = load_array((root or Path()) / path, _THUMBNAIL)
-    except (ImageError, OSError):
-        return None
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _plots(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -216,7 +198,7 @@ _COLOURS = {"train": "#3b6fb6", "val": "#e0a030", "test": "#c2453d", "seen": "#3
 
 
 def _plot_labels_per_image(report: dict[str, Any]) -> str:
-    figure, axes = _figure()
+    drawn, axes = figure()
     for split in SPLITS:
         histogram = np.array(report["labels_per_image"][split]["histogram"], float)
         if len(histogram):
@@ -224,11 +206,11 @@ def _plot_labels_per_image(report: dict[str, Any]) -> str:
     axes.set(xlabel="labels on an image", ylabel="share of the split's images")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(drawn)
 
 
 def _plot_images_per_label(report: dict[str, Any]) -> str:
-    figure, axes = _figure()
+    drawn, axes = figure()
     for name, is_seen, split in (("seen", True, "train"), ("unseen", False, "test")):
         counts = sorted((row[split] for row in report["images_per_label"] if row["seen"] == is_seen), reverse=True)
         if counts:
@@ -238,31 +220,12 @@ def _plot_images_per_label(report: dict[str, Any]) -> str:
     axes.set(xlabel="label, most frequent first", ylabel="images", xscale="log", yscale="symlog")
     axes.set_ylim(bottom=0, top=2 * axes.get_ylim()[1])
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(drawn)
 
 
 def _plot_nearest(report: dict[str, Any]) -> str:
-    figure, axes = _figure()
+    drawn, axes = figure()
     axes.hist([row["cosine"] for row in report["nearest_seen"]], bins=25, color=_COLOURS["unseen"])
     axes.set(xlabel="cosine of the word vectors: unseen label and its nearest seen one", ylabel="unseen labels")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure)
-
-
-def _figure() -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    import matplotlib
-
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "zsl-tagger", "svg.fonttype": "none"}):  # the same bytes in every run
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    return svg(drawn)

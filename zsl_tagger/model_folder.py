@@ -18,11 +18,13 @@ Nothing in it is pickled. This module needs neither torch nor onnxruntime.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.files import json_bytes, write_whole
 from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 FORMAT_VERSION = 1
@@ -54,6 +56,8 @@ class ModelConfig:
         word_dim: width of the word vectors that are its queries; 0 for a closed set.
         default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
         architecture, provenance: for people and for rebuilding the model in torch.
+        unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
+            trained ones (``zsl-tagger calibrate``).
         closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
     """
 
@@ -64,6 +68,7 @@ class ModelConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     closed_set: bool = False
+    unseen_bias: float = 0.0
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -73,6 +78,8 @@ class ModelConfig:
                 raise ModelFolderError(f"expected {name} to be a positive whole number, got {value!r}")
         if not isinstance(self.default_threshold, (int, float)) or not 0 <= self.default_threshold <= 1:
             raise ModelFolderError(f"expected default_threshold in 0..1, got {self.default_threshold!r}")
+        if not isinstance(self.unseen_bias, (int, float)) or not math.isfinite(self.unseen_bias):
+            raise ModelFolderError(f"expected unseen_bias to be a number of logits, got {self.unseen_bias!r}")
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json_bytes(content))
 
 
 def _field_message(error: TypeError) -> str:

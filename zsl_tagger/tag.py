@@ -51,17 +51,26 @@ class LabelSet:
         keys: K spellings under which the labels are the same thing ("dog" for "Dogs").
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
+        biases: float32 ``(K,)``, added to the logits: that of labels never trained, 0 for others.
     """
 
-    def __init__(self, labels: Sequence[str], keys: Sequence[str], queries: np.ndarray, thresholds: np.ndarray):
-        self.labels, self.keys, self.queries, self.thresholds = list(labels), list(keys), queries, thresholds
+    def __init__(
+        self,
+        labels: Sequence[str],
+        keys: Sequence[str],
+        queries: np.ndarray,
+        thresholds: np.ndarray,
+        biases: np.ndarray,
+    ):
+        self.labels, self.keys, self.queries = list(labels), list(keys), queries
+        self.thresholds, self.biases = thresholds, biases
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
         """The same set less the labels of some keys."""
         out = set(excluded)
         keep = [index for index, key in enumerate(self.keys) if key not in out]
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
-        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep])
+        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,8 +113,8 @@ class Tagger:
         return self._folder.labels()
 
     @cached_property
-    def _thresholds(self) -> dict[str, float]:
-        return {self.key(label.name): label.threshold for label in self._listed}
+    def _by_key(self) -> dict[str, VocabularyLabel]:
+        return {self.key(label.name): label for label in self._listed}
 
     def key(self, label: str) -> str:
         """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
@@ -125,8 +134,11 @@ class Tagger:
             raise UserError("the label list is empty: give at least one label")
         resolved = self.words.resolve_all(labels)
         queries, keys = self.words.vectors_of(resolved), [found.key for found in resolved]
-        thresholds = [self._thresholds.get(key, self._folder.config.default_threshold) for key in keys]
-        return LabelSet(labels, keys, queries, np.array(thresholds, np.float32))
+        config = self._folder.config
+        listed = [self._by_key.get(key) or VocabularyLabel(key, config.default_threshold, seen=False) for key in keys]
+        thresholds = np.array([label.threshold for label in listed], np.float32)
+        biases = np.array([0.0 if label.seen else config.unseen_bias for label in listed], np.float32)
+        return LabelSet(labels, keys, queries, thresholds, biases)
 
     def encode(self, image: Any) -> np.ndarray:
         """Look at an image once: tokens float32 ``(1, L, D)``, to ask any labels of with :meth:`scores`.
@@ -145,8 +157,12 @@ class Tagger:
         A label's score does not depend on which other labels are asked.
         """
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
-        logits = self._model.logits(tokens, label_set.queries)
+        logits = self.logits(tokens, label_set) + label_set.biases
         return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
+
+    def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
+        return self._model.logits(tokens, labels.queries)
 
     def tag(
         self,

@@ -19,10 +19,10 @@ from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
 from zsl_tagger.queries import WordTable, unit_length
-from zsl_tagger.thresholds import choose_thresholds
+from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
-from zsl_tagger.training.validation import Scores, calibrate_unseen
+from zsl_tagger.training.validation import Scores
 from zsl_tagger.word_sources import open_word_source
 
 TRAIN_CONFIG_FILE, CARD_FILE = "train_config.json", "README.md"
@@ -90,10 +90,10 @@ def write_model(
             "trained_labels": len(split.labels),
             "held_out_labels": list(split.held_out),
             "validation": outcome.metrics,
-            "unseen_bias": round(bias, 4),
             "initial_weights": outcome.initial,
         },
         closed_set=config.head == "closed",
+        unseen_bias=round(bias, 4),
     )
     write_whole(folder / CARD_FILE, card(written, config, dataset, split, outcome).encode("utf-8", "replace"))
     write_config(folder, written)
@@ -139,24 +139,17 @@ def _thresholds(
     if held.any() and trained.any():
         bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
     own_threshold = dict(zip(split.labels, own, strict=True))
-    unseen = _shifted(default, -bias)
     if config.head == "closed":
         return [VocabularyLabel(name, round(float(own_threshold[name]), 4)) for name in split.labels], default, bias
     labels = [
-        VocabularyLabel(name, round(float(own_threshold.get(name, unseen)), 4), seen=name in own_threshold)
+        VocabularyLabel(name, round(float(own_threshold.get(name, default)), 4), seen=name in own_threshold)
         for name in dataset.labels
     ]
-    return labels, unseen, bias
+    return labels, default, bias
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))
-
-
-def _shifted(probability: float, logits: float) -> float:
-    """A probability moved by some logits."""
-    p = float(np.clip(probability, 1e-6, 1 - 1e-6))
-    return float(1 / (1 + np.exp(-(np.log(p / (1 - p)) + logits))))
 
 
 def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
@@ -282,7 +275,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
         figures=f"| | |\n|---|---|\n{table}" if table else "There was no validation image with a trained label.\n",
         limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
-        f"a threshold that {'was set on labels kept out' if split.held_out else 'is that of trained ones'}.",
+        f"the trained ones' threshold{', after a bias set on labels kept out' if split.held_out else ''}.",
         unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"
         if outcome.unreadable else "",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How good the model is on validation, and what is chosen there: the best step, the bias of unseen labels."""
+"""How good the model is on validation, which decides the step whose weights are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
+from zsl_tagger.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
@@ -139,39 +139,3 @@ def selected_by(metrics: dict[str, float]) -> str | None:
         if name in metrics:
             return name
     return None
-
-
-def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Over the labels that have positives."""
-    shown = targets.any(axis=0)
-    return float(average_precision(scores[:, shown], targets[:, shown]).mean())
-
-
-def harmonic_mean(a: float, b: float) -> float:
-    return 2 * a * b / (a + b) if a + b else 0.0
-
-
-def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) -> float:
-    """What to add to the logits of labels never trained, so that they stand a fair chance beside the trained ones.
-
-    Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 over the
-    seen positives and over the unseen ones, all labels ranked in one list.
-
-    Args:
-        seen, unseen: logits ``(N, K)`` and ``(N, U)``.
-        targets: bool ``(N, K + U)``.
-    """
-    count, top = seen.shape[1], min(TOP, targets.shape[1])
-    gaps = np.sort(seen, axis=1)[:, -min(top, count)][:, None] - np.sort(unseen, axis=1)[:, -top:]
-    biases = np.unique(np.concatenate([[0.0], np.quantile(gaps, np.linspace(0, 1, 101))]))
-    best, chosen = -1.0, 0.0
-    for bias in biases[np.argsort(np.abs(biases), kind="stable")]:  # of equal ones the smallest
-        logits = np.concatenate([seen, unseen + bias], axis=1)
-        ranked = np.argpartition(-logits, top - 1, axis=1)[:, :top]  # (N, top)
-        hit = np.zeros_like(targets)
-        np.put_along_axis(hit, ranked, True, axis=1)
-        hit &= targets
-        recalls = (hit[:, part].sum() / max(1, targets[:, part].sum()) for part in (slice(count), slice(count, None)))
-        if (value := harmonic_mean(*recalls)) > best:
-            best, chosen = value, float(bias)
-    return chosen

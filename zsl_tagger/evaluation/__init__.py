@@ -1,0 +1,1 @@
+"""How good scores are. To be read in this order: protocols, data, score_files, scoring, figures, report, run."""

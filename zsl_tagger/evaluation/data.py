@@ -1,0 +1,109 @@
+"""What is evaluated against: images, labels, which of them are unseen, and what is true of which image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.dataset import SPLITS, PreparedDataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.score_files import read_targets
+from zsl_tagger.queries import read_labels_file
+
+LABELS = ("all", "seen", "unseen")
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """N images and K labels.
+
+    Attributes:
+        images: paths below ``root``.
+        seen: bool ``(K,)``.
+        targets, ignored: bool ``(N, K)``; ``ignored`` is None where every entry is known.
+        root: where the images are; None where that is not known.
+        vectors: word vectors of the labels, ``(K, word_dim)``; None without a data set, as ``training_images`` ``(K,)``.
+    """
+
+    name: str
+    split: str
+    images: list[str]
+    labels: list[str]
+    seen: np.ndarray
+    targets: np.ndarray
+    ignored: np.ndarray | None = None
+    root: Path | None = None
+    vectors: np.ndarray | None = None
+    training_images: np.ndarray | None = None
+
+    @property
+    def single_label(self) -> bool:
+        return bool((self.targets.sum(axis=1) == 1).all())
+
+    def rows(self, keep: np.ndarray) -> EvaluationData:
+        """The images of a mask or of indices."""
+        index = np.flatnonzero(keep) if keep.dtype == bool else keep
+        ignored = None if self.ignored is None else self.ignored[index]
+        images = [self.images[row] for row in index.tolist()]
+        return replace(self, images=images, targets=self.targets[index], ignored=ignored)
+
+    def columns(self, asked: str) -> np.ndarray:
+        """Indices of the labels of ``--labels``: all, seen or unseen.
+
+        Raises:
+            UserError: there are none.
+        """
+        if asked not in LABELS:
+            raise UserError(f"expected --labels {', '.join(LABELS)}; got {asked!r}")
+        mask = {"all": np.ones(len(self.labels), bool), "seen": self.seen, "unseen": ~self.seen}[asked]
+        if not mask.any():
+            raise UserError(f"{self.name} has no {asked} labels: prepare it with --unseen, or give other --labels")
+        return np.flatnonzero(mask)
+
+
+def data_of_dataset(folder: Path, split: str, images: Path | None) -> EvaluationData:
+    """A split of a prepared folder.
+
+    Raises:
+        UserError: the folder is not sound, or has no image of the split.
+    """
+    if split not in SPLITS:
+        raise UserError(f"expected --split {', '.join(SPLITS)}; got {split!r}")
+    dataset = PreparedDataset.load(folder)
+    rows = dataset.rows(split)
+    if not len(rows):
+        counts = ", ".join(f"{name} {len(dataset.rows(name)):,}" for name in SPLITS)
+        raise UserError(f"{folder} has no image of the split {split}; its images: {counts}")
+    root = images or dataset.image_root
+    if root is not None and not root.is_dir():
+        raise UserError(f"no folder of images at {root}: give --images DIR")
+    training = dataset.targets(dataset.rows("train")).sum(axis=0)
+    return EvaluationData(
+        dataset.info.get("name") or folder.name,
+        split,
+        [dataset.paths[row] for row in rows.tolist()],
+        list(dataset.labels),
+        dataset.seen,
+        dataset.targets(rows),
+        root=root,
+        vectors=dataset.word_vectors,
+        training_images=training,
+    )
+
+
+def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -> EvaluationData:
+    """A file of targets, as :func:`zsl_tagger.evaluation.score_files.read_targets` has it.
+
+    Args:
+        unseen_file: names of the unseen labels, one a line; without it all are seen.
+    """
+    names, labels, targets, ignored = read_targets(path)
+    unseen = set(read_labels_file(unseen_file)) if unseen_file is not None else set()
+    unknown = sorted(unseen - set(labels))
+    if unknown:
+        raise UserError(f"{unseen_file} names what is no label of {path}: {', '.join(map(repr, unknown[:5]))}")
+    seen = np.array([label not in unseen for label in labels], bool)
+    known = ignored if ignored.any() else None
+    return EvaluationData(path.stem, "all", names, labels, seen, targets, known, root=images)

@@ -1,0 +1,83 @@
+"""The four definitions of "mAP" and "F1@K" that published zero-shot results follow; no two are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.metrics import Ties
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One definition.
+
+    Attributes:
+        ap_ties, top_ties: what equal scores count as in average precision and at K (:mod:`zsl_tagger.metrics`).
+        empty_is_zero: a label without positives counts as average precision 0; else it is left out of the mean.
+        needs_unseen: test images without any unseen label are left out.
+        masks_ignored: entries that nobody annotated are left out of average precision; else they count as false.
+        ranks_ignored: they may stand among the K best, and are wrong there.
+        source: whose code it follows, for the report.
+    """
+
+    name: str
+    ap_ties: Ties
+    top_ties: Ties
+    empty_is_zero: bool
+    needs_unseen: bool
+    masks_ignored: bool
+    ranks_ignored: bool
+    source: str
+
+    def keeps(self, targets: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Which images are evaluated, bool ``(N,)``; targets bool ``(N, K)``, seen bool ``(K,)``."""
+        return np.asarray(targets[:, ~seen].any(axis=1)) if self.needs_unseen else np.ones(len(targets), bool)
+
+    def mean(self, precisions: np.ndarray) -> float:
+        """mAP of average precisions ``(K,)``, NaN for labels without positives; NaN where nothing is left."""
+        if self.empty_is_zero:
+            return float(np.nan_to_num(precisions).mean()) if len(precisions) else float("nan")
+        known = precisions[np.isfinite(precisions)]
+        return float(known.mean()) if len(known) else float("nan")
+
+    def sentences(self) -> list[str]:
+        """The definition in words."""
+        ties = {
+            "grouped": "equal scores are one step", "first": "of equal scores the earlier image is first",
+            "last": "of equal scores the later image is first",
+        }  # fmt: skip
+        top = {
+            "grouped": "equal scores share the last places", "first": "of equal scores the earlier label",
+            "last": "of equal scores the later label",
+        }  # fmt: skip
+        empty = "counts as 0" if self.empty_is_zero else "is left out of the mean"
+        images = "only images with an unseen label" if self.needs_unseen else "all images of the split"
+        ignored = "left out" if self.masks_ignored else "false"
+        return [
+            f"mAP: mean over labels of average precision; {ties[self.ap_ties]}; a label without positives {empty}",
+            f"P/R/F1@K: micro, the K best labels of every image; {top[self.top_ties]}",
+            f"images: {images}; entries that nobody annotated: {ignored}",
+            self.source,
+        ]
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("strict", "grouped", "grouped", False, False, True, False,
+                 "zsl-tagger's own: nothing depends on the order of images or labels"),
+        Protocol("mld", "last", "first", True, True, False, True,
+                 "the mAP of the released ML-Decoder and ZS_SDL code, which has no F1@K"),
+        Protocol("lesa", "grouped", "last", True, False, True, True, "the released LESA code"),
+        Protocol("biam", "first", "first", True, False, True, True, "the released BiAM and MKT code"),
+    )
+}  # fmt: skip
+
+
+def protocol_named(name: str) -> Protocol:
+    if name not in PROTOCOLS:
+        raise UserError(f"expected --protocol {', '.join(PROTOCOLS)}; got {name!r}")
+    return PROTOCOLS[name]

@@ -1,0 +1,253 @@
+"""Anybody's matrix of scores or targets from a file, with names on its rows and columns.
+
+============  ======================================================================================================
+``.npz``      arrays ``scores`` (N, K), ``images`` (N,) and ``labels`` (K,) of text; also ``kind``, "logits" or
+              "probabilities". Targets are called ``targets``. No pickles
+``.csv``      a header ``image,<label>,<label>,...``, then a row an image
+``.parquet``  the same columns
+============  ======================================================================================================
+
+Files are read in blocks of images; the matrix lies in a file of its own, not in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.errors import UserError, first_line
+
+BLOCK = 2048  # images
+KINDS = ("logits", "probabilities")
+SHOWN = 5
+
+Block = tuple[list[str], np.ndarray]  # images (n,), values float32 (n, K)
+
+
+class MatrixFile:
+    """A file opened as far as the names of its columns.
+
+    Args:
+        what: the array of an npz file: "scores" or "targets".
+
+    Raises:
+        UserError: it cannot be read, or has no such content.
+    """
+
+    def __init__(self, path: Path, what: str = "scores"):
+        self.path, self.what = path, what
+        readers = {".npz": self._open_npz, ".csv": self._open_csv, ".parquet": self._open_parquet}
+        if path.suffix.lower() not in readers:
+            raise UserError(f"{path}: expected a file of {what} that ends in {', '.join(readers)}")
+        if not path.is_file():
+            raise UserError(f"no file of {what} at {path}")
+        self.kind: str | None = None
+        try:
+            self.labels, self._blocks = readers[path.suffix.lower()]()
+        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:  # pyarrow's are ValueErrors
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+        repeated = [label for label, count in Counter(self.labels).items() if count > 1]
+        if repeated:
+            raise UserError(f"{path}: labels more than once: {_some(repeated)}")
+        if not self.labels:
+            raise UserError(f"{path}: expected a column a label, found none")
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows, ``BLOCK`` at a time."""
+        try:
+            yield from self._blocks
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{self.path} cannot be read: {first_line(error)}") from None
+
+    def _open_npz(self) -> tuple[list[str], Iterator[Block]]:
+        with np.load(self.path, allow_pickle=False) as content:
+            missing = [name for name in (self.what, "images", "labels") if name not in content.files]
+            if missing:
+                raise UserError(
+                    f"{self.path}: expected arrays {self.what} (N, K), images (N,) and labels (K,), it lacks "
+                    f"{', '.join(missing)}: without names nothing says which row and column is what"
+                )
+            images, labels = _names(content["images"]), _names(content["labels"])
+            if "kind" in content.files:
+                self.kind = str(content["kind"])
+        return labels, self._npz_blocks(images, labels)
+
+    def _npz_blocks(self, images: list[str], labels: list[str]) -> Iterator[Block]:
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.what}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = read(member)
+            if tuple(shape) != (len(images), len(labels)):
+                raise UserError(
+                    f"{self.path}: expected {self.what} of shape (images, labels) = ({len(images)}, {len(labels)}), "
+                    f"got {tuple(shape)}"
+                )
+            if dtype.kind not in "fiub":
+                raise UserError(f"{self.path}: expected {self.what} as numbers, got an array of {dtype}")
+            if not by_column:
+                for start in range(0, len(images), BLOCK):
+                    rows = min(BLOCK, len(images) - start)
+                    data = member.read(rows * len(labels) * dtype.itemsize)
+                    values = np.frombuffer(data, dtype).reshape(rows, len(labels))
+                    yield images[start : start + rows], values.astype(np.float32)
+                return
+        whole = np.load(self.path, allow_pickle=False)[self.what]
+        for start in range(0, len(images), BLOCK):
+            yield images[start : start + BLOCK], whole[start : start + BLOCK].astype(np.float32)
+
+    def _open_csv(self) -> tuple[list[str], Iterator[Block]]:
+        import pyarrow
+        from pyarrow import csv as arrow_csv
+
+        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header = next(csv.reader(file), [])
+        types = {name: pyarrow.float32() for name in header[1:]} | {name: pyarrow.string() for name in header[:1]}
+        reader = arrow_csv.open_csv(self.path, convert_options=arrow_csv.ConvertOptions(column_types=types))
+        return header[1:], _arrow_blocks(reader)
+
+    def _open_parquet(self) -> tuple[list[str], Iterator[Block]]:
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(self.path)
+        return list(file.schema_arrow.names[1:]), _arrow_blocks(file.iter_batches(BLOCK))
+
+
+def _arrow_blocks(batches) -> Iterator[Block]:  # type: ignore[no-untyped-def]
+    for batch in batches:
+        images = [str(name) for name in batch.column(0).to_pylist()]
+        columns = [np.asarray(column.to_numpy(zero_copy_only=False), np.float32) for column in batch.columns[1:]]
+        yield images, np.stack(columns, axis=1)
+
+
+def _names(array: np.ndarray) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind not in "US":
+        raise ValueError(f"expected images and labels as arrays of text, got {array.dtype} of shape {array.shape}")
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
+
+
+def read_scores(
+    path: Path, images: Sequence[str], labels: Sequence[str], kind: str | None, notes: list[str]
+) -> tuple[np.ndarray, str]:
+    """Scores of the wanted images and labels in their order, whatever the file's is.
+
+    Args:
+        kind: "logits" or "probabilities" where the caller knows; else the file says, or its range does.
+        notes: what a person should know is added to it.
+
+    Returns:
+        float32 ``(N, K)``, memory-mapped from a file without a name, and its kind.
+
+    Raises:
+        UserError: images or labels are missing, a score is not a number or not of the kind.
+    """
+    file = MatrixFile(path)
+    wanted = {label: column for column, label in enumerate(labels)}
+    missing = [label for label in labels if label not in set(file.labels)]
+    if missing:
+        raise UserError(f"{path} has no scores of {len(missing)} of the {len(labels)} labels: {_some(missing)}")
+    extra = [label for label in file.labels if label not in wanted]
+    if extra:
+        notes.append(f"{path}: {len(extra)} other labels are not evaluated: {_some(extra)}")
+    elif file.labels != list(labels):
+        notes.append(f"{path} has the labels in an order of its own: matched by name")
+    place = {label: column for column, label in enumerate(file.labels)}
+    columns = np.array([place[label] for label in labels])
+    row_of = {image: row for row, image in enumerate(images)}
+    scores, found, others = scratch(len(images), len(labels)), np.zeros(len(images), bool), 0
+    for names, values in file.blocks():
+        rows = np.array([row_of.get(name, -1) for name in names], np.int64)
+        mine = rows >= 0
+        others += int((~mine).sum())
+        rows = rows[mine]
+        again = names_at(images, rows[found[rows]]) + [n for n, c in Counter(names).items() if c > 1 and n in row_of]
+        if again:
+            raise UserError(f"{path}: images more than once: {_some(again)}")
+        found[rows] = True
+        block = values[mine][:, columns]
+        _check_finite(path, block, names_at(images, rows), labels)
+        scores[rows] = block
+    if not found.all():
+        absent = names_at(images, np.flatnonzero(~found))
+        raise UserError(f"{path} has no scores of {len(absent)} of the {len(images)} images: {_some(absent)}")
+    if others:
+        notes.append(f"{path}: {others} other images are not evaluated")
+    return scores, _checked_kind(path, scores, kind or file.kind, notes)
+
+
+def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    return [names[row] for row in rows.tolist()]
+
+
+def scratch(images: int, labels: int) -> np.ndarray:
+    """A float32 matrix ``(images, labels)`` in a file that goes when nothing refers to it any more."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    if not images or not labels:
+        return np.zeros((images, labels), np.float32)
+    return np.memmap(file, np.float32, "w+", shape=(images, labels))
+
+
+def _check_finite(path: Path, block: np.ndarray, images: list[str], labels: Sequence[str]) -> None:
+    bad = ~np.isfinite(block)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise UserError(
+            f"{path}: {int(bad.sum())} scores are not finite numbers, the first is {block[row, column]} "
+            f"of {labels[column]!r} on {images[row]}"
+        )
+
+
+def _checked_kind(path: Path, scores: np.ndarray, kind: str | None, notes: list[str]) -> str:
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"{path}: expected scores of the kind {' or '.join(KINDS)}, got {kind!r}")
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
+    within = low >= 0 and high <= 1
+    if kind == "probabilities" and not within:
+        raise UserError(f"{path} is said to hold probabilities, but its scores go from {low:.3g} to {high:.3g}")
+    if kind == "logits" and within and low < high:
+        raise UserError(
+            f"{path} is said to hold logits, but all its scores are in 0..1, as probabilities are: say "
+            "--kind probabilities, or give the scores before the sigmoid"
+        )
+    if kind is None:
+        kind = "probabilities" if within else "logits"
+        notes.append(f"{path}: scores from {low:.3g} to {high:.3g} are taken as {kind} (--kind says otherwise)")
+    return kind
+
+
+def read_targets(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """(images, labels, targets bool ``(N, K)``, ignored bool ``(N, K)``) of a file of 1, 0 and, for unknown, NaN.
+
+    An npz file may also hold -1 for unknown; an empty cell of a table is unknown.
+    """
+    file = MatrixFile(path, "targets")
+    images: list[str] = []
+    targets, ignored = [], []
+    for names, values in file.blocks():
+        unknown = np.isnan(values) | (values == -1)
+        odd = ~unknown & (values != 0) & (values != 1)
+        if odd.any():
+            row, column = np.argwhere(odd)[0]
+            raise UserError(
+                f"{path}: expected targets 1 (true), 0 (false) or empty (unknown), got {values[row, column]:g} "
+                f"for {file.labels[column]!r} on {names[row]}"
+            )
+        images += names
+        targets.append(values == 1)
+        ignored.append(unknown)
+    repeated = [image for image, count in Counter(images).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: images more than once: {_some(repeated)}")
+    if not images:
+        raise UserError(f"{path} has no image")
+    return images, file.labels, np.concatenate(targets), np.concatenate(ignored)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
