@@ -133,7 +133,7 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Optional[Path], typer.Option(help="A model folder, to be evaluated.")] = None,
+    model: Annotated[Optional[Path], typer.Option(help="A model folder, or packaged.")] = None,
     scores: Annotated[
         Optional[Path], typer.Option(help="Or anybody's scores, .npz, .csv or .parquet, and no model.")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsl_tagger.metrics import Ties, ranking_steps
+from zsl_tagger.metrics import RankingSteps
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
@@ -17,18 +17,15 @@ def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def resampled_average_precision(
-    scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, known: np.ndarray | None = None, ties: Ties = "grouped"
-) -> np.ndarray:
+def resampled_average_precision(steps: RankingSteps, counts: np.ndarray) -> np.ndarray:
     """Average precision of one label on each resample, float64 ``(R,)``; NaN where a resample has no positive.
 
     An image that is drawn n times stands n times at one place of the ranking, as equal scores do.
 
     Args:
-        scores, targets: ``(N,)``.
+        steps: the ranking of the label's N images.
         counts: of :func:`draw_counts`, ``(N, R)``.
     """
-    steps = ranking_steps(scores, targets, known, ties)
     if not len(steps.ends):
         return np.full(counts.shape[1], np.nan)
     starts = np.append(0, steps.ends[:-1] + 1)

@@ -38,11 +38,7 @@ def average_precision(
 def _one_average_precision(
     scores: np.ndarray, targets: np.ndarray, known: np.ndarray | None, k: int, ties: Ties
 ) -> float:
-    steps = ranking_steps(scores[:, k], targets[:, k], None if known is None else known[:, k], ties)
-    if not len(steps.ends):
-        return float("nan")
-    hits = np.cumsum(steps.positives)
-    return float((hits / (steps.ends + 1) * steps.positives).sum() / hits[-1])
+    return ranking_steps(scores[:, k], targets[:, k], None if known is None else known[:, k], ties).average_precision()
 
 
 class RankingSteps(NamedTuple):
@@ -59,6 +55,13 @@ class RankingSteps(NamedTuple):
     ends: np.ndarray
     positives: np.ndarray
     ranked: np.ndarray
+
+    def average_precision(self) -> float:
+        """NaN where there is no positive."""
+        if not len(self.ends):
+            return float("nan")
+        hits = np.cumsum(self.positives)
+        return float((hits / (self.ends + 1) * self.positives).sum() / hits[-1])
 
 
 def ranking_steps(scores: np.ndarray, targets: np.ndarray, known: np.ndarray | None, ties: Ties) -> RankingSteps:

@@ -11,7 +11,7 @@ import numpy as np
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
-from zsl_tagger.model_folder import ModelFolder, VocabularyLabel, write_config, write_labels
+from zsl_tagger.model_folder import PACKAGED, ModelFolder, VocabularyLabel, write_config, write_labels
 from zsl_tagger.queries import normalize_label
 from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds
 
@@ -48,6 +48,8 @@ def calibrate(run: CalibrateRun) -> list[str]:
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
     folder = ModelFolder(run.model)
+    if folder.path.resolve() == PACKAGED.resolve():
+        raise UserError("the packaged model belongs to the installation: copy its folder and calibrate the copy")
     data = _known(data_of_dataset(run.data, run.split, run.images), folder, run)
     is_trained = np.isin(data.labels, trained_labels(run.model, data.labels))
     if not data.targets[:, is_trained].any():

@@ -24,7 +24,7 @@ class EvaluationData:
         seen: bool ``(K,)``.
         targets, ignored: bool ``(N, K)``; ``ignored`` is None where every entry is known.
         root: where the images are; None where that is not known.
-        vectors: word vectors of the labels, ``(K, word_dim)``; None without a data set, as ``training_images`` ``(K,)``.
+        vectors: ``(K, word_dim)``, word vectors of the labels; ``training_images`` ``(K,)``: without a data set None.
     """
 
     name: str

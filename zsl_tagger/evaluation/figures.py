@@ -15,7 +15,7 @@ from zsl_tagger.evaluation.protocols import Protocol
 from zsl_tagger.metrics import (
     Confusion,
     CurveEvents,
-    average_precision,
+    RankingSteps,
     confusion_at_threshold,
     curve_events,
     harmonic_mean,
@@ -136,10 +136,9 @@ def _labels_pass(
     ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
         truth = truth if known is None else truth & known
         mask = None if known is None else ~known[:, None]
-        precision = float(average_precision(values[:, None], truth[:, None], mask, protocol.ap_ties)[0])
-        resampled = None
-        if counts is not None:
-            resampled = resampled_average_precision(values, truth, counts, known, protocol.ap_ties).astype(np.float32)
+        steps = ranking_steps(values, truth, known, protocol.ap_ties)
+        precision = steps.average_precision()
+        resampled = None if counts is None else resampled_average_precision(steps, counts).astype(np.float32)
         row = {
             "label": data.labels[k],
             "seen": bool(data.seen[k]),
@@ -150,7 +149,7 @@ def _labels_pass(
             "tied_images": int(tied_images(values[:, None], truth[:, None], mask)[0]),
             "threshold": float(scores.thresholds[k]),
         }
-        return row, _precision_at_recall(values, truth, known), resampled
+        return row, _precision_at_recall(steps), resampled
 
     starts = range(0, len(data.labels), LABELS_AT_ONCE)
     done = [one for part in map_in_order(work, starts, available_cores()) for one in part]
@@ -158,9 +157,8 @@ def _labels_pass(
     return [row for row, _, _ in done], np.array([curve for _, curve, _ in done]), resampled
 
 
-def _precision_at_recall(values: np.ndarray, truth: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+def _precision_at_recall(steps: RankingSteps) -> np.ndarray:
     """Precision where each recall is first reached, NaN for a label without positives, ``(101,)``."""
-    steps = ranking_steps(values, truth, known, "grouped")
     if not len(steps.ends):
         return np.full(len(RECALL), np.nan)
     hits = np.cumsum(steps.positives)

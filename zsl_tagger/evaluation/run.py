@@ -18,6 +18,7 @@ from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import read_scores, scratch
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.files import locked, write_whole
+from zsl_tagger.model_folder import PACKAGED
 
 SCORES_FILE = "scores.npz"
 
@@ -31,7 +32,8 @@ class EvaluateRun:
     """The options of one run, as given.
 
     Attributes:
-        model, scores: what is evaluated, one of the two: a model folder, or a file of scores.
+        model, scores: what is evaluated, one of the two: a model folder ("packaged" for the packaged one), or a file of
+            scores.
         data, targets: against what, one of the two: a prepared folder, or a file of targets (with ``unseen``, a file of
             the names of its unseen labels).
         against: another model folder or file of scores, to be compared with.
@@ -159,11 +161,19 @@ def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol) -> Res
     return result
 
 
+def _model_folder(path: Path) -> Path | None:
+    """The folder of a model, "packaged" for the packaged one; None for a file of scores."""
+    if path == Path("packaged") and not path.exists():
+        return PACKAGED
+    return path if path.is_dir() or not path.suffix else None
+
+
 def _check_trained(path: Path, data: EvaluationData, run: EvaluateRun, notes: list[str]) -> None:
-    if not path.is_dir():
+    folder = _model_folder(path)
+    if folder is None:
         return
     unseen = [label for label, seen in zip(data.labels, data.seen, strict=True) if not seen]
-    trained = trained_labels(path, unseen)
+    trained = trained_labels(folder, unseen)
     if not trained:
         return
     shown = ", ".join(map(repr, trained[:10])) + (f" and {len(trained) - 10} more" if len(trained) > 10 else "")
@@ -177,13 +187,14 @@ def _scored(
     path: Path, data: EvaluationData, run: EvaluateRun, notes: list[str], first: bool
 ) -> tuple[Scores, dict[int, str]]:
     """Scores of a model folder or a file, and the images that cannot be read."""
-    if not path.is_dir():
+    folder = _model_folder(path)
+    if folder is None:
         values, kind = read_scores(path, data.images, data.labels, run.kind, notes)
         threshold = 0.5 if run.threshold is None else run.threshold
         bar = threshold if kind == "probabilities" else _logit(np.array(threshold))
         count = len(data.labels)
         return Scores(values, kind, np.full(count, bar, np.float32), np.zeros(count, np.float32)), {}
-    scored = score_with_model(path, data, run.output if first else None, run.workers, run.progress)
+    scored = score_with_model(folder, data, run.output if first else None, run.workers, run.progress)
     own = scored.labels.thresholds if run.threshold is None else np.full(len(data.labels), run.threshold)
     biases = scored.labels.biases
     return Scores(scored.logits, "logits", (_logit(own) - biases).astype(np.float32), biases), scored.faults
