@@ -492,7 +492,7 @@ def asked_labels(truth: np.ndarray, recipe: Recipe, random: np.random.Generator)
     """Columns of the labels asked in a step: those on its images, then others at random."""
     count = truth.shape[1]
     order = random.permutation(count)
-    return order[np.argsort(~truth.any(axis=0)[order], kind="stable")][: recipe.labels]
+    return order[np.argsort(~np.asarray(truth.any(axis=0))[order], kind="stable")][: recipe.labels]
 
 
 def augmented(queries: Tensor, targets: Tensor, recipe: Recipe, random: np.random.Generator) -> tuple[Tensor, Tensor]:
