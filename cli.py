@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 
+ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")]
 Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
 
 
@@ -99,7 +100,7 @@ def train(
     config: Annotated[
         Optional[Path], typer.Option(help="train_config.json of another run, in place of a recipe.")
     ] = None,
-    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    images: ImageRoot = None,
     cache: Annotated[
         Optional[Path], typer.Option(help="Keep features of a frozen backbone here for other runs.")
     ] = None,
@@ -160,7 +161,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(help="Of the images, for the 95 % intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write the report to this folder.")] = None,
-    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    images: ImageRoot = None,
     force: Annotated[bool, typer.Option("--force", help="Also where the model was trained on unseen labels.")] = False,
     workers: Workers = None,
 ) -> None:
@@ -189,7 +190,7 @@ def calibrate(
     precision: Annotated[
         Optional[float], typer.Option(help="Share of a label's tags to be right, 0..1. [default: the best F1]")
     ] = None,
-    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")] = None,
+    images: ImageRoot = None,
     workers: Workers = None,
 ) -> None:
     """Choose each label's threshold on validation images, and what labels never trained need.
@@ -402,14 +403,14 @@ def _note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _progress(done: int, total: int) -> None:
+def _progress(done: int, total: int, what: str = "looked at") -> None:
     if sys.stderr is not None and sys.stderr.isatty():
-        typer.echo(f"\rlooked at {done:,} of {total:,} images", nl=done >= total, err=True)
+        typer.echo(f"\r{what} {done:,} of {total:,} images", nl=done >= total, err=True)
 
 
 def _scored(done: int, total: int) -> None:
-    if sys.stderr is not None and sys.stderr.isatty() and (done % 16 == 0 or done == total):
-        typer.echo(f"\rscored {done:,} of {total:,} images", nl=done >= total, err=True)
+    if done % 16 == 0 or done == total:
+        _progress(done, total, "scored")
 
 
 def _print(lines: list[str]) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
+import cli
 from data_prep.folders import prepare_folders
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
@@ -159,6 +161,14 @@ def small_run(data: Path, output: Path, *settings: str, recipe: str = "nus-wide-
     backbone, init = options.pop("backbone", "test_resnet"), options.pop("init", "scratch")
     config = resolve_config(recipe, backbone, init, [*SMALL, *settings], None)
     return TrainRun(data, output, config, **{"note": lambda _: None, **options})
+
+
+def run_command(*arguments: object) -> tuple[int, str, str]:
+    """``zsl-tagger`` with these arguments: exit status, stdout, stderr. An error that is no exit is raised."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
 
 
 def one_thread() -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from made_data import UNSEEN, animal_data, one_thread, small_run, tagged_data
+from made_data import UNSEEN, animal_data, one_thread, run_command, small_run, tagged_data
 from typer.testing import CliRunner
 
 import cli
@@ -73,10 +73,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 def run(*arguments: object) -> tuple[int, str, str]:
     """Exit status, stdout, stderr."""
-    result = CliRunner().invoke(cli.app, ["calibrate", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+    return run_command("calibrate", *arguments)
 
 
 def calibrated(folder: Path, data: Path, *more: object) -> str:

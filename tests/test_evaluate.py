@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import one_thread, small_run, tagged_data
+from made_data import one_thread, run_command, small_run, tagged_data
 from sklearn.metrics import average_precision_score
-from typer.testing import CliRunner
 
-import cli
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.model_folder import ModelFolderError, read_config
@@ -62,10 +60,8 @@ def report(data: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def run(*arguments: object, command: str = "evaluate") -> tuple[int, str]:
     """Exit status, and everything printed."""
-    result = CliRunner().invoke(cli.app, [command, *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+    status, stdout, stderr = run_command(command, *arguments)
+    return status, stdout + stderr
 
 
 def figures(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from made_data import animal_data, one_thread, tagged_data, train_arguments, weights_of, write_photo
+from made_data import animal_data, one_thread, run_command, tagged_data, train_arguments, weights_of, write_photo
 from typer.testing import CliRunner
 
 import cli
@@ -41,10 +41,7 @@ def done(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamesp
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit status, stdout, stderr."""
-    result = CliRunner().invoke(cli.app, ["train", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+    return run_command("train", *arguments)
 
 
 def refused(*arguments: str | Path) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 
 DATASET_FORMAT = 1
 DATA_FILE = "data.csv"
@@ -352,10 +352,10 @@ class _Reader:
                 return None
             repeated = [label for label, count in Counter(names).items() if count > 1]
             if repeated:
-                self._error(name, f"{key!r} lists twice: {_some(repeated)}")
+                self._error(name, f"{key!r} lists twice: {some(repeated)}")
         both = set(content.get("train class", [])) & set(content["test class"])
         if both:
-            self._error(name, f"labels both seen and unseen: {_some(sorted(both))}")
+            self._error(name, f"labels both seen and unseen: {some(sorted(both))}")
         return content
 
     def _vocabulary(
@@ -369,7 +369,7 @@ class _Reader:
         if unused:
             self._warn(
                 DATA_FILE,
-                f"labels on no image ({len(unused)}): {_some(unused)}. The released ML-Decoder code takes its "
+                f"labels on no image ({len(unused)}): {some(unused)}. The released ML-Decoder code takes its "
                 "vocabulary from data.csv and would then read the columns of wordvec_array.pth wrongly",
             )
         return labels
@@ -421,7 +421,7 @@ class _Reader:
         for kind, bad in (("not finite", ~np.isfinite(matrix).all(axis=0)), ("all zero", ~matrix.any(axis=0))):
             if bad.any():
                 names = [labels[column] for column in np.flatnonzero(bad)]
-                self._error(VECTORS_FILE, f"vectors that are {kind} ({len(names)}): {_some(names)}")
+                self._error(VECTORS_FILE, f"vectors that are {kind} ({len(names)}): {some(names)}")
         return np.ascontiguousarray(matrix.T)  # (K, word_dim)
 
     def _error(self, where: str, what: str) -> None:
@@ -458,11 +458,6 @@ def _line_that_is_not_utf8(path: Path) -> int:
             except UnicodeDecodeError:
                 return number
     return 1  # it has changed since
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:SHOWN]))
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def summary(folder: Path, dataset: PreparedDataset | None, problems: list[Problem]) -> list[str]:

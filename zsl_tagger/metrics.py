@@ -74,13 +74,18 @@ def ranking_steps(scores: np.ndarray, targets: np.ndarray, known: np.ndarray | N
     hits = np.flatnonzero(ranked)
     if ties == "grouped" and len(hits):
         in_order = scores[order]
-        group_ends = np.append(np.flatnonzero(in_order[1:] != in_order[:-1]), len(in_order) - 1)
+        group_ends = last_of_equals(in_order)
         ends, positives = np.unique(group_ends[np.searchsorted(group_ends, hits)], return_counts=True)
     else:
         ends, positives = hits, np.ones(len(hits), np.int64)
     last = ends[-1] + 1 if len(ends) else 0
     order = order[:last] if images is None else images[order[:last]]
     return RankingSteps(order, ends, positives, ranked[:last])
+
+
+def last_of_equals(ranked: np.ndarray) -> np.ndarray:
+    """The place of the last of each run of equal values, ascending; ``(n,)`` sorted values, n at least 1."""
+    return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
 
 
 def _descending(scores: np.ndarray, ties: Ties) -> np.ndarray:
@@ -209,6 +214,11 @@ class SeenUnseenCurve(NamedTuple):
     seen: np.ndarray
     unseen: np.ndarray
     area: float
+
+    def harmonic_means(self) -> np.ndarray:
+        """Of the two recalls at each bias, ``(P,)``; 0 where both are."""
+        total = self.seen + self.unseen
+        return np.where(total > 0, 2 * self.seen * self.unseen / np.maximum(total, 1e-12), 0.0)
 
 
 class CurveEvents(NamedTuple):

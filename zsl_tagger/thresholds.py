@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsl_tagger.metrics import curve_events, seen_unseen_curve
+from zsl_tagger.metrics import curve_events, last_of_equals, seen_unseen_curve
 
 TOP = 3  # of recall@3, by which the bias is chosen
 
@@ -33,24 +33,28 @@ def choose_thresholds(
         if count:
             own = best(scores[:, column], targets[:, column])
             weight = count / (count + prior)
-            thresholds[column] = _sigmoid(weight * _logit(own) + (1 - weight) * _logit(common))
+            thresholds[column] = sigmoid(weight * _logit(own) + (1 - weight) * _logit(common))
     return thresholds, float(common)
 
 
 def _best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
-    order = np.argsort(-scores)
-    ranked = scores[order]
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # equal scores are tagged together
-    f1 = 2 * np.cumsum(targets[order])[ends] / (ends + 1 + targets.sum())
-    return float(ranked[ends[int(f1.argmax())]])
+    levels, hits, answers = _levels(scores, targets)
+    f1 = 2 * hits / (answers + targets.sum())
+    return float(levels[int(f1.argmax())])
 
 
 def _precision_threshold(scores: np.ndarray, targets: np.ndarray, precision: float) -> float:
+    levels, hits, answers = _levels(scores, targets)
+    reached = np.flatnonzero(hits >= precision * answers)
+    return float(levels[reached[-1]]) if len(reached) else min(1.0, float(np.nextafter(levels[0], np.inf)))
+
+
+def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores, highest first; with each as threshold: how many are tagged rightly, and how many at all."""
     order = np.argsort(-scores)
     ranked = scores[order]
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    reached = np.flatnonzero(np.cumsum(targets[order])[ends] >= precision * (ends + 1))
-    return float(ranked[ends[reached[-1]]]) if len(reached) else min(1.0, float(np.nextafter(ranked[0], np.inf)))
+    ends = last_of_equals(ranked)  # equal scores are tagged together
+    return ranked[ends], np.cumsum(targets[order])[ends], ends + 1
 
 
 def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) -> float:
@@ -67,8 +71,7 @@ def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) 
     is_seen = np.arange(targets.shape[1]) < count
     top = min(TOP, targets.shape[1])
     curve = seen_unseen_curve(curve_events(np.concatenate([seen, unseen], axis=1), targets, is_seen, top))
-    total = curve.seen + curve.unseen
-    quality = np.where(total > 0, 2 * curve.seen * curve.unseen / np.maximum(total, 1e-12), 0.0)
+    quality = curve.harmonic_means()
     best = np.flatnonzero(quality >= quality.max() - 1e-12)
     starts, stops = curve.bias[best], np.append(curve.bias, np.inf)[best + 1]
     margin = np.where(np.isfinite(starts) & np.isfinite(stops), (stops - starts) / 2, 1e-3)
@@ -81,5 +84,6 @@ def _logit(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def _sigmoid(x: float) -> float:
-    return float(1 / (1 + np.exp(-x)))
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logits -> probabilities, of any shape."""
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))

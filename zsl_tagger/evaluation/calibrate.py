@@ -13,7 +13,7 @@ from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.model_folder import PACKAGED, ModelFolder, VocabularyLabel, write_config, write_labels
 from zsl_tagger.queries import normalize_label
-from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds
+from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def calibrate(run: CalibrateRun) -> list[str]:
         run.note(f"{len(scored.faults)} images cannot be read and are left out")
     keep = np.array([row not in scored.faults for row in range(len(data.images))])
     logits, targets = scored.logits[keep], data.targets[keep]
-    own, common = choose_thresholds(_sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=run.precision)
+    own, common = choose_thresholds(sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=run.precision)
     held = ~is_trained & targets.any(axis=0)
     bias, default = 0.0, common
     if held.any():
         joined = np.concatenate([targets[:, is_trained], targets[:, held]], axis=1)
         bias = calibrate_unseen(logits[:, is_trained], logits[:, held], joined)
-        default = choose_thresholds(_sigmoid(logits[:, held] + bias), targets[:, held], precision=run.precision)[1]
+        default = choose_thresholds(sigmoid(logits[:, held] + bias), targets[:, held], precision=run.precision)[1]
     names = [label for label, trained in zip(data.labels, is_trained, strict=True) if trained]
     _store(folder, dict(zip(map(normalize_label, names), own.tolist(), strict=True)), default, bias, run, data)
     rule = "the best F1" if run.precision is None else f"a precision of {run.precision:.0%}"
@@ -96,12 +96,11 @@ def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> Eval
     words = folder.words()
     known = np.array([label in words for label in data.labels], bool)
     if not known.all():
-        names = [label for label, one in zip(data.labels, known, strict=True) if not one]
+        names = data.restricted(np.flatnonzero(~known)).labels
         run.note(f"{len(names)} labels are not known to the model and are left out: {', '.join(names[:5])}")
-    kept = [label for label, one in zip(data.labels, known, strict=True) if one]
-    if not kept:
+    if not known.any():
         raise UserError(f"{folder.path} knows none of the labels of {data.name}")
-    return replace(data, labels=kept, seen=data.seen[known], targets=data.targets[:, known], vectors=None)
+    return data.restricted(np.flatnonzero(known))
 
 
 def _store(
@@ -120,7 +119,3 @@ def _store(
     )
     write_labels(folder.path, labels)
     write_config(folder.path, config)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))

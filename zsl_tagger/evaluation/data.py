@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.dataset import SPLITS, PreparedDataset
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.score_files import read_targets
 from zsl_tagger.queries import read_labels_file
 
@@ -48,6 +48,18 @@ class EvaluationData:
         ignored = None if self.ignored is None else self.ignored[index]
         images = [self.images[row] for row in index.tolist()]
         return replace(self, images=images, targets=self.targets[index], ignored=ignored)
+
+    def restricted(self, columns: np.ndarray) -> EvaluationData:
+        """Some labels only: their indices, in ascending order."""
+        return replace(
+            self,
+            labels=[self.labels[k] for k in columns.tolist()],
+            seen=self.seen[columns],
+            targets=self.targets[:, columns],
+            ignored=None if self.ignored is None else self.ignored[:, columns],
+            vectors=None if self.vectors is None else self.vectors[columns],
+            training_images=None if self.training_images is None else self.training_images[columns],
+        )
 
     def columns(self, asked: str) -> np.ndarray:
         """Indices of the labels of ``--labels``: all, seen or unseen.
@@ -103,7 +115,7 @@ def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -
     unseen = set(read_labels_file(unseen_file)) if unseen_file is not None else set()
     unknown = sorted(unseen - set(labels))
     if unknown:
-        raise UserError(f"{unseen_file} names what is no label of {path}: {', '.join(map(repr, unknown[:5]))}")
+        raise UserError(f"{unseen_file} names what is no label of {path}: {some(unknown)}")
     seen = np.array([label not in unseen for label in labels], bool)
     known = ignored if ignored.any() else None
     return EvaluationData(path.stem, "all", names, labels, seen, targets, known, root=images)

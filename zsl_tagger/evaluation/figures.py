@@ -26,6 +26,7 @@ from zsl_tagger.metrics import (
     tied_images,
 )
 from zsl_tagger.threads import available_cores, map_in_order
+from zsl_tagger.thresholds import sigmoid
 
 IMAGES_AT_ONCE = 2048
 LABELS_AT_ONCE = 16
@@ -54,7 +55,7 @@ class Scores:
     def probabilities(self, values: np.ndarray) -> np.ndarray:
         if self.kind == "probabilities":
             return values
-        return 1 / (1 + np.exp(-np.clip(values + self.biases, -80, 80)))
+        return sigmoid(values + self.biases)
 
 
 @dataclass
@@ -255,20 +256,19 @@ def _images_pass(
         ignored = None if data.ignored is None else data.ignored[block]
         known = np.ones(targets.shape, bool) if ignored is None else ~ignored
         unranked = None if protocol.ranks_ignored else ignored
+        rankings = [(name, values, columns) for name, columns in tasks.items()]
+        if GZSL in tasks and scores.biases.any():
+            rankings.append((CALIBRATED, values + scores.biases, tasks[GZSL]))
+        for name, ranked, columns in rankings:
+            for k in ks:
+                _at_k(images, name, k, start, ranked, targets, unranked, columns, protocol, data.seen)
         said = values >= scores.thresholds
         for name, columns in tasks.items():
-            for k in ks:
-                _at_k(images, name, k, start, values, targets, unranked, columns, protocol, data.seen)
             own, truth = said[:, columns] & known[:, columns], targets[:, columns]
             totals = ((own & truth).sum(axis=1), own.sum(axis=1), truth.sum(axis=1))
             images.put(images.at_threshold, name, start, totals)
         if GZSL in tasks:
             images.events.append(curve_events(values, targets, data.seen, images.top))
-            if scores.biases.any():
-                biased = values + scores.biases
-                for k in ks:
-                    columns = tasks[GZSL]
-                    _at_k(images, CALIBRATED, k, start, biased, targets, unranked, columns, protocol, data.seen)
         found = confusion_at_threshold(values, targets, scores.thresholds, ignored)
         images.confusion = Confusion(*(a + b for a, b in zip(images.confusion, found, strict=True)))
         images.add_probabilities(scores.probabilities(values), targets, known)
@@ -374,7 +374,7 @@ def _seen_and_unseen(told: dict[str, Any], images: _Images) -> dict[str, Any] | 
         sum(block.unseen_positives for block in images.events),
     )
     curve = seen_unseen_curve(events)
-    harmonic = [harmonic_mean(float(a), float(b)) for a, b in zip(curve.seen, curve.unseen, strict=True)]
+    harmonic = curve.harmonic_means()
     best = int(np.argmax(harmonic))
     shown = np.unique(np.linspace(0, len(curve.bias) - 1, 200).astype(int))
     recalls: dict[str, dict[str, dict[str, float]]] = {}
@@ -397,7 +397,7 @@ def _seen_and_unseen(told: dict[str, Any], images: _Images) -> dict[str, Any] | 
         "AUSUC": curve.area,
         "AUSUC_of": f"recall@{images.top}",
         "best_bias": _number(float(curve.bias[best])),
-        "best_harmonic_mean": harmonic[best],
+        "best_harmonic_mean": float(harmonic[best]),
         "curve": {"seen": curve.seen[shown].tolist(), "unseen": curve.unseen[shown].tolist()},
     }
 

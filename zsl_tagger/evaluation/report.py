@@ -11,6 +11,7 @@ import numpy as np
 
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.figures import BINS, RECALL, SEEN, ZSL
+from zsl_tagger.evaluation.text import against_lines, both_lines, table
 from zsl_tagger.files import json_bytes, write_whole
 from zsl_tagger.pages import figure, render, svg, thumbnail
 from zsl_tagger.queries import unit_length
@@ -57,8 +58,6 @@ def _rounded(value: Any) -> Any:
 
 def page(figures: dict[str, Any], per_label: list[dict[str, Any]], data: EvaluationData, values: np.ndarray) -> str:
     """The HTML page."""
-    from zsl_tagger.evaluation.run import against_lines, both_lines, table
-
     ranked = sorted((row for row in per_label if row["positives"]), key=lambda row: -row["average_precision"])
     shown = {
         "unseen labels, best": [row for row in ranked if not row["seen"]][:LABELS_SHOWN],

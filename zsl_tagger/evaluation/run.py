@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
-from zsl_tagger.evaluation.figures import CALIBRATED, GZSL, SEEN, ZSL, Scores, compare, evaluate_scores
+from zsl_tagger.evaluation.figures import Scores, compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import read_scores, scratch
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
+from zsl_tagger.evaluation.text import summary
 from zsl_tagger.files import locked, write_whole
 from zsl_tagger.model_folder import PACKAGED
 
@@ -83,16 +84,7 @@ def evaluate(run: EvaluateRun) -> Result:
     _check_options(run)
     protocol = protocol_named(run.protocol)
     data = _data(run)
-    columns = data.columns(run.labels)
-    data = replace(
-        data,
-        labels=[data.labels[k] for k in columns.tolist()],
-        seen=data.seen[columns],
-        targets=data.targets[:, columns],
-        ignored=None if data.ignored is None else data.ignored[:, columns],
-        vectors=None if data.vectors is None else data.vectors[columns],
-        training_images=None if data.training_images is None else data.training_images[columns],
-    )
+    data = data.restricted(data.columns(run.labels))
     if run.output is not None:
         run.output.mkdir(parents=True, exist_ok=True)
     with nullcontext() if run.output is None else locked(run.output):
@@ -176,7 +168,7 @@ def _check_trained(path: Path, data: EvaluationData, run: EvaluateRun, notes: li
     trained = trained_labels(folder, unseen)
     if not trained:
         return
-    shown = ", ".join(map(repr, trained[:10])) + (f" and {len(trained) - 10} more" if len(trained) > 10 else "")
+    shown = some(trained, 10)
     told = f"{path} was trained on {len(trained)} of the {len(unseen)} labels that {data.name} calls unseen: {shown}"
     if not run.force:
         raise UserError(f"{told}. Its figures would not be zero-shot; --force evaluates it all the same")
@@ -217,89 +209,3 @@ def _save_scores(path: Path, data: EvaluationData, scores: Scores) -> None:
     images, labels = np.array(data.images, np.str_), np.array(data.labels, np.str_)
     kind = np.array(scores.kind)
     write_whole(path, lambda file: np.savez(file, scores=scores.values, images=images, labels=labels, kind=kind))
-
-
-# --- what a person reads ---------------------------------------------------------------------------------------
-
-TITLES = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}
-
-
-def summary(figures: dict[str, Any]) -> list[str]:
-    """The figures in percent, with their 95 % intervals."""
-    images, labels = figures["images"], figures["labels"]
-    dropped = f" ({images['left_out_by_protocol']:,} left out)" if images["left_out_by_protocol"] else ""
-    lines = [
-        f"{figures['evaluated']} on {figures['data']}, split {figures['split']}: "
-        f"{images['evaluated']:,} images{dropped}, protocol {figures['protocol']}",
-        *(f"  {sentence}" for sentence in figures["definition"][:3]),
-        "",
-    ]
-    rows = table(figures)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", *both_lines(figures)]
-    lines.append(
-        f"labels without positives: {labels['without_positives']}; with ties that order would decide: "
-        f"{labels['with_ties']} ({labels['tied_images']:,} images)"
-    )
-    if figures["against"]:
-        lines += ["", *against_lines(figures["against"])]
-    return lines
-
-
-def table(figures: dict[str, Any]) -> list[list[str]]:
-    """Header and a row a task, in percent."""
-    tasks = figures["tasks"]
-    metrics = list(dict.fromkeys(name for task in tasks.values() for name in task if name.startswith("at_")))
-    named = {name: f"F1@{name[3:]}" if name != "at_threshold" else "F1 at threshold" for name in metrics}
-    rows = [["", "labels", "mAP", *named.values(), "macro F1"]]
-    for name, task in tasks.items():
-        cells = [_cell(task["mAP"], task["95"].get("mAP"))]
-        cells += [_cell((task.get(key) or {}).get("F1"), task["95"].get(title)) for key, title in named.items()]
-        cells.append(_cell((task.get("at_threshold") or {}).get("macro_F1"), None))
-        rows.append([TITLES[name], f"{task['labels_in_mean']:,} of {task['labels']:,}", *cells])
-    return rows
-
-
-def both_lines(figures: dict[str, Any]) -> list[str]:
-    """Seen and unseen labels in one list."""
-    both = figures["seen_and_unseen"]
-    if not both:
-        return []
-    plain = both["recalls"][GZSL]
-    told = [f"mAP {_percent(both['harmonic_mean_of_mAP'])}"]
-    told += [f"{name} {_percent(pair['harmonic_mean'])}" for name, pair in plain.items()]
-    lines = [f"harmonic mean of seen and unseen: {', '.join(told)}"]
-    if CALIBRATED in both["recalls"]:
-        told = [f"{name} {_percent(pair['harmonic_mean'])}" for name, pair in both["recalls"][CALIBRATED].items()]
-        told += [f"F1@{name[3:]} {_percent(task['F1'])}" for name, task in both["with_the_model's_bias"].items()]
-        lines.append(f"  with the model's bias: {', '.join(told)}")
-    bias = both["best_bias"]
-    at = "" if bias is None else f" (at the bias {bias:+.2f}, chosen on these very images)"
-    lines.append(
-        f"AUSUC ({both['AUSUC_of']}): {both['AUSUC']:.3f}; the best harmonic mean any bias reaches: "
-        f"{_percent(both['best_harmonic_mean'])}{at}"
-    )
-    return lines
-
-
-def against_lines(against: dict[str, Any]) -> list[str]:
-    """The paired comparison."""
-    lines = [f"against {against['evaluated']}, on the same resamples of the images:"]
-    for task in (name for name in TITLES if name in against):
-        for metric, one in against[task].items():
-            low, high = (f"{100 * edge:+.1f}" for edge in one["95"]) if one["95"] else ("?", "?")
-            lines.append(
-                f"  {TITLES[task]}, {metric}: {100 * one['ours']:.1f} - {100 * one['other']:.1f} = "
-                f"{100 * one['difference']:+.1f} (95 %: {low} to {high}; p = {one['p']:.3g})"
-            )
-    return lines
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _cell(value: float | None, edges: list[float] | None) -> str:
-    told = _percent(value)
-    return f"{told} ({100 * edges[0]:.1f} to {100 * edges[1]:.1f})" if value is not None and edges else told

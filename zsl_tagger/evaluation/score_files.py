@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.errors import UserError, first_line, some
 
 BLOCK = 2048  # images
 KINDS = ("logits", "probabilities")
-SHOWN = 5
 
 Block = tuple[list[str], np.ndarray]  # images (n,), values float32 (n, K)
 
@@ -54,7 +53,7 @@ class MatrixFile:
             raise UserError(f"{path} cannot be read: {first_line(error)}") from None
         repeated = [label for label, count in Counter(self.labels).items() if count > 1]
         if repeated:
-            raise UserError(f"{path}: labels more than once: {_some(repeated)}")
+            raise UserError(f"{path}: labels more than once: {some(repeated)}")
         if not self.labels:
             raise UserError(f"{path}: expected a column a label, found none")
 
@@ -147,16 +146,15 @@ def read_scores(
         UserError: images or labels are missing, a score is not a number or not of the kind.
     """
     file = MatrixFile(path)
-    wanted = {label: column for column, label in enumerate(labels)}
-    missing = [label for label in labels if label not in set(file.labels)]
+    wanted, place = set(labels), {label: column for column, label in enumerate(file.labels)}
+    missing = [label for label in labels if label not in place]
     if missing:
-        raise UserError(f"{path} has no scores of {len(missing)} of the {len(labels)} labels: {_some(missing)}")
+        raise UserError(f"{path} has no scores of {len(missing)} of the {len(labels)} labels: {some(missing)}")
     extra = [label for label in file.labels if label not in wanted]
     if extra:
-        notes.append(f"{path}: {len(extra)} other labels are not evaluated: {_some(extra)}")
+        notes.append(f"{path}: {len(extra)} other labels are not evaluated: {some(extra)}")
     elif file.labels != list(labels):
         notes.append(f"{path} has the labels in an order of its own: matched by name")
-    place = {label: column for column, label in enumerate(file.labels)}
     columns = np.array([place[label] for label in labels])
     row_of = {image: row for row, image in enumerate(images)}
     scores, found, others = scratch(len(images), len(labels)), np.zeros(len(images), bool), 0
@@ -167,14 +165,14 @@ def read_scores(
         rows = rows[mine]
         again = names_at(images, rows[found[rows]]) + [n for n, c in Counter(names).items() if c > 1 and n in row_of]
         if again:
-            raise UserError(f"{path}: images more than once: {_some(again)}")
+            raise UserError(f"{path}: images more than once: {some(again)}")
         found[rows] = True
         block = values[mine][:, columns]
         _check_finite(path, block, names_at(images, rows), labels)
         scores[rows] = block
     if not found.all():
         absent = names_at(images, np.flatnonzero(~found))
-        raise UserError(f"{path} has no scores of {len(absent)} of the {len(images)} images: {_some(absent)}")
+        raise UserError(f"{path} has no scores of {len(absent)} of the {len(images)} images: {some(absent)}")
     if others:
         notes.append(f"{path}: {others} other images are not evaluated")
     return scores, _checked_kind(path, scores, kind or file.kind, notes)
@@ -242,12 +240,7 @@ def read_targets(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarr
         ignored.append(unknown)
     repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
-        raise UserError(f"{path}: images more than once: {_some(repeated)}")
+        raise UserError(f"{path}: images more than once: {some(repeated)}")
     if not images:
         raise UserError(f"{path} has no image")
     return images, file.labels, np.concatenate(targets), np.concatenate(ignored)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more

@@ -19,7 +19,7 @@ from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
 from zsl_tagger.queries import WordTable, unit_length
-from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds
+from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
@@ -133,7 +133,7 @@ def _thresholds(
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
     own, default, bias = np.full(count, THRESHOLD), THRESHOLD, 0.0
     if trained.any():
-        own, default = choose_thresholds(_sigmoid(scores.logits[:, :count]), trained.astype(np.int64))
+        own, default = choose_thresholds(sigmoid(scores.logits[:, :count]), trained.astype(np.int64))
     else:
         note(f"no validation image shows a trained label: every threshold is {THRESHOLD}")
     if held.any() and trained.any():
@@ -146,10 +146,6 @@ def _thresholds(
         for name in dataset.labels
     ]
     return labels, default, bias
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))
 
 
 def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
