@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,3 +125,62 @@ def precision_recall_f1_at_k(scores: np.ndarray, targets: np.ndarray, k: int) ->
         positives += int(image_targets.sum())
     precision, recall = hits / answers, hits / positives if positives else 0.0
     return precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+# --- rankings: one image, one label at a time ----------------------------------------------------------------
+
+Column = Sequence[Any] | np.ndarray
+
+
+def ranking(scores: Column, known: Column, last: bool = False) -> list[int]:
+    """Places from the highest score on; of equal scores the earlier place, or the later one."""
+    places = [place for place in range(len(scores)) if known[place]]
+    return sorted(places[::-1] if last else places, key=lambda place: -scores[place])
+
+
+def average_precision(scores: Column, targets: Column, known: Column, ties: str) -> float:
+    """One label: the mean over positives of the share of positives among all that are ranked no later.
+
+    Grouped, no later is: with at least its score.
+    """
+    shares = []
+    ranked = ranking(scores, known, ties == "last")
+    for place, image in enumerate(ranked):
+        if targets[image]:
+            above = [i for i in ranked if scores[i] >= scores[image]] if ties == "grouped" else ranked[: place + 1]
+            shares.append(sum(int(targets[i]) for i in above) / len(above))
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def weighted_average_precision(scores: Column, targets: Column, known: Column, counts: Column, ties: str) -> float:
+    """One label, images drawn ``counts`` times: an image's copies stand at one place and are counted together."""
+    total, answers, hits, positives = 0.0, 0, 0, 0
+    for image in ranking(scores, known, ties == "last"):
+        answers += int(counts[image])
+        if targets[image] and counts[image]:
+            hits += int(counts[image])
+            total += int(counts[image]) * hits / answers
+            positives += int(counts[image])
+    return total / positives if positives else math.nan
+
+
+def hits_at_k(scores: Column, targets: Column, known: Column, k: int, ties: str) -> float:
+    """One image; grouped: the mean over every order in which the labels may stand."""
+    if ties == "grouped":
+        orders = list(itertools.permutations([place for place in range(len(scores)) if known[place]]))
+        tops = [sorted(order, key=lambda place: -scores[place])[:k] for order in orders]
+        return sum(int(targets[place]) for top in tops for place in top) / len(tops)
+    return float(sum(int(targets[place]) for place in ranking(scores, known, ties == "last")[:k]))
+
+
+def recalls_at_bias(
+    scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, k: int, bias: float
+) -> tuple[float, float]:
+    """Recall@k of seen and of unseen positives with a bias on unseen scores; of equals the seen label is first."""
+    hits = [0, 0]
+    for row, truth in zip(scores, targets, strict=True):
+        ranked = sorted(range(len(row)), key=lambda k: (-(row[k] if seen[k] else row[k] + bias), not seen[k]))
+        for label in ranked[:k]:
+            hits[0 if seen[label] else 1] += int(truth[label])
+    positives = [int(targets[:, part].sum()) for part in (seen, ~seen)]
+    return hits[0] / max(positives[0], 1), hits[1] / max(positives[1], 1)

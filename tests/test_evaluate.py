@@ -202,6 +202,29 @@ def test_a_model_trained_on_unseen_labels(trained: Path, data: Path, tmp_path: P
     assert "NOT ZERO-SHOT" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_model_trained_on_the_plural_of_an_unseen_label(trained: Path, data: Path, tmp_path: Path) -> None:
+    """It was asked the same query; where the data set itself has both names, that is its protocol's, and is said."""
+    names, image = PreparedDataset.load(data).labels, "photos/009.jpg"
+    seen = next(label.name for label in Tagger(trained)._folder.labels() if label.seen)
+    plural, others = f"{seen}s", [name for name in names if name not in ("lion", "boat", seen)]
+    assert Tagger(trained).key(plural) == Tagger(trained).key(seen)
+    (tmp_path / "unseen.txt").write_text(plural)
+    arguments = ["--unseen-file", tmp_path / "unseen.txt", "--resamples", 0]
+    arguments += ["--images", PreparedDataset.load(data).image_root, "--k", 1]
+
+    def of_labels(labels: list[str]) -> tuple[int, str]:
+        (tmp_path / "t.csv").write_text(f"image,{','.join(labels)}\n{image},{','.join('1' for _ in labels)}\n")
+        return run("--model", trained, "--targets", tmp_path / "t.csv", *arguments)
+
+    status, text = of_labels([*others, plural])
+    assert status == 2
+    assert f"was trained on 1 of the 1 labels that t calls unseen: {plural!r}" in text
+    status, text = of_labels([*others, seen, plural])
+    assert status == 0, text
+    assert f"t itself calls 1 labels seen that ask {trained} the same as unseen ones" in text
+    assert f"'{plural} ({seen})'" in text
+
+
 DRIVER = """
 import sys, time
 from zsl_tagger.evaluation import scoring

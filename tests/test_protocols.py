@@ -158,3 +158,244 @@ def test_intervals_hold_the_figure_and_are_as_wide_as_the_draw() -> None:
 def test_unknown_protocol() -> None:
     with pytest.raises(UserError, match="expected --protocol strict, mld, lesa, biam; got 'coco'"):
         protocol_named("coco")
+
+
+# --- two seen and two unseen labels, every task at 1 and at 2, by hand -----------------------------------------------
+
+TWO_AND_TWO = np.array([True, True, False, False])  # s1 s2 u1 u2
+#   s1 s2 u1 u2
+HAND_SCORES = np.array([[9, 1, 5, 4], [8, 2, 5, 8], [8, 7, 3, 2], [1, 7, 2, 3], [0, 5, 1, 6]], np.float32)
+HAND_TARGETS = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]], bool)
+HAND_IGNORED = np.zeros((5, 4), bool)
+HAND_IGNORED[3, 1] = True  # nobody knows whether s2 is on image 3, counted from 0
+
+# mld keeps images 1, 2 and 3: no unseen label is on 0 and 4.
+#
+# Average precision
+#   s1  0 (true), then 1 (true) and 2 level
+#         grouped 1/2 (1/1 + 2/3) = 5/6; earlier first 1/2 (1/1 + 2/2) = 1; mld 2 before 1: 1/2
+#   s2  2 (true) and 3 (unknown) level, 4 (true)
+#         without the unknown 1/2 (1/1 + 2/2) = 1; mld 3 (false) before 2: 1/2
+#   u1  0 and 1 (true) level, 2 (true), 3 (true), 4
+#         grouped and earlier first 1/3 (1/2 + 2/3 + 3/4) = 23/36; mld: true on each image it keeps: 1
+#   u2  on no image: out of the mean (strict) or 0
+# Right answers at 1
+#   ZSL   only image 2, by u1: 1 of 5 answers, 3 positives; mld 1 of 3, 3
+#   seen  0, 1 and 4: 3 of 5 answers, 4 positives (strict says s1 on image 3, the others s2: both wrong); mld 1 of 3, 2
+#   GZSL  0 by s1; 1 has s1 (true) and u2 level: half, by the earlier label 1, by the later 0; 2, 3 and 4 are wrong
+#         strict 3/2, lesa 1, biam 2 of 5 answers, 7 positives; mld 1 of 3, 5
+# Right answers at 2
+#   ZSL   all labels: 3 of 10 answers, 3 positives; mld 3 of 6, 3
+#   seen  all labels: 4 of 10 answers, 4 positives; strict 4 of 9, for it cannot say s2 on image 3; mld 2 of 6, 2
+#   GZSL  0, 1 and 2 by s1, s1 and s2, 4 by s2; 3: strict says u2, u1: right; the others s2, u2: wrong
+#         strict 5, lesa and biam 4 of 10 answers, 7 positives; mld 2 (1 by s1, 2 by s2) of 6, 5
+HAND = {  # mAP, F1@1, F1@2: twice the right answers over answers and positives
+    "strict": {
+        "ZSL": (23 / 36, 2 / 8, 6 / 13),
+        "seen": ((5 / 6 + 1) / 2, 6 / 9, 8 / 13),
+        "GZSL": ((5 / 6 + 1 + 23 / 36) / 3, 3 / 12, 10 / 17),
+    },
+    "lesa": {
+        "ZSL": (23 / 36 / 2, 2 / 8, 6 / 13),
+        "seen": ((5 / 6 + 1) / 2, 6 / 9, 8 / 14),
+        "GZSL": ((5 / 6 + 1 + 23 / 36 + 0) / 4, 2 / 12, 8 / 17),
+    },
+    "biam": {
+        "ZSL": (23 / 36 / 2, 2 / 8, 6 / 13),
+        "seen": ((1 + 1) / 2, 6 / 9, 8 / 14),
+        "GZSL": ((1 + 1 + 23 / 36 + 0) / 4, 4 / 12, 8 / 17),
+    },
+    "mld": {
+        "ZSL": ((1 + 0) / 2, 2 / 6, 6 / 9),
+        "seen": ((1 / 2 + 1 / 2) / 2, 2 / 5, 4 / 8),
+        "GZSL": ((1 / 2 + 1 / 2 + 1 + 0) / 4, 2 / 8, 4 / 11),
+    },
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_task_by_hand(protocol: str) -> None:
+    result = evaluated(HAND_SCORES, data_of(HAND_TARGETS, TWO_AND_TWO, HAND_IGNORED), protocol, (1, 2))
+    for task, expected in HAND[protocol].items():
+        told = result.figures["tasks"][task]
+        assert (told["mAP"], told["at_1"]["F1"], told["at_2"]["F1"]) == pytest.approx(expected, rel=1e-12)
+        assert told["labels_in_mean"] == told["labels"] - (protocol == "strict" and task != "seen")
+    assert result.figures["images"]["evaluated"] == (3 if protocol == "mld" else 5)
+    assert [row["unknown"] for row in result.per_label] == [0, 0 if protocol == "mld" else 1, 0, 0]
+    assert result.figures["tasks"]["GZSL"]["at_1"]["tied_images"] == 1
+
+
+# --- what the papers' code does, in loops, with ignored entries and every task ---------------------------------------
+
+TASKS = {"ZSL": slice(5), "seen": slice(5, 13), "GZSL": slice(0, 13)}
+
+
+def with_unknown(seed: int, levels: int) -> tuple[np.ndarray, EvaluationData]:
+    scores, data = random_case(seed, levels)
+    ignored = np.random.default_rng([seed, levels, 1]).random(scores.shape) < 0.2
+    return scores, data_of(data.targets & ~ignored, data.seen, ignored)
+
+
+def micro_f1(top: np.ndarray, targets: np.ndarray) -> float:
+    """Of the labels ``top`` ``(N, K)`` of each image: precision and recall of all answers put together."""
+    hits = sum(int(targets[row, label]) for row, labels in enumerate(top) for label in labels)
+    precision, recall = hits / top.size, hits / targets.sum()
+    return 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+def mld_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    positives, total = 0, 0.0
+    for place, image in enumerate(np.argsort(scores, kind="stable")[::-1]):
+        if truth[image]:
+            positives += 1
+            total += positives / (place + 1)
+    return total / (positives + 1e-15)
+
+
+def lesa_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    return float(average_precision_score(truth, scores)) if truth.any() else 0.0
+
+
+def biam_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    positives, total = 0.0, 0.0
+    for place, image in enumerate(np.argsort(-scores, kind="stable"), start=1):
+        positives += float(truth[image])
+        total += float(truth[image]) * positives / place
+    return total / positives if positives else 0.0
+
+
+@CASES
+@pytest.mark.parametrize("task", TASKS)
+def test_mld_with_unknown_entries(seed: int, levels: int, task: str) -> None:
+    """Nobody's annotation is a negative; images without an unseen label are dropped."""
+    scores, data = with_unknown(seed, levels)
+    kept = [row for row in range(47) if any(data.targets[row, :5])]
+    values, truth = scores[kept][:, TASKS[task]], data.targets[kept][:, TASKS[task]]
+    expected = np.mean([mld_average_precision(s, t) for s, t in zip(values.T, truth.T, strict=True)])
+    result = evaluated(scores, data, "mld")
+    assert result.figures["tasks"][task]["mAP"] == pytest.approx(expected, rel=1e-9)
+    assert result.figures["images"] == {"evaluated": len(kept), "left_out_by_protocol": 47 - len(kept)}
+
+
+@CASES
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_lesa_with_unknown_entries(seed: int, levels: int, task: str, k: int) -> None:
+    """They are in no average precision, but among the K best."""
+    scores, data = with_unknown(seed, levels)
+    assert data.ignored is not None
+    values, truth, known = (part[:, TASKS[task]] for part in (scores, data.targets, ~data.ignored))
+    expected = [lesa_average_precision(s[m], t[m]) for s, t, m in zip(values.T, truth.T, known.T, strict=True)]
+    told = evaluated(scores, data, "lesa", (k,)).figures["tasks"][task]
+    assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
+    top = np.argsort(values, axis=1, kind="stable")[:, -k:]
+    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+
+
+@CASES
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_biam_with_unknown_entries(seed: int, levels: int, task: str, k: int) -> None:
+    scores, data = with_unknown(seed, levels)
+    assert data.ignored is not None
+    values, truth, known = (part[:, TASKS[task]] for part in (scores, data.targets, ~data.ignored))
+    expected = [biam_average_precision(s[m], t[m]) for s, t, m in zip(values.T, truth.T, known.T, strict=True)]
+    told = evaluated(scores, data, "biam", (k,)).figures["tasks"][task]
+    assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
+    top = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+
+
+# --- strict: neither order nor what nobody knows ---------------------------------------------------------------------
+
+
+def numbers(told: object) -> list[float]:
+    """Every number of nested figures, in the order of their names."""
+    if isinstance(told, dict):
+        return [number for name in sorted(told) for number in numbers(told[name])]
+    if isinstance(told, list):
+        return [number for one in told for number in numbers(one)]
+    return [float(told)] if isinstance(told, (int, float)) else []
+
+
+def mixed_up(scores: np.ndarray, data: EvaluationData, seed: int) -> tuple[np.ndarray, EvaluationData, np.ndarray]:
+    random = np.random.default_rng(seed)
+    rows, columns = random.permutation(scores.shape[0]), random.permutation(scores.shape[1])
+    ignored = None if data.ignored is None else data.ignored[rows][:, columns]
+    other = data_of(data.targets[rows][:, columns], data.seen[columns], ignored)
+    return np.ascontiguousarray(scores[rows][:, columns]), other, columns
+
+
+STRICT = ("images", "labels", "tasks", "precision_recall", "probabilities")
+
+
+@pytest.mark.parametrize(("seed", "levels", "more"), [(0, 3, ()), (1, 7, ()), (2, 10**5, ("seen_and_unseen",))])
+def test_every_strict_figure_is_free_of_order(seed: int, levels: int, more: tuple[str, ...]) -> None:
+    scores, data = with_unknown(seed, levels)
+    values, other, columns = mixed_up(scores, data, seed)
+    a, b = evaluated(scores, data, "strict", (1, 3)), evaluated(values, other, "strict", (1, 3))
+    for name in (*STRICT, *more):
+        assert numbers(a.figures[name]) == pytest.approx(numbers(b.figures[name]), rel=1e-9, abs=1e-12)
+    assert len(numbers(a.figures)) > 300
+    for row, column in zip(b.per_label, columns, strict=True):
+        expected = numbers(a.per_label[column])
+        assert numbers(row) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+def test_the_strict_curve_is_free_of_order() -> None:
+    scores, data = random_case(0, 3)
+    values, other, _ = mixed_up(scores, data, 1)
+    a, b = (evaluated(*one, "strict", (3,)).figures["seen_and_unseen"] for one in ((scores, data), (values, other)))
+    assert a["AUSUC"] == pytest.approx(b["AUSUC"])
+
+
+def other_scores_where_unknown(scores: np.ndarray, data: EvaluationData) -> np.ndarray:
+    noise = np.random.default_rng(3).normal(size=scores.shape).astype(np.float32) * 5
+    assert data.ignored is not None
+    return np.where(data.ignored, noise, scores)
+
+
+@CASES
+def test_strict_does_not_look_at_what_nobody_knows(seed: int, levels: int) -> None:
+    scores, data = with_unknown(seed, levels)
+    a = evaluated(scores, data, "strict", (1, 3))
+    b = evaluated(other_scores_where_unknown(scores, data), data, "strict", (1, 3))
+    for name in STRICT:
+        assert numbers(a.figures[name]) == pytest.approx(numbers(b.figures[name]), rel=1e-12)
+    assert a.figures["seen_and_unseen"]["recalls"] == b.figures["seen_and_unseen"]["recalls"]
+
+
+@CASES
+def test_the_strict_curve_does_not_look_at_what_nobody_knows(seed: int, levels: int) -> None:
+    scores, data = with_unknown(seed, levels)
+    a = evaluated(scores, data, "strict", (3,)).figures["seen_and_unseen"]
+    b = evaluated(other_scores_where_unknown(scores, data), data, "strict", (3,)).figures["seen_and_unseen"]
+    assert a["AUSUC"] == pytest.approx(b["AUSUC"])
+
+
+# --- nothing left ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seen", [True, False])
+def test_one_group_of_labels(protocol: str, seen: bool) -> None:
+    scores, data = random_case(1, 7)
+    data = data_of(data.targets, np.full(13, seen))
+    told = evaluated(scores, data, protocol, (1, 20)).figures
+    assert list(told["tasks"]) == ["seen" if seen else "ZSL"]
+    assert told["seen_and_unseen"] is None
+    kept = 0 if seen and protocol == "mld" else int(data.targets.any(axis=1).sum()) if protocol == "mld" else 47
+    assert told["images"]["evaluated"] == kept
+    for task in told["tasks"].values():
+        assert "at_20" not in task  # of 13 labels
+        assert (task["mAP"] is None or task["mAP"] == 0) == (kept == 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_is_true(protocol: str) -> None:
+    scores, data = random_case(1, 7)
+    result = evaluated(scores, data_of(np.zeros((47, 13), bool), data.seen), protocol, (1,), resamples=20)
+    for task in result.figures["tasks"].values():
+        assert task["mAP"] == (None if protocol == "strict" else 0)
+        assert task.get("at_1", {"F1": 0})["F1"] == 0
+    assert result.figures["labels"]["without_positives"] == 13

@@ -156,7 +156,7 @@ def precision_recall_f1_at_k(
     if len(scores) == 0:
         raise ValueError("expected at least one image")
     found = hits_at_k(scores, targets, k, ignored, ties)
-    positives = targets.sum() if ignored is None else (targets & ~ignored).sum()
+    positives = targets.sum() if ignored is None else targets[~ignored].sum()
     return precision_recall_f1(found.hits.sum(), found.answers.sum(), positives)
 
 
@@ -222,7 +222,12 @@ class SeenUnseenCurve(NamedTuple):
 
 
 class CurveEvents(NamedTuple):
-    """The biases at which a positive leaves the k best (seen) or comes among them (unseen), and all positives."""
+    """The biases at which positives leave the k best (seen) or come among them (unseen), and all positives.
+
+    Attributes:
+        seen_leave, unseen_come: float64 ``(E, 2)``: a bias, and how much of a positive, 0..1: labels of one score share
+            their places.
+    """
 
     seen_leave: np.ndarray
     unseen_come: np.ndarray
@@ -230,7 +235,9 @@ class CurveEvents(NamedTuple):
     unseen_positives: int
 
 
-def curve_events(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, k: int) -> CurveEvents:
+def curve_events(
+    scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, k: int, ignored: np.ndarray | None = None
+) -> CurveEvents:
     """Events of some images, to be put together over blocks of images.
 
     With s_r and u_r the r-th best score of an image's seen and unseen labels: the r-th seen label is among the k best
@@ -239,35 +246,51 @@ def curve_events(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, k: i
 
     Args:
         seen: bool ``(K,)``.
+        ignored: bool ``(N, K)``, entries that are not ranked.
     """
     scores, targets = _checked(scores, targets)
+    if ignored is not None:
+        scores, targets = np.where(ignored, -np.inf, scores), targets & ~ignored
     best = [_best(scores[:, part], targets[:, part], k) for part in (seen, ~seen)]
-    (s, s_hit), (u, u_hit) = best  # scores and targets in descending order, (N, k)
-    leave = (s - u[:, ::-1])[s_hit]
-    come = (s[:, ::-1] - u)[u_hit]
-    return CurveEvents(leave, come, int(targets[:, seen].sum()), int(targets[:, ~seen].sum()))
+    (s, s_share), (u, u_share) = best  # scores in descending order and what of them is right, (N, k)
+    leave, come = s_share > 0, u_share > 0  # there the score is finite
+    return CurveEvents(
+        np.stack([s[leave] - u[:, ::-1][leave], s_share[leave]], axis=1),
+        np.stack([s[:, ::-1][come] - u[come], u_share[come]], axis=1),
+        int(targets[:, seen].sum()),
+        int(targets[:, ~seen].sum()),
+    )
 
 
 def _best(scores: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best, -inf and False where there are fewer labels."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    spare = ((0, 0), (0, k - order.shape[1]))
-    ranked = np.take_along_axis(scores, order, axis=1).astype(np.float64)
-    hit = np.take_along_axis(targets, order, axis=1)
-    return np.pad(ranked, spare, constant_values=-np.inf), np.pad(hit, spare, constant_values=False)
+    """The k best scores, -inf where there are fewer, and the share of positives among the labels of each score."""
+    ranked, share = np.full((len(scores), k), -np.inf), np.zeros((len(scores), k))
+    best = np.sort(scores, axis=1)[:, : -k - 1 : -1]  # (N, k or fewer)
+    ranked[:, : best.shape[1]] = best
+    for place in range(best.shape[1]):
+        level = scores == best[:, place, None]  # (N, K)
+        share[:, place] = (targets & level).sum(axis=1) / level.sum(axis=1)
+    return ranked, share
 
 
 def seen_unseen_curve(events: CurveEvents) -> SeenUnseenCurve:
     """The curve and its area, by the trapezoid rule."""
-    leave, come = np.sort(events.seen_leave), np.sort(events.unseen_come)
-    edges = np.unique(np.concatenate([leave, come]))
+    edges = np.unique(np.concatenate([events.seen_leave[:, 0], events.unseen_come[:, 0]]))
     edges = np.concatenate([[-np.inf], edges[np.isfinite(edges)]])
     # just after an edge: what left at it is out, what came at it is in
-    seen = (len(leave) - np.searchsorted(leave, edges, side="right")) / max(events.seen_positives, 1)
-    unseen = np.searchsorted(come, edges, side="right") / max(events.unseen_positives, 1)
+    left, came = (_shares_up_to(part, edges) for part in (events.seen_leave, events.unseen_come))
+    seen = (events.seen_leave[:, 1].sum() - left) / max(events.seen_positives, 1)
+    unseen = came / max(events.unseen_positives, 1)
     corners = np.concatenate([[0.0], unseen]), np.concatenate([[seen[0]], seen])
     area = float((np.diff(corners[0]) * (corners[1][1:] + corners[1][:-1]) / 2).sum())
     return SeenUnseenCurve(edges, seen, unseen, area)
+
+
+def _shares_up_to(events: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Shares of the events ``(E, 2)`` at or below each bias of ``edges`` ``(P,)``, summed."""
+    order = np.argsort(events[:, 0])
+    sums = np.append(0.0, np.cumsum(events[order, 1]))
+    return sums[np.searchsorted(events[order, 0], edges, side="right")]
 
 
 def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -199,6 +199,11 @@ class WordTable:
             return None
         return Resolved(label, tuple(part[0] for part in found_parts if part), "averaged")
 
+    def key(self, label: str) -> str:
+        """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
+        found = self.resolve(label)
+        return found.key if found else normalize_label(label)
+
     def _find_phrase(self, key: str) -> tuple[str, str] | None:
         """(the table's word, the step that found it) for a normalised phrase."""
         steps = {

@@ -18,7 +18,7 @@ import numpy as np
 from zsl_tagger.errors import UserError
 from zsl_tagger.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.queries import UnknownLabelError, WordTable, normalize_label
+from zsl_tagger.queries import UnknownLabelError, WordTable
 from zsl_tagger.runtime.onnx_model import OnnxModel
 from zsl_tagger.threads import available_cores, map_in_order
 
@@ -118,8 +118,7 @@ class Tagger:
 
     def key(self, label: str) -> str:
         """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
-        found = self.words.resolve(label)
-        return found.key if found else normalize_label(label)
+        return self.words.key(label)
 
     def label_set(self, labels: Sequence[str]) -> LabelSet:
         """Prepare labels once, to ask them of many images.

@@ -15,11 +15,14 @@ def choose_thresholds(
     """Score thresholds of K labels, and the one for any other label.
 
     The common threshold has the best micro-F1 over all labels. A label's own best-F1 threshold is drawn
-    towards it in logit space, the more the fewer positives n it has: weight n / (n + prior).
+    towards it in logit space, the more the fewer positives n it has: weight n / (n + prior). A threshold lies midway
+    between the lowest score that is tagged and the next lower one (or 0), so that no last digit decides.
 
     Args:
+        scores: probabilities ``(N, K)``.
+        targets: 0/1 ``(N, K)``.
         precision: in place of the best F1, the lowest threshold at which this share of the tags is right, 0..1; where
-            none is that sure, one just above every score.
+            none is that sure, one above every score (a score of 1 is tagged all the same: no threshold is above 1).
     """
 
     def best(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -33,28 +36,30 @@ def choose_thresholds(
         if count:
             own = best(scores[:, column], targets[:, column])
             weight = count / (count + prior)
-            thresholds[column] = sigmoid(weight * _logit(own) + (1 - weight) * _logit(common))
+            drawn = weight * _logit(own) + (1 - weight) * _logit(common)
+            thresholds[column] = own if weight == 1 else sigmoid(drawn)
     return thresholds, float(common)
 
 
 def _best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
-    levels, hits, answers = _levels(scores, targets)
+    floors, hits, answers = _levels(scores, targets)
     f1 = 2 * hits / (answers + targets.sum())
-    return float(levels[int(f1.argmax())])
+    return float(floors[int(f1.argmax())])
 
 
 def _precision_threshold(scores: np.ndarray, targets: np.ndarray, precision: float) -> float:
-    levels, hits, answers = _levels(scores, targets)
-    reached = np.flatnonzero(hits >= precision * answers)
-    return float(levels[reached[-1]]) if len(reached) else min(1.0, float(np.nextafter(levels[0], np.inf)))
+    floors, hits, answers = _levels(scores, targets)
+    reached = np.flatnonzero(hits >= precision * answers - 1e-9)  # 0.55 * 100 is above 55
+    return float(floors[reached[-1]]) if len(reached) else float((1 + scores.max()) / 2)
 
 
 def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores, highest first; with each as threshold: how many are tagged rightly, and how many at all."""
+    """Thresholds, one below each distinct score, highest first; with each, the right tags and all tags."""
     order = np.argsort(-scores)
     ranked = scores[order]
     ends = last_of_equals(ranked)  # equal scores are tagged together
-    return ranked[ends], np.cumsum(targets[order])[ends], ends + 1
+    levels = ranked[ends].astype(np.float64)
+    return (levels + np.append(levels[1:], 0.0)) / 2, np.cumsum(targets[order])[ends], ends + 1
 
 
 def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) -> float:
@@ -80,7 +85,7 @@ def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) 
 
 
 def _logit(p: float) -> float:
-    p = float(np.clip(p, 1e-4, 1 - 1e-4))
+    p = float(np.clip(p, 1e-7, 1 - 1e-7))
     return float(np.log(p / (1 - p)))
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.model_folder import PACKAGED, ModelFolder, VocabularyLabel, write_config, write_labels
-from zsl_tagger.queries import normalize_label
 from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 
 
@@ -51,7 +50,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
     if folder.path.resolve() == PACKAGED.resolve():
         raise UserError("the packaged model belongs to the installation: copy its folder and calibrate the copy")
     data = _known(data_of_dataset(run.data, run.split, run.images), folder, run)
-    is_trained = np.isin(data.labels, trained_labels(run.model, data.labels))
+    is_trained = np.isin(data.labels, list(trained_labels(run.model, data.labels)))
     if not data.targets[:, is_trained].any():
         raise UserError(
             f"no image of the split {run.split} of {data.name} shows a label that {run.model} was trained on: "
@@ -72,7 +71,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
         bias = calibrate_unseen(logits[:, is_trained], logits[:, held], joined)
         default = choose_thresholds(sigmoid(logits[:, held] + bias), targets[:, held], precision=run.precision)[1]
     names = [label for label, trained in zip(data.labels, is_trained, strict=True) if trained]
-    _store(folder, dict(zip(map(normalize_label, names), own.tolist(), strict=True)), default, bias, run, data)
+    _store(folder, dict(zip(names, own.tolist(), strict=True)), default, bias, run, data)
     rule = "the best F1" if run.precision is None else f"a precision of {run.precision:.0%}"
     lines = [
         f"{run.model}: thresholds for {rule}, on {int(keep.sum()):,} images of {data.name}, split {run.split}",
@@ -97,7 +96,7 @@ def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> Eval
     known = np.array([label in words for label in data.labels], bool)
     if not known.all():
         names = data.restricted(np.flatnonzero(~known)).labels
-        run.note(f"{len(names)} labels are not known to the model and are left out: {', '.join(names[:5])}")
+        run.note(f"{len(names)} labels are not known to the model and are left out: {some(names)}")
     if not known.any():
         raise UserError(f"{folder.path} knows none of the labels of {data.name}")
     return data.restricted(np.flatnonzero(known))
@@ -106,16 +105,16 @@ def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> Eval
 def _store(
     folder: ModelFolder, own: dict[str, float], default: float, bias: float, run: CalibrateRun, data: EvaluationData
 ) -> None:
+    words = folder.words()
+    of_key = {words.key(name): threshold for name, threshold in own.items()}
     labels = []
     for label in folder.labels():
-        threshold = own.get(normalize_label(label.name), label.threshold) if label.seen else default
-        labels.append(VocabularyLabel(label.name, round(float(threshold), 4), label.seen))
+        threshold = of_key.get(words.key(label.name), label.threshold) if label.seen else default
+        labels.append(VocabularyLabel(label.name, threshold, label.seen))
     chosen = {
         "data": data.name, "split": run.split, "images": len(data.images), "precision": run.precision,
     }  # fmt: skip
     provenance = {**folder.config.provenance, "calibration": chosen}
-    config = replace(
-        folder.config, default_threshold=round(float(default), 4), unseen_bias=round(bias, 4), provenance=provenance
-    )
+    config = replace(folder.config, default_threshold=default, unseen_bias=bias, provenance=provenance)
     write_labels(folder.path, labels)
     write_config(folder.path, config)

@@ -268,7 +268,7 @@ def _images_pass(
             totals = ((own & truth).sum(axis=1), own.sum(axis=1), truth.sum(axis=1))
             images.put(images.at_threshold, name, start, totals)
         if GZSL in tasks:
-            images.events.append(curve_events(values, targets, data.seen, images.top))
+            images.events.append(curve_events(values, targets, data.seen, images.top, unranked))
         found = confusion_at_threshold(values, targets, scores.thresholds, ignored)
         images.confusion = Confusion(*(a + b for a, b in zip(images.confusion, found, strict=True)))
         images.add_probabilities(scores.probabilities(values), targets, known)
@@ -368,8 +368,8 @@ def _seen_and_unseen(told: dict[str, Any], images: _Images) -> dict[str, Any] | 
     if GZSL not in told:
         return None
     events = CurveEvents(
-        np.concatenate([block.seen_leave for block in images.events] or [np.zeros(0)]),
-        np.concatenate([block.unseen_come for block in images.events] or [np.zeros(0)]),
+        np.concatenate([block.seen_leave for block in images.events] or [np.zeros((0, 2))]),
+        np.concatenate([block.unseen_come for block in images.events] or [np.zeros((0, 2))]),
         sum(block.seen_positives for block in images.events),
         sum(block.unseen_positives for block in images.events),
     )

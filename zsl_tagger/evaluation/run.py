@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_
 from zsl_tagger.evaluation.figures import Scores, compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
-from zsl_tagger.evaluation.score_files import read_scores, scratch
+from zsl_tagger.evaluation.score_files import SUFFIXES, read_scores, scratch
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.files import locked, write_whole
@@ -84,11 +84,14 @@ def evaluate(run: EvaluateRun) -> Result:
     _check_options(run)
     protocol = protocol_named(run.protocol)
     data = _data(run)
+    notes: list[str] = []
+    for subject in _subjects(run):
+        _check_trained(subject, data, run, notes)
     data = data.restricted(data.columns(run.labels))
     if run.output is not None:
         run.output.mkdir(parents=True, exist_ok=True)
     with nullcontext() if run.output is None else locked(run.output):
-        return _evaluate(run, data, protocol)
+        return _evaluate(run, data, protocol, notes)
 
 
 def _check_options(run: EvaluateRun) -> None:
@@ -113,12 +116,9 @@ def _data(run: EvaluateRun) -> EvaluationData:
     return data_of_targets(run.targets, run.unseen, run.images)
 
 
-def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol) -> Result:
-    notes: list[str] = []
-    subjects = [path for path in (run.model or run.scores, run.against) if path is not None]
-    for path in subjects:
-        _check_trained(path, data, run, notes)
-    scored = [_scored(path, data, run, notes, first=path is subjects[0]) for path in subjects]
+def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol, notes: list[str]) -> Result:
+    subjects = _subjects(run)
+    scored = [_scored(subject, data, run, notes, first=subject is subjects[0]) for subject in subjects]
     faults = {row: why for _, own in scored for row, why in own.items()}
     readable = np.array([row not in faults for row in range(len(data.images))], bool)
     if faults:
@@ -131,13 +131,13 @@ def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol) -> Res
     ks = tuple(sorted(set(run.ks)))
     done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in parts]
     figures = {
-        "evaluated": str(subjects[0]),
+        "evaluated": str(subjects[0].path),
         "data": data.name,
         "split": data.split,
         "resamples": run.resamples,
         "unreadable_images": len(faults),
         **done[0].figures,
-        "against": None if len(done) < 2 else {"evaluated": str(subjects[1]), **compare(*done)},
+        "against": None if len(done) < 2 else {"evaluated": str(subjects[1].path), **compare(*done)},
         "notes": notes,
     }
     for note in notes:
@@ -153,33 +153,59 @@ def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol) -> Res
     return result
 
 
-def _model_folder(path: Path) -> Path | None:
-    """The folder of a model, "packaged" for the packaged one; None for a file of scores."""
-    if path == Path("packaged") and not path.exists():
-        return PACKAGED
-    return path if path.is_dir() or not path.suffix else None
+class _Subject(NamedTuple):
+    """What is evaluated: its path as given, and the model folder there; None for a file of scores."""
+
+    path: Path
+    folder: Path | None
 
 
-def _check_trained(path: Path, data: EvaluationData, run: EvaluateRun, notes: list[str]) -> None:
-    folder = _model_folder(path)
-    if folder is None:
+def _subjects(run: EvaluateRun) -> list[_Subject]:
+    """The one that is evaluated, and the one it is compared with."""
+    if run.model is not None:
+        subjects = [_Subject(run.model, _model_folder(run.model))]
+    else:
+        assert run.scores is not None
+        subjects = [_Subject(run.scores, None)]
+    if run.against is not None:
+        is_file = run.against.suffix.lower() in SUFFIXES and not run.against.is_dir()
+        subjects.append(_Subject(run.against, None if is_file else _model_folder(run.against)))
+    return subjects
+
+
+def _model_folder(path: Path) -> Path:
+    return PACKAGED if path == Path("packaged") and not path.exists() else path
+
+
+def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, notes: list[str]) -> None:
+    """Refuse a model that was trained on unseen labels; where the data set itself has such a pair, say so."""
+    path, folder = subject
+    if folder is None or run.labels == "seen":
         return
     unseen = [label for label, seen in zip(data.labels, data.seen, strict=True) if not seen]
+    of_data = set(data.labels) - set(unseen)
     trained = trained_labels(folder, unseen)
-    if not trained:
+    twins = [f"{name} ({other})" for name, other in trained.items() if other in of_data]
+    if twins:
+        notes.append(
+            f"{data.name} itself calls {len(twins)} labels seen that ask {path} the same as unseen ones, whose figures "
+            f"are not zero-shot: {some(twins, 10)}"
+        )
+    foreign = [name for name, other in trained.items() if other not in of_data]
+    if not foreign:
         return
-    shown = some(trained, 10)
-    told = f"{path} was trained on {len(trained)} of the {len(unseen)} labels that {data.name} calls unseen: {shown}"
+    shown = some(foreign, 10)
+    told = f"{path} was trained on {len(foreign)} of the {len(unseen)} labels that {data.name} calls unseen: {shown}"
     if not run.force:
         raise UserError(f"{told}. Its figures would not be zero-shot; --force evaluates it all the same")
     notes.append(f"NOT ZERO-SHOT (forced): {told}")
 
 
 def _scored(
-    path: Path, data: EvaluationData, run: EvaluateRun, notes: list[str], first: bool
+    subject: _Subject, data: EvaluationData, run: EvaluateRun, notes: list[str], first: bool
 ) -> tuple[Scores, dict[int, str]]:
     """Scores of a model folder or a file, and the images that cannot be read."""
-    folder = _model_folder(path)
+    path, folder = subject
     if folder is None:
         values, kind = read_scores(path, data.images, data.labels, run.kind, notes)
         threshold = 0.5 if run.threshold is None else run.threshold

@@ -12,9 +12,11 @@ Files are read in blocks of images; the matrix lies in a file of its own, not in
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,14 @@ from zsl_tagger.errors import UserError, first_line, some
 
 BLOCK = 2048  # images
 KINDS = ("logits", "probabilities")
+
+#: What numpy, pyarrow, csv and zipfile raise on a file that is damaged or something else.
+UNREADABLE = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, csv.Error,
+)  # fmt: skip
+
+SUFFIXES = (".npz", ".csv", ".parquet")
 
 Block = tuple[list[str], np.ndarray]  # images (n,), values float32 (n, K)
 
@@ -41,16 +51,14 @@ class MatrixFile:
 
     def __init__(self, path: Path, what: str = "scores"):
         self.path, self.what = path, what
-        readers = {".npz": self._open_npz, ".csv": self._open_csv, ".parquet": self._open_parquet}
+        readers = dict(zip(SUFFIXES, (self._open_npz, self._open_csv, self._open_parquet), strict=True))
         if path.suffix.lower() not in readers:
-            raise UserError(f"{path}: expected a file of {what} that ends in {', '.join(readers)}")
+            raise UserError(f"{path}: expected a file of {what} that ends in {', '.join(SUFFIXES)}")
         if not path.is_file():
             raise UserError(f"no file of {what} at {path}")
         self.kind: str | None = None
-        try:
+        with _reading(path):
             self.labels, self._blocks = readers[path.suffix.lower()]()
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:  # pyarrow's are ValueErrors
-            raise UserError(f"{path} cannot be read: {first_line(error)}") from None
         repeated = [label for label, count in Counter(self.labels).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: labels more than once: {some(repeated)}")
@@ -59,12 +67,12 @@ class MatrixFile:
 
     def blocks(self) -> Iterator[Block]:
         """The rows, ``BLOCK`` at a time."""
-        try:
+        with _reading(self.path):
             yield from self._blocks
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{self.path} cannot be read: {first_line(error)}") from None
 
     def _open_npz(self) -> tuple[list[str], Iterator[Block]]:
+        if not zipfile.is_zipfile(self.path):
+            raise ValueError("it is no archive of arrays, as numpy.savez writes")
         with np.load(self.path, allow_pickle=False) as content:
             missing = [name for name in (self.what, "images", "labels") if name not in content.files]
             if missing:
@@ -94,11 +102,11 @@ class MatrixFile:
                     rows = min(BLOCK, len(images) - start)
                     data = member.read(rows * len(labels) * dtype.itemsize)
                     values = np.frombuffer(data, dtype).reshape(rows, len(labels))
-                    yield images[start : start + rows], values.astype(np.float32)
+                    yield images[start : start + rows], _float32(values)
                 return
         whole = np.load(self.path, allow_pickle=False)[self.what]
         for start in range(0, len(images), BLOCK):
-            yield images[start : start + BLOCK], whole[start : start + BLOCK].astype(np.float32)
+            yield images[start : start + BLOCK], _float32(whole[start : start + BLOCK])
 
     def _open_csv(self) -> tuple[list[str], Iterator[Block]]:
         import pyarrow
@@ -106,27 +114,63 @@ class MatrixFile:
 
         with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             header = next(csv.reader(file), [])
-        types = {name: pyarrow.float32() for name in header[1:]} | {name: pyarrow.string() for name in header[:1]}
-        reader = arrow_csv.open_csv(self.path, convert_options=arrow_csv.ConvertOptions(column_types=types))
+        # columns by number: a label may be called as the first column is
+        names = [str(column) for column in range(len(header))]
+        types = dict.fromkeys(names[1:], pyarrow.float32()) | dict.fromkeys(names[:1], pyarrow.string())
+        reader = arrow_csv.open_csv(
+            self.path,
+            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows_after_names=1),
+            convert_options=arrow_csv.ConvertOptions(column_types=types),
+        )
         return header[1:], _arrow_blocks(reader)
 
     def _open_parquet(self) -> tuple[list[str], Iterator[Block]]:
         from pyarrow import parquet
 
         file = parquet.ParquetFile(self.path)
+        for column in list(file.schema_arrow)[1:]:
+            if not _is_number(column.type):
+                raise UserError(
+                    f"{self.path}: expected {self.what} as numbers, the column {column.name!r} has {column.type}"
+                )
         return list(file.schema_arrow.names[1:]), _arrow_blocks(file.iter_batches(BLOCK))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _is_number(kind) -> bool:  # type: ignore[no-untyped-def]
+    """Whether a type of pyarrow is; a column without any value may be of any."""
+    from pyarrow import types
+
+    tests = (types.is_floating, types.is_integer, types.is_boolean, types.is_decimal, types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    """What does not fit becomes infinite, and is told as such."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
 
 
 def _arrow_blocks(batches) -> Iterator[Block]:  # type: ignore[no-untyped-def]
     for batch in batches:
         images = [str(name) for name in batch.column(0).to_pylist()]
-        columns = [np.asarray(column.to_numpy(zero_copy_only=False), np.float32) for column in batch.columns[1:]]
+        columns = [_float32(column.to_numpy(zero_copy_only=False)) for column in batch.columns[1:]]
         yield images, np.stack(columns, axis=1)
 
 
 def _names(array: np.ndarray) -> list[str]:
-    if array.ndim != 1 or array.dtype.kind not in "US":
-        raise ValueError(f"expected images and labels as arrays of text, got {array.dtype} of shape {array.shape}")
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "US":
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "no array"
+        raise ValueError(f"expected images and labels as arrays of text, got {got}")
     return [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
 
 
@@ -184,10 +228,10 @@ def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:
 
 def scratch(images: int, labels: int) -> np.ndarray:
     """A float32 matrix ``(images, labels)`` in a file that goes when nothing refers to it any more."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115
     if not images or not labels:
         return np.zeros((images, labels), np.float32)
-    return np.memmap(file, np.float32, "w+", shape=(images, labels))
+    with tempfile.TemporaryFile() as file:  # the mapping keeps it
+        return np.memmap(file, np.float32, "w+", shape=(images, labels))
 
 
 def _check_finite(path: Path, block: np.ndarray, images: list[str], labels: Sequence[str]) -> None:

@@ -14,9 +14,9 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.score_files import scratch
 from zsl_tagger.files import json_bytes, write_whole
-from zsl_tagger.model_folder import ENCODER_FILE, ModelFolder
+from zsl_tagger.model_folder import ModelFolder
 from zsl_tagger.preprocessing import ImageError
-from zsl_tagger.queries import UnknownLabelError, normalize_label
+from zsl_tagger.queries import UnknownLabelError
 from zsl_tagger.tag import LabelSet, Tagger
 from zsl_tagger.threads import available_cores, map_in_order
 
@@ -74,20 +74,29 @@ def score_with_model(
     return ModelScores(store.logits, labels, store.faults)
 
 
-def trained_labels(folder: Path, names: list[str]) -> list[str]:
-    """Those of some names that the model was trained on."""
-    trained = {normalize_label(label.name) for label in ModelFolder(folder).labels() if label.seen}
-    return [name for name in names if normalize_label(name) in trained]
+def trained_labels(folder: Path, names: list[str]) -> dict[str, str]:
+    """Those of some names that the model was trained on, and as what: a name that asks the same query."""
+    model = ModelFolder(folder)
+    words = model.words()
+    trained = {words.key(label.name): label.name for label in model.labels() if label.seen}
+    return {name: trained[key] for name in names if (key := words.key(name)) in trained}
 
 
 def _key(folder: Path, data: EvaluationData) -> str:
     """Of a model and what it is asked: partial scores of another are not gone on with."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "labels.json"):
-        digest.update((folder / name).read_bytes())
-    sizes = [(folder / ENCODER_FILE).stat().st_size, (folder / ENCODER_FILE).stat().st_mtime_ns]
-    digest.update(json.dumps([sizes, str(data.root), data.images, data.labels]).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    states = [_state(str(path)) for path in files] + [_state(f"{data.root}/{image}") for image in data.images]
+    asked = json.dumps([states, data.images, data.labels])
+    return hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(path: str) -> tuple[str, int, int]:
+    """Changes when the file does."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return path, -1, -1
+    return path, found.st_size, found.st_mtime_ns
 
 
 class _Store:
@@ -101,21 +110,26 @@ class _Store:
             self.logits = scratch(images, labels)
             return
         self._values, self._state = work / PARTIAL_FILES[0], work / PARTIAL_FILES[1]
-        if self._read():
+        if self._read((images, labels)):
             self.logits = np.load(self._values, mmap_mode="r+")
         else:
+            self._state.unlink(missing_ok=True)  # first: it may not speak of a matrix that is being made anew
             self.logits = np.lib.format.open_memmap(self._values, "w+", np.float32, (images, labels))
             self.save()
 
-    def _read(self) -> bool:
+    def _read(self, shape: tuple[int, int]) -> bool:
+        """What is done, where it is of this very question and whole."""
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            done, faults = int(state["done"]), {int(row): str(why) for row, why in state["faults"].items()}
+            values = np.load(self._values, mmap_mode="r")  # not "r+", which makes a cut file whole with zeros
+            whole = values.shape == shape and values.dtype == np.float32 and 0 <= done <= shape[0]
+            same = state["key"] == self._key
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
-        if state.get("key") != self._key or not self._values.is_file():
-            return False
-        self.done, self.faults = state["done"], {int(row): why for row, why in state["faults"].items()}
-        return True
+        if whole and same:
+            self.done, self.faults = done, faults
+        return whole and same
 
     def add(self, row: int, found: np.ndarray | str) -> None:
         if isinstance(found, str):

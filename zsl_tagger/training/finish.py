@@ -79,7 +79,7 @@ def write_model(
     written = ModelConfig(
         image_size=config.image_size,
         word_dim=model.head.word_dim or 0,
-        default_threshold=round(default, 4),
+        default_threshold=default,
         architecture=_architecture(model, config),
         provenance={
             "trained_by": f"zsl-tagger {__version__}",
@@ -93,7 +93,7 @@ def write_model(
             "initial_weights": outcome.initial,
         },
         closed_set=config.head == "closed",
-        unseen_bias=round(bias, 4),
+        unseen_bias=bias,
     )
     write_whole(folder / CARD_FILE, card(written, config, dataset, split, outcome).encode("utf-8", "replace"))
     write_config(folder, written)
@@ -140,9 +140,9 @@ def _thresholds(
         bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
     own_threshold = dict(zip(split.labels, own, strict=True))
     if config.head == "closed":
-        return [VocabularyLabel(name, round(float(own_threshold[name]), 4)) for name in split.labels], default, bias
+        return [VocabularyLabel(name, float(own_threshold[name])) for name in split.labels], default, bias
     labels = [
-        VocabularyLabel(name, round(float(own_threshold.get(name, default)), 4), seen=name in own_threshold)
+        VocabularyLabel(name, float(own_threshold.get(name, default)), seen=name in own_threshold)
         for name in dataset.labels
     ]
     return labels, default, bias
