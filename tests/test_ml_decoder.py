@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from zsl_tagger.model import ml_decoder
 from zsl_tagger.model.ml_decoder import DEFAULT_GROUPS, MLDecoder
 
 B, L, C, D, K, WORD_DIM = 2, 7, 13, 24, 11, 5
@@ -159,6 +161,7 @@ def test_sizes_that_do_not_fit(options: dict[str, int], message: str) -> None:
     ("variant", "tokens", "queries", "message"),
     [
         ({"num_classes": K}, (B, L, C), (K, WORD_DIM), "closed set of classes: call it without queries"),
+        ({"word_dim": WORD_DIM}, (B, L, C), (0, 5), r"expected at least one query, got \(0, 5\): give labels"),
         ({"word_dim": WORD_DIM}, (B, L, C), None, r"expected queries \(K, 5\), got None"),
         ({"word_dim": WORD_DIM}, (B, L, C), (K, 6), r"expected queries \(K, 5\), got \(11, 6\)"),
         ({"word_dim": WORD_DIM}, (B, L, C), (3, 5, 5), r"expected queries \(K, 5\), got \(3, 5, 5\)"),
@@ -173,3 +176,146 @@ def test_inputs_that_do_not_fit(
     head = make_head(**variant)
     with pytest.raises(ValueError, match=message):
         head(torch.zeros(tokens), None if queries is None else torch.zeros(queries))
+
+
+# --- prepared queries, chunks ------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_prepared_queries_give_the_same_logits(variant: dict[str, int]) -> None:
+    head = make_head(**variant)
+    tokens, words = make_inputs(head)
+    prepared = head.prepare(words)
+    assert len(prepared) == (K if words is not None else len(head.group_queries))
+    assert_close(head(tokens, prepared), head(tokens, words), atol=1e-6, rtol=0)
+
+
+def change_by_step(head: MLDecoder) -> None:
+    with torch.no_grad():
+        head.layer.attention.q.weight.add_(0.5)
+
+
+def change_by_loading(head: MLDecoder) -> None:
+    head.load_state_dict(make_head(seed=3, word_dim=head.word_dim, num_classes=head.num_classes).state_dict())
+
+
+def change_precision(head: MLDecoder) -> None:
+    head.double().float()
+
+
+@pytest.mark.parametrize("change", [change_by_step, change_by_loading, change_precision])
+def test_queries_prepared_with_other_weights_are_refused(change: Callable[[MLDecoder], None]) -> None:
+    head = make_head(word_dim=WORD_DIM)
+    tokens, words = make_inputs(head)
+    prepared = head.prepare(words)
+    change(head)
+    with pytest.raises(ValueError, match=r"prepared in evaluation with these weights .* call prepare\(\) again"):
+        head(tokens, prepared)
+    head(tokens, head.prepare(words))
+    with pytest.raises(ValueError, match="prepared in evaluation"):
+        head.train()(tokens, head.prepare(words))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [change_by_step, change_by_loading, change_precision])
+def test_what_a_closed_set_keeps_is_of_its_weights(change: Callable[[MLDecoder], None]) -> None:
+    head = make_head(num_classes=K)
+    tokens, _ = make_inputs(head)
+    before = head(tokens)
+    assert head._kept is not None
+    assert torch.equal(head(tokens), before)
+    change(head)
+    with torch.enable_grad():  # computes all of it anew
+        expected = head(tokens)
+    assert_close(head(tokens), expected.detach(), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@each_variant
+def test_chunks_of_queries_change_nothing(variant: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make_head(**variant)
+    inputs = make_inputs(head)
+    expected = head(*inputs)
+    for pairs in (1, 2 * B, 3 * B + 1):
+        monkeypatch.setattr(ml_decoder, "PAIRS_AT_ONCE", pairs)
+        assert_close(head(*inputs), expected, atol=1e-5, rtol=0)
+
+
+def test_memory_does_not_grow_with_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest tensor that is made is of one chunk, whatever the number of labels."""
+    monkeypatch.setattr(ml_decoder, "PAIRS_AT_ONCE", 64)
+    head = make_head(word_dim=WORD_DIM)
+    sizes: list[int] = []
+    head.layer.linear1.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.numel()))
+    with torch.no_grad():
+        assert head(*make_inputs(head, labels=1009)).shape == (B, 1009)
+    assert max(sizes) == 64 * 17
+    assert len(sizes) == -(-1009 // (64 // B))
+
+
+# --- numerics ----------------------------------------------------------------------------------------------------
+
+
+def test_gradients_equal_finite_differences() -> None:
+    for variant in VARIANTS.values():
+        head = make_head(**variant).double()
+        tokens, words = make_inputs(head)
+        inputs = [tokens.double().requires_grad_(), *([] if words is None else [words.double().requires_grad_()])]
+        assert torch.autograd.gradcheck(head, inputs)
+
+
+@each_variant
+@pytest.mark.parametrize("size", [1.0, 1e4, 3e7])
+def test_float16_autocast_does_not_overflow(variant: dict[str, int], size: float) -> None:
+    """Tokens of any size: beyond the first embedding the decoder depends on them through a softmax and norms."""
+    head = make_head(**variant)
+    tokens, words = make_inputs(head)
+    with torch.no_grad():
+        expected = head(tokens * size, words)
+        with torch.autocast("cpu", torch.float16):
+            logits = head(tokens * size, words)
+    assert logits.isfinite().all()
+    assert_close(logits.float(), expected, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_no_numbers(bad: float) -> None:
+    head = make_head(word_dim=WORD_DIM)
+    tokens, words = make_inputs(head)
+    assert words is not None
+    spoilt = tokens.clone()
+    spoilt[1, 2, 3] = bad
+    with pytest.raises(
+        ValueError, match="expected tokens that are finite numbers, got NaN or infinite ones: look at the"
+    ):
+        head(spoilt, words)
+    spoilt = words.clone()
+    spoilt[4, 1] = bad
+    with pytest.raises(ValueError, match=r"expected logits that are finite numbers, got NaN .* look at the queries"):
+        head(tokens, spoilt)
+    assert not head.train()(tokens, spoilt).isfinite().all()  # in training the loss shows it
+
+
+# --- graphs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")
+@each_variant
+def test_compiles_to_one_graph(variant: dict[str, int]) -> None:
+    head = make_head(**variant)
+    inputs = make_inputs(head)
+    torch.compiler.reset()  # a head of another kind would count as a recompilation
+    compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(*inputs), head(*inputs), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        assert_close(compiled(*inputs), head(*inputs), atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_export_with_any_batch_places_and_labels() -> None:
+    head = make_head(word_dim=WORD_DIM)
+    inputs = make_inputs(head)
+    batch, places, labels = (torch.export.Dim(name) for name in ("batch", "places", "labels"))
+    exported = torch.export.export(head, inputs, dynamic_shapes=({0: batch, 1: places}, {0: labels})).module()
+    tokens, words = torch.randn(5, 3, C), torch.randn(17, WORD_DIM)
+    assert_close(exported(tokens, words), head(tokens, words), atol=1e-6, rtol=0)

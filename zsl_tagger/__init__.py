@@ -15,6 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from zsl_tagger.errors import UserError as UserError
+    from zsl_tagger.model.drop_in import add_ml_decoder_head as add_ml_decoder_head
     from zsl_tagger.model.ml_decoder import MLDecoder as MLDecoder
     from zsl_tagger.preprocessing import ImageError as ImageError
     from zsl_tagger.queries import UnknownLabelError as UnknownLabelError
@@ -32,6 +33,7 @@ _HOME = {
     "UnknownLabelError": "queries",
     "UserError": "errors",
     "WordTable": "queries",
+    "add_ml_decoder_head": "model.drop_in",
 }
 
 __all__ = sorted(_HOME)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zsl_tagger.errors import UserError, first_line
+
+#: timm's modules whose networks give several maps, or class tokens alone: their last map is taken instead.
+LAST_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 
 
 class Backbone(nn.Module):
     """A timm network as a source of tokens.
 
     Args:
-        name: a timm model name, CNN or transformer.
+        name: a timm model name, CNN or transformer; or a network of timm's, as it is.
         pretrained: load timm's own weights (needs the network or a filled cache).
         image_size: side of the images in pixels, for transformers that are made for one size.
+        stages: which feature maps give tokens, indices of the network's ``feature_info`` (-1 is the last one); each has
+            channels of its own, and zeros in those of the others, so that a linear layer over the tokens is one for
+            each map. None: what its own classifier reads.
         options: for ``timm.create_model``.
 
     Attributes:
@@ -28,19 +36,45 @@ class Backbone(nn.Module):
         UserError: timm has no such model, or no weights for it, or the model does not take an option.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False, image_size: int | None = None, **options: Any):
+    def __init__(
+        self,
+        name: str | nn.Module,
+        *,
+        pretrained: bool = False,
+        image_size: int | None = None,
+        stages: Sequence[int] | None = None,
+        **options: Any,
+    ):
         super().__init__()
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            raise UserError(f"timm has no model {name!r}; the nearest names are: {', '.join(near) or 'none'}")
-        self.name = name
-        if image_size is not None and timm.get_pretrained_cfg_value(name, "fixed_input_size"):
-            options["img_size"] = image_size
-        self.network = _create(name, pretrained, options)
-        self.channels = _token_channels(self.network)
+        if isinstance(name, nn.Module):
+            self.network: Any = name
+            self.name = str(name.pretrained_cfg["architecture"])  # type: ignore[index]
+        else:
+            self.network, self.name = _create(name, pretrained, image_size, options), name
+        if stages is None and type(self.network).__module__.rpartition(".")[2] in LAST_MAP:
+            stages = (-1,)
+        self.stages = None if stages is None else _checked_stages(self.network, stages, self.name)
+        self.channels = sum(self._widths()) if self.stages else _token_channels(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images ``(B, 3, H, W)`` -> tokens ``(B, L, C)``, class and register tokens left out."""
+        return self._tokens(images) if self.stages is None else self._tokens_of_stages(self.stages, images)
+
+    def _widths(self) -> list[int]:
+        return [self.network.feature_info[stage]["num_chs"] for stage in self.stages or ()]
+
+    def _tokens_of_stages(self, stages: Sequence[int], images: Tensor) -> Tensor:
+        maps = self.network.forward_intermediates(
+            images, indices=list(stages), output_fmt="NCHW", intermediates_only=True
+        )
+        widths, tokens, before = self._widths(), [], 0
+        for x, width in zip(maps, widths, strict=True):
+            x = x.flatten(2).transpose(1, 2)  # (B, C_i, h, w) -> (B, L_i, C_i)
+            tokens.append(F.pad(x, (before, self.channels - before - width)))  # (B, L_i, C)
+            before += width
+        return torch.cat(tokens, dim=1)  # (B, sum of L_i, C)
+
+    def _tokens(self, images: Tensor) -> Tensor:
         features = self.network.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -77,7 +111,12 @@ class Backbone(nn.Module):
             parameter.grad = None
 
 
-def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+def _create(name: str, pretrained: bool, image_size: int | None, options: dict[str, Any]) -> Any:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UserError(f"timm has no model {name!r}; the nearest names are: {', '.join(near) or 'none'}")
+    if image_size is not None and timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        options["img_size"] = image_size
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
@@ -101,6 +140,16 @@ def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _checked_stages(network: Any, stages: Sequence[int], name: str) -> tuple[int, ...]:
+    """Indices from 0 on, ascending."""
+    count = len(getattr(network, "feature_info", ()))
+    if not stages or not all(-count <= stage < count for stage in stages):
+        raise UserError(
+            f"{name} has {count} feature maps: expected stages in {-count}..{count - 1}, got {list(stages)}"
+        )
+    return tuple(sorted({stage % count for stage in stages}))
 
 
 def _prefix_tokens(network: nn.Module) -> int:

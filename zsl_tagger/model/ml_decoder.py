@@ -14,19 +14,48 @@ here                 what it is                                                 
 ``bias``             (K,) closed set, (1,) word queries                          ``duplicate_pooling_bias``
 ===================  ==========================================================  =========================
 
-Where we differ: the part of the layer that only depends on the queries is computed once per call instead
-of once per image, so dropout on the queries is drawn once per batch; and attention is fused (SDPA).
+Where we differ, for speed and numerics; the logits are the same:
+
+- What of the layer depends on the queries alone is computed once per call instead of once per image (so dropout on
+  them is drawn once per batch), and :meth:`MLDecoder.prepare` keeps it over calls.
+- Attention is fused (SDPA), and many labels are scored in chunks, so memory does not grow with their number.
+- Under float16 autocast the attention is computed in float32, whose range no input leaves; what follows is normalised.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 DEFAULT_GROUPS = 100
+
+#: Pairs of image and query that are in work at a time without gradients: 0.13 GB of activations at the default width.
+PAIRS_AT_ONCE = 16384
+
+
+class PreparedQueries(NamedTuple):
+    """What of a label set does not depend on images, to be asked again and again in evaluation.
+
+    Attributes:
+        states: the queries after the first norm, ``(K, D)``.
+        projected: the same as the attention's queries, ``(K, D)``.
+        key: what they were computed with: address and version of each weight, and the autocast. The queries themselves
+            are not compared: the key of a label set is this object.
+    """
+
+    states: Tensor
+    projected: Tensor
+    key: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.states)
 
 
 class CrossAttention(nn.Module):
@@ -35,7 +64,9 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
         if heads < 1 or dim % heads:
-            raise ValueError(f"expected a width that the heads divide, got dim={dim} and heads={heads}")
+            raise ValueError(
+                f"expected a width that the heads divide, got dim={dim} and heads={heads}: take dim a multiple of heads"
+            )
         self.heads = heads
         self.dropout = dropout
         self.q = nn.Linear(dim, dim)
@@ -46,26 +77,27 @@ class CrossAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """queries ``(K, D)``, tokens ``(B, L, D)`` -> ``(B, K, D)``."""
-        q, k, v = self._project(queries, tokens)
+    def forward(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Projected queries ``(K, D)``, keys and values of :meth:`read` -> ``(B, K, D)``."""
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # (B, H, K, D/H)
+        q = self._by_head(q).expand(keys.shape[0], -1, -1, -1)  # (B, H, K, D/H)
+        mixed = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)  # (B, H, K, D/H)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, K, D)
 
-    def with_weights(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def with_weights(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The same as :meth:`forward`, but without dropout, and the attention, mean over heads, ``(B, K, L)``."""
-        q, k, v = self._project(queries, tokens)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, K, L)
+        scores = self._by_head(q) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])  # (B, H, K, L)
         weights = scores.softmax(-1)
-        mixed = weights @ v  # (B, H, K, D/H)
+        mixed = weights @ values  # (B, H, K, D/H)
         return self.out(mixed.transpose(1, 2).flatten(2)), weights.mean(1)  # (B, K, D), (B, K, L)
 
-    def _project(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q = self.q(queries).unflatten(-1, (self.heads, -1)).transpose(0, 1)  # (H, K, D/H)
-        k = self.k(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, D/H)
-        v = self.v(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, D/H)
-        return q.expand(tokens.shape[0], -1, -1, -1), k, v
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens ``(B, L, D)``, ``(B, H, L, D/H)`` each."""
+        return self._by_head(self.k(tokens)), self._by_head(self.v(tokens))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """``(..., n, D)`` -> ``(..., H, n, D/H)``."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
 
 class DecoderLayer(nn.Module):
@@ -84,20 +116,21 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """queries ``(K, D)``, tokens ``(B, L, D)`` -> ``(B, K, D)``."""
+    def prepare(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """What needs no image: queries ``(K, D)`` -> t ``(K, D)`` and as the attention's queries, ``(K, D)``."""
         t = self.norm1(queries + self.dropout(queries))  # (K, D)
-        return self._finish(t, self.attention(t, tokens))
+        return t, self.attention.q(t)
 
-    def with_attention(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and the attention ``(B, K, L)``; for evaluation: attention itself has no dropout here."""
-        t = self.norm1(queries + self.dropout(queries))  # (K, D)
-        mixed, weights = self.attention.with_weights(t, tokens)
-        return self._finish(t, mixed), weights
+    def forward(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor]) -> Tensor:
+        """Of :meth:`prepare` and of :meth:`CrossAttention.read` -> ``(B, K, D)``."""
+        with _range_of_float32(t):
+            mixed = self.attention(q, *read)  # (B, K, D)
+        return self.finish(t, mixed)
 
-    def _finish(self, t: Tensor, mixed: Tensor) -> Tensor:
+    def finish(self, t: Tensor, mixed: Tensor) -> Tensor:
+        """What follows the attention: t ``(K, D)``, mixed ``(B, K, D)`` -> ``(B, K, D)``."""
         t = self.norm2(t + self.dropout(mixed))  # (B, K, D)
-        ffn = self.linear2(self.dropout(F.relu(self.linear1(t))))  # (B, K, D)
+        ffn = self.linear2(self.dropout(F.relu(self.linear1(t), inplace=True)))  # (B, K, D)
         return self.norm3(t + self.dropout(ffn))
 
 
@@ -148,37 +181,99 @@ class MLDecoder(nn.Module):
             self.register_buffer("group_queries", torch.randn(groups, dim))
             self.group_weight = nn.Parameter(torch.empty(groups, dim, math.ceil(num_classes / groups)))
             self.bias = nn.Parameter(torch.zeros(num_classes))
+        self._kept: PreparedQueries | None = None  # of a closed set, in evaluation
         for weight in self.group_weight:
             nn.init.xavier_normal_(weight)
 
-    def forward(self, tokens: Tensor, queries: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
         """Logits of every label for every image.
 
         Args:
             tokens: ``(B, L, C)`` float.
-            queries: word vectors ``(K, word_dim)``; None for a closed set.
+            queries: word vectors ``(K, word_dim)``, or what :meth:`prepare` made of them; None for a closed set.
 
         Returns:
             ``(B, K)``. A label's logit does not depend on the other labels, nor an image's on the batch.
+
+        Raises:
+            ValueError: shapes that do not fit; in evaluation also logits that are not numbers, and why.
         """
         return self.score(self.embed_tokens(tokens), queries)
+
+    def prepare(self, queries: Tensor | None = None) -> PreparedQueries:
+        """Compute once what of a label set does not depend on images, for evaluation with these weights."""
+        states, projected = self._prepare(queries)
+        return PreparedQueries(states, projected, self._key())
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Step 1, once per image: ``(B, L, C)`` -> ``(B, L, D)``."""
         if tokens.ndim != 3 or tokens.shape[2] != self.in_channels:
             raise ValueError(f"expected tokens (B, L, {self.in_channels}), got {tuple(tokens.shape)}")
-        return F.relu(self.embed(tokens))
+        with _range_of_float32(tokens):
+            return F.relu(self.embed(tokens), inplace=True)
 
-    def score(self, embedded: Tensor, queries: Tensor | None = None) -> Tensor:
+    def score(self, embedded: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
         """Steps 2 to 4, for any labels: embedded tokens ``(B, L, D)`` -> logits ``(B, K)``."""
         self._check_embedded(embedded)
-        return self._logits(self.layer(self._query_states(queries), embedded))
+        t, q = self._of_queries(queries)
+        with _range_of_float32(embedded):
+            read = self.layer.attention.read(embedded)
+        if _is_traced() or torch.is_grad_enabled():
+            outputs = _outputs(self.layer(t, q, read), self.group_weight)
+        else:
+            outputs = self._in_chunks(t, q, read, max(1, PAIRS_AT_ONCE // len(embedded)))
+        logits = outputs[:, : self.num_classes] + self.bias  # (B, K)
+        if not self.training and not _is_traced():
+            self._check_numbers(logits, embedded)
+        return logits
 
     def score_with_attention(self, embedded: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, K)`` and where each query looked, ``(B, number of queries, L)``, rows sum to 1."""
+        """Logits ``(B, K)`` and where each query looked, ``(B, number of queries, L)``, rows sum to 1.
+
+        For evaluation: the attention itself has no dropout here.
+        """
         self._check_embedded(embedded)
-        states, weights = self.layer.with_attention(self._query_states(queries), embedded)
-        return self._logits(states), weights
+        t, q = self._prepare(queries)
+        mixed, weights = self.layer.attention.with_weights(q, *self.layer.attention.read(embedded))
+        outputs = _outputs(self.layer.finish(t, mixed), self.group_weight)
+        return outputs[:, : self.num_classes] + self.bias, weights
+
+    def _of_queries(self, queries: Tensor | PreparedQueries | None) -> tuple[Tensor, Tensor]:
+        """t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
+        if isinstance(queries, PreparedQueries):
+            if self.training or queries.key != self._key():
+                raise ValueError(
+                    "expected queries prepared in evaluation with these weights (and this autocast), got others: call "
+                    "prepare() again, or give the word vectors"
+                )
+            return queries.states, queries.projected
+        if self.training or torch.is_grad_enabled() or self.word_embed is not None or _is_traced():
+            return self._prepare(queries)
+        if queries is not None or self._kept is None or self._kept.key != self._key():
+            self._kept = self.prepare(queries)
+        return self._kept.states, self._kept.projected
+
+    def _prepare(self, queries: Tensor | None) -> tuple[Tensor, Tensor]:
+        with _range_of_float32(self.bias):
+            return self.layer.prepare(self._query_states(queries))
+
+    def _key(self) -> tuple[Any, ...]:
+        parts = [self.layer.norm1, self.layer.attention.q, *([self.word_embed] if self.word_embed is not None else [])]
+        weights = [weight for part in parts for weight in part.parameters()] + list(self.buffers(recurse=False))
+        return _autocast_dtype(self.bias), *((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
+
+    def _check_numbers(self, logits: Tensor, embedded: Tensor) -> None:
+        if bool(torch.isfinite(logits).all()):
+            return
+        if not bool(torch.isfinite(embedded).all()):
+            raise ValueError(
+                "expected tokens that are finite numbers, got NaN or infinite ones: look at the images and at the "
+                "backbone (its weights; in float16 it may overflow: try bfloat16)"
+            )
+        raise ValueError(
+            "expected logits that are finite numbers, got NaN or infinite ones: look at the queries and at the head's "
+            "weights"
+        )
 
     def _check_embedded(self, embedded: Tensor) -> None:
         if embedded.ndim != 3 or embedded.shape[1] == 0 or embedded.shape[2] != self.dim:
@@ -192,13 +287,42 @@ class MLDecoder(nn.Module):
         if queries is None or queries.ndim != 2 or queries.shape[1] != self.word_dim:
             got = None if queries is None else tuple(queries.shape)
             raise ValueError(f"expected queries (K, {self.word_dim}), got {got}")
+        if queries.shape[0] == 0:  # not len(), which torch.export takes as a constant
+            raise ValueError(f"expected at least one query, got (0, {self.word_dim}): give labels")
         return F.relu(self.word_embed(queries))  # (K, D)
 
-    def _logits(self, states: Tensor) -> Tensor:
-        if self.word_embed is not None:
-            return (states @ self.group_weight[0]).squeeze(-1) + self.bias  # (B, K, D) -> (B, K)
-        grouped = torch.einsum("bgd,gdf->bgf", states, self.group_weight)  # (B, G, f)
-        return grouped.flatten(1)[:, : self.num_classes] + self.bias  # (B, G * f) -> (B, K)
+    def _in_chunks(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """Outputs ``(B, Q * f)`` without holding the states of all Q queries: t and q ``(Q, D)``."""
+        weights = self.group_weight.split(step) if self.word_embed is None else repeat(self.group_weight)
+        chunks = zip(t.split(step), q.split(step), weights, strict=False)
+        return torch.cat([_outputs(self.layer(t, q, read), weight) for t, q, weight in chunks], dim=1)
+
+
+def _outputs(states: Tensor, weight: Tensor) -> Tensor:
+    """States ``(B, Q, D)`` and weights ``(Q or 1, D, f)`` -> logits before the bias, ``(B, Q * f)``."""
+    if len(weight) == 1:
+        return (states @ weight[0]).flatten(1)  # (B, Q, D) @ (D, f) -> (B, Q * f)
+    return torch.einsum("bgd,gdf->bgf", states, weight).flatten(1)  # (B, Q * f)
+
+
+@contextlib.contextmanager
+def _range_of_float32(like: Tensor) -> Iterator[None]:
+    """Under float16 autocast on the device of ``like``: compute in float32, whose range is not left."""
+    narrow = _autocast_dtype(like) == torch.float16
+    with torch.autocast(like.device.type, enabled=False) if narrow else contextlib.nullcontext():
+        yield
+
+
+def _autocast_dtype(like: Tensor) -> torch.dtype | None:
+    """What autocast computes in on the device of ``like``; None without autocast."""
+    device = like.device.type
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being made, in which nothing may depend on values or on the state of this object."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _checked_groups(num_classes: int, groups: int | None) -> int:
