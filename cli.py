@@ -204,6 +204,35 @@ def calibrate(
         _print(run(CalibrateRun(model, data, split, precision, images, workers, _note, _scored)))
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A released or timm ML-Decoder checkpoint: .pth, .safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
+    backbone: Annotated[
+        Optional[str], typer.Option(help="The timm model it was trained on. [default: by its tensors]")
+    ] = None,
+    labels: Annotated[
+        Optional[Path],
+        typer.Option(help="Names of its classes in order, or words to ask, one a line. [default: its idx_to_class]"),
+    ] = None,
+    word_vectors: Annotated[
+        Optional[str], typer.Option(help="Of word queries: gensim:NAME or FILE, st:NAME or FOLDER, file:FILE.pth.")
+    ] = None,
+    image_size: Annotated[
+        Optional[int], typer.Option(min=1, help="Side in pixels. [default: 448 for TResNet, else timm's]")
+    ] = None,
+) -> None:
+    """Bring a released ML-Decoder checkpoint into a model folder, for tag --model.
+
+    Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
+    """
+    with _told_in_one_line("interrupted: nothing was written"), _needs_train_extra():
+        from zsl_tagger.import_checkpoint import ImportRun
+        from zsl_tagger.import_checkpoint import import_checkpoint as run
+
+        _print(run(ImportRun(file, output, backbone, labels, word_vectors, image_size, _note, _print)))
+
+
 prepare = typer.Typer(
     help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -57,8 +57,11 @@ def test_any_batch_and_label_count(folder: Path) -> None:
     assert tagger.scores(tokens, tagger.vocabulary).shape == (3, 2)
 
 
-def test_an_export_that_differs_is_refused(model: TaggerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zsl_tagger.export._run_onnx", lambda *_: np.ones((2, 5), np.float32))
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_an_export_that_differs_is_refused(
+    value: float, model: TaggerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zsl_tagger.export._run_onnx", lambda *_: np.full((2, 5), value, np.float32))
     with pytest.raises(RuntimeError, match="ONNX Runtime and torch differ by"):
         export_onnx(model, tmp_path, SIZE)
 

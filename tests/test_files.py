@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import locked, write_whole
+from zsl_tagger.files import locked, whole_folder, write_whole
 
 pytest.importorskip("fcntl", reason="locks are the system's")
 
@@ -151,3 +151,42 @@ def test_what_was_there_stays_when_writing_fails(
         write_whole(tmp_path / "a.txt", fail)
     assert (tmp_path / "a.txt").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty folder", "of a killed run"])
+def test_a_folder_appears_when_it_is_whole(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "more" / "model"
+    if before == "an empty folder":
+        path.mkdir(parents=True)
+    elif before == "of a killed run":
+        (path.parent / ".model.writing").mkdir(parents=True)
+        (path.parent / ".model.writing" / "old.txt").write_text("old")
+    with whole_folder(path) as folder:
+        (folder / "new.txt").write_text("new")
+        assert not (path / "new.txt").exists()
+    assert [file.name for file in path.iterdir()] == ["new.txt"]
+    assert [file.name for file in path.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder with a file"])
+def test_a_folder_takes_no_others_place(there: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    mine = path if there == "a file" else path / "notes.txt"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    message = "model is there already: give a folder that is new or empty"
+    with pytest.raises(UserError, match=message), whole_folder(path):
+        pass
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, OSError])
+def test_a_folder_that_fails_leaves_nothing(error: type[BaseException], tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "model") as folder:
+            (folder / "half.txt").write_text("half")
+            raise error
+
+    with pytest.raises(UserError if error is OSError else error):
+        fail()
+    assert list(tmp_path.iterdir()) == []

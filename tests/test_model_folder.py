@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def test_what_was_written_is_read(folder: Path) -> None:
     assert model.labels() == LABELS
     assert list(model.words().words) == ["dog", "塔"]
     assert np.allclose(model.words().vectors(["塔", "dog"]), np.array([[0, -1, 0], [0.6, 0, 0.8]]))
+
+
+def test_queries_of_other_lengths(folder: Path) -> None:
+    write_config(folder, replace(CONFIG, unit_queries=False))
+    assert ModelFolder(folder).words().vectors(["塔", "dog"]).tolist() == [[0, -5, 0], [3, 0, 4]]
 
 
 def test_its_text_files_can_be_read_with_cat(folder: Path) -> None:

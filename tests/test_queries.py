@@ -257,6 +257,10 @@ def test_without_unit_vectors_are_as_long_as_the_table_has_them() -> None:
     assert raw.tolist() == [[100, 0], [3, 4], [51.5, 2]]  # the mean of (3, 4) and (100, 0), not of their directions
     assert np.array_equal(table.vectors_of(resolved), table.vectors(["bicycles", "red", "red bicycle"]))
     assert table.vectors_of([], unit=False).shape == (0, 2)
+    kept = WordTable(table.words, table.raw_vectors, unit=False)  # a table may say that for itself
+    assert np.array_equal(kept.vectors(["bicycles", "red", "red bicycle"]), raw)
+    assert np.array_equal(kept.vectors_of(resolved), raw)
+    assert np.array_equal(kept.vectors_of(resolved, unit=True), table.vectors_of(resolved))
 
 
 def test_a_vector_does_not_depend_on_which_others_are_asked() -> None:

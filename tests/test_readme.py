@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas
 import pytest
+import torch
 from made_data import NusArchive, write_coco, write_photo
+from released_reference import filled, head_shapes, tresnet_shapes
 from typer.testing import CliRunner
 
 import cli
@@ -29,11 +32,23 @@ def commands() -> list[tuple[str, str]]:
     return re.findall(r"```\n\$ zsl-tagger (.+)\n([^`]+)```", README)
 
 
+def write_tresnet_m(path: Path) -> None:
+    """A checkpoint with the released names and shapes, and no sense in its values."""
+    body = tresnet_shapes((3, 4, 11, 3), 64, bottlenecks=False)
+    head = head_shapes(2048, 768, 2048, classes=80, groups=80)
+    state = filled({**body, **{f"head.{name}": shape for name, shape in head.items()}})
+    torch.save({"model": state, "idx_to_class": dict(enumerate(CLASSES))}, path)
+
+
 @pytest.mark.parametrize(("command", "output"), commands())
 def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    if "tresnet_m.pth" in command:
+        write_tresnet_m(tmp_path / "tresnet_m.pth")
     result = CliRunner().invoke(cli.app, shlex.split(command))
+    shutil.rmtree(tmp_path / "imported", ignore_errors=True)  # pytest would keep it and the checkpoint, 450 MB
+    (tmp_path / "tresnet_m.pth").unlink(missing_ok=True)
     assert result.exit_code == 0
     assert re.sub(r"\d\.\d+|█+", "#", result.stdout) == re.sub(r"\d\.\d+|█+", "#", output)
     scores, shown = (list(map(float, re.findall(r"\d\.\d+", text))) for text in (result.stdout, output))

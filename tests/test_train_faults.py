@@ -20,6 +20,7 @@ from made_data import animal_data, loss_curve, one_thread, small_run, tagged_dat
 from typer.testing import CliRunner
 
 import cli
+from zsl_tagger import model_writer
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import locked
@@ -363,7 +364,7 @@ def test_a_disk_that_is_full_at_the_export(tagged: Path, tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(finish, "export_onnx", export)
+        patched.setattr(model_writer, "export_onnx", export)
         status, _, err = command(*arguments)
     assert status == 2
     assert "No space left on device" in err.splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,6 +61,38 @@ def write_errors(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}. Nothing half-written was left; "
             "when that is put right, the same command goes on where it stopped"
         ) from None
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write to, which takes its name when all is written, and leaves nothing where that fails.
+
+    Args:
+        path: where it shall be; nothing, or an empty folder.
+
+    Raises:
+        UserError: something is there already, or it cannot be written.
+    """
+    check_free(path)
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    with write_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            if path.is_dir():
+                path.rmdir()  # not every system replaces an empty folder
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def check_free(path: Path) -> None:
+    """Raise a UserError where something is at ``path``, other than an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already: give a folder that is new or empty")
 
 
 _held: set[int] = set()  # locks of this process

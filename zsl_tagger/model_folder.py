@@ -58,6 +58,7 @@ class ModelConfig:
         architecture, provenance: for people and for rebuilding the model in torch.
         unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
             trained ones (``zsl-tagger calibrate``).
+        unit_queries: its word vectors are asked at length 1; False where it was trained on them as the table has them.
         closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
     """
 
@@ -69,6 +70,7 @@ class ModelConfig:
     format_version: int = FORMAT_VERSION
     closed_set: bool = False
     unseen_bias: float = 0.0
+    unit_queries: bool = True
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -124,7 +126,7 @@ class ModelFolder:
         if self.config.closed_set:
             return ClassTable([label.name for label in self.labels()])
         try:
-            table = WordTable.load(self.path)
+            table = WordTable.load(self.path, unit=self.config.unit_queries)
         except (ValueError, OSError, EOFError) as error:
             raise ModelFolderError(f"{self.path}: {WORDS_FILE} and {VECTORS_FILE} cannot be read: {error}") from None
         if table.word_dim != self.config.word_dim:

@@ -135,20 +135,22 @@ class WordTable:
         vectors: ``(W, word_dim)``, int8 or float. Only a row's direction matters: each is L2-normalised
             when read, so int8 rows need no stored scale.
         normalized: every word is its own :func:`normalize_label` (spares looking at each of them).
+        unit: what :meth:`vectors` gives is L2-normalised; False where a model was trained on other lengths.
     """
 
-    def __init__(self, words: Sequence[str], vectors: np.ndarray, normalized: bool = False):
+    def __init__(self, words: Sequence[str], vectors: np.ndarray, normalized: bool = False, unit: bool = True):
         if vectors.ndim != 2 or len(words) != len(vectors):
             raise ValueError(f"expected one vector a word, got {len(words)} words and vectors {vectors.shape}")
         self.words = words
         self._vectors = vectors
         self._normalized = normalized
+        self.unit = unit
 
     @classmethod
-    def load(cls, folder: Path) -> WordTable:
+    def load(cls, folder: Path, unit: bool = True) -> WordTable:
         """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is asked for."""
         words = (folder / WORDS_FILE).read_text(encoding="utf-8").splitlines()
-        return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True)
+        return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True, unit=unit)
 
     def save(self, folder: Path) -> None:
         (folder / WORDS_FILE).write_text("\n".join(self.words) + "\n", encoding="utf-8")
@@ -219,7 +221,7 @@ class WordTable:
         return None
 
     def vectors(self, labels: Iterable[str]) -> np.ndarray:
-        """Unit query vectors of the labels, float32 ``(K, word_dim)``.
+        """Query vectors of the labels, float32 ``(K, word_dim)``, of unit length unless the table says otherwise.
 
         Raises:
             UnknownLabelError: names every label that cannot be found, not only the first.
@@ -236,12 +238,14 @@ class WordTable:
             )
         return [found for _, found in resolved if found]
 
-    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool | None = None) -> np.ndarray:
         """Query vectors of labels already found, float32 ``(K, word_dim)``.
 
         Args:
-            unit: L2-normalise words and means; without it both are as long as the table has them.
+            unit: L2-normalise words and means; without it both are as long as the table has them. None: as the table
+                was made.
         """
+        unit = self.unit if unit is None else unit
         rows = [self._mean_vector(found.words, unit) for found in resolved]
         return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
 
@@ -274,7 +278,7 @@ class ClassTable(WordTable):
         found = super().resolve(label)
         return found if found and len(found.words) == 1 else None
 
-    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:  # noqa: ARG002
+    def vectors_of(self, resolved: Iterable[Resolved], unit: bool | None = None) -> np.ndarray:  # noqa: ARG002
         """Class numbers, int64 ``(K,)``."""
         return np.array([self._row[found.words[0]] for found in resolved], np.int64)
 

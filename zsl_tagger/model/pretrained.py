@@ -66,7 +66,7 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
     """
     state = {_plain(name): value for name, value in _read_state(path).items()}
     ours = backbone.network.state_dict()
-    classifier = _classifier_prefix(backbone.network)
+    classifier = classifier_prefix(backbone.network)
     needed = {name for name in ours if not (classifier and name.startswith(classifier))}
     fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
     absent = sorted(needed - state.keys())
@@ -158,10 +158,18 @@ def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:
 
 
 def _read_state(path: Path) -> State:
-    """Tensors of a file; nothing in it is executed."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors of a file, and what its containers hold beside them; nothing in it is executed.
+
+    Raises:
+        UserError: no such file, or something else than tensors and plain data.
+    """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path), {}
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no file of weights at {path}") from None
@@ -171,12 +179,14 @@ def _read_state(path: Path) -> State:
             f"{path} cannot be read as weights: expected safetensors, or a torch file of tensors only "
             f"(torch.load with weights_only=True): {reason}"
         ) from None
+    beside: dict[str, Any] = {}
     for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
+            beside |= {name: value for name, value in content.items() if name != key}
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path} holds no state dict: expected names with their tensors, got {type(content).__name__}")
-    return content
+    return content, beside
 
 
 def _plain(name: str) -> str:
@@ -186,7 +196,8 @@ def _plain(name: str) -> str:
     return name
 
 
-def _classifier_prefix(network: nn.Module) -> str:
+def classifier_prefix(network: nn.Module) -> str:
+    """How the names of a timm network's own classifier begin; "" where timm does not say."""
     classifier = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
     return f"{classifier}." if isinstance(classifier, str) else ""
 

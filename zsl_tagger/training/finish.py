@@ -6,32 +6,24 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from zsl_tagger import __version__
 from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.export import export_onnx
+from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, write_whole
-from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
-from zsl_tagger.queries import WordTable, unit_length
+from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel
+from zsl_tagger.model_writer import THRESHOLD, architecture_of, known_words, table_with_labels, write_model_folder
+from zsl_tagger.queries import WordTable
 from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
 from zsl_tagger.word_sources import open_word_source
 
-TRAIN_CONFIG_FILE, CARD_FILE = "train_config.json", "README.md"
-
-#: Of a label without validation images to choose one on.
-THRESHOLD = 0.5
-
-#: A label whose vector in the data set is further from the table's than this gets a row of its own.
-SAME_VECTOR = 0.995
+TRAIN_CONFIG_FILE = "train_config.json"
 
 
 @dataclass(frozen=True)
@@ -66,21 +58,13 @@ def write_model(
     Args:
         scores: on validation, columns the trained labels and then the held-out ones.
     """
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
     labels, default, bias = _thresholds(dataset, split, scores, config, note)
-    write_labels(folder, labels)
-    if config.head == "words":
-        word_table(dataset, config, note).save(folder)
-    write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
-    model = model.cpu().float().eval()
-    save_weights(model, folder)
-    if difference := _export(model, folder, config, note):
-        note(f"exported to ONNX; a logit differs from torch by {difference:.0e} at most")
+    words = word_table(dataset, config, note) if config.head == "words" else None
     written = ModelConfig(
         image_size=config.image_size,
         word_dim=model.head.word_dim or 0,
         default_threshold=default,
-        architecture=_architecture(model, config),
+        architecture=architecture_of(model, softmax=config.loss == "ce"),
         provenance={
             "trained_by": f"zsl-tagger {__version__}",
             "recipe": config.recipe,
@@ -95,33 +79,11 @@ def write_model(
         closed_set=config.head == "closed",
         unseen_bias=bias,
     )
-    write_whole(folder / CARD_FILE, card(written, config, dataset, split, outcome).encode("utf-8", "replace"))
-    write_config(folder, written)
-
-
-def _architecture(model: TaggerModel, config: TrainConfig) -> dict[str, Any]:
-    shape: dict[str, Any] = {
-        "backbone": model.backbone.name,
-        "class_reading": model.reading is not None,
-        "dim": config.dim,
-        "ffn_dim": config.ffn_dim,
-        "heads": config.heads,
-    }
-    if model.head.num_classes is not None:
-        shape |= {"classes": model.head.num_classes, "groups": len(model.head.group_weight)}
-        shape |= {"softmax": config.loss == "ce"}
-    return shape
-
-
-def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callable[[str], None]) -> float | None:
-    try:
-        return export_onnx(model, folder, config.image_size, softmax=config.loss == "ce")
-    except OSError:  # a full disk is no fault of the network
-        raise
-    except Exception as error:  # the exporter raises what it likes on networks it does not know
-        reason = first_line(error)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
+    text = card(written, config, dataset, split, outcome)
+    if reason := write_model_folder(model, folder, written, labels, words, text, note):
         note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
-        return None
 
 
 def _thresholds(
@@ -150,28 +112,13 @@ def _thresholds(
 
 def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
     """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
-    table = _words_of_source(dataset, config, note)
-    vectors = unit_length(dataset.word_vectors)
-    if table is None:
-        return WordTable(dataset.labels, vectors.astype(np.float32), normalized=True)
-    resolved = [table.resolve(label) for label in dataset.labels]
-    found = [index for index, one in enumerate(resolved) if one is not None]
-    same = np.zeros(len(vectors), bool)
-    if found:
-        cosines = (table.vectors_of([one for one in resolved if one]) * vectors[found]).sum(axis=1)
-        same[found] = cosines > SAME_VECTOR
-    own = dict(zip(np.array(dataset.labels)[~same].tolist(), _int8(vectors[~same]), strict=True))
-    kept = [index for index, word in enumerate(table.words) if word not in own]
-    words = [*own, *(table.words[index] for index in kept)]
-    rows = np.array(table.raw_vectors[kept])
-    return WordTable(words, np.concatenate([np.stack(list(own.values())), rows]) if own else rows, normalized=True)
+    return table_with_labels(dataset.labels, dataset.word_vectors, _words_of_source(dataset, config, note))
 
 
 def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable | None:
     spec = (dataset.info.get("word_vectors") or {}).get("source")
-    packaged = WordTable.load(PACKAGED)
     if spec == "packaged":
-        return packaged
+        return WordTable.load(PACKAGED)
     if spec is None or spec.startswith("file:"):
         note("the data set does not say where other words' vectors come from: the model can be asked its labels only")
         return None
@@ -180,18 +127,7 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callab
     except UserError as error:
         note(f"the model can be asked its labels only: {error}")
         return None
-    candidates = [(word, source.resolve(word)) for word in packaged.words[: config.bake_words]]
-    known = [(word, found) for word, found in candidates if found is not None]
-    if not known:
-        return None
-    vectors = source.vectors_of([found for _, found in known])
-    return WordTable([word for word, _ in known], _int8(vectors), normalized=True)
-
-
-def _int8(vectors: np.ndarray) -> np.ndarray:
-    """Only a row's direction matters: each is scaled to the whole range."""
-    scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    return np.round(vectors * scale).astype(np.int8)
+    return known_words(source, config.bake_words)
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:

@@ -44,7 +44,10 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
         architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
         theirs = load_model(source)
         model = _build(Backbone(config.backbone, **options), architecture, word_dim, config)
-        return model, take_over(model, theirs, str(config.init))
+        lines = take_over(model, theirs, str(config.init))
+        if not shape.unit_queries:
+            lines.append(f"{config.init} was trained on word vectors of other lengths: they are asked at length 1 here")
+        return model, lines
     if config.init == "timm":
         backbone, where = pretrained_backbone(config.backbone, **options)
         lines = [f"backbone {config.backbone}: all of its weights from {where}"]

@@ -1,0 +1,314 @@
+"""Released ML-Decoder checkpoints, and timm's copy of the head: names and shapes of theirs -> ours, and nothing else.
+
+The head's names are those of github.com/Alibaba-MIIL/ML_Decoder, ``src_files/ml_decoder/ml_decoder.py``; timm
+(``timm.layers.ml_decoder``) leaves ``decoder.`` out of the first four. K classes, G groups, D and F widths:
+
+=========================================  ===========================  ==========================================
+released, after ``head.`` or ``fc.``       shape                        here, in :class:`MLDecoder`
+=========================================  ===========================  ==========================================
+``decoder.embed_standart.*``               (D, C), (D,)                 ``embed.*``
+``decoder.query_embed.weight``             (G, D), closed set only      ``group_queries``
+``decoder.duplicate_pooling``              (G, D, f), words: (D, 1)     ``group_weight``, words: (1, D, 1)
+``decoder.duplicate_pooling_bias``         (K,), words: (1,)            ``bias``
+``decoder.layers.0.multihead_attn.in_…``   (3 D, D), (3 D,)             ``layer.attention.q``, ``.k``, ``.v``
+``decoder.layers.0.multihead_attn.out_…``  (D, D), (D,)                 ``layer.attention.out.*``
+``decoder.layers.0.linear1.*``, …          (F, D), …                    ``layer.linear1.*``, …
+``wordvec_proj.*``                         (D, word_dim), words only    ``word_embed.*``
+=========================================  ===========================  ==========================================
+
+Backbones have timm's names already (ResNet), or those of the released TResNet, whose ``body.layer2.0.conv1.0.0`` is
+timm's ``body.layer2.0.conv1.conv``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from zsl_tagger.errors import UserError, some
+
+State = Mapping[str, Tensor]
+Shape = tuple[int, ...]
+
+#: Of the attention; no tensor's shape says it, and the released code has no other number.
+HEADS = 8
+
+#: InplaceABN computes with ``|w| + epsilon`` where a BatchNorm computes with ``w``.
+INPLACE_ABN_EPSILON = 1e-5
+
+_WRAPPERS = ("module.", "_orig_mod.")
+_EMBED = re.compile(r"(.*?)(?:decoder\.)?embed_standart\.weight")
+_TRESNET_PART = re.compile(r"(body\.(?:.+\.)?(?:conv\d|downsample\.\d+))(?:\.0)?\.([01])\.(\w+)")
+_COUNTER = ".num_batches_tracked"
+
+#: (bottlenecks in the first two stages, blocks of the stages, width) -> timm's name.
+_TRESNETS: dict[tuple[bool, Shape, int], str] = {
+    (False, (3, 4, 11, 3), 64): "tresnet_m",
+    (True, (3, 4, 23, 3), 64): "tresnet_v2_l",  # ML-Decoder calls it tresnet_l
+    (False, (4, 5, 18, 3), 76): "tresnet_l",  # which ML-Decoder never used
+    (False, (4, 5, 24, 3), 83): "tresnet_xl",  # neither
+}
+_RELEASED_XL = (True, (3, 8, 34, 5), 64)
+_RESNETS: dict[tuple[bool, Shape], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+
+_HEAD_MODULES = {
+    "embed_standart": "embed",
+    "wordvec_proj": "word_embed",
+    "layers.0.multihead_attn.out_proj": "layer.attention.out",
+    **{f"layers.0.{name}": f"layer.{name}" for name in ("linear1", "linear2", "norm1", "norm2", "norm3")},
+}
+_HEAD_TENSORS = {
+    "query_embed.weight": "group_queries",
+    "duplicate_pooling": "group_weight",
+    "duplicate_pooling_bias": "bias",
+    **{f"{a}.{kind}": f"{b}.{kind}" for a, b in _HEAD_MODULES.items() for kind in ("weight", "bias")},
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A tensor under our name.
+
+    Attributes:
+        source: its name in the checkpoint.
+        target: its name in :class:`TaggerModel`; "" for a name of the head that nobody knows.
+        how: what was done to its values; "" for nothing.
+    """
+
+    source: str
+    target: str
+    tensor: Tensor
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A checkpoint read as ML-Decoder on a backbone.
+
+    Attributes:
+        tensors: every tensor of the checkpoint; ``in_proj`` comes as three.
+        architecture: dim, ffn_dim, heads, and of a closed set classes and groups, as ``config.json`` states them.
+        word_dim: width of the word vectors; None for a closed set.
+    """
+
+    tensors: list[Converted]
+    architecture: dict[str, Any]
+    word_dim: int | None
+
+
+def read_released(state: State) -> Released:
+    """Names and sizes of a checkpoint.
+
+    Raises:
+        UserError: it holds no ML-Decoder head, or one without the tensors that say its sizes.
+    """
+    sources = dict(zip(_without_wrappers(list(state)), state, strict=True))  # plain name -> name
+    prefix = _head_prefix(list(sources))
+    inplace_abn = not any(name.startswith("body.") and name.endswith(_COUNTER) for name in sources)
+    tensors: list[Converted] = []
+    head: dict[str, Tensor] = {}
+    for name, source in sources.items():
+        if name.startswith(prefix):
+            short = name.removeprefix(prefix).removeprefix("decoder.")  # what released and timm's names share
+            head[short] = state[source]
+            tensors += _head_tensors(source, short, state[source])
+        else:
+            tensors.append(_backbone_tensor(source, name, state[source], inplace_abn))
+    return Released(tensors, *_head_sizes(head))
+
+
+def _without_wrappers(names: list[str]) -> list[str]:
+    """Names without what DistributedDataParallel and ``torch.compile`` put before every one."""
+    for wrapper in _WRAPPERS * 2:  # in either order
+        if all(name.startswith(wrapper) for name in names):
+            names = [name.removeprefix(wrapper) for name in names]
+    return names
+
+
+def _head_prefix(names: list[str]) -> str:
+    """``head.``, ``fc.``, ``classifier.``: where the head hangs on its backbone."""
+    found = [match[1] for name in names if (match := _EMBED.fullmatch(name))]
+    if len(found) != 1:
+        what = f"has {len(found)} heads" if found else "has no ML-Decoder head"
+        raise UserError(
+            f"the checkpoint {what}: expected one tensor named ...embed_standart.weight, "
+            f"its {len(names)} tensors are {some(names, 3)}"
+        )
+    return found[0]
+
+
+def _head_tensors(source: str, short: str, tensor: Tensor) -> list[Converted]:
+    if match := re.fullmatch(r"layers\.0\.multihead_attn\.in_proj_(weight|bias)", short):
+        thirds = tensor.tensor_split(3) if tensor.ndim else (tensor,) * 3  # (3 D, D) -> 3 x (D, D)
+        return [
+            Converted(source, f"head.layer.attention.{part}.{match[1]}", third, f"third {number} of it")
+            for number, (part, third) in enumerate(zip("qkv", thirds, strict=True), start=1)
+        ]
+    if short == "duplicate_pooling" and tensor.ndim == 2:
+        return [Converted(source, "head.group_weight", tensor[None], "as a group of one")]  # (D, 1) -> (1, D, 1)
+    return [Converted(source, f"head.{_HEAD_TENSORS[short]}" if short in _HEAD_TENSORS else "", tensor)]
+
+
+def _backbone_tensor(source: str, name: str, tensor: Tensor, inplace_abn: bool) -> Converted:
+    """Under timm's name.
+
+    Args:
+        inplace_abn: norms of released TResNet names are InplaceABN; where they count batches, they are BatchNorm.
+    """
+    match = _TRESNET_PART.fullmatch(name)
+    if not match:
+        return Converted(source, f"backbone.network.{name}", tensor)
+    target = f"backbone.network.{match[1]}.{('conv', 'bn')[int(match[2])]}.{match[3]}"
+    if inplace_abn and match[2] == "1" and match[3] == "weight":
+        return Converted(source, target, tensor.float().abs() + INPLACE_ABN_EPSILON, f"|w| + {INPLACE_ABN_EPSILON:.0e}")
+    return Converted(source, target, tensor)
+
+
+def _head_sizes(head: State) -> tuple[dict[str, Any], int | None]:
+    """Architecture and word_dim, off the shapes."""
+    dim = _shape(head, "embed_standart.weight", 2)[0]
+    ffn_dim = _shape(head, "layers.0.linear1.weight", 2)[0]
+    architecture: dict[str, Any] = {"dim": dim, "ffn_dim": ffn_dim, "heads": HEADS}
+    if dim % HEADS:
+        raise UserError(f"the head of the checkpoint is {dim} wide, which its {HEADS} attention heads do not divide")
+    if "wordvec_proj.weight" in head:
+        return architecture, _shape(head, "wordvec_proj.weight", 2)[1]
+    if "query_embed.weight" not in head:
+        raise UserError(
+            "the head of the checkpoint has no queries: expected query_embed.weight (a closed set of classes) or "
+            "wordvec_proj.weight (word queries)"
+        )
+    groups, classes = _shape(head, "query_embed.weight", 2)[0], _shape(head, "duplicate_pooling_bias", 1)[0]
+    if not 1 <= groups <= classes:
+        raise UserError(
+            f"the head of the checkpoint has {groups} groups for {classes} classes: expected at most a class"
+        )
+    return architecture | {"classes": classes, "groups": groups}, None
+
+
+def _shape(head: State, name: str, rank: int) -> Shape:
+    if name not in head:
+        raise UserError(f"the head of the checkpoint lacks {name}, which says its size")
+    shape = tuple(head[name].shape)
+    if len(shape) != rank:
+        raise UserError(f"{name} of the checkpoint: expected a tensor of rank {rank}, got {shape}")
+    return shape
+
+
+# --- which backbone it is ---------------------------------------------------------------------------------
+
+
+def guess_backbone(released: Released) -> str | None:
+    """timm's name of the backbone, by its layers and width; None where they are none that this knows.
+
+    Raises:
+        UserError: it is the released TResNet-XL.
+    """
+    prefix = "backbone.network."
+    shapes = {
+        one.target.removeprefix(prefix): tuple(one.tensor.shape)
+        for one in released.tensors
+        if one.target.startswith(prefix)
+    }
+    if "body.conv1.conv.weight" in shapes:
+        bottlenecks = "body.layer1.0.conv3.conv.weight" in shapes
+        found = (bottlenecks, _stages("body.", shapes), shapes["body.conv1.conv.weight"][0])
+        if found == _RELEASED_XL:
+            raise UserError(
+                "the backbone is ML-Decoder's TResNet-XL (stages of 3, 8, 34, 5 blocks), which timm does not have: "
+                "its tresnet_xl is another network (4, 5, 24, 3)"
+            )
+        return _TRESNETS.get(found)
+    plain = shapes.get("conv1.weight") == (64, 3, 7, 7) and shapes.get("layer1.0.conv2.weight") == (64, 64, 3, 3)
+    return _RESNETS.get(("layer1.0.conv3.weight" in shapes, _stages("", shapes))) if plain else None
+
+
+def _stages(prefix: str, shapes: Mapping[str, Shape]) -> Shape:
+    """Blocks of the four stages."""
+    pattern = re.compile(re.escape(prefix) + r"layer([1-4])\.(\d+)\.")
+    blocks = {match.groups() for name in shapes if (match := pattern.match(name))}
+    return tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(1, 5))
+
+
+# --- what fits --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one tensor.
+
+    Attributes:
+        status: one of :data:`STATUSES`.
+    """
+
+    status: str
+    text: str
+
+
+FAULTS = ("missing", "unexpected", "wrong shape")
+STATUSES = ("matched", "renamed", *FAULTS, "left out")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every tensor of a checkpoint and of the model it is brought into."""
+
+    lines: list[Line]
+
+    @property
+    def faults(self) -> list[Line]:
+        return [line for line in self.lines if line.status in FAULTS]
+
+    def counts(self) -> str:
+        """``"318 matched, 24 renamed, 0 missing, ..."``."""
+        return ", ".join(f"{sum(line.status == status for line in self.lines)} {status}" for status in STATUSES)
+
+    def text(self) -> list[str]:
+        """One line a tensor, the faults first."""
+        ordered = sorted(self.lines, key=lambda line: line.status not in FAULTS)
+        return [f"{line.status:12}{line.text}" for line in ordered]
+
+
+def compare(released: Released, model: Mapping[str, Shape], own_classifier: str) -> Report:
+    """What of a checkpoint fits a model.
+
+    Args:
+        model: names and shapes of the model's state dict.
+        own_classifier: how the names of the backbone's own classifier begin, which the head replaces; "" for none.
+    """
+    lines, taken = [], set[str]()
+    for one in released.tensors:
+        lines.append(_fit(one, {} if one.target in taken else model))  # of two names for one place, the second is odd
+        taken.add(one.target)
+    for name in sorted(model.keys() - taken):
+        shape = model[name]
+        if own_classifier and name.startswith(own_classifier):
+            lines.append(Line("left out", f"{name} {shape}: zero here, the head replaces it"))
+        elif name.endswith(_COUNTER):
+            lines.append(Line("left out", f"{name} {shape}: zero here, it counts training steps"))
+        else:
+            lines.append(Line("missing", f"{name} {shape}"))
+    return Report(lines)
+
+
+def _fit(one: Converted, model: Mapping[str, Shape]) -> Line:
+    shape, moved = tuple(one.tensor.shape), f"{one.source} -> {one.target}"
+    if one.target not in model:
+        if one.source.endswith(_COUNTER):
+            return Line("left out", f"{one.source} {shape}: it counts training steps")
+        return Line("unexpected", f"{one.source} {shape}")
+    if shape != model[one.target]:
+        return Line("wrong shape", f"{moved}: expected {model[one.target]}, got {shape}")
+    if one.target == f"backbone.network.{one.source}":
+        return Line("matched", f"{one.source} {shape}")
+    return Line("renamed", f"{moved} {shape}" + (f", {one.how}" if one.how else ""))
