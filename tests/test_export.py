@@ -13,7 +13,7 @@ from zsl_tagger.export import export_onnx
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
-from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import ModelConfig, ModelFolderError, VocabularyLabel, write_config, write_labels
 from zsl_tagger.queries import WordTable
 from zsl_tagger.tag import Tagger
@@ -78,6 +78,19 @@ def test_a_closed_set_is_asked_by_class_number(tmp_path: Path, softmax: bool) ->
         expected = closed(torch.from_numpy(pixels))
     expected = expected.softmax(-1) if softmax else expected.sigmoid()
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected[:, asked].numpy(), atol=1e-5)
+
+
+def test_log_odds_are_exact_where_the_softmax_is_sure() -> None:
+    """float32 against float64: a logit of 20 has 1 - p = 1e-9, which float32 cannot subtract."""
+    random = np.random.default_rng(4)
+    logits = random.normal(size=(11, 7))
+    logits[np.arange(11), np.arange(11) % 7] += np.linspace(0, 40, 11)
+    logits[0, :2] = 3.0  # two best ones
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rest = np.stack([np.delete(p, k, axis=1).sum(axis=1) for k in range(7)], axis=1)
+    found = softmax_log_odds(torch.from_numpy(logits.astype(np.float32))).numpy()
+    np.testing.assert_allclose(found, np.log(p) - np.log(rest), atol=1e-5)
+    assert softmax_log_odds(torch.zeros(2, 1)).tolist() == [[80], [80]]  # one class: certain
 
 
 def test_networks_that_do_not_fit_the_config_are_named(folder: Path) -> None:
