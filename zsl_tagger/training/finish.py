@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger import __version__
+from zsl_tagger.baked_words import bake_words, has_same_vectors, int8_rows, joined, open_source_of_other_words
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.export import export_onnx
@@ -23,15 +24,11 @@ from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
-from zsl_tagger.word_sources import open_word_source
 
 TRAIN_CONFIG_FILE, CARD_FILE = "train_config.json", "README.md"
 
 #: Of a label without validation images to choose one on.
 THRESHOLD = 0.5
-
-#: A label whose vector in the data set is further from the table's than this gets a row of its own.
-SAME_VECTOR = 0.995
 
 
 @dataclass(frozen=True)
@@ -150,21 +147,13 @@ def _thresholds(
 
 def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
     """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
-    table = _words_of_source(dataset, config, note)
     vectors = unit_length(dataset.word_vectors)
+    table = _words_of_source(dataset, config, note)
     if table is None:
         return WordTable(dataset.labels, vectors.astype(np.float32), normalized=True)
-    resolved = [table.resolve(label) for label in dataset.labels]
-    found = [index for index, one in enumerate(resolved) if one is not None]
-    same = np.zeros(len(vectors), bool)
-    if found:
-        cosines = (table.vectors_of([one for one in resolved if one]) * vectors[found]).sum(axis=1)
-        same[found] = cosines > SAME_VECTOR
-    own = dict(zip(np.array(dataset.labels)[~same].tolist(), _int8(vectors[~same]), strict=True))
-    kept = [index for index, word in enumerate(table.words) if word not in own]
-    words = [*own, *(table.words[index] for index in kept)]
-    rows = np.array(table.raw_vectors[kept])
-    return WordTable(words, np.concatenate([np.stack(list(own.values())), rows]) if own else rows, normalized=True)
+    differ = ~has_same_vectors(table, dataset.labels, vectors)
+    own = WordTable(np.array(dataset.labels)[differ].tolist(), int8_rows(vectors[differ]), normalized=True)
+    return joined(own, table) if own.words else table
 
 
 def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable | None:
@@ -172,26 +161,11 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callab
     packaged = WordTable.load(PACKAGED)
     if spec == "packaged":
         return packaged
-    if spec is None or spec.startswith("file:"):
-        note("the data set does not say where other words' vectors come from: the model can be asked its labels only")
-        return None
     try:
-        source = open_word_source(spec, dataset.labels)
+        return bake_words(open_source_of_other_words(spec), packaged.words[: config.bake_words])
     except UserError as error:
         note(f"the model can be asked its labels only: {error}")
         return None
-    candidates = [(word, source.resolve(word)) for word in packaged.words[: config.bake_words]]
-    known = [(word, found) for word, found in candidates if found is not None]
-    if not known:
-        return None
-    vectors = source.vectors_of([found for _, found in known])
-    return WordTable([word for word, _ in known], _int8(vectors), normalized=True)
-
-
-def _int8(vectors: np.ndarray) -> np.ndarray:
-    """Only a row's direction matters: each is scaled to the whole range."""
-    scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    return np.round(vectors * scale).astype(np.int8)
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
