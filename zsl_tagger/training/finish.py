@@ -13,19 +13,28 @@ import numpy as np
 from zsl_tagger import __version__
 from zsl_tagger.baked_words import bake_words, has_same_vectors, int8_rows, joined, open_source_of_other_words
 from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.export import export_onnx
-from zsl_tagger.files import json_bytes, write_whole
+from zsl_tagger.errors import UserError
+from zsl_tagger.export.networks import ExportError
+from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proven import write_proven
+from zsl_tagger.files import json_bytes, move_whole, scratch_inside, write_errors, write_whole
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel, write_config, write_labels
-from zsl_tagger.queries import WordTable, unit_length
+from zsl_tagger.model_folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    PACKAGED,
+    TRAIN_CONFIG_FILE,
+    ModelConfig,
+    VocabularyLabel,
+    write_config,
+    write_labels,
+)
+from zsl_tagger.queries import ClassTable, WordTable, unit_length
 from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
-
-TRAIN_CONFIG_FILE, CARD_FILE = "train_config.json", "README.md"
 
 #: Of a label without validation images to choose one on.
 THRESHOLD = 0.5
@@ -66,13 +75,13 @@ def write_model(
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     labels, default, bias = _thresholds(dataset, split, scores, config, note)
     write_labels(folder, labels)
+    words: WordTable = ClassTable([label.name for label in labels])
     if config.head == "words":
-        word_table(dataset, config, note).save(folder)
+        words = word_table(dataset, config, note)
+        words.save(folder)
     write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
     model = model.cpu().float().eval()
     save_weights(model, folder)
-    if difference := _export(model, folder, config, note):
-        note(f"exported to ONNX; a logit differs from torch by {difference:.0e} at most")
     written = ModelConfig(
         image_size=config.image_size,
         word_dim=model.head.word_dim or 0,
@@ -92,6 +101,7 @@ def write_model(
         closed_set=config.head == "closed",
         unseen_bias=bias,
     )
+    _export(model, folder, written, labels, words, note)
     write_whole(folder / CARD_FILE, card(written, config, dataset, split, outcome).encode("utf-8", "replace"))
     write_config(folder, written)
 
@@ -110,15 +120,24 @@ def _architecture(model: TaggerModel, config: TrainConfig) -> dict[str, Any]:
     return shape
 
 
-def _export(model: TaggerModel, folder: Path, config: TrainConfig, note: Callable[[str], None]) -> float | None:
+def _export(
+    model: TaggerModel,
+    folder: Path,
+    config: ModelConfig,
+    labels: list[VocabularyLabel],
+    words: WordTable,
+    note: Callable[[str], None],
+) -> None:
+    """Write the ONNX networks, or say why there are none; a full disk ends the run, since it is no fault of theirs."""
     try:
-        return export_onnx(model, folder, config.image_size, softmax=config.loss == "ce")
-    except OSError:  # a full disk is no fault of the network
-        raise
-    except Exception as error:  # the exporter raises what it likes on networks it does not know
-        reason = first_line(error)
-        note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
-        return None
+        proof = Proof(model, config, vocabulary_of(labels, words, config))
+        with scratch_inside(folder) as scratch, write_errors(folder):
+            networks = write_proven(model, scratch, config, proof)
+            move_whole(scratch, folder)
+    except ExportError as error:
+        note(f"the weights are saved, but without the networks that tag needs: {error}")
+        return
+    note(f"exported to ONNX; a logit differs from torch by {proof.compare(networks).difference:.0e} at most")
 
 
 def _thresholds(
