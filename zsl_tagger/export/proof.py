@@ -113,7 +113,7 @@ class Proof:
     def check(self, networks: Networks, what: str) -> None:
         """Raise an ExportError, which says ``what`` they are, where a logit differs by more than the tolerance."""
         for case in (*self.on_vocabulary, *self.on_counts):
-            differences = np.abs(_ask(networks, case) - case.logits)
+            differences = np.abs(_ask(networks, case.images, case.queries) - case.logits)
             if not (differences <= TOLERANCE * np.maximum(1, np.abs(case.logits))).all():
                 raise ExportError(
                     f"{what} and torch differ by {differences.max():.1e} in a logit, more than {TOLERANCE:.0e}, "
@@ -121,10 +121,13 @@ class Proof:
                 )
 
     def compare(self, networks: Networks) -> Agreement:
-        """How far the networks, of any precision, are from torch."""
-        found = [_ask(networks, case) for case in self.on_vocabulary]
-        logits, expected = np.concatenate(found), np.concatenate([case.logits for case in self.on_vocabulary])  # (N, K)
-        off = [np.abs(_ask(networks, case) - case.logits).max() for case in self.on_counts]
+        """How far the networks, of any precision, are from torch, where they see one image at a time, as in ``tag``."""
+        images, expected = (
+            np.concatenate([getattr(case, part) for case in self.on_vocabulary]) for part in ("images", "logits")
+        )  # (N, S, S, 3), (N, K)
+        queries = self.vocabulary.queries
+        logits = np.concatenate([_ask(networks, image[None], queries) for image in images])  # (N, K)
+        off = [np.abs(_ask(networks, case.images, case.queries) - case.logits).max() for case in self.on_counts]
         tags, expected_tags = self._is_tag(logits), self._is_tag(expected)
         either = tags | expected_tags
         return Agreement(
@@ -190,8 +193,8 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
             yield images[start:end]
 
 
-def _ask(networks: Networks, case: Case) -> np.ndarray:
-    return networks.logits(networks.encode(case.images), case.queries)
+def _ask(networks: Networks, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    return networks.logits(networks.encode(images), queries)
 
 
 def _same_top(logits: np.ndarray, expected: np.ndarray) -> float:
