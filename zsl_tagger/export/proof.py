@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -149,11 +150,13 @@ class Proof:
         """Bool ``(N, K)``, as ``tag`` decides it."""
         return sigmoid(logits + self.vocabulary.biases) >= self.vocabulary.thresholds
 
-    def milliseconds(self, networks: Networks) -> tuple[float, float]:
-        """Of one image in the encoder, and of the vocabulary in the decoder; each the median of repeated runs."""
+    def milliseconds(self, several: Sequence[Networks]) -> list[tuple[float, float]]:
+        """Of each: one image in the encoder, and the vocabulary in the decoder."""
         image, queries = self.on_vocabulary[0].images, self.vocabulary.queries
-        tokens = networks.encode(image)
-        return _median_time(lambda: networks.encode(image)), _median_time(lambda: networks.logits(tokens, queries))
+        tokens = several[0].encode(image)
+        encoding = _median_times([partial(one.encode, image) for one in several])
+        scoring = _median_times([partial(one.logits, tokens, queries) for one in several])
+        return list(zip(encoding, scoring, strict=True))
 
 
 def made_images(size: int) -> np.ndarray:
@@ -203,11 +206,12 @@ def _same_top(logits: np.ndarray, expected: np.ndarray) -> float:
     return float(np.mean(shares))
 
 
-def _median_time(call: Callable[[], object]) -> float:
-    """Milliseconds."""
-    times: list[float] = []
-    while len(times) < REPEATS or sum(times) < SECONDS:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+def _median_times(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Milliseconds of each, in turns, so that what else the machine does slows all of them."""
+    times: list[list[float]] = [[] for _ in calls]
+    while len(times[0]) < REPEATS or sum(times[0]) < SECONDS:
+        for call, taken in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [1000 * statistics.median(taken) for taken in times]

@@ -35,7 +35,6 @@ from zsl_tagger.model_folder import (
 )
 from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE
-from zsl_tagger.runtime.onnx_model import OnnxModel
 
 #: What a folder has beside its networks, weights and configuration.
 COPIED = (LABELS_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
@@ -96,18 +95,23 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
 
         write_programs(model, scratch, config)
         proof.check(Programs(scratch), "torch.export")
-    rows = [_measured("fp32", write_proven(model, scratch, config, proof), scratch, proof)]
+    made = {"fp32": write_proven(model, scratch, config, proof)}
+    sizes = [_sizes(scratch)]
     if run.precision != "fp32":
         smaller = scratch / run.precision
         smaller.mkdir()
-        rows.append(_measured(run.precision, convert(scratch, smaller, config, run.precision), smaller, proof))
+        made[run.precision] = convert(scratch, smaller, config, run.precision)
+        sizes.append(_sizes(smaller))
         move_whole(smaller, scratch)
-    return rows
+    times = proof.milliseconds(list(made.values()))
+    return [
+        Row(precision, size, time, proof.compare(networks), len(proof.vocabulary))
+        for (precision, networks), size, time in zip(made.items(), sizes, times, strict=True)
+    ]
 
 
-def _measured(precision: str, networks: OnnxModel, folder: Path, proof: Proof) -> Row:
-    sizes = (folder / ENCODER_FILE).stat().st_size, (folder / DECODER_FILE).stat().st_size
-    return Row(precision, sizes, proof.milliseconds(networks), proof.compare(networks), len(proof.vocabulary))
+def _sizes(folder: Path) -> tuple[int, int]:
+    return (folder / ENCODER_FILE).stat().st_size, (folder / DECODER_FILE).stat().st_size
 
 
 def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:

@@ -15,8 +15,7 @@ _HEAD = (
 _WHAT = {
     "fp32": "",
     "fp16": "fp16: weights stored in 16 bits, computed in 32",
-    "int8": "int8: linear layers; convolutions, which ONNX Runtime computes more slowly in int8, stay in float32; "
-    "a score depends a little on the other labels asked",
+    "int8": "int8: linear layers only, convolutions would be slower; scores depend a little on the other labels asked",
 }
 
 
@@ -48,8 +47,8 @@ def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, word
     lines = [
         f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, held against torch on {beside}",
         *(f"  {line}" for line in _aligned([_HEAD, *map(_cells, rows)])),
-        f"  ms: an image, and its {rows[0].labels:,} labels, {available_cores()} threads, medians. Logit off by, moved "
-        "(where a label is asked alone): at most",
+        f"  ms: an image and its {rows[0].labels:,} labels, {available_cores()} core(s), median",
+        "  logit off by: at most; moved: at most, where a label is asked alone",
         _WHAT[rows[-1].precision] and f"  {_WHAT[rows[-1].precision]}",
         "" if words is None else f"  {words:,} words can be asked without the source of their vectors",
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zsl_tagger.baked_words import bake_words, has_same_vectors, joined, open_source_of_other_words
 from zsl_tagger.errors import UserError
-from zsl_tagger.model_folder import PACKAGED, ModelFolder
+from zsl_tagger.model_folder import PACKAGED, ModelFolder, read_config
 from zsl_tagger.queries import WordTable, read_labels_file
 from zsl_tagger.word_sources import WordSource
 
@@ -48,7 +48,8 @@ def _listed(listing: str) -> list[str]:
 
 def _source_of(folder: ModelFolder) -> str | None:
     spec = folder.config.provenance.get("word_vectors")
-    return "packaged" if spec is None and folder.path.resolve() == PACKAGED.resolve() else spec
+    # The packaged model, or a copy of it: its configuration does not say that its table is the source.
+    return "packaged" if spec is None and folder.config == read_config(PACKAGED) else spec
 
 
 def _check_same(source: WordSource, folder: ModelFolder) -> None:
