@@ -23,6 +23,7 @@ import torch
 from made_data import one_thread, run_command, write_photo
 
 from zsl_tagger import word_sources
+from zsl_tagger.baked_words import bake_words, joined
 from zsl_tagger.export import networks, proof, proven, run, torch_programs
 from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import halve
@@ -504,6 +505,16 @@ assert not {{"torch", "gensim", "sentence_transformers"}} & set(sys.modules)
     np.testing.assert_array_equal(np.load(out / "word_vectors.npy")[:7], np.load(own / "word_vectors.npy"))
     with pytest.raises(ValueError, match="unknown label 'zebra'"):
         Tagger(own).label_set(["zebra"])
+
+
+def test_of_words_that_are_one_when_normalised_the_first_counts() -> None:
+    source = WordTable(["Apple", "apple", "pear"], np.array([[3, 4], [0, 2], [-1, 0]], np.float32))
+    baked = bake_words(source, ["Apple", "apple", "plum", " Pear "])
+    assert baked.words == ["apple", "pear"]
+    np.testing.assert_array_equal(baked.raw_vectors, [[95, 127], [-127, 0]])
+    more = joined(WordTable(["pear"], np.array([[0.5, 0.5]], np.float32), normalized=True), baked)
+    assert more.words == ["pear", "apple"]
+    np.testing.assert_array_equal(more.raw_vectors, np.array([[0.5, 0.5], [95, 127]], np.float32))
 
 
 def test_the_packaged_words_are_the_default_list(own: Path) -> None:
