@@ -25,6 +25,7 @@ from made_data import one_thread, run_command, write_photo
 from zsl_tagger import word_sources
 from zsl_tagger.baked_words import bake_words, joined
 from zsl_tagger.export import networks, proof, proven, run, torch_programs
+from zsl_tagger.export import precision as conversions
 from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import halve
 from zsl_tagger.export.proof import Case, Proof
@@ -553,6 +554,8 @@ FAULTS = [
     (networks.torch.onnx, "export", raising(FULL), 2, "error: cannot write .*: No space left on device"),
     (run, "convert", raising(FULL), 2, "error: cannot write .*: No space left on device"),
     (os, "fsync", raising(FULL), 2, "error: cannot write .*: No space left on device"),
+    (conversions, "quantize_dynamic", raising(TypeError("no shape")), 2,
+     "error: encoder.onnx cannot be converted to int8: no shape"),
     (run, "convert", raising(KeyboardInterrupt()), 130, "interrupted: the model folder is as it was"),
     (torch_programs.torch.export, "export", raising(ValueError("guard")), 2,
      "error: torch.export cannot make encoder.pt2: guard"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zsl_tagger.errors import first_line
 from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
 from zsl_tagger.export.proof import Proof
@@ -30,9 +31,19 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
 
 
 def convert(source: Path, target: Path, config: ModelConfig, precision: str) -> OnnxModel:
-    """Both networks of ``source``, in float32, into ``target`` in another precision."""
+    """Both networks of ``source``, in float32, into ``target`` in another precision.
+
+    Raises:
+        ExportError: onnx or ONNX Runtime cannot.
+        OSError: a full disk.
+    """
     for name in (ENCODER_FILE, DECODER_FILE):
-        CONVERSIONS[precision](source / name, target / name)
+        try:
+            CONVERSIONS[precision](source / name, target / name)
+        except OSError:
+            raise
+        except Exception as error:  # they raise what they like
+            raise ExportError(f"{name} cannot be converted to {precision}: {first_line(error)}") from None
     return opened(target, config)
 
 

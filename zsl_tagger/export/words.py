@@ -25,10 +25,10 @@ def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) 
         raise UserError(f"--bake-words: {folder.path} has a closed set of classes, no words to ask")
     words = _listed(listing)
     spec = _source_of(folder)
-    note(f"looking up {len(words):,} words in {spec}")
     try:
         source = open_source_of_other_words(spec)
         _check_same(source, folder)
+        note(f"looking up {len(words):,} words in {spec}")
         baked = bake_words(source, words)
     except UserError as error:
         raise UserError(f"--bake-words, from {spec or 'no source'}: {error}") from None
