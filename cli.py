@@ -233,6 +233,41 @@ def import_checkpoint(
         _print(run(ImportRun(file, output, backbone, labels, word_vectors, image_size, _note, _print)))
 
 
+class Precision(str, Enum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="A model folder that train wrote, or packaged.")],
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", help="The model folder to write. [default: the model's own]")
+    ] = None,
+    images: Annotated[
+        Optional[list[Path]], typer.Option(help="Photos to compare on, or a folder; may be repeated.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="fp16: half the size; int8: linear layers in 8 bits.")
+    ] = Precision.fp32,
+    bake_words: Annotated[
+        Optional[str],
+        typer.Option(help="Also make these words known: a file, one a line, or packaged (100,000 words)."),
+    ] = None,
+    torch_export: Annotated[bool, typer.Option("--torch-export", help="Write encoder.pt2, decoder.pt2 too.")] = False,
+) -> None:
+    """Export a model's weights to ONNX, prove that it computes the same as torch, and say how large and how fast it is.
+
+    Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
+    """
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+        from zsl_tagger.export.run import ExportRun
+        from zsl_tagger.export.run import export as run
+
+        _print(run(ExportRun(model, output, images or [], precision.value, bake_words, torch_export, _note)))
+
+
 prepare = typer.Typer(
     help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
 )

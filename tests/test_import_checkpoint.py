@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.export.networks import ExportError
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model, read_checkpoint
 from zsl_tagger.model.released import guess_backbone, read_released
@@ -575,12 +576,12 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["export", "disk"])
 def test_nothing_is_left_where_writing_fails(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device") if where == "disk" else RuntimeError("no such operator")
+        raise OSError(28, "No space left on device") if where == "disk" else ExportError("no such operator")
 
-    monkeypatch.setattr("zsl_tagger.model_writer.export_onnx", fail)
+    monkeypatch.setattr("zsl_tagger.model_writer.write_proven", fail)
     save(tmp_path, made().state)
     _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
     expected = (
-        "No space left on device" if where == "disk" else f"{BACKBONE} cannot be exported to ONNX, which tag needs"
+        "No space left on device" if where == "disk" else "since tag needs the networks in ONNX: no such operator"
     )
     assert expected in stderr

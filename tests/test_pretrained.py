@@ -259,7 +259,7 @@ def test_a_model_folder_that_is_not_whole(change: str, message: str, tmp_path: P
 
 def test_the_packaged_model_is_that_of_onnx_runtime() -> None:
     folder = ModelFolder()
-    model, runtime = load_model(), OnnxModel(folder, threads=2)
+    model, runtime = load_model(), OnnxModel(folder.path, folder.config, threads=2)
     random, size = np.random.default_rng(3), folder.config.image_size
     images = random.integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     queries = random.standard_normal((7, folder.config.word_dim)).astype(np.float32)

@@ -18,6 +18,7 @@ import cli
 from benchmarks.readme_tables import with_tables
 from data_prep import nus_wide
 from data_prep.coco import CLASSES
+from zsl_tagger.export import proof
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,6 +87,24 @@ def test_the_train_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytes
         result = CliRunner().invoke(cli.app, shlex.split(command.removeprefix("zsl-tagger ") + fewer))
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert (tmp_path / "my-model" / "README.md").is_file()
+
+
+def test_the_export_command_runs_and_says_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes and words to the letter; times and differences are the machine's."""
+    block = re.search(r"```\n(zsl-tagger export [^`\n]+)\n```\n\n```\n([^`]+)```", README)
+    assert block
+    for name in ("examples", "zsl_tagger"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(proof, "SECONDS", 0.0)
+    result = CliRunner().invoke(cli.app, shlex.split(block[1].removeprefix("zsl-tagger ")))
+    assert result.exit_code == 0, result.output
+    measured = r"[\d.]+ ms|[\d.]+e-\d+|[\d.]+ %|\d+ core| +"
+    assert re.sub(measured, "#", result.stdout) == re.sub(measured, "#", block[2])
+    tagged = CliRunner().invoke(
+        cli.app, ["tag", "examples/cat.jpg", "--labels", "cat,dog,beach", "--model", "small-model"]
+    )
+    assert re.sub(r"[\d.]+ +█+", "#", tagged.stdout) == "examples/cat.jpg\n  cat  #\n"
 
 
 def test_there_are_commands_with_output() -> None:

@@ -364,7 +364,7 @@ def test_a_disk_that_is_full_at_the_export(tagged: Path, tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(model_writer, "export_onnx", export)
+        patched.setattr(model_writer, "write_proven", export)
         status, _, err = command(*arguments)
     assert status == 2
     assert "No space left on device" in err.splitlines()[-1]

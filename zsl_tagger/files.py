@@ -44,6 +44,34 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
             raise
 
 
+@contextlib.contextmanager
+def scratch_inside(folder: Path) -> Iterator[Path]:
+    """An empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
+    scratch = folder / TEMPORARY
+    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
+    with write_errors(scratch):
+        scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def move_whole(scratch: Path, folder: Path, last: str = "") -> None:
+    """Move every file of a folder on the same disk into another, where each replaces what was there, and is whole.
+
+    Args:
+        last: the name of a file that comes last.
+    """
+    files = sorted((path for path in scratch.iterdir() if path.is_file()), key=lambda path: (path.name == last, path))
+    with write_errors(folder):
+        for path in files:  # first all to the disk: nothing is replaced where that fails
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for path in files:
+            path.replace(folder / path.name)
+
+
 def json_bytes(content: Any) -> bytes:
     """JSON as UTF-8; where a file name is not, in ASCII with escapes, which reads back as the same name."""
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from zsl_tagger import __version__
+from zsl_tagger.baked_words import bake_words, table_with_labels
 from zsl_tagger.dataset import sha256_of
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.files import check_free, whole_folder, write_whole
@@ -20,7 +21,7 @@ from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_che
 from zsl_tagger.model.released import Released, Report, compare, guess_backbone, read_released
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import PACKAGED, ModelConfig, VocabularyLabel
-from zsl_tagger.model_writer import THRESHOLD, architecture_of, known_words, table_with_labels, write_model_folder
+from zsl_tagger.model_writer import THRESHOLD, architecture_of, write_model_folder
 from zsl_tagger.queries import UnknownLabelError, WordTable, read_labels_file
 from zsl_tagger.word_sources import open_word_source
 
@@ -73,7 +74,7 @@ def import_checkpoint(run: ImportRun) -> list[str]:
     card = _card(config, model, names, report.counts())
     with whole_folder(run.output) as folder:
         if reason := write_model_folder(model, folder, config, labels, words, card, run.note):
-            raise UserError(f"{model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
+            raise UserError(f"nothing was written, since tag needs the networks in ONNX: {reason}")
         write_whole(folder / REPORT_FILE, "".join(f"{line}\n" for line in report.text()).encode())
     return _summary(run, config, model)
 
@@ -177,7 +178,8 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
         raise UnknownLabelError({name: source.suggest(name) for name in unknown})
     if own:  # the released code asks the columns of such a file as they are
         return names, WordTable(own.words, own.raw_vectors, unit=_are_unit(own.raw_vectors))
-    others = WordTable.load(PACKAGED) if spec == "packaged" else known_words(source, MORE_WORDS)
+    packaged = WordTable.load(PACKAGED)
+    others = packaged if spec == "packaged" else bake_words(source, [*names, *packaged.words[:MORE_WORDS]])
     return names, table_with_labels(names, source.vectors_of([one for one in found.values() if one]), others)
 
 

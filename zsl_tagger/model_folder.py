@@ -32,6 +32,8 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+CARD_FILE = "README.md"
+TRAIN_CONFIG_FILE = "train_config.json"
 PACKAGED = Path(__file__).parent / "assets" / "packaged"
 
 
@@ -100,11 +102,20 @@ class VocabularyLabel:
 
 
 class ModelFolder:
-    """A folder opened for reading; each part is read when it is first asked for."""
+    """A folder opened for reading; each part is read when it is first asked for.
 
-    def __init__(self, path: str | Path | None = None):
+    Args:
+        path: None for the packaged model.
+        networks: it must have the two ONNX networks, which tagging needs.
+
+    Raises:
+        ModelFolderError: the folder is missing or incomplete.
+    """
+
+    def __init__(self, path: str | Path | None = None, networks: bool = True):
         self.path = PACKAGED if path is None else Path(path)
-        always, words = [CONFIG_FILE, LABELS_FILE, ENCODER_FILE, DECODER_FILE], [WORDS_FILE, VECTORS_FILE]
+        always, words = [CONFIG_FILE, LABELS_FILE], [WORDS_FILE, VECTORS_FILE]
+        always += [ENCODER_FILE, DECODER_FILE] if networks else []
         if self.path.is_dir() and not all((self.path / name).is_file() for name in always):
             _check_complete(self.path, [*always, *words])  # names everything at once
         self.config = read_config(self.path)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from zsl_tagger.errors import first_line
-from zsl_tagger.export import export_onnx
-from zsl_tagger.files import write_whole
+from zsl_tagger.export.networks import ExportError
+from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proven import write_proven
+from zsl_tagger.files import move_whole, scratch_inside, write_errors, write_whole
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import (
+    CARD_FILE,
     CONFIG_FILE,
     DECODER_FILE,
     ENCODER_FILE,
-    PACKAGED,
     ModelConfig,
     VocabularyLabel,
     write_config,
     write_labels,
 )
-from zsl_tagger.queries import WordTable, unit_length
-from zsl_tagger.word_sources import WordSource
-
-CARD_FILE = "README.md"
+from zsl_tagger.queries import ClassTable, WordTable
+from zsl_tagger.tag import LabelSet
 
 #: Of a label without validation images to choose one on.
 THRESHOLD = 0.5
-
-#: A label whose vector is further from the table's than this cosine gets a row of its own.
-SAME_VECTOR = 0.995
 
 
 def write_model_folder(
@@ -59,7 +53,8 @@ def write_model_folder(
         words.save(folder)
     model = model.cpu().float().eval()
     save_weights(model, folder)
-    reason = _export(model, folder, config, note)
+    asked = words or ClassTable([label.name for label in labels])
+    reason = _export(model, folder, config, vocabulary_of(labels, asked, config), note)
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason
@@ -84,51 +79,18 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
     return shape
 
 
-def _export(model: TaggerModel, folder: Path, config: ModelConfig, note: Callable[[str], None]) -> str | None:
+def _export(
+    model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet, note: Callable[[str], None]
+) -> str | None:
+    """Write the ONNX networks, or say why there are none; a full disk ends the run, since it is no fault of theirs."""
     try:
-        difference = export_onnx(model, folder, config.image_size, softmax=bool(config.architecture.get("softmax")))
-    except OSError:  # a full disk is no fault of the network
-        raise
-    except Exception as error:  # the exporter raises what it likes on networks it does not know
-        for name in (ENCODER_FILE, DECODER_FILE):  # they may be there and compute something else
+        proof = Proof(model, config, vocabulary)
+        with scratch_inside(folder) as scratch, write_errors(folder):
+            networks = write_proven(model, scratch, config, proof)
+            move_whole(scratch, folder)
+    except ExportError as error:
+        for name in (ENCODER_FILE, DECODER_FILE):  # of an earlier run, which compute something else
             (folder / name).unlink(missing_ok=True)
-        return first_line(error)
-    note(f"exported to ONNX; a logit differs from torch by {difference:.0e} at most")
+        return str(error)
+    note(f"exported to ONNX; a logit differs from torch by {proof.compare(networks).difference:.0e} at most")
     return None
-
-
-# --- words to ask -----------------------------------------------------------------------------------------
-
-
-def known_words(source: WordSource, count: int) -> WordTable | None:
-    """Those of the packaged model's first words that a source knows, with its vectors; None where there are none."""
-    candidates = [(word, source.resolve(word)) for word in WordTable.load(PACKAGED).words[:count]]
-    known = [(word, found) for word, found in candidates if found is not None]
-    if not known:
-        return None
-    vectors = source.vectors_of([found for _, found in known])
-    return WordTable([word for word, _ in known], _int8(vectors), normalized=True)
-
-
-def table_with_labels(labels: Sequence[str], vectors: np.ndarray, others: WordTable | None) -> WordTable:
-    """A table that finds every label by its own vector, ``(K, word_dim)``, and other words as ``others`` does."""
-    vectors = unit_length(vectors)
-    if others is None:
-        return WordTable(labels, vectors.astype(np.float32), normalized=True)
-    resolved = [others.resolve(label) for label in labels]
-    found = [index for index, one in enumerate(resolved) if one is not None]
-    same = np.zeros(len(vectors), bool)
-    if found:
-        cosines = (others.vectors_of([one for one in resolved if one]) * vectors[found]).sum(axis=1)
-        same[found] = cosines > SAME_VECTOR
-    own = dict(zip(np.array(labels)[~same].tolist(), _int8(vectors[~same]), strict=True))
-    kept = [index for index, word in enumerate(others.words) if word not in own]
-    words = [*own, *(others.words[index] for index in kept)]
-    rows = np.array(others.raw_vectors[kept])
-    return WordTable(words, np.concatenate([np.stack(list(own.values())), rows]) if own else rows, normalized=True)
-
-
-def _int8(vectors: np.ndarray) -> np.ndarray:
-    """Only a row's direction matters: each is scaled to the whole range."""
-    scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
-    return np.round(vectors * scale).astype(np.int8)

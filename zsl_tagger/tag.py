@@ -93,7 +93,7 @@ class Tagger:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self._folder = ModelFolder(model)
         self._workers = workers
-        self._model = OnnxModel(self._folder, threads=max(1, available_cores() // workers))
+        self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
 
     @cached_property
     def words(self) -> WordTable:

@@ -124,6 +124,8 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     folder = PACKAGED if folder is None else folder
     config = read_config(folder)
     state = _read_state(folder / WEIGHTS_FILE)
+    if absent := sorted({"backbone", "dim", "ffn_dim", "heads"} - config.architecture.keys()):
+        raise ModelFolderError(f"{folder}: the architecture in its config.json does not say {_some(absent)}")
     complete = any(name.startswith("backbone.") for name in state)
     name, size = config.architecture["backbone"], config.image_size
     backbone = Backbone(name, image_size=size) if complete else pretrained_backbone(name, image_size=size)[0]

@@ -51,9 +51,13 @@ class TaggerModel(nn.Module):
 
 
 def softmax_log_odds(logits: Tensor) -> Tensor:
-    """Logits ``(B, K)`` of a softmax over all K classes -> those whose sigmoid is the same probability."""
-    log_p = logits.log_softmax(-1)
-    return log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+    """Logits ``(B, K)`` of a softmax over all K classes -> those whose sigmoid is the same probability, at most 80."""
+    best = torch.arange(logits.shape[1], device=logits.device) == logits.argmax(-1, keepdim=True)  # (B, K)
+    # p of the best class may be so near to 1 that nothing is left of 1 - p: that is summed over the others.
+    of_best = logits - logits.masked_fill(best, float("-inf")).logsumexp(-1, keepdim=True)
+    log_p = logits.log_softmax(-1)  # at most log(1/2) of any other class
+    of_others = log_p - torch.log1p(-log_p.exp().clamp(max=0.5))
+    return torch.where(best, of_best, of_others).clamp(max=80)
 
 
 class EncoderForExport(nn.Module):

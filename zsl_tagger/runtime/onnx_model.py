@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, ModelFolder, ModelFolderError
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, ModelConfig, ModelFolderError
 
 #: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
 LABELS_PER_CALL = 4096
@@ -21,16 +21,20 @@ class OnnxModel:
     """The two networks of a model folder.
 
     Args:
-        folder: an opened model folder.
+        folder: where ``encoder.onnx`` and ``decoder.onnx`` lie.
+        config: of the model that they are.
         threads: processor threads for one image.
+
+    Raises:
+        ModelFolderError: they cannot be loaded, or are not those of ``config``.
     """
 
-    def __init__(self, folder: ModelFolder, threads: int):
-        self.image_size = folder.config.image_size
-        self.query_shape: Shape = (None,) if folder.config.closed_set else (None, folder.config.word_dim)
-        self._encoder = _session(folder.path / ENCODER_FILE, threads)
-        self._decoder = _session(folder.path / DECODER_FILE, threads)
-        self._check(folder.path)
+    def __init__(self, folder: Path, config: ModelConfig, threads: int):
+        self.image_size = config.image_size
+        self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
+        self._encoder = _session(folder / ENCODER_FILE, threads)
+        self._decoder = _session(folder / DECODER_FILE, threads)
+        self._check(folder)
 
     def _check(self, folder: Path) -> None:
         size, encoder, decoder = self.image_size, self._encoder, self._decoder

@@ -10,20 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger import __version__
+from zsl_tagger.baked_words import bake_words, open_source_of_other_words, table_with_labels
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, write_whole
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, VocabularyLabel
-from zsl_tagger.model_writer import THRESHOLD, architecture_of, known_words, table_with_labels, write_model_folder
+from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
+from zsl_tagger.model_writer import THRESHOLD, architecture_of, write_model_folder
 from zsl_tagger.queries import WordTable
 from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
-from zsl_tagger.word_sources import open_word_source
-
-TRAIN_CONFIG_FILE = "train_config.json"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def write_model(
     write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
     text = card(written, config, dataset, split, outcome)
     if reason := write_model_folder(model, folder, written, labels, words, text, note):
-        note(f"the weights are saved, but {model.backbone.name} cannot be exported to ONNX, which tag needs: {reason}")
+        note(f"the weights are saved, but without the networks that tag needs: {reason}")
 
 
 def _thresholds(
@@ -117,17 +115,14 @@ def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[st
 
 def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable | None:
     spec = (dataset.info.get("word_vectors") or {}).get("source")
+    packaged = WordTable.load(PACKAGED)
     if spec == "packaged":
-        return WordTable.load(PACKAGED)
-    if spec is None or spec.startswith("file:"):
-        note("the data set does not say where other words' vectors come from: the model can be asked its labels only")
-        return None
+        return packaged
     try:
-        source = open_word_source(spec, dataset.labels)
+        return bake_words(open_source_of_other_words(spec), packaged.words[: config.bake_words])
     except UserError as error:
         note(f"the model can be asked its labels only: {error}")
         return None
-    return known_words(source, config.bake_words)
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:

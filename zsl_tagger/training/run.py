@@ -21,7 +21,7 @@ from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
-from zsl_tagger.model_folder import CONFIG_FILE, read_config
+from zsl_tagger.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
 from zsl_tagger.queries import unit_length
 from zsl_tagger.recipes import read_recipe
 from zsl_tagger.threads import available_cores, keep_freed_memory
@@ -39,7 +39,7 @@ from zsl_tagger.training.data import (
     split_for_training,
 )
 from zsl_tagger.training.features import FeatureCache, check_room
-from zsl_tagger.training.finish import TRAIN_CONFIG_FILE, Outcome, remove_scratch, write_model
+from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
 from zsl_tagger.training.optim import check_optimizer

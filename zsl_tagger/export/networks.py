@@ -1,0 +1,79 @@
+"""A model in torch -> ``encoder.onnx`` and ``decoder.onnx``, with dynamic batch and label count."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
+
+Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size
+
+
+class ExportError(UserError):
+    """A network that cannot be exported, or whose export computes something else."""
+
+
+def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: bool = False) -> None:
+    """Write both files into ``folder``, in float32.
+
+    Args:
+        softmax: see :class:`DecoderForExport`.
+
+    Raises:
+        ExportError: the exporter does not know an operation of the network.
+        OSError: a full disk.
+    """
+    images, tokens, queries = examples(model, image_size)
+    try:
+        _write(
+            EncoderForExport(model),
+            (images,),
+            folder / ENCODER_FILE,
+            inputs={"images": {0: "batch"}},
+            outputs={"tokens": {0: "batch"}},
+        )
+        _write(
+            DecoderForExport(model, softmax),
+            (tokens, queries),
+            folder / DECODER_FILE,
+            inputs={"tokens": {0: "batch", 1: "places"}, "queries": {0: "labels"}},
+            outputs={"logits": {0: "batch", 1: "labels"}, "attention": {0: "batch", 1: "labels", 2: "places"}},
+        )
+    except OSError:  # a full disk is no fault of the network
+        raise
+    except Exception as error:  # the exporter raises what it likes on networks it does not know
+        raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
+
+
+def examples(model: TaggerModel, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the networks are traced with: images uint8 ``(2, S, S, 3)``, their tokens, five queries or class numbers."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, image_size, image_size, 3), np.uint8))
+    with torch.no_grad():
+        tokens = model.eval().encode(images)
+    if model.head.num_classes is not None:
+        return images, tokens, torch.arange(5) % model.head.num_classes
+    queries = torch.randn((5, model.head.word_dim or 0), generator=torch.Generator().manual_seed(0))
+    return images, tokens, nn.functional.normalize(queries)
+
+
+def _write(network: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: Axes, outputs: Axes) -> None:
+    with warnings.catch_warnings():
+        # Shape checks are traced with the example's shapes, which is meant; the exporter is the stable one.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network.eval(),  # the exporter gives each module back the mode its wrapper had
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={**inputs, **outputs},
+            dynamo=False,
+        )

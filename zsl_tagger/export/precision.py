@@ -1,0 +1,70 @@
+"""Smaller networks from those in float32. Inputs and outputs stay as they are, so files of any precision go together.
+
+======== ======================================================================================================
+``fp32`` as exported.
+``fp16`` weights are stored as float16 and cast to float32 when the network is loaded (ONNX Runtime folds the
+         casts), so half the size at the same speed. onnxconverter-common computes in float16, which processors
+         without it do more slowly, so this is done here.
+``int8`` ONNX Runtime's dynamic quantization of the linear layers: weights int8, a scale a column, and activations
+         uint8 with a scale chosen in each call. Two things are left in float32: convolutions, which ONNX Runtime
+         computes more slowly in int8 (lite2 at 384 px: 118 instead of 79 ms), and the class reading, whose softmax
+         turns small errors into other classes (a logit off by 2.4 instead of 0.2).
+         Since that scale is chosen over all labels of a call, a label's score depends a little on the others asked.
+======== ======================================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+#: Part of the names of the nodes of :class:`zsl_tagger.model.class_reading.ClassReading`.
+CLASS_READING = "/reading/"
+
+
+def halve(source: Path, target: Path) -> None:
+    """Write ``target`` with the matrices and kernels of ``source`` as float16; what float16 cannot hold stays."""
+    network = onnx.load(source)
+    casts = []
+    for weight in network.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:  # biases are small
+            continue
+        values = numpy_helper.to_array(weight)
+        if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+            continue
+        name, stored = weight.name, f"{weight.name}.float16"
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *network.graph.node]  # a node comes after those whose outputs it reads
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    onnx.save(network, target)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Write ``target`` with the linear layers of ``source`` in int8."""
+    names = [node.name for node in onnx.load(source, load_external_data=False).graph.node]
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it warns with advice on preprocessing that is for static quantization
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # 7 bits: 8 overflow on x86 processors without VNNI
+            nodes_to_exclude=[name for name in names if CLASS_READING in name],
+        )
+    finally:
+        logging.root.setLevel(level)
+
+
+#: Of each precision but the one that torch's exporter writes.
+CONVERSIONS: dict[str, Callable[[Path, Path], None]] = {"fp16": halve, "int8": quantize}

@@ -1,0 +1,217 @@
+"""Do the exported networks say what torch says? On made and real images, batches of several sizes, any label count."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from zsl_tagger.export.networks import ExportError
+from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
+from zsl_tagger.model_folder import ModelConfig, VocabularyLabel
+from zsl_tagger.queries import WordTable, unit_length
+from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL
+from zsl_tagger.tag import LabelSet
+from zsl_tagger.thresholds import sigmoid
+
+#: Largest difference of a logit from torch that counts as the same; of a logit beyond 1, its share.
+TOLERANCE = 1e-4
+
+#: Besides all of the vocabulary: one label, a prime number of them, and more than one call of the decoder answers.
+LABEL_COUNTS = (1, 7, LABELS_PER_CALL + 3)
+
+BATCH = 5  # of most images; the first ones come alone and in a pair
+TOP = 10  # labels of an image that are compared as its best ones
+REPEATS, SECONDS = 5, 1.0  # a network is timed so often, and again until so much time has passed
+
+
+class Networks(Protocol):
+    """Exported ones, of whatever kind; :class:`zsl_tagger.runtime.onnx_model.OnnxModel` is one."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
+
+    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Tokens, and word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and torch's answer.
+
+    Attributes:
+        images: uint8 ``(B, S, S, 3)``.
+        queries: unit word vectors float32 ``(K, word_dim)``, or class numbers int64 ``(K,)``.
+        logits: float32 ``(B, K)``.
+    """
+
+    images: np.ndarray
+    queries: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Exported networks beside torch in float32.
+
+    Attributes:
+        difference: largest difference of a logit, over all cases.
+        same_side: share of the vocabulary, over the images, that is on the same side of its threshold.
+        same_tags: of the labels that reach their threshold in either, the share that does in both; 1 where none does.
+        same_top: share of an image's ten best labels that are among torch's ten best, mean over the images.
+        moved: how much a logit changes, at most, where the same label is asked alone.
+    """
+
+    difference: float
+    same_side: float
+    same_tags: float
+    same_top: float
+    moved: float
+
+
+def vocabulary_of(labels: list[VocabularyLabel], words: WordTable, config: ModelConfig) -> LabelSet:
+    """The default vocabulary as it is asked.
+
+    Raises:
+        ExportError: there is none.
+        UnknownLabelError: the word table lacks a label.
+    """
+    if not labels:
+        raise ExportError("labels.json has no label: there is nothing to compare torch and the export on")
+    names = [label.name for label in labels]
+    thresholds = np.array([label.threshold for label in labels], np.float32)
+    biases = np.array([0.0 if label.seen else config.unseen_bias for label in labels], np.float32)
+    return LabelSet(names, names, words.vectors(names), thresholds, biases)
+
+
+class Proof:
+    """What torch answers, to hold exported networks against.
+
+    Args:
+        vocabulary: the labels whose thresholds and best ones are compared.
+        photos: uint8 ``(S, S, 3)`` each; beside them there are always three made images.
+    """
+
+    def __init__(
+        self, model: TaggerModel, config: ModelConfig, vocabulary: LabelSet, photos: Sequence[np.ndarray] = ()
+    ):
+        self.vocabulary = vocabulary
+        images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
+
+        def ask(some: np.ndarray, queries: np.ndarray) -> Case:
+            return Case(some, queries, torch_logits(model, config, some, queries))
+
+        self.on_vocabulary = [ask(batch, vocabulary.queries) for batch in _batches(images)]
+        self.on_counts = [ask(images[-2:], some_queries(count, config, vocabulary)) for count in LABEL_COUNTS]
+
+    def check(self, networks: Networks, what: str) -> None:
+        """Raise an ExportError, which says ``what`` they are, where a logit differs by more than the tolerance."""
+        for case in (*self.on_vocabulary, *self.on_counts):
+            differences = np.abs(_ask(networks, case.images, case.queries) - case.logits)
+            if not (differences <= TOLERANCE * np.maximum(1, np.abs(case.logits))).all():
+                raise ExportError(
+                    f"{what} and torch differ by {differences.max():.1e} in a logit, more than {TOLERANCE:.0e}, "
+                    f"on {len(case.images)} images and {len(case.queries)} labels"
+                )
+
+    def compare(self, networks: Networks) -> Agreement:
+        """How far the networks, of any precision, are from torch, where they see one image at a time, as in ``tag``."""
+        images, expected = (
+            np.concatenate([getattr(case, part) for case in self.on_vocabulary]) for part in ("images", "logits")
+        )  # (N, S, S, 3), (N, K)
+        queries = self.vocabulary.queries
+        logits = np.concatenate([_ask(networks, image[None], queries) for image in images])  # (N, K)
+        off = [np.abs(_ask(networks, case.images, case.queries) - case.logits).max() for case in self.on_counts]
+        tags, expected_tags = self._is_tag(logits), self._is_tag(expected)
+        either = tags | expected_tags
+        return Agreement(
+            difference=float(max(np.abs(logits - expected).max(), *off)),
+            same_side=float((tags == expected_tags).mean()),
+            same_tags=float((tags & expected_tags)[either].mean()) if either.any() else 1.0,
+            same_top=_same_top(logits, expected),
+            moved=self._moved(networks),
+        )
+
+    def _moved(self, networks: Networks) -> float:
+        """On the last image, and ten labels."""
+        tokens, queries = networks.encode(self.on_vocabulary[-1].images[-1:]), self.vocabulary.queries
+        together = networks.logits(tokens, queries)[0]  # (K,)
+        some = np.linspace(0, len(queries) - 1, 10).astype(int)
+        return max(abs(float(networks.logits(tokens, queries[i : i + 1])[0, 0] - together[i])) for i in some)
+
+    def _is_tag(self, logits: np.ndarray) -> np.ndarray:
+        """Bool ``(N, K)``, as ``tag`` decides it."""
+        return sigmoid(logits + self.vocabulary.biases) >= self.vocabulary.thresholds
+
+    def milliseconds(self, several: Sequence[Networks]) -> list[tuple[float, float]]:
+        """Of each: one image in the encoder, and the vocabulary in the decoder."""
+        image, queries = self.on_vocabulary[0].images, self.vocabulary.queries
+        tokens = several[0].encode(image)
+        encoding = _median_times([partial(one.encode, image) for one in several])
+        scoring = _median_times([partial(one.logits, tokens, queries) for one in several])
+        return list(zip(encoding, scoring, strict=True))
+
+
+def made_images(size: int) -> np.ndarray:
+    """Two of noise, and one with slopes and a rectangle, uint8 ``(3, S, S, 3)``."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    slope = np.linspace(0, 255, size).astype(np.uint8)  # (S,)
+    picture = np.stack(np.broadcast_arrays(slope, slope[:, None], slope[::-1]), axis=-1)  # (S, S, 3)
+    picture[size // 4 : size // 2, size // 3 :] = (200, 40, 30)
+    return np.concatenate([noise, picture[None]])
+
+
+def some_queries(count: int, config: ModelConfig, vocabulary: LabelSet) -> np.ndarray:
+    """As many random unit vectors ``(count, word_dim)``, or class numbers ``(count,)``, again and again."""
+    if config.closed_set:
+        return np.arange(count) % len(vocabulary)
+    vectors = np.random.default_rng(count).standard_normal((count, config.word_dim))
+    return unit_length(vectors).astype(np.float32)
+
+
+@torch.inference_mode()
+def torch_logits(model: TaggerModel, config: ModelConfig, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Float32 ``(B, K)`` by the forward pass that training has."""
+    pixels, asked = torch.from_numpy(images.copy()), torch.from_numpy(queries)
+    if not config.closed_set:
+        return model(pixels, asked).numpy()
+    logits = model(pixels)  # (B, all classes)
+    if config.architecture.get("softmax"):
+        logits = softmax_log_odds(logits)
+    return logits[:, asked].numpy()
+
+
+def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """``(N, ...)`` -> one, two, then five at a time."""
+    ends = [0, 1, 3, *range(3 + BATCH, len(images), BATCH), len(images)]
+    for start, end in pairwise(ends):
+        if end > start:
+            yield images[start:end]
+
+
+def _ask(networks: Networks, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    return networks.logits(networks.encode(images), queries)
+
+
+def _same_top(logits: np.ndarray, expected: np.ndarray) -> float:
+    best, expected_best = (np.argsort(-rows, axis=1, kind="stable")[:, :TOP] for rows in (logits, expected))
+    shares = [np.isin(own, other).mean() for own, other in zip(best, expected_best, strict=True)]
+    return float(np.mean(shares))
+
+
+def _median_times(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Milliseconds of each, in turns, so that what else the machine does slows all of them."""
+    times: list[list[float]] = [[] for _ in calls]
+    while len(times[0]) < REPEATS or sum(times[0]) < SECONDS:
+        for call, taken in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return [1000 * statistics.median(taken) for taken in times]

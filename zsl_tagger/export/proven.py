@@ -1,0 +1,52 @@
+"""ONNX networks that have been held against torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zsl_tagger.errors import first_line
+from zsl_tagger.export.networks import ExportError, write_networks
+from zsl_tagger.export.precision import CONVERSIONS
+from zsl_tagger.export.proof import Proof
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, ModelConfig, ModelFolderError
+from zsl_tagger.runtime.onnx_model import OnnxModel
+from zsl_tagger.threads import available_cores
+
+
+def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: Proof) -> OnnxModel:
+    """Write both networks in float32 into ``folder``, and prove that they are ``model``.
+
+    Raises:
+        ExportError: they cannot be exported, or they differ.
+        OSError: a full disk.
+    """
+    write_networks(model, folder, config.image_size, bool(config.architecture.get("softmax")))
+    try:
+        networks = opened(folder, config)
+        proof.check(networks, "ONNX Runtime")
+    except ModelFolderError as error:  # a fixed size where any is expected, or logits that are no numbers
+        raise ExportError(f"{model.backbone.name} has no sound export to ONNX: {error}") from None
+    return networks
+
+
+def convert(source: Path, target: Path, config: ModelConfig, precision: str) -> OnnxModel:
+    """Both networks of ``source``, in float32, into ``target`` in another precision.
+
+    Raises:
+        ExportError: onnx or ONNX Runtime cannot.
+        OSError: a full disk.
+    """
+    for name in (ENCODER_FILE, DECODER_FILE):
+        try:
+            CONVERSIONS[precision](source / name, target / name)
+        except OSError:
+            raise
+        except Exception as error:  # they raise what they like
+            raise ExportError(f"{name} cannot be converted to {precision}: {first_line(error)}") from None
+    return opened(target, config)
+
+
+def opened(folder: Path, config: ModelConfig) -> OnnxModel:
+    """As ``tag`` opens them with one worker."""
+    return OnnxModel(folder, config, threads=available_cores())

@@ -1,0 +1,184 @@
+"""What ``zsl-tagger export`` does: a model folder's weights -> networks to tag with elsewhere, held against torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger import __version__
+from zsl_tagger.errors import UserError
+from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proven import convert, write_proven
+from zsl_tagger.export.text import Row, summary
+from zsl_tagger.export.words import baked_table
+from zsl_tagger.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
+from zsl_tagger.find_images import find_images
+from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
+from zsl_tagger.model_folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    LABELS_FILE,
+    PACKAGED,
+    TRAIN_CONFIG_FILE,
+    ModelConfig,
+    ModelFolder,
+    read_config,
+    write_config,
+)
+from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE
+
+#: What a folder has beside its networks, weights and configuration.
+COPIED = (LABELS_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """The options of one run.
+
+    Attributes:
+        model: a model folder with ``model.safetensors``; "packaged" for the packaged one.
+        output: the model folder to write; None: the networks of ``model`` itself are replaced.
+        images: photos or folders of them, on which torch and the export are compared beside made images.
+        precision: fp32, fp16 or int8.
+        bake_words: a file of words, one a line, or "packaged" for the packaged 100,000; None: the words stay.
+        torch_export: write encoder.pt2 and decoder.pt2 too.
+    """
+
+    model: Path
+    output: Path | None = None
+    images: list[Path] = field(default_factory=list)
+    precision: str = "fp32"
+    bake_words: str | None = None
+    torch_export: bool = False
+    note: Callable[[str], None] = print
+
+
+def export(run: ExportRun) -> list[str]:
+    """Export, prove and then replace; returns lines for a person.
+
+    Everything is written beside its place first: where anything fails, the folder is as it was.
+
+    Raises:
+        UserError: what is missing, does not fit or cannot be written; an ExportError where the proof fails.
+    """
+    source = ModelFolder(_model_folder(run.model), networks=False)
+    target = _checked_target(run, source)
+    photos = _photos(run.images, source.config.image_size)
+    with _made(target), locked(target), scratch_inside(target) as scratch:
+        words = None if run.bake_words is None else baked_table(run.bake_words, source, run.note)
+        with write_errors(target):
+            if target != source.path:
+                _copy(source.path, scratch)
+            if words is not None:
+                words.save(scratch)
+            rows = _networks(run, source, photos, scratch)
+            write_config(scratch, _with_record(source.config, rows[-1], len(photos)))
+        move_whole(scratch, target, last=CONFIG_FILE)
+    return summary(target, rows, len(photos), run.torch_export, None if words is None else len(words.words))
+
+
+def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scratch: Path) -> list[Row]:
+    """Write the networks into ``scratch``: what was measured in float32, and in another precision."""
+    model, config = load_model(source.path), source.config
+    proof = Proof(model, config, vocabulary_of(source.labels(), source.words(), config), photos)
+    if run.torch_export:
+        from zsl_tagger.export.torch_programs import Programs, write_programs
+
+        write_programs(model, scratch, config)
+        proof.check(Programs(scratch), "torch.export")
+    made = {"fp32": write_proven(model, scratch, config, proof)}
+    sizes = [_sizes(scratch)]
+    if run.precision != "fp32":
+        smaller = scratch / run.precision
+        smaller.mkdir()
+        made[run.precision] = convert(scratch, smaller, config, run.precision)
+        sizes.append(_sizes(smaller))
+        move_whole(smaller, scratch)
+    times = proof.milliseconds(list(made.values()))
+    return [
+        Row(precision, size, time, proof.compare(networks), len(proof.vocabulary))
+        for (precision, networks), size, time in zip(made.items(), sizes, times, strict=True)
+    ]
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    return (folder / ENCODER_FILE).stat().st_size, (folder / DECODER_FILE).stat().st_size
+
+
+def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:
+    measured = {name: float(f"{value:.6g}") for name, value in asdict(row.agreement).items()}
+    record: dict[str, Any] = {"by": f"zsl-tagger {__version__}", "precision": row.precision}
+    record |= {"against_torch": {**measured, "photos": photos, "labels": row.labels}}
+    return replace(config, provenance={**config.provenance, "export": record})
+
+
+def _model_folder(path: Path) -> Path:
+    folder = PACKAGED if path == Path("packaged") and not path.exists() else path
+    read_config(folder)  # says what is wrong with it
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(
+            f"{folder} has no {WEIGHTS_FILE}, from which it would be exported: it was made for tagging only. "
+            "Give the folder that zsl-tagger train wrote"
+            + (" (of the packaged model: a clone of the repository has it)" if folder == PACKAGED else "")
+        )
+    return folder
+
+
+def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
+    """Where to write: nothing but an earlier export may be there."""
+    target = source.path if run.output is None else run.output
+    if target.resolve() == PACKAGED.resolve():
+        raise UserError("the packaged model belongs to the installation: give another folder as --output")
+    if target.resolve() == source.path.resolve():
+        return source.path
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: give a folder as --output")
+    files = [path.name for path in target.iterdir() if path.name != TEMPORARY] if target.exists() else []
+    if files and (WEIGHTS_FILE in files or CONFIG_FILE not in files or "export" not in read_config(target).provenance):
+        raise UserError(
+            f"{target} holds something else than an earlier export: give a new folder as --output, or an empty one"
+        )
+    return target
+
+
+@contextmanager
+def _made(target: Path) -> Iterator[None]:
+    """The folder is there meanwhile; one that was made for nothing goes."""
+    is_new = not target.exists()
+    with write_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new and not any(target.iterdir()):
+            target.rmdir()
+
+
+def _photos(paths: list[Path], size: int) -> list[np.ndarray]:
+    """uint8 ``(S, S, 3)`` of each image."""
+    photos = []
+    for found in find_images(map(str, paths)):
+        if not isinstance(found, str):
+            raise UserError(f"--images {found.path}: {found.error}")
+        try:
+            photos.append(load_array(found, size))
+        except ImageError as error:
+            raise UserError(f"--images {found}: {error}") from None
+    if paths and not photos:
+        raise UserError(f"--images {', '.join(map(str, paths))}: no image there")
+    return photos
+
+
+def _copy(source: Path, scratch: Path) -> None:
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, scratch / name)

@@ -1,0 +1,67 @@
+"""What a person reads of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsl_tagger.export.proof import TOP, Agreement
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
+from zsl_tagger.threads import available_cores
+
+_HEAD = (
+    "", ENCODER_FILE, DECODER_FILE, "logit off by", "same side of threshold", "same tags", f"same top {TOP}", "moved",
+)  # fmt: skip
+_WHAT = {
+    "fp32": "",
+    "fp16": "fp16: weights stored in 16 bits, computed in 32",
+    "int8": "int8: linear layers only, convolutions would be slower; scores depend a little on the other labels asked",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One precision, measured.
+
+    Attributes:
+        bytes, milliseconds: of the encoder, and of the decoder asked the vocabulary.
+        labels: in the vocabulary.
+    """
+
+    precision: str
+    bytes: tuple[int, int]
+    milliseconds: tuple[float, float]
+    agreement: Agreement
+    labels: int
+
+
+def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, words: int | None) -> list[str]:
+    """What was exported, and a line for each precision.
+
+    Args:
+        rows: float32 first, what was asked for last.
+        words: that can be asked now, where some were baked.
+    """
+    beside = f"{photos} photos and 3 made images" if photos else "3 made images (--images compares on photos too)"
+    more = ", encoder.pt2, decoder.pt2 (fp32)" if torch_export else ""
+    lines = [
+        f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, held against torch on {beside}",
+        *(f"  {line}" for line in _aligned([_HEAD, *map(_cells, rows)])),
+        f"  ms: an image and its {rows[0].labels:,} labels, {available_cores()} core(s), median",
+        "  logit off by: at most; moved: at most, where a label is asked alone",
+        _WHAT[rows[-1].precision] and f"  {_WHAT[rows[-1].precision]}",
+        "" if words is None else f"  {words:,} words can be asked without the source of their vectors",
+    ]
+    return [line for line in lines if line]
+
+
+def _aligned(cells: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    sizes = [f"{size / 1e6:.1f} MB {time:.1f} ms" for size, time in zip(row.bytes, row.milliseconds, strict=True)]
+    found = row.agreement
+    shares = f"{100 * found.same_side:.3f} %", f"{100 * found.same_tags:.1f} %", f"{100 * found.same_top:.1f} %"
+    return row.precision, *sizes, f"{found.difference:.1e}", *shares, f"{found.moved:.1e}"

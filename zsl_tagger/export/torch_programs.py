@@ -1,0 +1,63 @@
+"""The same networks as ``encoder.pt2`` and ``decoder.pt2``: torch.export, for servers and compilers that read it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from zsl_tagger.errors import first_line
+from zsl_tagger.export.networks import ExportError, examples
+from zsl_tagger.files import write_whole
+from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
+from zsl_tagger.model_folder import ModelConfig
+
+ENCODER_PROGRAM, DECODER_PROGRAM = "encoder.pt2", "decoder.pt2"
+
+Shapes = tuple[dict[int, Dim], ...]  # of each input: its axes of any size
+
+
+def write_programs(model: TaggerModel, folder: Path, config: ModelConfig) -> None:
+    """Write both, with dynamic batch and label count.
+
+    Raises:
+        ExportError: torch.export cannot follow the network.
+        UserError: a full disk.
+    """
+    images, tokens, queries = examples(model, config.image_size)
+    decoder = DecoderForExport(model, bool(config.architecture.get("softmax"))).eval()
+    batch = Dim("batch")
+    _write(EncoderForExport(model).eval(), (images,), ({0: batch},), folder / ENCODER_PROGRAM)
+    _write(decoder, (tokens, queries), ({0: batch}, {0: Dim("labels")}), folder / DECODER_PROGRAM)
+
+
+def _write(network: nn.Module, example: tuple[Tensor, ...], shapes: Shapes, path: Path) -> None:
+    content = io.BytesIO()
+    try:
+        with torch.no_grad():
+            torch.export.save(torch.export.export(network, example, dynamic_shapes=shapes), content)
+    except Exception as error:  # it raises what it likes on networks it cannot follow
+        raise ExportError(f"torch.export cannot make {path.name}: {first_line(error)}") from None
+    write_whole(path, content.getvalue())
+
+
+class Programs:
+    """Both, loaded back."""
+
+    def __init__(self, folder: Path):
+        self._encoder = torch.export.load(folder / ENCODER_PROGRAM).module()
+        self._decoder = torch.export.load(folder / DECODER_PROGRAM).module()
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
+        return self._encoder(torch.from_numpy(images.copy())).numpy()
+
+    @torch.inference_mode()
+    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Logits float32 ``(B, K)``, all labels in one call."""
+        return self._decoder(torch.from_numpy(tokens), torch.from_numpy(queries))[0].numpy()

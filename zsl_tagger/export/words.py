@@ -1,0 +1,62 @@
+"""More words for a model folder to be asked, from the source of word vectors that it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zsl_tagger.baked_words import bake_words, has_same_vectors, joined, open_source_of_other_words
+from zsl_tagger.errors import UserError
+from zsl_tagger.model_folder import PACKAGED, ModelFolder, read_config
+from zsl_tagger.queries import WordTable, read_labels_file
+from zsl_tagger.word_sources import WordSource
+
+
+def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) -> WordTable:
+    """The model's words, and of a list those that the source of its word vectors knows.
+
+    Args:
+        listing: a file of words, one a line, or "packaged" for the packaged 100,000.
+
+    Raises:
+        UserError: a closed set, no words, or a source that cannot be opened or is another one than in training.
+    """
+    if folder.config.closed_set:
+        raise UserError(f"--bake-words: {folder.path} has a closed set of classes, no words to ask")
+    words = _listed(listing)
+    spec = _source_of(folder)
+    try:
+        source = open_source_of_other_words(spec)
+        _check_same(source, folder)
+        note(f"looking up {len(words):,} words in {spec}")
+        baked = bake_words(source, words)
+    except UserError as error:
+        raise UserError(f"--bake-words, from {spec or 'no source'}: {error}") from None
+    if len(baked.words) < len(words):
+        note(f"{len(words) - len(baked.words):,} of the words are unknown to it, or listed twice")
+    return joined(folder.words(), baked)
+
+
+def _listed(listing: str) -> list[str]:
+    if listing == "packaged":
+        return list(WordTable.load(PACKAGED).words)
+    words = read_labels_file(Path(listing))
+    if not words:
+        raise UserError(f"--bake-words {listing}: no word in it; expected one a line")
+    return words
+
+
+def _source_of(folder: ModelFolder) -> str | None:
+    spec = folder.config.provenance.get("word_vectors")
+    # The packaged model, or a copy of it: its configuration does not say that its table is the source.
+    return "packaged" if spec is None and folder.config == read_config(PACKAGED) else spec
+
+
+def _check_same(source: WordSource, folder: ModelFolder) -> None:
+    """The file or model of that name may be another one by now."""
+    own = folder.words()
+    if source.word_dim != own.word_dim:
+        raise UserError(f"expected vectors of width {own.word_dim}, got {source.word_dim}")
+    names = [label.name for label in folder.labels()]
+    if not has_same_vectors(source, names, own.vectors(names)).any():
+        raise UserError("its vectors of the labels are not those the model was trained with: it is another source now")
