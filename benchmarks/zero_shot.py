@@ -576,7 +576,7 @@ METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] =
     "Fast0Tag": (
         fast0tag,
         [{"mosaics": m, "hidden": h, "lr": lr} for m, h, lr in (
-            (1, 512, 3e-5), (1, 512, 1e-4), (1, 512, 3e-4), (1, 1024, 1e-4), (1, 0, 3e-4), (0, 512, 1e-4),
+            (1, 512, 1e-4), (1, 512, 3e-4), (1, 512, 1e-3), (1, 1024, 3e-4), (1, 0, 3e-4), (0, 512, 3e-4),
         )],
     ),
     "ML-Decoder, released recipe": (
