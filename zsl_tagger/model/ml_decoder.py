@@ -36,8 +36,8 @@ from torch.nn import functional as F
 
 DEFAULT_GROUPS = 100
 
-#: Pairs of image and query that are in work at a time without gradients: 0.13 GB of activations at the default width.
-PAIRS_AT_ONCE = 16384
+#: Pairs of image and query that are in work at a time without gradients: 70 MB of activations at the default width.
+PAIRS_AT_ONCE = 8192
 
 
 class PreparedQueries(NamedTuple):
