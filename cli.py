@@ -52,6 +52,7 @@ def tag(
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Ask every label also of more than 20,000.")] = False,
 ) -> None:
     """Tag images with any words.
 
@@ -71,6 +72,7 @@ def tag(
         model=model,
         workers=workers,
         skip_unknown=skip_unknown,
+        exact=exact,
     )
     with _told_in_one_line("interrupted: what was written so far is complete and readable"):
         failed = run_tagging(run, note=_note)

@@ -40,7 +40,7 @@ HEADS: dict[str, tuple[dict[str, int], int]] = {
 }
 BATCHES = (1, 8, 64)
 DIRECTIONS = ("forward", "forward + backward")
-SECONDS = 6.0  # of measuring a case, at least three turns
+SECONDS, AT_MOST = 5.0, 40.0  # of measuring a case: three turns or more, of slow ones one or more
 
 
 class ReleasedHead(nn.Module):
@@ -164,7 +164,7 @@ def in_turn(jobs: dict[str, Callable[[], object]], device: str) -> dict[str, lis
     """Seconds of each job, run in turn; the first turn is not counted."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     began = time.perf_counter()
-    while len(times["released"]) < 4 or time.perf_counter() - began < SECONDS:
+    while len(times["released"]) < 2 or not _enough(len(times["released"]), time.perf_counter() - began):
         for name, work in jobs.items():
             start = time.perf_counter()
             work()
@@ -172,6 +172,10 @@ def in_turn(jobs: dict[str, Callable[[], object]], device: str) -> dict[str, lis
                 torch.cuda.synchronize()
             times[name].append(time.perf_counter() - start)
     return {name: own[1:] for name, own in times.items()}
+
+
+def _enough(turns: int, seconds: float) -> bool:
+    return seconds > AT_MOST or (turns >= 4 and seconds > SECONDS)
 
 
 def in_own_process(device: str, name: str, batch: int, whose: str, direction: str) -> int:

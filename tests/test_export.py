@@ -35,8 +35,9 @@ from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import build_model, load_model, save_weights
-from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
+from zsl_tagger.model.tagger_model import DecoderForExport, TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import (
+    NETWORK_FILES,
     PACKAGED,
     ModelConfig,
     ModelFolder,
@@ -253,7 +254,9 @@ def test_attention_is_that_of_torch(exported: dict[str, Path], photos: Path) -> 
         tokens = model.encode(torch.from_numpy(images))
         expected = model.head.score_with_attention(tokens, queries)[1].numpy()
     session = onnxruntime.InferenceSession(exported["fp32"] / "decoder.onnx")
-    found = session.run(["attention"], {"tokens": tokens.numpy(), "queries": queries.numpy()})[0]
+    own = exported["fp32"]
+    asked = OnnxModel(own, read_config(own), threads=1).prepare(queries.numpy())
+    found = session.run(["attention"], {"tokens": tokens.numpy(), **asked})[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -266,17 +269,19 @@ def test_batch_and_label_count_have_no_fixed_size(exported: dict[str, Path], pre
             for end in (*graph.input, *graph.output)
         }
 
-    encoder, decoder = sides("encoder.onnx"), sides("decoder.onnx")
+    encoder, decoder, queries = sides("encoder.onnx"), sides("decoder.onnx"), sides("queries.onnx")
     assert encoder["images"] == ["batch", SIZE, SIZE, 3]
     assert encoder["tokens"][0] == "batch"
-    assert decoder["queries"] == ["labels", WIDTH]
+    assert queries["queries"] == ["labels", WIDTH]
+    for name in ("states", "projected"):
+        assert queries[name][0] == decoder[name][0] == "labels"
     assert decoder["logits"] == ["batch", "labels"]
     assert decoder["attention"] == ["batch", "labels", "places"]
 
 
 def test_the_folder_is_otherwise_as_it_was(exported: dict[str, Path], tmp_path: Path) -> None:
     before, after = state(write_folder(tmp_path / "new", tmp_path / "source.txt")), state(exported["fp32"])
-    assert after.keys() - before.keys() == {"encoder.onnx", "decoder.onnx"}  # and no scratch
+    assert after.keys() - before.keys() == set(NETWORK_FILES)  # and no scratch
     assert {name for name in before if before[name] != after[name]} == {"config.json"}
     config = read_config(exported["fp32"])
     record = config.provenance.pop("export")
@@ -292,7 +297,7 @@ def test_the_folder_is_otherwise_as_it_was(exported: dict[str, Path], tmp_path: 
 def test_another_folder_is_whole_and_tags(exported: dict[str, Path], photos: Path, precision: str) -> None:
     out, own = exported[precision], exported["fp32"]
     same = {"labels.json", "words.txt", "word_vectors.npy", "README.md"}
-    assert state(out).keys() == {*same, "config.json", "encoder.onnx", "decoder.onnx"}  # no weights for torch
+    assert state(out).keys() == {*same, "config.json", *NETWORK_FILES}  # no weights for torch
     assert all((out / name).read_bytes() == (own / name).read_bytes() for name in same)
     status, text, err = run_command("tag", photos, "--model", out, "--threshold", 0, "--format", "jsonl")
     assert status == 0, err
@@ -304,7 +309,7 @@ def test_another_folder_is_whole_and_tags(exported: dict[str, Path], photos: Pat
 
 
 def test_half_precision_is_stored_not_computed(exported: dict[str, Path]) -> None:
-    for name in ("encoder.onnx", "decoder.onnx"):
+    for name in NETWORK_FILES:
         full, half = (onnx.load(exported[precision] / name) for precision in ("fp32", "fp16"))
         stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in half.graph.initializer}
         large = [weight for weight in full.graph.initializer if len(weight.dims) > 1 and weight.data_type == 1]
@@ -344,7 +349,8 @@ def test_int8_leaves_convolutions_and_the_reading_alone(exported: dict[str, Path
     reading = {node.op_type for node in encoder.node if "/reading/" in node.name}
     assert {"MatMul", "Softmax"} <= reading
     assert "MatMulInteger" not in reading
-    integer = [node.name for node in decoder.node if node.op_type == "MatMulInteger"]
+    queries = onnx.load(exported["int8"] / "queries.onnx").graph
+    integer = [node.name for node in (*decoder.node, *queries.node) if node.op_type == "MatMulInteger"]
     for layer in ("linear1", "linear2", "/q/", "/k/", "/v/", "/out/", "word_embed"):
         assert any(layer in name for name in integer), layer
     assert "MatMulInteger" in {node.op_type for node in encoder.node}  # the head's embedding
@@ -688,3 +694,41 @@ def test_a_copy_of_the_packaged_model_knows_its_source(tmp_path: Path) -> None:
 
 def test_the_packaged_recipe_exports_the_same_way() -> None:
     assert build.export is run.export
+
+
+def test_labels_are_prepared_once_in_a_network_of_their_own(folder: Path) -> None:
+    tagger = Tagger(folder)
+    queries = tagger.words.vectors(["cat", "dog", "beach"])
+    asked = tagger._model.prepare(queries)
+    assert {name: rows.shape for name, rows in asked.items()} == {"states": (3, 24), "projected": (3, 24)}
+    tokens = tagger._model.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    logits = tagger._model.logits(tokens, asked)
+    np.testing.assert_array_equal(tagger._model.logits(tokens, queries), logits)
+    some = {name: rows[[2, 0]] for name, rows in asked.items()}
+    np.testing.assert_allclose(tagger._model.logits(tokens, some), logits[:, [2, 0]], atol=1e-6)
+
+
+def test_a_decoder_of_before_takes_the_queries_themselves(model: TaggerModel, folder: Path) -> None:
+    """Model folders without queries.onnx go on as they were."""
+    before = Tagger(folder)
+    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    scores = before.scores(before.encode(image), ["beach", "dog"])
+    tokens, queries = torch.from_numpy(before.encode(image)), torch.from_numpy(before.words.vectors(["cat"]))
+    networks._write(
+        DecoderForExport(model),
+        (tokens, queries),
+        folder / "decoder.onnx",
+        inputs={"tokens": networks.TOKEN_AXES, "queries": {0: "labels"}},
+        outputs=networks.OUTPUT_AXES,
+    )
+    (folder / "queries.onnx").unlink()
+    tagger = Tagger(folder)
+    labels = tagger.label_set(["beach", "dog"])
+    np.testing.assert_allclose(tagger.scores(tagger.encode(image), labels), scores, atol=1e-5)
+    assert labels.shortlist(tagger._model) is None
+
+
+def test_a_decoder_without_its_queries(folder: Path) -> None:
+    (folder / "queries.onnx").unlink()
+    with pytest.raises(ModelFolderError, match=r"queries\.onnx cannot be loaded"):
+        Tagger(folder)

@@ -4,8 +4,10 @@
 ``config.json``        format version, architecture, preprocessing, query source, default threshold, provenance
 ``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
 ``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
-``decoder.onnx``       tokens (B, L, D), queries (K, word_dim) -> logits (B, K), attention (B, K, L); the queries of
-                       a closed set are class numbers, int64 (K,)
+``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
+``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); that of a closed set
+                       takes class numbers instead, ``queries`` int64 (K,), and has no ``queries.onnx``. Folders of
+                       before have none either: their decoder takes ``queries`` (K, word_dim)
 ``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
 ``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
@@ -32,6 +34,8 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+QUERIES_FILE = "queries.onnx"
+NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
 PACKAGED = Path(__file__).parent / "assets" / "packaged"

@@ -15,8 +15,7 @@ from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model_folder import (
     CARD_FILE,
     CONFIG_FILE,
-    DECODER_FILE,
-    ENCODER_FILE,
+    NETWORK_FILES,
     ModelConfig,
     VocabularyLabel,
     write_config,
@@ -89,7 +88,7 @@ def _export(
             networks = write_proven(model, scratch, config, proof)
             move_whole(scratch, folder)
     except ExportError as error:
-        for name in (ENCODER_FILE, DECODER_FILE):  # of an earlier run, which compute something else
+        for name in NETWORK_FILES:  # of an earlier run, which compute something else
             (folder / name).unlink(missing_ok=True)
         return str(error)
     note(f"exported to ONNX; a logit differs from torch by {proof.compare(networks).difference:.0e} at most")

@@ -19,8 +19,12 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.queries import UnknownLabelError, WordTable
-from zsl_tagger.runtime.onnx_model import OnnxModel
+from zsl_tagger.runtime.onnx_model import Asked, OnnxModel
+from zsl_tagger.runtime.shortlist import Shortlist
 from zsl_tagger.threads import available_cores, map_in_order
+
+#: Up to so many labels each one is asked; of more, a shortlist (:mod:`zsl_tagger.runtime.shortlist`).
+EXACT_UP_TO = 20_000
 
 
 class Tag(NamedTuple):
@@ -52,6 +56,8 @@ class LabelSet:
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
         biases: float32 ``(K,)``, added to the logits: that of labels never trained, 0 for others.
+
+    What the network makes of the queries is computed when they are first asked, and kept with them.
     """
 
     def __init__(
@@ -64,6 +70,21 @@ class LabelSet:
     ):
         self.labels, self.keys, self.queries = list(labels), list(keys), queries
         self.thresholds, self.biases = thresholds, biases
+        self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
+        self._shortlist: Shortlist | None = None
+
+    def prepared(self, model: OnnxModel) -> Asked:
+        """What the decoder of ``model`` takes of these labels."""
+        if self._prepared is None or self._prepared[0] is not model:
+            self._prepared, self._shortlist = (model, model.prepare(self.queries)), None
+        return self._prepared[1]
+
+    def shortlist(self, model: OnnxModel) -> Shortlist | None:
+        """To find the best of many; None where the decoder of ``model`` does not show its queries' states."""
+        states = self.prepared(model).get("states")
+        if self._shortlist is None and states is not None:
+            self._shortlist = Shortlist(states, self.biases)
+        return self._shortlist
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
         """The same set less the labels of some keys."""
@@ -156,12 +177,11 @@ class Tagger:
         A label's score does not depend on which other labels are asked.
         """
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
-        logits = self.logits(tokens, label_set) + label_set.biases
-        return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
+        return _probabilities(self.logits(tokens, label_set) + label_set.biases)
 
     def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
         """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
-        return self._model.logits(tokens, labels.queries)
+        return self._model.logits(tokens, labels.prepared(self._model))
 
     def tag(
         self,
@@ -170,6 +190,7 @@ class Tagger:
         *,
         threshold: float | None = None,
         top_k: int | None = None,
+        exact: bool = False,
     ) -> list[Tag]:
         """The labels that are true of an image, best first.
 
@@ -178,11 +199,29 @@ class Tagger:
             labels: words to choose from; None for the default vocabulary.
             threshold: least score, 0..1; None for each label's own.
             top_k: at most so many tags.
+            exact: ask every label also of more than ``EXACT_UP_TO``. Else of so many a shortlist is asked, which finds
+                nearly all of the best ones (README, "How good, how fast"); where all labels are wanted
+                (``threshold=0`` without ``top_k``) every one is asked anyway.
         """
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
-        scores = self.scores(self.encode(image), label_set)[0]
-        return _choose(label_set, scores, threshold, top_k)
+        tokens = self.encode(image)
+        all_wanted = threshold == 0 and top_k is None
+        if exact or all_wanted or len(label_set) <= EXACT_UP_TO or label_set.shortlist(self._model) is None:
+            return _choose(label_set, np.arange(len(label_set)), self.scores(tokens, label_set)[0], threshold, top_k)
+        return _choose(label_set, *self._best(tokens, label_set), threshold, top_k)
+
+    def _best(self, tokens: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+        """(indices of labels ``(n,)``, their scores ``(n,)``), the best ones among them."""
+        asked, shortlist = labels.prepared(self._model), labels.shortlist(self._model)
+        assert shortlist is not None
+
+        def ask(some: np.ndarray) -> np.ndarray:
+            return self._model.logits(tokens, {name: rows[some] for name, rows in asked.items()})[0]
+
+        found, logits = shortlist.best(ask)
+        order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
+        return found[order], _probabilities(logits[order] + labels.biases[found[order]])
 
     def tag_many(
         self,
@@ -191,14 +230,18 @@ class Tagger:
         *,
         threshold: float | None = None,
         top_k: int | None = None,
+        exact: bool = False,
     ) -> Iterator[Record]:
-        """One record for each image file, in the given order; an unreadable one gives an error record."""
+        """One record for each image file, in the given order; an unreadable one gives an error record.
+
+        The options are those of :meth:`tag`.
+        """
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
 
         def work(path: str | Path) -> Record:
             try:
-                return Record(str(path), self.tag(path, label_set, threshold=threshold, top_k=top_k))
+                return Record(str(path), self.tag(path, label_set, threshold=threshold, top_k=top_k, exact=exact))
             except ImageError as error:
                 return Record(str(path), [], str(error))
 
@@ -217,8 +260,15 @@ def _check_limits(threshold: float | None, top_k: int | None) -> None:
         raise UserError(f"expected top_k of at least 1, got {top_k}")
 
 
-def _choose(labels: LabelSet, scores: np.ndarray, threshold: float | None, top_k: int | None) -> list[Tag]:
-    floor = labels.thresholds if threshold is None else threshold
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
+
+
+def _choose(
+    labels: LabelSet, indices: np.ndarray, scores: np.ndarray, threshold: float | None, top_k: int | None
+) -> list[Tag]:
+    """The best of those labels that were asked, ``indices`` and ``scores`` ``(n,)``."""
+    floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")][:top_k]
-    return [Tag(labels.labels[index], float(scores[index])) for index in best_first]
+    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in best_first]

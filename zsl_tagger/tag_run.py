@@ -37,6 +37,7 @@ class TagRun:
     model: Path | None = None
     workers: int | None = None
     skip_unknown: bool = False
+    exact: bool = False
 
 
 def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
@@ -150,7 +151,11 @@ def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator
 def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun) -> Iterator[Record]:
     """Records in the order of ``items``; those that are errors already pass through."""
     tagged = tagger.tag_many(
-        (item for item in items if isinstance(item, str)), labels, threshold=run.threshold, top_k=run.top_k
+        (item for item in items if isinstance(item, str)),
+        labels,
+        threshold=run.threshold,
+        top_k=run.top_k,
+        exact=run.exact,
     )
     return (item if isinstance(item, Record) else next(tagged) for item in items)
 

@@ -1,4 +1,4 @@
-"""A model in torch -> ``encoder.onnx`` and ``decoder.onnx``, with dynamic batch and label count."""
+"""A model in torch -> ``encoder.onnx``, ``decoder.onnx``, ``queries.onnx``, with dynamic batch and label count."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
+from zsl_tagger.model.tagger_model import (
+    DecoderForExport,
+    EncoderForExport,
+    PreparedDecoderForExport,
+    QueriesForExport,
+    TaggerModel,
+)
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE
 
 Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size
+
+TOKEN_AXES = {0: "batch", 1: "places"}
+OUTPUT_AXES: Axes = {"logits": {0: "batch", 1: "labels"}, "attention": {0: "batch", 1: "labels", 2: "places"}}
 
 
 class ExportError(UserError):
@@ -21,7 +30,7 @@ class ExportError(UserError):
 
 
 def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: bool = False) -> None:
-    """Write both files into ``folder``, in float32.
+    """Write the files into ``folder``, in float32.
 
     Args:
         softmax: see :class:`DecoderForExport`.
@@ -39,17 +48,36 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
             inputs={"images": {0: "batch"}},
             outputs={"tokens": {0: "batch"}},
         )
+        if model.head.num_classes is None:
+            _write_prepared(model, tokens, queries, folder)
+            return
         _write(
             DecoderForExport(model, softmax),
             (tokens, queries),
             folder / DECODER_FILE,
-            inputs={"tokens": {0: "batch", 1: "places"}, "queries": {0: "labels"}},
-            outputs={"logits": {0: "batch", 1: "labels"}, "attention": {0: "batch", 1: "labels", 2: "places"}},
+            inputs={"tokens": TOKEN_AXES, "queries": {0: "labels"}},
+            outputs=OUTPUT_AXES,
         )
     except OSError:  # a full disk is no fault of the network
         raise
     except Exception as error:  # the exporter raises what it likes on networks it does not know
         raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
+
+
+def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder: Path) -> None:
+    """Word queries in a network of their own, so that they are computed once for a label set."""
+    rows = {name: {0: "labels"} for name in ("states", "projected")}
+    network = QueriesForExport(model)
+    _write(network, (queries,), folder / QUERIES_FILE, inputs={"queries": {0: "labels"}}, outputs=rows)
+    with torch.no_grad():
+        states, projected = network(queries)
+    _write(
+        PreparedDecoderForExport(model),
+        (tokens, states, projected),
+        folder / DECODER_FILE,
+        inputs={"tokens": TOKEN_AXES, **rows},
+        outputs=OUTPUT_AXES,
+    )
 
 
 def examples(model: TaggerModel, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +96,7 @@ def _write(network: nn.Module, example: tuple[Tensor, ...], path: Path, *, input
         # Shape checks are traced with the example's shapes, which is meant; the exporter is the stable one.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Constant folding")  # some of it is left to ONNX Runtime
         torch.onnx.export(
             network.eval(),  # the exporter gives each module back the mode its wrapper had
             example,

@@ -9,13 +9,13 @@ from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, ModelConfig, ModelFolderError
+from zsl_tagger.model_folder import NETWORK_FILES, ModelConfig, ModelFolderError
 from zsl_tagger.runtime.onnx_model import OnnxModel
 from zsl_tagger.threads import available_cores
 
 
 def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: Proof) -> OnnxModel:
-    """Write both networks in float32 into ``folder``, and prove that they are ``model``.
+    """Write the networks in float32 into ``folder``, and prove that they are ``model``.
 
     Raises:
         ExportError: they cannot be exported, or they differ.
@@ -31,13 +31,15 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
 
 
 def convert(source: Path, target: Path, config: ModelConfig, precision: str) -> OnnxModel:
-    """Both networks of ``source``, in float32, into ``target`` in another precision.
+    """The networks of ``source``, in float32, into ``target`` in another precision.
 
     Raises:
         ExportError: onnx or ONNX Runtime cannot.
         OSError: a full disk.
     """
-    for name in (ENCODER_FILE, DECODER_FILE):
+    for name in NETWORK_FILES:
+        if not (source / name).is_file():  # a closed set has no queries
+            continue
         try:
             CONVERSIONS[precision](source / name, target / name)
         except OSError:

@@ -23,9 +23,9 @@ from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.model_folder import (
     CARD_FILE,
     CONFIG_FILE,
-    DECODER_FILE,
     ENCODER_FILE,
     LABELS_FILE,
+    NETWORK_FILES,
     PACKAGED,
     TRAIN_CONFIG_FILE,
     ModelConfig,
@@ -111,7 +111,9 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
-    return (folder / ENCODER_FILE).stat().st_size, (folder / DECODER_FILE).stat().st_size
+    """Bytes of the encoder, and of the decoder with what makes its queries."""
+    sizes = {name: (folder / name).stat().st_size for name in NETWORK_FILES if (folder / name).is_file()}
+    return sizes.pop(ENCODER_FILE), sum(sizes.values())
 
 
 def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:

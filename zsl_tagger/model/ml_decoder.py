@@ -227,13 +227,15 @@ class MLDecoder(nn.Module):
             self._check_numbers(logits, embedded)
         return logits
 
-    def score_with_attention(self, embedded: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def score_with_attention(
+        self, embedded: Tensor, queries: Tensor | PreparedQueries | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits ``(B, K)`` and where each query looked, ``(B, number of queries, L)``, rows sum to 1.
 
         For evaluation: the attention itself has no dropout here.
         """
         self._check_embedded(embedded)
-        t, q = self._prepare(queries)
+        t, q = self._of_queries(queries)
         mixed, weights = self.layer.attention.with_weights(q, *self.layer.attention.read(embedded))
         outputs = _outputs(self.layer.finish(t, mixed), self.group_weight)
         return outputs[:, : self.num_classes] + self.bias, weights
@@ -241,7 +243,7 @@ class MLDecoder(nn.Module):
     def _of_queries(self, queries: Tensor | PreparedQueries | None) -> tuple[Tensor, Tensor]:
         """t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
         if isinstance(queries, PreparedQueries):
-            if self.training or queries.key != self._key():
+            if not _is_traced() and (self.training or queries.key != self._key()):
                 raise ValueError(
                     "expected queries prepared in evaluation with these weights (and this autocast), got others: call "
                     "prepare() again, or give the word vectors"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zsl_tagger.model.backbone import Backbone, normalization
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
 
 class TaggerModel(nn.Module):
@@ -71,8 +71,33 @@ class EncoderForExport(nn.Module):
         return self.model.encode(images)
 
 
+class QueriesForExport(nn.Module):
+    """``queries.onnx``: word vectors -> what of them does not depend on images, once for a label set."""
+
+    def __init__(self, model: TaggerModel):
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """``(K, word_dim)`` -> states and projected queries of :class:`PreparedQueries`, ``(K, D)`` each."""
+        prepared = self.head.prepare(queries)
+        return prepared.states, prepared.projected
+
+
+class PreparedDecoderForExport(nn.Module):
+    """``decoder.onnx`` of a model with word queries: tokens, prepared queries -> logits, attention."""
+
+    def __init__(self, model: TaggerModel):
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, tokens: Tensor, states: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens ``(B, L, D)``, of :class:`QueriesForExport` ``(K, D)`` each -> ``(B, K)``, ``(B, K, L)``."""
+        return self.head.score_with_attention(tokens, PreparedQueries(states, projected, ()))
+
+
 class DecoderForExport(nn.Module):
-    """``decoder.onnx``: tokens, queries -> logits, attention.
+    """``decoder.onnx`` of a closed set, ``decoder.pt2`` of any: tokens, queries -> logits, attention.
 
     Args:
         softmax: the closed set was trained with cross entropy: logits are the log-odds of the softmax, so that their

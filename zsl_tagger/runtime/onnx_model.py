@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, ModelConfig, ModelFolderError
+from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
 
 #: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
 LABELS_PER_CALL = 4096
@@ -16,12 +16,14 @@ LABELS_PER_CALL = 4096
 
 Shape = tuple[int | None, ...]
 
+Asked = dict[str, np.ndarray]  # what the decoder takes of K labels: arrays with a row a label
+
 
 class OnnxModel:
-    """The two networks of a model folder.
+    """The networks of a model folder.
 
     Args:
-        folder: where ``encoder.onnx`` and ``decoder.onnx`` lie.
+        folder: where ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx`` lie.
         config: of the model that they are.
         threads: processor threads for one image.
 
@@ -34,6 +36,8 @@ class OnnxModel:
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
         self._encoder = _session(folder / ENCODER_FILE, threads)
         self._decoder = _session(folder / DECODER_FILE, threads)
+        takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
+        self._queries = _session(folder / QUERIES_FILE, threads) if takes_states else None
         self._check(folder)
 
     def _check(self, folder: Path) -> None:
@@ -42,6 +46,11 @@ class OnnxModel:
         _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
         width = encoder.get_outputs()[0].shape[2]
         inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
+        if self._queries is not None:
+            rows: dict[str, Shape] = {"states": (None, width), "projected": (None, width)}
+            _expect(folder / QUERIES_FILE, self._queries.get_inputs(), {"queries": inputs.pop("queries")})
+            _expect(folder / QUERIES_FILE, self._queries.get_outputs(), rows)
+            inputs |= rows
         _expect(folder / DECODER_FILE, decoder.get_inputs(), inputs)
         outputs: dict[str, Shape] = {"logits": (None, None), "attention": (None, None, None)}
         _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
@@ -50,21 +59,39 @@ class OnnxModel:
         """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
         return self._encoder.run(["tokens"], {"images": images})[0]
 
-    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Logits float32 ``(B, K)``.
+    def prepare(self, queries: np.ndarray) -> Asked:
+        """What of the labels does not depend on images, once for all of them.
 
         Args:
-            tokens: ``(B, L, D)``.
-            queries: unit word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.
+            queries: word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.
         """
+        if self._queries is None:
+            return {"queries": queries}
+        names = ["states", "projected"]
+        chunks = [self._queries.run(names, {"queries": part}) for part in _parts(queries)]
+        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
+
+    def logits(self, tokens: np.ndarray, asked: Asked | np.ndarray) -> np.ndarray:
+        """Logits float32 ``(B, K)`` of tokens ``(B, L, D)``.
+
+        Args:
+            asked: of :meth:`prepare`, or what that takes.
+        """
+        if isinstance(asked, np.ndarray):
+            asked = self.prepare(asked)
+        parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
         chunks = [
-            self._decoder.run(["logits"], {"tokens": tokens, "queries": queries[start : start + LABELS_PER_CALL]})[0]
-            for start in range(0, len(queries), LABELS_PER_CALL)
+            self._decoder.run(["logits"], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0]
+            for part in parts
         ]
         logits = np.concatenate(chunks, axis=1)
         if not np.isfinite(logits).all():
             raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
         return logits
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + LABELS_PER_CALL] for start in range(0, len(rows), LABELS_PER_CALL)]
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
