@@ -30,6 +30,7 @@ def tables() -> str:
     nus_wide, photos_run, training = (_read(name) for name in ("prepare_nus_wide", "my_photos", "training_speed"))
     zero_shot, peers = _read("query_augmentation")["figures"], _read("zero_shot")["figures"]
     evaluation = _read("evaluation_speed")["figures"]
+    many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
     kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
     ours, conse = accuracy["figures"]["zsl-tagger tag"], accuracy["figures"]["ConSE, same backbone and word vectors"]
@@ -56,6 +57,10 @@ def tables() -> str:
 |---|---|---|---|---|---|---|
 {_zero_shot_rows(zero_shot["variants"])}
 
+| the head beside the released algorithm: same weights, 2,048 x 7 x 7, width 768 | | released | ours | | labels prepared | bfloat16 | both | peak MB, released / ours |
+|---|---|---|---|---|---|---|---|---|
+{_head_rows(heads)}
+
 | {speed["machine"]}, medians | |
 |---|---|
 | `zsl-tagger tag one.jpg --labels "dog,beach"`, process start to exit | {cold["tag_two_labels_s"]["median"]:.2f} s |
@@ -64,6 +69,8 @@ def tables() -> str:
 | peak memory | {cold["peak_memory_mb"]} MB |
 | `zsl-tagger --help` more than `python -c pass` | {speed["figures"]["help"]["more_than_python_c_pass_s"]:.2f} s |
 | one photo, warm: 1 / 1,000 / 10,000 labels | {" / ".join(_milliseconds(labels, n) for n in (1, 1000, 10_000))} ms |
+| the same with {many["labels"]:,} labels: shortlist / each one asked | {many["100,000 labels, shortlist, ms"]:.0f} / {many["100,000 labels, each, ms"]:,.0f} ms |
+| of the ten best of {many["labels"]:,} labels, found by the shortlist ({many["photos"]} photos) | {100 * many["of the exact ten best found"]:.1f} % |
 | a folder of {folder["photos"]} photos: 2 labels / vocabulary | {folder["two_labels_photos_per_s"]:.0f} / {folder["vocabulary_photos_per_s"]:.0f} photos/s |
 | the two over the bare encoder on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
@@ -94,6 +101,21 @@ def _zero_shot_rows(variants: dict[str, Any]) -> str:
         told = "" if variant == "none" else f"{gain['mean']:+.1f} ({gain['95%'][0]:+.1f} to {gain['95%'][1]:+.1f})"
         others = " | ".join(f"{figures[name]['mean']:.1f}" for name in names)
         rows.append(f"| query augmentation: {variant} | {_range(figures['ZSL mAP'])} | {told} | {others} |")
+    return "\n".join(rows)
+
+
+def _head_rows(figures: dict[str, Any]) -> str:
+    rows = []
+    for case, directions in figures.items():
+        if not isinstance(directions, dict):
+            continue
+        for direction, own in directions.items():
+            variants = ("ours", "ours, prepared queries", "ours, bfloat16", "ours, bfloat16, prepared queries")
+            ratios = [own.get(f"released over {variant}") for variant in variants]
+            told = " | ".join("" if ratio is None else f"{ratio[0]:.2f} x" for ratio in ratios)
+            memory = f"{own['released, peak MB']:,} / {own['ours, peak MB']:,}"
+            times = f"{own['released, ms']:,.0f} ms | {own['ours, ms']:,.0f} ms"
+            rows.append(f"| {case} | {direction} | {times} | {told} | {memory} |")
     return "\n".join(rows)
 
 

@@ -246,12 +246,16 @@ class WordTable:
                 was made.
         """
         unit = self.unit if unit is None else unit
-        rows = [self._mean_vector(found.words, unit) for found in resolved]
-        return np.stack(rows) if rows else np.zeros((0, self.word_dim), np.float32)
-
-    def _mean_vector(self, words: tuple[str, ...], unit: bool) -> np.ndarray:
-        rows = np.asarray(self._vectors[[self._row[word] for word in words]], dtype=np.float32)  # (n, word_dim)
-        return unit_length(unit_length(rows).mean(axis=0)) if unit else rows.mean(axis=0)  # (word_dim,)
+        words = [found.words for found in resolved]
+        if not words:
+            return np.zeros((0, self.word_dim), np.float32)
+        rows = np.asarray(
+            self._vectors[[self._row[word] for own in words for word in own]], np.float32
+        )  # (n, word_dim)
+        counts = np.array([len(own) for own in words])
+        starts = np.cumsum(counts) - counts
+        means = np.add.reduceat(unit_length(rows) if unit else rows, starts) / counts[:, None].astype(np.float32)
+        return unit_length(means) if unit else means  # (K, word_dim)
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Nearest known spellings, best first."""
