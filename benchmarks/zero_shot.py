@@ -41,6 +41,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -467,6 +468,32 @@ class Tagger(nn.Module):
         return logits + self.log_scale.exp() * (self.local(tokens, queries) - self.centre)
 
 
+class GroupedWords(nn.Module):
+    """Group decoding with word queries: the decoder is asked G queries whatever the number of labels.
+
+    They are the centres of G clusters of the trained names' vectors. A label belongs to the nearest one, g(k), and its
+    weights over that group's state s_g are made of its vector: ``logit_k = s_g(k) . (U q_k) / 4 + b``, U trained, where
+    the closed set of the paper (section 3.2) has free weights for each class.
+    """
+
+    centres: Tensor
+
+    def __init__(self, channels: int, names: np.ndarray, groups: int):
+        super().__init__()
+        centres = KMeans(groups, n_init=4, random_state=0).fit(names).cluster_centers_
+        self.register_buffer("centres", torch.from_numpy(unit_length(centres)).float())
+        self.head = MLDecoder(channels, word_dim=names.shape[1], dim=WIDTH, ffn_dim=2 * WIDTH, dropout=0.0)
+        self.label_weights = nn.Linear(names.shape[1], WIDTH)
+        self.bias = nn.Parameter(torch.tensor(-3.0))  # most labels are false
+
+    def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        embedded = self.head.embed_tokens(tokens * tokens.shape[-1] ** 0.5)  # (B, L, D)
+        asked, layer = self.head.prepare(self.centres), self.head.layer
+        states = layer(asked.states, asked.projected, layer.attention.read(embedded))  # (B, G, D)
+        group = (F.normalize(queries) @ self.centres.T).argmax(dim=1)  # (K,)
+        return torch.einsum("bkd,kd->bk", states[:, group], self.label_weights(queries)) / 4 + self.bias
+
+
 def on_tokens(model: nn.Module, standard: Standard) -> Scorer:
     @torch.inference_mode()
     def score(tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -498,6 +525,7 @@ class Recipe:
     clip: float = 0.05
     noise: float = 0.0
     scale: float = 0.0  # that the local cosine starts with; 0: none
+    groups: int = 0  # of word queries; 0: a query a label
 
 
 def decoder(split: Split, settings: Settings) -> Scorer:
@@ -506,7 +534,11 @@ def decoder(split: Split, settings: Settings) -> Scorer:
     vectors = torch.from_numpy(split.vectors(split.columns))
     standard, local = fitted_local_cosine(split, LOCAL) if recipe.scale else (Standard(split.pooled(0.0)[0]), None)
     torch.manual_seed(split.seed)
-    model = Tagger(standard.mean.shape[0], vectors.shape[1], local, recipe.scale)
+    channels = standard.mean.shape[0]
+    if recipe.groups:
+        model: nn.Module = GroupedWords(channels, vectors.numpy(), recipe.groups)
+    else:
+        model = Tagger(channels, vectors.shape[1], local, recipe.scale)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps, pct_start=0.2)
     for step in range(recipe.steps):
@@ -581,6 +613,9 @@ METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] =
     ),
     "ML-Decoder, released recipe": (
         decoder, [{"lr": lr, "gamma_neg": g} for g in (4.0, 2.0) for lr in (1e-3, 2e-3, 4e-3)],
+    ),
+    "ML-Decoder, grouped word queries": (
+        decoder, [{"lr": lr, "gamma_neg": 2.0, "groups": g} for g in (8, 16, 32) for lr in (2e-3, 4e-3)],
     ),
     "local cosine of the ridge alone": (
         local_cosine,

@@ -208,7 +208,10 @@ class MLDecoder(nn.Module):
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Step 1, once per image: ``(B, L, C)`` -> ``(B, L, D)``."""
         if tokens.ndim != 3 or tokens.shape[2] != self.in_channels:
-            raise ValueError(f"expected tokens (B, L, {self.in_channels}), got {tuple(tokens.shape)}")
+            raise ValueError(
+                f"expected tokens (B, L, {self.in_channels}), got {tuple(tokens.shape)}: of a map (B, C, h, w) they "
+                "are map.flatten(2).transpose(1, 2)"
+            )
         with _range_of_float32(tokens):
             return F.relu(self.embed(tokens), inplace=True)
 
@@ -288,7 +291,9 @@ class MLDecoder(nn.Module):
             return self.group_queries  # (G, D)
         if queries is None or queries.ndim != 2 or queries.shape[1] != self.word_dim:
             got = None if queries is None else tuple(queries.shape)
-            raise ValueError(f"expected queries (K, {self.word_dim}), got {got}")
+            raise ValueError(
+                f"expected queries (K, {self.word_dim}), got {got}: give word vectors as wide as the head's word_dim"
+            )
         if queries.shape[0] == 0:  # not len(), which torch.export takes as a constant
             raise ValueError(f"expected at least one query, got (0, {self.word_dim}): give labels")
         return F.relu(self.word_embed(queries))  # (K, D)
@@ -333,5 +338,8 @@ def _checked_groups(num_classes: int, groups: int | None) -> int:
     if groups is None:
         return min(DEFAULT_GROUPS, num_classes)
     if not 1 <= groups <= num_classes:
-        raise ValueError(f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}")
+        raise ValueError(
+            f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}: without groups there are as many as "
+            f"classes, at most {DEFAULT_GROUPS}"
+        )
     return groups
