@@ -339,7 +339,7 @@ def _checked_groups(num_classes: int, groups: int | None) -> int:
         return min(DEFAULT_GROUPS, num_classes)
     if not 1 <= groups <= num_classes:
         raise ValueError(
-            f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}: without groups there is one a class, "
+            f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}: without groups, one a class, "
             f"at most {DEFAULT_GROUPS}"
         )
     return groups
