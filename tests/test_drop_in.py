@@ -33,6 +33,8 @@ def test_the_page_lists_many_and_all_small_ones() -> None:
 
 @pytest.mark.parametrize(("name", "kind", "size", "tokens", "channels"), NETWORKS, ids=[name for name, *_ in NETWORKS])
 def test_forward_and_backward(name: str, kind: str, size: str, tokens: str, channels: str) -> None:
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name} yet")
     torch.manual_seed(0)
     network = timm.create_model(name)
     assert type(network).__name__ == kind
