@@ -24,9 +24,8 @@ Where we differ, for speed and numerics; the logits are the same:
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -312,18 +311,16 @@ def _outputs(states: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bgd,gdf->bgf", states, weight).flatten(1)  # (B, Q * f)
 
 
-@contextlib.contextmanager
-def _range_of_float32(like: Tensor) -> Iterator[None]:
+def _range_of_float32(like: Tensor) -> AbstractContextManager[object]:
     """Under float16 autocast on the device of ``like``: compute in float32, whose range is not left."""
     narrow = _autocast_dtype(like) == torch.float16
-    with torch.autocast(like.device.type, enabled=False) if narrow else contextlib.nullcontext():
-        yield
+    return torch.autocast(like.device.type, enabled=False) if narrow else nullcontext()
 
 
 def _autocast_dtype(like: Tensor) -> torch.dtype | None:
     """What autocast computes in on the device of ``like``; None without autocast."""
     device = like.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    on = not like.is_meta and torch.is_autocast_enabled(device)  # "meta" knows no autocast
     return torch.get_autocast_dtype(device) if on else None
 
 
