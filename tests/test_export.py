@@ -363,13 +363,13 @@ def test_agreement_is_what_a_slow_loop_counts(exported: dict[str, Path], photos:
     own, tagger = exported["fp32"], Tagger(exported[precision])
     given = [arrays(photos)[0], *arrays(photos)] if precision == "fp32" else [*arrays(photos)]
     images = [*proof.made_images(SIZE), *given]
-    thresholds = [label.threshold for label in ModelFolder(own).labels()]
+    thresholds = [np.float32(label.threshold) for label in ModelFolder(own).labels()]
     expected = expected_logits(own, np.stack(images), tagger.vocabulary.queries)
     same_side, tags, both = [], 0, 0
     for image, row in zip(images, expected, strict=True):
         scores = tagger.scores(tagger.encode(image), list(LABELS))[0]
         for i, score in enumerate(scores):
-            is_tag = 1 / (1 + np.exp(-row[i] - (0.25 if i == 2 else 0))) >= thresholds[i]
+            is_tag = np.float32(1 / (1 + np.exp(-row[i] - (0.25 if i == 2 else 0)))) >= thresholds[i]
             same_side.append((score >= thresholds[i]) == is_tag)
             tags += bool(is_tag or score >= thresholds[i])
             both += bool(is_tag and score >= thresholds[i])
