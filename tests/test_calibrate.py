@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pytest
-from made_data import UNSEEN, animal_data, one_thread, run_command, small_run, tagged_data
+from made_data import UNSEEN, animal_data, run_command, small_run
 from typer.testing import CliRunner
 
 import cli
@@ -22,15 +22,12 @@ from zsl_tagger.model_folder import ModelFolder, ModelFolderError, read_config
 from zsl_tagger.tag import Tagger
 from zsl_tagger.training.run import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
+def data(tagged: Path) -> Path:
+    return tagged
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from made_data import one_thread
 from torch.testing import assert_close
 
 from zsl_tagger import MLDecoder, UserError, add_ml_decoder_head
@@ -20,9 +18,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULT
 NETWORKS = ROW.findall(PAGE.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def test_the_page_lists_many_and_all_small_ones() -> None:

@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_data import one_thread, run_command, small_run, tagged_data
+from made_data import run_command, small_run
 from sklearn.metrics import average_precision_score
 
 from zsl_tagger.dataset import PreparedDataset
@@ -28,14 +27,12 @@ from zsl_tagger.training.run import train
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
+def data(tagged: Path) -> Path:
+    return tagged
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
-from made_data import UNSEEN, animal_data, one_thread, run_command, small_run, tagged_data
+from made_data import UNSEEN, animal_data, run_command, small_run
 from PIL import Image
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score
@@ -31,14 +31,12 @@ from zsl_tagger.training.run import train
 REPORT = {"report.json", "per_label.csv", "report.html", "scores.npz"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
+def data(tagged: Path) -> Path:
+    return tagged
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from made_data import one_thread, run_command, write_photo
+from made_data import run_command, write_photo
 
 from zsl_tagger import word_sources
 from zsl_tagger.baked_words import bake_words, joined
@@ -52,6 +52,8 @@ from zsl_tagger.queries import WordTable
 from zsl_tagger.recipes.packaged import build
 from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL, OnnxModel
 from zsl_tagger.tag import LabelSet, Tagger
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SIZE, WORD_DIM = 96, 6
 
@@ -149,7 +151,7 @@ WIDTH = 10
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(proof, "SECONDS", 0.0)  # speed is not what is tested
-        yield from one_thread()
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from made_data import one_thread, run_command, weights_of, write_photo
+from made_data import run_command, weights_of, write_photo
 from released_reference import State, filled, head_logits, head_shapes, tresnet_shapes, tresnet_tokens
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,9 +36,7 @@ BACKBONE, CHANNELS = "test_resnet", 96
 NAMES = ["cat", "dog", "red car", "tree", "sky"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # --- the head: its names, sizes and values ----------------------------------------------------------------

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made_data import one_thread
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.testing import assert_close
@@ -23,10 +21,7 @@ from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
 from zsl_tagger.training.trainer import _plain
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 LR, DECAY = 0.03, 0.7

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made_data import one_thread
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -32,10 +30,7 @@ from zsl_tagger.model_folder import ModelConfig, ModelFolder, ModelFolderError, 
 from zsl_tagger.queries import ClassTable, UnknownLabelError, WordTable
 from zsl_tagger.runtime.onnx_model import OnnxModel
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 NAME = "test_resnet"

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from made_data import animal_data, one_thread, run_command, tagged_data, train_arguments, weights_of, write_photo
+from made_data import animal_data, run_command, train_arguments, weights_of, write_photo
 from typer.testing import CliRunner
 
 import cli
@@ -20,15 +20,7 @@ from data_prep.pipeline import Options
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.training.config import TrainConfig
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
-
-
-@pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_data import animal_data, loss_curve, one_thread, small_run, tagged_data, train_arguments, weights_of
+from made_data import animal_data, loss_curve, small_run, train_arguments, weights_of
 from typer.testing import CliRunner
 
 import cli
@@ -59,9 +59,7 @@ cli.app()
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,11 +74,6 @@ def _last_checkpoint_is_kept() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run_module, "remove_scratch", remove)
         yield
-
-
-@pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
 
 
 @pytest.fixture(scope="module")

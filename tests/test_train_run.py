@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,7 @@ from made_data import (
     UNSEEN,
     animal_data,
     loss_curve,
-    one_thread,
     small_run,
-    tagged_data,
     train_arguments,
     weights_of,
 )
@@ -48,19 +45,12 @@ from zsl_tagger.training.run import TrainRun, resolve_config, train
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return animal_data(tmp_path_factory.mktemp("animals"))
-
-
-@pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
 
 
 def trained(run: TrainRun) -> Outcome:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_data import dataset_of, one_thread
+from made_data import dataset_of
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
 from torch import Tensor
@@ -34,10 +34,7 @@ from zsl_tagger.training.validation import (
     validation_metrics,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from one_thread()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # --- metrics ----------------------------------------------------------------------------------------------

@@ -152,6 +152,11 @@ class ModelFolder:
         return table
 
 
+def named_folder(path: Path) -> Path:
+    """What a command is given as a model: its folder, or "packaged" where there is no folder of that name."""
+    return PACKAGED if path == Path("packaged") and not path.exists() else path
+
+
 def read_config(folder: Path) -> ModelConfig:
     """``config.json`` of a model folder.
 

@@ -73,6 +73,20 @@ class LabelSet:
         self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
         self._shortlist: Shortlist | None = None
 
+    @classmethod
+    def of_listed(
+        cls,
+        labels: Sequence[str],
+        keys: Sequence[str],
+        queries: np.ndarray,
+        listed: Sequence[VocabularyLabel],
+        unseen_bias: float,
+    ) -> LabelSet:
+        """With the threshold of each label as it is ``listed``, and the bias for those that were never trained."""
+        thresholds = np.array([label.threshold for label in listed], np.float32)
+        biases = np.array([0.0 if label.seen else unseen_bias for label in listed], np.float32)
+        return cls(labels, keys, queries, thresholds, biases)
+
     def prepared(self, model: OnnxModel) -> Asked:
         """What the decoder of ``model`` takes of these labels."""
         if self._prepared is None or self._prepared[0] is not model:
@@ -156,9 +170,7 @@ class Tagger:
         queries, keys = self.words.vectors_of(resolved), [found.key for found in resolved]
         config = self._folder.config
         listed = [self._by_key.get(key) or VocabularyLabel(key, config.default_threshold, seen=False) for key in keys]
-        thresholds = np.array([label.threshold for label in listed], np.float32)
-        biases = np.array([0.0 if label.seen else config.unseen_bias for label in listed], np.float32)
-        return LabelSet(labels, keys, queries, thresholds, biases)
+        return LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias)
 
     def encode(self, image: Any) -> np.ndarray:
         """Look at an image once: tokens float32 ``(1, L, D)``, to ask any labels of with :meth:`scores`.
@@ -206,15 +218,15 @@ class Tagger:
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
         tokens = self.encode(image)
-        all_wanted = threshold == 0 and top_k is None
-        if exact or all_wanted or len(label_set) <= EXACT_UP_TO or label_set.shortlist(self._model) is None:
+        each = exact or len(label_set) <= EXACT_UP_TO or (threshold == 0 and top_k is None)
+        shortlist = None if each else label_set.shortlist(self._model)
+        if shortlist is None:
             return _choose(label_set, np.arange(len(label_set)), self.scores(tokens, label_set)[0], threshold, top_k)
-        return _choose(label_set, *self._best(tokens, label_set), threshold, top_k)
+        return _choose(label_set, *self._best(tokens, label_set, shortlist), threshold, top_k)
 
-    def _best(self, tokens: np.ndarray, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, tokens: np.ndarray, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
         """(indices of labels ``(n,)``, their scores ``(n,)``), the best ones among them."""
-        asked, shortlist = labels.prepared(self._model), labels.shortlist(self._model)
-        assert shortlist is not None
+        asked = labels.prepared(self._model)
 
         def ask(some: np.ndarray) -> np.ndarray:
             return self._model.logits(tokens, {name: rows[some] for name, rows in asked.items()})[0]

@@ -19,7 +19,7 @@ from zsl_tagger.evaluation.score_files import SUFFIXES, read_scores, scratch
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.files import locked, write_whole
-from zsl_tagger.model_folder import PACKAGED
+from zsl_tagger.model_folder import named_folder
 
 SCORES_FILE = "scores.npz"
 
@@ -85,13 +85,14 @@ def evaluate(run: EvaluateRun) -> Result:
     protocol = protocol_named(run.protocol)
     data = _data(run)
     notes: list[str] = []
-    for subject in _subjects(run):
+    subjects = _subjects(run)
+    for subject in subjects:
         _check_trained(subject, data, run, notes)
     data = data.restricted(data.columns(run.labels))
     if run.output is not None:
         run.output.mkdir(parents=True, exist_ok=True)
     with nullcontext() if run.output is None else locked(run.output):
-        return _evaluate(run, data, protocol, notes)
+        return _evaluate(run, subjects, data, protocol, notes)
 
 
 def _check_options(run: EvaluateRun) -> None:
@@ -116,8 +117,9 @@ def _data(run: EvaluateRun) -> EvaluationData:
     return data_of_targets(run.targets, run.unseen, run.images)
 
 
-def _evaluate(run: EvaluateRun, data: EvaluationData, protocol: Protocol, notes: list[str]) -> Result:
-    subjects = _subjects(run)
+def _evaluate(
+    run: EvaluateRun, subjects: list[_Subject], data: EvaluationData, protocol: Protocol, notes: list[str]
+) -> Result:
     scored = [_scored(subject, data, run, notes, first=subject is subjects[0]) for subject in subjects]
     faults = {row: why for _, own in scored for row, why in own.items()}
     readable = np.array([row not in faults for row in range(len(data.images))], bool)
@@ -163,18 +165,14 @@ class _Subject(NamedTuple):
 def _subjects(run: EvaluateRun) -> list[_Subject]:
     """The one that is evaluated, and the one it is compared with."""
     if run.model is not None:
-        subjects = [_Subject(run.model, _model_folder(run.model))]
+        subjects = [_Subject(run.model, named_folder(run.model))]
     else:
         assert run.scores is not None
         subjects = [_Subject(run.scores, None)]
     if run.against is not None:
         is_file = run.against.suffix.lower() in SUFFIXES and not run.against.is_dir()
-        subjects.append(_Subject(run.against, None if is_file else _model_folder(run.against)))
+        subjects.append(_Subject(run.against, None if is_file else named_folder(run.against)))
     return subjects
-
-
-def _model_folder(path: Path) -> Path:
-    return PACKAGED if path == Path("packaged") and not path.exists() else path
 
 
 def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, notes: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zsl_tagger.evaluation.figures import CALIBRATED, GZSL, SEEN, ZSL
+from zsl_tagger.text import aligned
 
 TITLES = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}
 
@@ -19,10 +20,7 @@ def summary(figures: dict[str, Any]) -> list[str]:
         *(f"  {sentence}" for sentence in figures["definition"][:3]),
         "",
     ]
-    rows = table(figures)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", *both_lines(figures)]
+    lines += [*aligned(table(figures)), "", *both_lines(figures)]
     lines.append(
         f"labels without positives: {labels['without_positives']}; with ties that order would decide: "
         f"{labels['with_ties']} ({labels['tied_images']:,} images)"

@@ -17,7 +17,7 @@ from zsl_tagger.export.networks import ExportError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import ModelConfig, VocabularyLabel
 from zsl_tagger.queries import WordTable, unit_length
-from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL
+from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL, OnnxModel
 from zsl_tagger.tag import LabelSet
 from zsl_tagger.thresholds import sigmoid
 
@@ -86,9 +86,7 @@ def vocabulary_of(labels: list[VocabularyLabel], words: WordTable, config: Model
     if not labels:
         raise ExportError("labels.json has no label: there is nothing to compare torch and the export on")
     names = [label.name for label in labels]
-    thresholds = np.array([label.threshold for label in labels], np.float32)
-    biases = np.array([0.0 if label.seen else config.unseen_bias for label in labels], np.float32)
-    return LabelSet(names, names, words.vectors(names), thresholds, biases)
+    return LabelSet.of_listed(names, names, words.vectors(names), labels, config.unseen_bias)
 
 
 class Proof:
@@ -150,12 +148,12 @@ class Proof:
         """Bool ``(N, K)``, as ``tag`` decides it."""
         return sigmoid(logits + self.vocabulary.biases) >= self.vocabulary.thresholds
 
-    def milliseconds(self, several: Sequence[Networks]) -> list[tuple[float, float]]:
-        """Of each: one image in the encoder, and the vocabulary in the decoder."""
+    def milliseconds(self, several: Sequence[OnnxModel]) -> list[tuple[float, float]]:
+        """Of each: one image in the encoder, and the vocabulary, prepared before as in ``tag``, in the decoder."""
         image, queries = self.on_vocabulary[0].images, self.vocabulary.queries
         tokens = several[0].encode(image)
         encoding = _median_times([partial(one.encode, image) for one in several])
-        scoring = _median_times([partial(one.logits, tokens, queries) for one in several])
+        scoring = _median_times([partial(one.logits, tokens, one.prepare(queries)) for one in several])
         return list(zip(encoding, scoring, strict=True))
 
 

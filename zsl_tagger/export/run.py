@@ -30,6 +30,7 @@ from zsl_tagger.model_folder import (
     TRAIN_CONFIG_FILE,
     ModelConfig,
     ModelFolder,
+    named_folder,
     read_config,
     write_config,
 )
@@ -124,7 +125,7 @@ def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:
 
 
 def _model_folder(path: Path) -> Path:
-    folder = PACKAGED if path == Path("packaged") and not path.exists() else path
+    folder = named_folder(path)
     read_config(folder)  # says what is wrong with it
     if not (folder / WEIGHTS_FILE).is_file():
         raise UserError(

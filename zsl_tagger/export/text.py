@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zsl_tagger.export.proof import TOP, Agreement
 from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
+from zsl_tagger.text import aligned
 from zsl_tagger.threads import available_cores
 
 _HEAD = (
@@ -46,18 +47,13 @@ def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, word
     more = ", encoder.pt2, decoder.pt2 (fp32)" if torch_export else ""
     lines = [
         f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, held against torch on {beside}",
-        *(f"  {line}" for line in _aligned([_HEAD, *map(_cells, rows)])),
+        *(f"  {line}" for line in aligned([_HEAD, *map(_cells, rows)])),
         f"  ms: an image and its {rows[0].labels:,} labels, {available_cores()} core(s), median",
         "  logit off by: at most; moved: at most, where a label is asked alone",
         _WHAT[rows[-1].precision] and f"  {_WHAT[rows[-1].precision]}",
         "" if words is None else f"  {words:,} words can be asked without the source of their vectors",
     ]
     return [line for line in lines if line]
-
-
-def _aligned(cells: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
