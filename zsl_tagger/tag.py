@@ -127,7 +127,7 @@ class Tagger:
         if workers < 1:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self._folder = ModelFolder(model)
-        self._workers = workers
+        self.workers = workers
         self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
 
     @cached_property
@@ -215,9 +215,20 @@ class Tagger:
                 nearly all of the best ones (README, "How good, how fast"); where all labels are wanted
                 (``threshold=0`` without ``top_k``) every one is asked anyway.
         """
+        return self.tag_tokens(self.encode(image), labels, threshold=threshold, top_k=top_k, exact=exact)
+
+    def tag_tokens(
+        self,
+        tokens: np.ndarray,
+        labels: LabelSet | Sequence[str] | None = None,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        exact: bool = False,
+    ) -> list[Tag]:
+        """:meth:`tag` of an image that was looked at already: tokens float32 ``(1, L, D)`` of :meth:`encode`."""
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
-        tokens = self.encode(image)
         each = exact or len(label_set) <= EXACT_UP_TO or (threshold == 0 and top_k is None)
         shortlist = None if each else label_set.shortlist(self._model)
         if shortlist is None:
@@ -257,7 +268,7 @@ class Tagger:
             except ImageError as error:
                 return Record(str(path), [], str(error))
 
-        return map_in_order(work, paths, self._workers)
+        return map_in_order(work, paths, self.workers)
 
     def _label_set(self, labels: LabelSet | Sequence[str] | None) -> LabelSet:
         if labels is None:

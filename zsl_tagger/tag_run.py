@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError
 from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
 from zsl_tagger.tag import LabelSet, Record, Tagger
-from zsl_tagger.threads import available_cores
+from zsl_tagger.threads import available_cores, map_in_order
 from zsl_tagger.writers import WRITERS
 
 #: From so many images on, a progress bar is shown (on a terminal only).
 LONG_RUN = 20
+
+Sink = Callable[[Record], None]
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
         note("no images found: folders hold no file with an image suffix")
     tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))
     labels = _label_set(tagger, names, run, note)
-    with _open_output(run.output, items) as stream, WRITERS[run.format](stream) as write:
+    with ExitStack() as stack:
+        sinks = _sinks(run, items, stack)
         shown = run.output is not None or not sys.stdout.isatty()  # else the bar would run into the table
-        return _write_all(_records(tagger, items, labels, run), len(items) if shown else 0, write)
+        return _write_all(_records(tagger, items, labels, run), len(items) if shown else 0, sinks)
 
 
 def _check_options(run: TagRun) -> None:
@@ -130,6 +133,12 @@ def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
             yield path
 
 
+def _sinks(run: TagRun, items: Iterable[str | Record], stack: ExitStack) -> list[Sink]:
+    """Where each record goes, in turn; ``stack`` closes them."""
+    stream = stack.enter_context(_open_output(run.output, items))
+    return [stack.enter_context(WRITERS[run.format](stream))]
+
+
 @contextmanager
 def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator[TextIO]:
     if output is None:
@@ -150,22 +159,30 @@ def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator
 
 def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun) -> Iterator[Record]:
     """Records in the order of ``items``; those that are errors already pass through."""
-    tagged = tagger.tag_many(
-        (item for item in items if isinstance(item, str)),
-        labels,
-        threshold=run.threshold,
-        top_k=run.top_k,
-        exact=run.exact,
-    )
-    return (item if isinstance(item, Record) else next(tagged) for item in items)
+
+    def work(item: str | Record) -> Record:
+        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run)
+
+    return map_in_order(work, items, tagger.workers)
 
 
-def _write_all(records: Iterator[Record], expected: int, write: Callable[[Record], None]) -> int:
+def _tagged(tagger: Tagger, path: str, labels: LabelSet, run: TagRun) -> Record:
+    """All that is done for one image, on one of several threads."""
+    try:
+        tokens = tagger.encode(path)
+    except ImageError as error:
+        return Record(path, [], str(error))
+    tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+    return Record(path, tags)
+
+
+def _write_all(records: Iterator[Record], expected: int, sinks: Sequence[Sink]) -> int:
     """Write every record; from ``LONG_RUN`` expected ones on, with a progress bar on a terminal's stderr."""
     failed = 0
     with _progress(records, expected) as shown:
         for record in shown:
-            write(record)
+            for write in sinks:
+                write(record)
             failed += record.error is not None
     return failed
 
