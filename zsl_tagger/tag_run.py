@@ -12,6 +12,7 @@ from typing import TextIO
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.find_images import find_images
+from zsl_tagger.heatmap import MAPS_A_PHOTO, HeatmapFolder
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError
 from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
 from zsl_tagger.tag import LabelSet, Record, Tagger
@@ -40,6 +41,7 @@ class TagRun:
     workers: int | None = None
     skip_unknown: bool = False
     exact: bool = False
+    heatmap: Path | None = None
 
 
 def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
@@ -159,20 +161,24 @@ def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator
 
 def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun) -> Iterator[Record]:
     """Records in the order of ``items``; those that are errors already pass through."""
+    pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record:
-        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run)
+        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run, pictures)
 
     return map_in_order(work, items, tagger.workers)
 
 
-def _tagged(tagger: Tagger, path: str, labels: LabelSet, run: TagRun) -> Record:
+def _tagged(tagger: Tagger, path: str, labels: LabelSet, run: TagRun, pictures: HeatmapFolder | None) -> Record:
     """All that is done for one image, on one of several threads."""
     try:
         tokens = tagger.encode(path)
+        tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+        if pictures is not None and tags:
+            shown = [tag.label for tag in tags[: run.top_k or MAPS_A_PHOTO]]
+            pictures.write(path, shown, tagger.heatmap(tokens, shown))
     except ImageError as error:
         return Record(path, [], str(error))
-    tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
     return Record(path, tags)
 
 
