@@ -85,6 +85,31 @@ def tag(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
+    model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Photos in work at a time. [default: one a core]")] = None,
+    queue: Annotated[int, typer.Option(help="Photos that may wait; more are told to come again later.")] = 64,
+    max_photo_mb: Annotated[int, typer.Option(help="Size of a photo in MB; a request may have twice as much.")] = 32,
+    allow_host: Annotated[
+        Optional[list[str]], typer.Option(help="A name by which it is called, may be repeated.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Serve a web page and a JSON API that tag photos. Nothing is stored, nothing leaves this machine.
+
+    Exit status: 0 ended by SIGTERM, 130 by Ctrl-C, 2 it cannot be carried out.
+    """
+    with _told_in_one_line("stopped"), _needs_extra("serve"):
+        from zsl_tagger.serve.run import ServeRun
+        from zsl_tagger.serve.run import serve as run
+
+        options = ServeRun(host, port, model, workers, allow_host or (), max_photo_mb, queue, open_)
+        run(options, say=lambda line: _print([line]), note=_note)
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
@@ -118,7 +143,7 @@ def train(
 
     Exit status: 0 trained, 2 the command cannot be carried out, 130 or 143 stopped by a signal and saved.
     """
-    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_train_extra():
+    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_extra("train"):
         from zsl_tagger.training.run import TrainRun, resolve_config
 
         settings = resolve_config(recipe, backbone, init, set_ or [], config)
@@ -176,7 +201,7 @@ def evaluate(
     Exit status: 0 evaluated, 2 the command cannot be carried out.
     """
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
-    with _told_in_one_line(goes_on), _needs_train_extra():
+    with _told_in_one_line(goes_on), _needs_extra("train"):
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
@@ -203,7 +228,7 @@ def calibrate(
 
     Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
 
@@ -232,7 +257,7 @@ def import_checkpoint(
 
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
-    with _told_in_one_line("interrupted: nothing was written"), _needs_train_extra():
+    with _told_in_one_line("interrupted: nothing was written"), _needs_extra("train"):
         from zsl_tagger.import_checkpoint import ImportRun
         from zsl_tagger.import_checkpoint import import_checkpoint as run
 
@@ -267,7 +292,7 @@ def export(
 
     Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
@@ -313,7 +338,7 @@ def prepare_nus_wide(
     overwrite: Overwrite = False,
 ) -> None:
     """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.nus_wide import prepare_nus_wide as run
         from data_prep.pipeline import Options, summary
 
@@ -341,7 +366,7 @@ def prepare_coco(
     overwrite: Overwrite = False,
 ) -> None:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.coco import prepare_coco as run
         from data_prep.pipeline import Options, summary
 
@@ -372,7 +397,7 @@ def prepare_folders(
     overwrite: Overwrite = False,
 ) -> None:
     """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.folders import prepare_folders as run
         from data_prep.pipeline import Options, summary
 
@@ -406,7 +431,7 @@ def prepare_table(
     overwrite: Overwrite = False,
 ) -> None:
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.pipeline import Options, summary
         from data_prep.tables import Columns
         from data_prep.tables import prepare_table as run
@@ -429,7 +454,7 @@ def prepare_wordvecs(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Label names to word vectors: a tensor (word_dim, labels) in sorted-name order, and how each was found."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.wordvecs import prepare_wordvecs as run
 
         vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
@@ -442,7 +467,7 @@ def prepare_report(
     images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
 ) -> None:
     """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.report import REPORT_PAGE, report_on
 
         report_on(folder, images)
@@ -458,7 +483,7 @@ def prepare_check(
 
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from zsl_tagger.dataset import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
@@ -512,7 +537,7 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
 
 
 @contextmanager
-def _needs_train_extra() -> Iterator[None]:
+def _needs_extra(extra: str) -> Iterator[None]:
     from zsl_tagger.errors import UserError
 
     try:
@@ -521,7 +546,7 @@ def _needs_train_extra() -> Iterator[None]:
         module = (error.name or "").partition(".")[0]
         if module in ("", "data_prep", "zsl_tagger"):
             raise
-        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[train]"') from None
+        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[{extra}]"') from None
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ differ a little.)
 
 from __future__ import annotations
 
+import io
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -63,6 +64,25 @@ def load_array(source: Any, size: int) -> np.ndarray:
         return _resized(_checked_upright(source) if path is None else _load_file(path, size), size)
 
 
+def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """:func:`load_array` of an image file in memory that a stranger sent: the same array as of the file itself.
+
+    Args:
+        content: the file's bytes. Only the formats of ``IMAGE_SUFFIXES`` are tried: of the others that Pillow knows,
+            some start other programs.
+        max_pixels: more are refused before anything is decoded.
+
+    Raises:
+        ImageError: as :func:`load_array`.
+    """
+    if not content:
+        raise ImageError("empty file (0 bytes)")
+    known = Image.registered_extensions()
+    formats = sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known})
+    with _told_as_image_errors():
+        return _resized(_decoded(_open(io.BytesIO(content), formats), size, max_pixels), size)
+
+
 def load_photo(path: str | Path, size: int) -> Image.Image:
     """An image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
 
@@ -102,27 +122,31 @@ def _load_file(path: Path, size: int) -> Image.Image:
         raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
     if status.st_size == 0:
         raise ImageError("empty file (0 bytes)")
-    with _open(path) as image:
-        _check_pixels(image)
+    return _decoded(_open(path), size)
+
+
+def _decoded(opened: Image.Image, size: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    with opened as image:
+        _check_pixels(image, max_pixels)
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
         return _upright(image)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: Path | BinaryIO, formats: list[str] | None = None) -> Image.Image:
     """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside."""
     with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_pixels(image: Image.Image) -> None:
+def _check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
+    if width * height > max_pixels:
+        raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels // 1_000_000} million")
     if width == 0 or height == 0:
         raise ImageError(f"has no pixels: {width} x {height}")
 

@@ -133,6 +133,11 @@ class Tagger:
         self.workers = workers
         self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that the model reads."""
+        return self._model.image_size
+
     @cached_property
     def words(self) -> WordTable:
         """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""
