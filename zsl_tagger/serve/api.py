@@ -12,6 +12,11 @@ from zsl_tagger.serve.limits import HEATMAPS, LABELS, LABELS_TEXT, Limits
 LABELS_HELP = f"Words to ask, with commas between; at most {LABELS:,}. Empty: the vocabulary of the model."
 
 
+def _left_out(schema: dict[str, Any]) -> None:
+    """A field without a default: null is none of its values."""
+    del schema["default"]
+
+
 class Ask(BaseModel):
     """The fields beside the photos."""
 
@@ -19,17 +24,16 @@ class Ask(BaseModel):
 
     labels: Annotated[str, Field(max_length=LABELS_TEXT, description=LABELS_HELP, examples=["dog,beach"])] = ""
     threshold: Annotated[
-        float | SkipJsonSchema[None],
+        Annotated[float, Field(ge=0, le=1)] | SkipJsonSchema[None],
         Field(
-            ge=0,
-            le=1,
             description="Least score of a tag; 0 gives every label. Left out: each label's own.",
             examples=[0.3],
+            json_schema_extra=_left_out,
         ),
     ] = None
     top_k: Annotated[
-        int | SkipJsonSchema[None],
-        Field(ge=1, le=100_000, description="At most so many tags a photo.", examples=[10]),
+        Annotated[int, Field(ge=1, le=100_000)] | SkipJsonSchema[None],
+        Field(description="At most so many tags a photo.", examples=[10], json_schema_extra=_left_out),
     ] = None
     heatmaps: Annotated[
         int, Field(ge=0, le=HEATMAPS, description="So many of a photo's best tags come with a heat map.", examples=[3])
@@ -41,7 +45,10 @@ class Tag(BaseModel):
     score: Annotated[float, Field(ge=0, le=1)]
     heatmap: Annotated[
         list[list[float]] | SkipJsonSchema[None],
-        Field(description="Where it was looked for: rows of the upright photo from the top, 0 to 1 each. Where asked."),
+        Field(
+            description="Where it was looked for: rows of the upright photo from the top, 0 to 1 each. Where asked.",
+            json_schema_extra=_left_out,
+        ),
     ] = None
 
 
@@ -107,7 +114,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def request_body(limits: Limits) -> dict[str, Any]:
     """The multipart form of POST /v1/tag."""
-    form = Ask.model_json_schema()
+    fields = Ask.model_json_schema()["properties"]
     files = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
@@ -115,5 +122,10 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "maxItems": limits.photos,
         "description": f"Photos: JPEG, PNG, WebP, GIF, BMP, TIFF; at most {limits.photo_bytes:,} bytes each.",
     }
-    schema = {**form, "properties": {"files": files, **form["properties"]}, "required": ["files"]}
+    schema = {
+        "type": "object",
+        "properties": {"files": files, **fields},
+        "required": ["files"],
+        "additionalProperties": False,
+    }
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

@@ -177,7 +177,8 @@ def _error_answers() -> dict[int | type[Exception], Any]:
 
 def _first_problem(error: RequestValidationError | ValidationError) -> str:
     problem = error.errors()[0]
-    name, message = problem["loc"][-1], problem["msg"]
+    name = problem["loc"][isinstance(error, RequestValidationError)]  # there after "query"
+    message = problem["msg"]
     if problem["type"] == "extra_forbidden":
         return f"unknown field {name!r}: expected files, {', '.join(api.Ask.model_fields)}"
     return f"{name}: {message[:1].lower()}{message[1:]}, got {str(problem['input'])[:40]!r}"

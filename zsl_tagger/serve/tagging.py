@@ -51,8 +51,9 @@ class PhotoTagger:
         record = Record(photo.name, tags).as_dict()
         shown = [tag.label for tag in tags[:heatmaps]] if self.has_heatmaps else []
         if shown:
-            for told, heat in zip(record["tags"], self._tagger.heatmap(tokens, shown), strict=False):
-                told["heatmap"] = [[round(float(value), 3) for value in row] for row in heat]
+            maps = self._tagger.heatmap(tokens, shown).astype(float).round(3).tolist()  # shown, rows, columns
+            for told, heat in zip(record["tags"], maps, strict=False):
+                told["heatmap"] = heat
         return record
 
     def label_set(self, labels: tuple[str, ...]) -> LabelSet:
