@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any
@@ -47,12 +46,6 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
     queue = WorkQueue(tagger.workers, limits.waiting)
     budget = Budget(limits.held_bytes)
     metrics = Metrics(waiting=lambda: queue.waiting, held=lambda: budget.total - budget.free)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        queue.close()
-
     app = FastAPI(
         title="zsl-tagger",
         version=__version__,
@@ -60,7 +53,6 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         description="Photos are looked at in memory, and neither stored nor sent on.",
         docs_url=None,  # it would load from another server
         redoc_url=None,
-        lifespan=lifespan,
         exception_handlers=_error_answers(),
     )
     _add_page(app)

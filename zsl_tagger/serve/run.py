@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import sys
@@ -67,6 +68,8 @@ def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]
 
 def _limits(run: ServeRun) -> Limits:
     limits = Limits(photo_bytes=run.max_photo_mb * MB, waiting=run.queue)
+    if not 0 <= run.port <= 65535:
+        raise UserError(f"expected --port in 0..65535, got {run.port}")
     if run.max_photo_mb < 1:
         raise UserError(f"expected --max-photo-mb of at least 1, got {run.max_photo_mb}")
     if run.queue < limits.photos:
@@ -80,16 +83,12 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
-    except OverflowError:
-        raise UserError(f"expected --port in 0..65535, got {port}") from None
     except socket.gaierror as error:
         raise UserError(f"--host {host} is no address of this machine: {error.strerror}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} of {host} is in use: give another one, or --port 0 for any free one"
-            ) from None
-        raise UserError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
+            raise UserError(f"port {port} of {host} is in use: give another, or --port 0 for any free one") from None
+        raise UserError(f"cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}") from None
 
 
 def _url(host: str, port: int) -> str:

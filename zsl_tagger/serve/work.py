@@ -83,10 +83,6 @@ class WorkQueue:
         with self._lock:
             self._held -= 1
 
-    def close(self) -> None:
-        """Drop what waits; what is in work ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
 
 class Budget:
     """An amount that is lent and given back, such as bytes of memory. For one thread."""

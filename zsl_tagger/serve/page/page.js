@@ -357,7 +357,7 @@ at("own").onchange = reshow;
 let due = 0;
 function reshow() {
   at("ask").classList.toggle("own", at("own").checked);
-  at("threshold-value").textContent = at("own").checked ? "auto" : (at("threshold").value / 100).toFixed(2);
+  at("threshold-value").textContent = at("own").checked ? "" : (at("threshold").value / 100).toFixed(2);
   cancelAnimationFrame(due);
   due = requestAnimationFrame(() => photos.forEach(show));
 }
