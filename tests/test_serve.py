@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,18 +21,18 @@ import hypothesis
 import numpy as np
 import pytest
 import schemathesis
-import uvicorn
 from made_data import run_command, write_photo
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
+from serving import HeldTagger, listening, metric, picture, until
 from starlette.testclient import TestClient
 
 from zsl_tagger.serve import run as serve_run
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.guard import HEADERS
 from zsl_tagger.serve.limits import Limits
-from zsl_tagger.serve.run import ServeRun, _config, _limits, _url
+from zsl_tagger.serve.run import ServeRun, _limits, _url
 from zsl_tagger.tag import Tagger
 
 ROOT = Path(__file__).parent.parent
@@ -56,44 +55,6 @@ def sent(client: TestClient, *files: tuple[str, bytes], **fields: object) -> Any
     return client.post("/v1/tag", files=[("files", file) for file in files], data=fields)
 
 
-def picture(side: int = 40, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, kind)
-    return file.getvalue()
-
-
-@contextmanager
-def listening(tagger: Any, limits: Limits) -> Iterator[tuple[str, int]]:
-    """A real server on a thread: its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(_config(build_app(tagger, limits), limits))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[:2]
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-class HeldTagger:
-    """A tagger whose photos stay in work until they are let go; the first one, which warms the server up, does not."""
-
-    workers = 1
-
-    def __init__(self, tagger: Tagger):
-        self._tagger, self.go, self.encoded = tagger, threading.Event(), -1
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tagger, name)
-
-    def encode(self, image: Any) -> np.ndarray:
-        self.encoded += 1
-        assert self.encoded == 0 or self.go.wait(20)
-        return self._tagger.encode(image)
-
-
 def form_of(*photos: bytes, **fields: str) -> tuple[bytes, dict[str, str]]:
     """A multipart body and its headers."""
     body = b""
@@ -109,22 +70,6 @@ def answer_of(address: tuple[str, int], *photos: bytes, **fields: str) -> http.c
     body, headers = form_of(*photos, **fields)
     connection.request("POST", "/v1/tag", body, headers)
     return connection.getresponse()
-
-
-def metric(address: tuple[str, int], name: str) -> float:
-    """The value of a line of /metrics, 0 where it is not there yet."""
-    connection = http.client.HTTPConnection(*address, timeout=20)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if true():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it did not come true in 8 s")
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

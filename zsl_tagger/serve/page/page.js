@@ -341,8 +341,7 @@ at("ask").onsubmit = (event) => {
   event.preventDefault();
   run();
 };
-at("files").onchange = (event) => add(picked(event.target));
-at("folder").onchange = (event) => add(picked(event.target));
+for (const picker of [at("files"), at("folder")]) picker.onchange = () => add(picked(picker));
 at("csv").onclick = download;
 at("clear").onclick = clear;
 at("stop").onclick = () => {
