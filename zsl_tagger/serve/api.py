@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from zsl_tagger.serve.limits import HEATMAPS, LABELS, LABELS_TEXT, Limits
 
-LABELS_HELP = f"Words to ask, with commas between; at most {LABELS:,}. Empty: the vocabulary of the model."
+_COMMAS = f"with commas between, at most {LABELS:,}"
 
 
 def _left_out(schema: dict[str, Any]) -> None:
@@ -17,12 +17,29 @@ def _left_out(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-class Ask(BaseModel):
-    """The fields beside the photos."""
+class Words(BaseModel):
+    """The form of POST /v1/labels."""
 
     model_config = ConfigDict(extra="forbid")
 
-    labels: Annotated[str, Field(max_length=LABELS_TEXT, description=LABELS_HELP, examples=["dog,beach"])] = ""
+    labels: Annotated[
+        str, Field(max_length=LABELS_TEXT, description=f"Words, {_COMMAS}.", examples=["dog,beach,zebar"])
+    ]
+
+
+class Ask(BaseModel):
+    """The form of POST /v1/tag, beside the photos."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: Annotated[
+        str,
+        Field(
+            max_length=LABELS_TEXT,
+            description=f"Words to ask, {_COMMAS}. Empty: the vocabulary of the model.",
+            examples=["dog,beach"],
+        ),
+    ] = ""
     threshold: Annotated[
         Annotated[float, Field(ge=0, le=1)] | SkipJsonSchema[None],
         Field(
@@ -112,9 +129,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return told
 
 
-def request_body(limits: Limits) -> dict[str, Any]:
+def words_body() -> dict[str, Any]:
+    """The multipart form of POST /v1/labels."""
+    return _form(Words.model_json_schema()["properties"], "labels")
+
+
+def ask_body(limits: Limits) -> dict[str, Any]:
     """The multipart form of POST /v1/tag."""
-    fields = Ask.model_json_schema()["properties"]
     files = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
@@ -122,10 +143,9 @@ def request_body(limits: Limits) -> dict[str, Any]:
         "maxItems": limits.photos,
         "description": f"Photos: JPEG, PNG, WebP, GIF, BMP, TIFF; at most {limits.photo_bytes:,} bytes each.",
     }
-    schema = {
-        "type": "object",
-        "properties": {"files": files, **fields},
-        "required": ["files"],
-        "additionalProperties": False,
-    }
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return _form({"files": files, **Ask.model_json_schema()["properties"]}, "files")
+
+
+def _form(properties: dict[str, Any], required: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -19,10 +19,10 @@ from zsl_tagger import __version__
 from zsl_tagger.errors import UserError
 from zsl_tagger.serve import api
 from zsl_tagger.serve.guard import CLIENT_GONE, Guard
-from zsl_tagger.serve.limits import HEATMAPS, LABELS, LABELS_TEXT, Limits
+from zsl_tagger.serve.limits import HEATMAPS, LABELS, Limits
 from zsl_tagger.serve.metrics import Metrics
 from zsl_tagger.serve.tagging import PhotoTagger, read_labels
-from zsl_tagger.serve.uploads import read_upload
+from zsl_tagger.serve.uploads import expect_photos, read_form
 from zsl_tagger.serve.work import Budget, ClientGoneError, LateError, QueueFullError, WorkQueue
 from zsl_tagger.tag import Tagger
 
@@ -62,36 +62,42 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         summary="Tag photos",
         response_model=list[api.TaggedPhoto | api.FailedPhoto],
         responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
-        openapi_extra={"requestBody": api.request_body(limits)},
+        openapi_extra=api.ask_body(limits),
     )
     async def tag(request: Request) -> Response:
         """One record for each photo, in the order in which they were sent. A photo that cannot be read has an error."""
         queue.check_room()  # before a body is read that would only be refused
         with budget.loan() as take:
-            photos, fields = await read_upload(request, limits, take)
+            photos, fields = await read_form(request, limits, take)
+            expect_photos(photos, 1, limits.photos)
             ask = api.Ask.model_validate(fields)
-            labels = read_labels(ask.labels)
-            options = (labels, ask.threshold, ask.top_k, ask.heatmaps)
+            options = (read_labels(ask.labels), ask.threshold, ask.top_k, ask.heatmaps)
             jobs = [partial(photo_tagger.tag, photo, *options) for photo in photos]
             records = await queue.run(jobs, partial(_gone, request.receive), limits.work_seconds)
         for record in records:
             metrics.looked_at(tagged="tags" in record)
         return JSONResponse(records)
 
-    @app.get(
-        "/v1/labels", summary="Look labels up", response_model=api.Labels, responses=api.errors(400, 422, 429, 503)
+    @app.get("/v1/labels", summary="The vocabulary", responses=api.errors(400))
+    def vocabulary() -> api.Labels:
+        """What is asked where no labels are given, and the least score that makes each a tag."""
+        return api.Labels(**photo_tagger.look_up(()))
+
+    @app.post(
+        "/v1/labels",
+        summary="Look words up",
+        response_model=api.Labels,
+        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
+        openapi_extra=api.words_body(),
     )
-    async def labels(
-        request: Request,
-        words: Annotated[
-            str, Query(max_length=LABELS_TEXT, description=api.LABELS_HELP, examples=["dog,beach,zebar"])
-        ] = "",
-    ) -> Response:
-        """Which words are known, and the least score that makes each a tag."""
-        asked = read_labels(words)
-        found = await queue.run(
-            [partial(photo_tagger.look_up, asked)], partial(_gone, request.receive), limits.work_seconds
-        )
+    async def look_up(request: Request) -> Response:
+        """Which words are known, and the least score that makes each a tag; for the others, near ones that are."""
+        queue.check_room()
+        with budget.loan() as take:
+            photos, fields = await read_form(request, limits, take)
+            expect_photos(photos, 0, 0)
+            job = partial(photo_tagger.look_up, read_labels(api.Words.model_validate(fields).labels))
+            found = await queue.run([job], partial(_gone, request.receive), limits.work_seconds)
         return JSONResponse(found[0])
 
     @app.get("/v1/limits", summary="How much one request may hold", responses=api.errors(400))

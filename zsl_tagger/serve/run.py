@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -21,10 +22,10 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.limits import MB, Limits
 from zsl_tagger.tag import Tagger
-from zsl_tagger.threads import available_cores
+from zsl_tagger.threads import available_cores, give_large_memory_back
 
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
-_HEAD_BYTES = 64_000
+_HEAD_BYTES = 32_000
 _FINISH_SECONDS = 10  # for what is in hand when the server is stopped
 
 
@@ -55,6 +56,8 @@ def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]
     listener = _listen(run.host, run.port)
     with listener:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
+        give_large_memory_back()
         tagger = Tagger(run.model, workers=run.workers or available_cores())
         app = build_app(tagger, limits, hosts=[run.host, *run.allow_host])
         url = _url(run.host, listener.getsockname()[1])

@@ -22,10 +22,10 @@ class Photo:
     content: bytes
 
 
-async def read_upload(
+async def read_form(
     request: Request, limits: Limits, take: Callable[[int], None]
 ) -> tuple[list[Photo], dict[str, str]]:
-    """The photos of the field ``files``, and the other fields.
+    """The photos of the field ``files``, any number up to the limit, and the other fields.
 
     Args:
         take: is told of each piece of the body before it is kept, and may raise.
@@ -35,7 +35,7 @@ async def read_upload(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        raise HTTPException(415, f"expected multipart/form-data with photos as files, got {kind or 'no content type'}")
+        raise HTTPException(415, f"expected multipart/form-data, got {kind or 'no content type'}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.request_bytes:
         raise _too_large(limits)
@@ -57,8 +57,6 @@ async def read_upload(
             photos.append(_photo(value))
         else:
             raise HTTPException(422, f"photos go by the name files, not {name}")
-    if not 1 <= len(photos) <= limits.photos:
-        raise HTTPException(422, f"expected 1 to {limits.photos} photos as files, got {len(photos)}")
     return photos, fields
 
 
@@ -76,6 +74,13 @@ async def _counted(request: Request, limits: Limits, take: Callable[[int], None]
 def _photo(upload: UploadFile) -> Photo:
     with upload.file as file:
         return Photo(upload.filename or "", file.read())
+
+
+def expect_photos(photos: list[Photo], least: int, most: int) -> None:
+    """Raise 422 where their number is another."""
+    if not least <= len(photos) <= most:
+        expected = f"{least} to {most} photos as files" if most else "no files"
+        raise HTTPException(422, f"expected {expected}, got {len(photos)}")
 
 
 def _too_large(limits: Limits) -> HTTPException:

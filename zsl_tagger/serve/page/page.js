@@ -42,10 +42,16 @@ async function ask(path, options = {}) {
   }
 }
 
+function form(fields) {
+  const data = new FormData();
+  for (const [name, value] of Object.entries(fields)) data.append(name, value);
+  return data;
+}
+
 /** @returns Map of each word to its own threshold */
 async function lookUp(words, signal) {
   limits ??= await ask("v1/limits", { signal });
-  const found = await ask(`v1/labels?words=${encodeURIComponent(words)}`, { signal });
+  const found = await ask("v1/labels", words ? { method: "POST", body: form({ labels: words }), signal } : { signal });
   const quoted = (near) => near.map((word) => `“${word}”`).join(" or ");
   const unknown = Object.entries(found.unknown).map(
     ([word, near]) => `“${word}” is not known${near.length ? `; did you mean ${quoted(near)}?` : "."}`);
@@ -59,11 +65,9 @@ async function tag(photo, signal) {
   if (size > limits.photo_bytes) {
     return { error: `too large: ${Math.ceil(size / 1e6)} MB, the limit is ${Math.floor(limits.photo_bytes / 1e6)} MB` };
   }
-  const form = new FormData();
   const fields = { labels: asked.words, threshold: 0, top_k: TOP, heatmaps: Math.min(TOP, limits.heatmaps) };
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
-  form.append("files", photo.file, photo.file.name);
-  const [record] = await ask("v1/tag", { method: "POST", body: form, signal });
+  const body = form({ ...fields, files: photo.file });
+  const [record] = await ask("v1/tag", { method: "POST", body, signal });
   for (const one of record.tags ?? []) {
     if (one.heatmap) one.heatmap = Uint8Array.from(one.heatmap.flat(), (value) => Math.round(255 * value)); // small
   }
