@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.preprocessing import ImageError, load_array, load_upload
 
 SIDE = 8
 GREY = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 4 + 3).astype(np.uint8)  # 3, 7 .. 255
@@ -114,6 +114,25 @@ def test_every_kind_of_file_and_the_same_picture_opened_by_the_caller(tmp_path: 
     assert difference(array, expected) <= tolerance
     with Image.open(tmp_path / name) as opened:
         assert np.array_equal(load_array(opened, SIDE), array)
+    assert np.array_equal(load_upload((tmp_path / name).read_bytes(), SIDE), array)
+
+
+def test_an_upload_is_decoded_as_the_file_is(tmp_path: Path) -> None:
+    """A JPEG at a reduced scale, and turned: any other way gives other pixels."""
+    noise = np.random.default_rng(5).integers(0, 256, (130, 170, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    array = load_upload(content, SIDE)
+    assert np.array_equal(array, load_array(tmp_path / "a.jpg", SIDE))
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert not np.array_equal(array, load_array(opened, SIDE))  # decoded whole
+    with pytest.raises(ImageError, match=r"too large: 170 x 130 pixels, the limit is 0 million"):
+        load_upload(content, SIDE, max_pixels=170 * 130 - 1)
+    load_upload(content, SIDE, max_pixels=170 * 130)
+    with pytest.raises(ImageError, match="empty file"):
+        load_upload(b"", SIDE)
 
 
 ARRAYS: dict[str, tuple[np.ndarray, np.ndarray]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from zsl_tagger.serve.run import ServeRun, _limits, _url
 from zsl_tagger.tag import Tagger
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 CALM = Limits(waiting=16)
 
 
@@ -572,3 +574,12 @@ def test_openapi_tells_every_field_and_error(client: TestClient) -> None:
     fields = tag["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert fields.keys() == {"files", "labels", "threshold", "top_k", "heatmaps"}
     assert all(field["description"] for field in fields.values())
+
+
+def test_the_curl_of_the_readme_gets_what_is_shown(client: TestClient, examples: Path) -> None:
+    found = re.search(r"curl -F files=@examples/(.+) -F labels=(.+) http.*/v1/tag\n(.+)\n", README.read_text())
+    assert found
+    name, labels, shown = found.groups()
+    got, expected = sent(client, (name, (examples / name).read_bytes()), labels=labels).json(), json.loads(shown)
+    assert got[0]["tags"][0].pop("score") == pytest.approx(expected[0]["tags"][0].pop("score"), abs=0.02)
+    assert got == expected
