@@ -14,7 +14,7 @@ _OTHER_PHOTOS = frozenset(
         *(".3fr", ".ari", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".dng", ".drf", ".erf"),
         *(".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
         *(".ptx", ".pxn", ".r3d", ".raf", ".raw", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
-        *(".avif", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".psb", ".psd", ".tga", ".xcf"),
+        *(".exr", ".hdr", ".jp2", ".jxl", ".psb", ".psd", ".tga", ".xcf"),
         *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mts"),
     }
 )
