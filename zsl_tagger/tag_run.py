@@ -59,11 +59,11 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
         UserError: the run cannot be carried out; nothing was written then.
     """
     _check_options(run)
-    names = _asked_labels(run, note)
+    names = None if run.remove else _asked_labels(run, note)
     items = list(find_images(_expand_stdin(run.paths)))
     if not items:
         note("no images found: folders hold no file with an image suffix")
-    if run.remove:
+    if run.remove:  # needs no model
         with ExitStack() as stack, _sidecars(run, note) as sidecars:
             return _write_all(map(sidecars.removed, items), 0, _sinks(run, items, stack))
     tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))

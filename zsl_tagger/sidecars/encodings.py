@@ -8,9 +8,10 @@ import re
 from zsl_tagger.sidecars.keywords import SidecarError
 
 _MARKS = (  # the longer one first: UTF-32's begins like UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
+_XML_STARTS = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
 _DECLARED = re.compile(rb"""^(?:\xef\xbb\xbf)?<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
 #: Of those that an XML file may declare: these are read, as they keep every byte.
 _READ = ("utf-8", "ascii", "iso8859-1", "cp1252")
@@ -27,7 +28,7 @@ def xml_encoding_of(content: bytes) -> str:
     Raises:
         SidecarError: an encoding that is not read.
     """
-    name = encoding_of(content)
+    name = _XML_STARTS.get(content[:2]) or encoding_of(content)
     declared = _DECLARED.match(content)
     if name != "utf-8" or declared is None or content.startswith(codecs.BOM_UTF8):
         return name
