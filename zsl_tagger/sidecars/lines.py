@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from zsl_tagger.sidecars.encodings import decoded, encoding_of
 from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
@@ -11,7 +12,17 @@ from zsl_tagger.tag import Tag
 
 BEGIN = "# tags by zsl-tagger, which its next run replaces"
 END = "# end of tags by zsl-tagger"
-_BLOCK = re.compile(rf"(?:^|(?<=\ufeff)){BEGIN}[ \t]*\r?\n(?P<tags>(?:.*\n)*?){END}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+_BEGINS = re.compile(rf"(?:^|(?<=\ufeff)){BEGIN}[ \t]*\r?\n", re.MULTILINE)
+_ENDS = re.compile(rf"^{END}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+
+
+class _Text(NamedTuple):
+    """What is before our block, the tags in it, and what is after it; without one ``tags`` is None."""
+
+    encoding: str
+    before: str
+    tags: list[str] | None
+    after: str
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
@@ -20,18 +31,17 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
     Raises:
         SidecarError: ``content`` is not text, or has half a block.
     """
-    encoding, text = _read(content or b"")
-    found = _BLOCK.search(text)
-    mark = "\ufeff" if text.startswith("\ufeff") else ""
-    before, after = (text[: found.start()], text[found.end() :]) if found else (mark, text[len(mark) :])
-    wanted = without_known(keywords_of(tags), (before + after).removeprefix("\ufeff").splitlines())
-    if wanted == (_tags(found) if found else []):
+    text = _read(content or b"")
+    rest = text.before + text.after
+    wanted = without_known(keywords_of(tags), rest.removeprefix("\ufeff").splitlines())
+    if wanted == (text.tags or []):
         return content
-    if not wanted:
-        left = before + after
-        return _bytes(left, encoding) if left.strip("\ufeff") else None
-    end = "\r\n" if "\r\n" in text else "\n"
-    return _bytes(before + end.join([BEGIN, *wanted, END, ""]) + after, encoding)
+    if wanted:
+        end = "\r\n" if "\r\n" in rest else "\n"
+        rest = text.before + end.join([BEGIN, *wanted, END, ""]) + text.after
+    elif not rest.strip("\ufeff"):
+        return None
+    return rest.encode(text.encoding, "surrogateescape" if text.encoding == "utf-8" else "strict")
 
 
 def ours(content: bytes) -> list[str]:
@@ -40,24 +50,20 @@ def ours(content: bytes) -> list[str]:
     Raises:
         SidecarError: ``content`` is not text, or has half a block.
     """
-    found = _BLOCK.search(_read(content)[1])
-    return _tags(found) if found else []
+    return _read(content).tags or []
 
 
-def _tags(block: re.Match[str]) -> list[str]:
-    return block["tags"].splitlines()
-
-
-def _read(content: bytes) -> tuple[str, str]:
-    """(encoding, text), where bytes that are not UTF-8 stand as halves of characters."""
+def _read(content: bytes) -> _Text:
+    """Bytes that are not UTF-8 stand as halves of characters. Without a block, it is to come at the head."""
     encoding = encoding_of(content)
     text = content.decode("utf-8", "surrogateescape") if encoding == "utf-8" else decoded(content, encoding)
     if "\0" in text:
         raise SidecarError("not a text file: left as it is")
-    if BEGIN in text and not _BLOCK.search(text):
+    begin = _BEGINS.search(text)
+    if begin is None:
+        mark = 1 if text.startswith("\ufeff") else 0
+        return _Text(encoding, text[:mark], None, text[mark:])
+    end = _ENDS.search(text, begin.end())
+    if end is None:
         raise SidecarError(f"has the line {BEGIN!r} without {END!r} below: left as it is, put that line back")
-    return encoding, text
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    return text.encode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    return _Text(encoding, text[: begin.start()], text[begin.end() : end.start()].splitlines(), text[end.end() :])

@@ -146,7 +146,9 @@ class XmlTree:
 
     def space_before(self, position: int) -> int:
         """Where the white space begins that ends at ``position``."""
-        return len(self.xml[:position].rstrip(b" \t\r\n"))
+        while self.xml[position - 1 : position].isspace():
+            position -= 1
+        return position
 
 
 def _declared_prefix(attribute: str) -> str | None:

@@ -151,7 +151,8 @@ class _Packet:
             left = Counter(self.recorded.get(each.local, []))
             cut += self._added_to(each, left)
             all_there &= not +left
-        edits = [edit for block in self.rdf.children for edit in self._cuts_of_block(block, cut)]
+        ids = set(map(id, cut))
+        edits = [edit for block in self.rdf.children for edit in self._cuts_of_block(block, ids)]
         outer = [self.rdf] if self.rdf is self.tree.root else [self.tree.root, self.rdf]
         edits += [(one.start, one.end, b"") for element in outer for one in element.attributes if _declares_ours(one)]
         return edited(self.tree.xml, edits), all_there
@@ -171,16 +172,15 @@ class _Packet:
             added += [element] if own and len(own) == len(items) else own
         return added
 
-    def _cuts_of_block(self, block: Element, cut: Sequence[Element]) -> list[Edit]:
-        """Edits of one rdf:Description; of all of it where it held nothing but ours."""
-        elements = [one for one in cut if block.start < one.start < block.end]
-        elements += [one for one in block.children if one.name[0] == OURS]
+    def _cuts_of_block(self, block: Element, cut: set[int]) -> list[Edit]:
+        """Edits of one rdf:Description, to cut the elements with these ids; of all of it where it held only ours."""
+        gone = [one for one in block.children if id(one) in cut or one.name[0] == OURS]
         attributes = [one for one in block.attributes if one.name[0] == OURS]
-        left = [one for one in block.children if not any(one is gone for gone in elements)]
-        if (elements or attributes) and not left and not _values(block):
+        if (gone or attributes) and len(gone) == len(block.children) and not _values(block):
             return [self.whole(block)]
+        gone += [item for one in block.children for bag in one.children for item in bag.children if id(item) in cut]
         attributes += [one for one in block.attributes if _declares_ours(one)]
-        return [*map(self.whole, elements), *((one.start, one.end, b"") for one in attributes)]
+        return [*map(self.whole, gone), *((one.start, one.end, b"") for one in attributes)]
 
     def whole(self, element: Element) -> Edit:
         """Cut with the white space before it, which is what was inserted with it."""
