@@ -94,7 +94,7 @@ def _check_options(run: TagRun) -> None:
     if (run.dry_run or run.remove) and (run.output is not None or run.heatmap is not None or run.format != "table"):
         raise UserError("--dry-run and --remove print what they do: leave out --output, --format and --heatmap")
     if run.output is None and sys.stdout is None:
-        raise UserError("standard output is closed: give --output FILE")
+        raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
 
 
 def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:

@@ -95,17 +95,19 @@ class Sidecars:
 
     def _done(self, record: Record, places: Callable[[Path], list[Path]]) -> Record:
         photo = Path(record.path)
+        changes: list[Change] = []
         try:
             for place in places(photo):
                 with waited_lock(photo):
-                    change = self._change(place, record.tags)
-                self._counts[change.became] += 1
-                for line in change.lines() if self._show else []:
-                    self._show(line)  # type: ignore[misc]
+                    changes.append(self._change(place, record.tags))
         except UserError as error:
-            return Record(record.path, [], str(error))
+            record = Record(record.path, [], str(error))
         except OSError as error:
-            return Record(record.path, [], f"no sidecar: {error.strerror or error}")
+            record = Record(record.path, [], f"no sidecar: {error.strerror or error}")
+        self._counts.update(change.became for change in changes)
+        if self._show is not None:
+            for line in (line for change in changes for line in change.lines()):
+                self._show(line)
         return record
 
     def _change(self, place: Path, tags: Sequence[Tag]) -> Change:
@@ -161,9 +163,9 @@ def _read(file: Path) -> tuple[bytes | None, os.stat_result | None]:
 
 def _fill(out: BinaryIO, content: bytes, status: os.stat_result | None) -> None:
     """With the mode and the owner of the file that it replaces, where the system lets us."""
-    out.write(content)
-    if status is not None:
+    if status is not None:  # first, so that nobody reads in between what is not for them
         if hasattr(os, "chown"):
             with contextlib.suppress(OSError):
                 os.chown(out.name, status.st_uid, status.st_gid)
         Path(out.name).chmod(stat.S_IMODE(status.st_mode))
+    out.write(content)
