@@ -34,12 +34,6 @@ def write_photo(path: Path, seed: int, side: int = 96) -> None:
     Image.fromarray(noisy).save(path, quality=90)
 
 
-def needs_tool(name: str) -> pytest.MarkDecorator:
-    """Skip where a program is not installed; CI (.ci/run), which installs all, sets ZSL_TAGGER_ALL_TOOLS and fails."""
-    absent = shutil.which(name) is None and not os.environ.get("ZSL_TAGGER_ALL_TOOLS")
-    return pytest.mark.skipif(absent, reason=f"{name} is not installed")
-
-
 def write_lines(path: Path, lines: Iterable[str], end: str = "\n") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(line + end for line in lines).encode())
@@ -177,6 +171,12 @@ def run_command(*arguments: object) -> tuple[int, str, str]:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
+
+
+def needs_tool(name: str) -> pytest.MarkDecorator:
+    """Skip where a program is not installed; CI has all (.ci/run), sets ZSL_TAGGER_ALL_TOOLS and fails instead."""
+    absent = shutil.which(name) is None and not os.environ.get("ZSL_TAGGER_ALL_TOOLS")
+    return pytest.mark.skipif(absent, reason=f"{name} is not installed")
 
 
 def weights_of(folder: Path) -> dict[str, np.ndarray]:

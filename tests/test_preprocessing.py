@@ -360,9 +360,9 @@ def test_many_threads_leave_the_settings_of_the_process_alone(tmp_path: Path, mo
     filters = list(warnings.filters)
     open_at_once, pauses = Image.open, iter([0.03, 0.06, 0.09])  # each begins before another ends
 
-    def open_slowly(path: Path) -> Image.Image:
+    def open_slowly(path: Path, **options: Any) -> Image.Image:
         time.sleep(next(pauses))
-        return open_at_once(path)
+        return open_at_once(path, **options)
 
     monkeypatch.setattr(Image, "open", open_slowly)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")

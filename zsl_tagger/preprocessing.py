@@ -15,12 +15,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
 MAX_PIXELS = 150_000_000
@@ -36,7 +36,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_HEIF_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES}
+)
+#: A file of the HEIF family says at its start which kind it is (ISO/IEC 14496-12, "ftyp").
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 class ImageError(UserError):
@@ -77,10 +83,8 @@ def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.n
     """
     if not content:
         raise ImageError("empty file (0 bytes)")
-    known = Image.registered_extensions()
-    formats = sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known})
     with _told_as_image_errors():
-        return _resized(_decoded(_open(io.BytesIO(content), formats), size, max_pixels), size)
+        return _resized(_decoded(_open(io.BytesIO(content), sent=True), size, max_pixels), size)
 
 
 def load_photo(path: str | Path, size: int) -> Image.Image:
@@ -112,7 +116,7 @@ def _told_as_image_errors() -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
-        raise ImageError(f"broken image data ({error})") from None
+        raise ImageError(f"broken image data ({first_line(error)})") from None
 
 
 def _load_file(path: Path, size: int) -> Image.Image:
@@ -132,15 +136,70 @@ def _decoded(opened: Image.Image, size: int, max_pixels: int = MAX_PIXELS) -> Im
         return _upright(image)
 
 
-def _open(file: Path | BinaryIO, formats: list[str] | None = None) -> Image.Image:
-    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside."""
+def _open(file: Path | io.BytesIO, sent: bool = False) -> Image.Image:
+    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside.
+
+    Args:
+        sent: by a stranger: only photos are opened.
+    """
     with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file, formats=formats)
+            return Image.open(file, formats=_photo_formats() if sent else None)
+        except UnidentifiedImageError:
+            kind = _heif_kind(file)
+            if kind is None:
+                raise
+            _need_reader_of(kind)
+            try:
+                return Image.open(file, formats=_photo_formats() if sent else None)
+            except UnidentifiedImageError:
+                raise ImageError(f"broken {kind} data") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _photo_formats() -> list[str]:
+    """Pillow's names of the formats that ``IMAGE_SUFFIXES`` stand for, of those that it can read now."""
+    known = Image.registered_extensions()
+    return sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known})
+
+
+def _heif_kind(file: Path | io.BytesIO) -> str | None:
+    """HEIC or AVIF, whatever a file is called; None for others."""
+    if isinstance(file, io.BytesIO):
+        start = bytes(file.getbuffer()[:64])
+    else:
+        with file.open("rb") as opened:
+            start = opened.read(64)
+    if start[4:8] != b"ftyp":
+        return None
+    brands = {start[place : place + 4] for place in (8, *range(16, len(start), 4))}
+    return "AVIF" if brands & _AVIF_BRANDS else "HEIC" if brands & _HEIC_BRANDS else None
+
+
+def _need_reader_of(kind: str) -> None:
+    """Teach Pillow to read HEIC; AVIF it knows by itself since 11.3.
+
+    Raises:
+        ImageError: what is needed is not installed.
+    """
+    if kind == "AVIF":
+        needed, there = "Pillow 11.3 or newer", features.check("avif")
+    else:
+        needed, there = "pillow-heif", "HEIF" in Image.OPEN or _heic_reader_added()
+    if not there:
+        raise ImageError(f'{kind} needs {needed}, which comes with: pip install "zsl-tagger[heic]"')
+
+
+def _heic_reader_added() -> bool:
+    try:
+        from pillow_heif import register_heif_opener  # only where such a photo turns up: it takes time
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
@@ -187,7 +246,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _from_array(np.asarray(image).astype(np.uint16)).convert("RGB")
     if image.mode == "I" or image.mode == "F":
         return Image.fromarray(_wide_to_uint8(np.asarray(image))).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if "A" in image.getbands() or image.mode == "RGBa" or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("RGB")
 

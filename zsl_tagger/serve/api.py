@@ -141,7 +141,7 @@ def ask_body(limits: Limits) -> dict[str, Any]:
         "items": {"type": "string", "format": "binary"},
         "minItems": 1,
         "maxItems": limits.photos,
-        "description": f"Photos: JPEG, PNG, WebP, GIF, BMP, TIFF; at most {limits.photo_bytes:,} bytes each.",
+        "description": f"Photos in any format that zsl-tagger tag reads; at most {limits.photo_bytes:,} bytes each.",
     }
     return _form({"files": files, **Ask.model_json_schema()["properties"]}, "files")
 
