@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from zsl_tagger.errors import first_line
 from zsl_tagger.serve.limits import MB, Limits
 
 _FIELDS, _FIELD_BYTES = 16, 200_000
@@ -42,8 +44,8 @@ async def read_form(
     parser = _InMemory(request.headers, _counted(request, limits, take), limits)
     try:
         form = await asyncio.wait_for(parser.parse(), limits.upload_seconds)
-    except MultiPartException as error:
-        raise HTTPException(400, f"this is no form that can be read: {error.message}") from None
+    except (MultiPartException, FormParserError) as error:
+        raise HTTPException(400, f"this is no form that can be read: {first_line(error)}") from None
     except asyncio.TimeoutError:
         raise HTTPException(408, f"the request did not arrive in {limits.upload_seconds:.0f} s") from None
     photos: list[Photo] = []
