@@ -27,21 +27,6 @@ def picture(side: int = 40, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-@contextmanager
-def listening(tagger: Any, limits: Limits) -> Iterator[tuple[str, int]]:
-    """A real server on a thread: its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(_config(build_app(tagger, limits), limits))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[:2]
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
 class HeldTagger:
     """A tagger whose photos stay in work until they are let go; the first one, which warms the server up, does not."""
 
@@ -57,6 +42,23 @@ class HeldTagger:
         self.encoded += 1
         assert self.encoded == 0 or self.go.wait(20)
         return self._tagger.encode(image)
+
+
+@contextmanager
+def listening(tagger: Any, limits: Limits) -> Iterator[tuple[str, int]]:
+    """A real server on a thread: its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(_config(build_app(tagger, limits), limits))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[:2]
+    finally:
+        if isinstance(tagger, HeldTagger):
+            tagger.go.set()  # a failed test must end too
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def metric(address: tuple[str, int], name: str) -> float:

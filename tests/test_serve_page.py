@@ -339,6 +339,8 @@ def test_stop(visit: Visit, two_workers: Tagger, tmp_path: Path) -> None:
         page = visit(address)
         page.set_input_files("#files", sorted(tmp_path.iterdir()))
         until(lambda: metric(address, "zsl_tagger_waiting_photos") == 3)  # one is in work: four requests
+        page.wait_for_timeout(300)
+        assert metric(address, "zsl_tagger_waiting_photos") == 3
         page.click("#stop")
         finished(page, "0 of 7 photos tagged")
         until(lambda: metric(address, "zsl_tagger_waiting_photos") == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -116,7 +117,7 @@ def _config(app: object, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=limits.connections,
-        timeout_keep_alive=int(PATIENCE),
+        timeout_keep_alive=math.ceil(PATIENCE),
         timeout_graceful_shutdown=_FINISH_SECONDS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
