@@ -2,6 +2,7 @@
 
 const AT_ONCE = 4; // requests
 const TOP = 50; // best labels of a photo that are kept: the slider chooses among them
+const LATE_TIMES = 3;
 const RETRY_SECONDS = 1; // where the server does not say
 const IMAGE_NAME = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 const HEAT = [255, 120, 0];
@@ -9,7 +10,8 @@ const HEAT = [255, 120, 0];
 const at = (id) => document.getElementById(id);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** {file, path, card, waiting, record: {tags} | {error} | null, pinned: {button, heatmap} | null} */
+/** {file, path, card, waiting, record: {tags} | {error} | null, least: thresholds of its words,
+ *  pinned: {button, heatmap} | null} */
 let photos = [];
 let working = 0; // requests under way
 let control = new AbortController(); // of this run
@@ -20,9 +22,9 @@ let limits = null;
 
 class Refusal extends Error {}
 
-/** The JSON that the server answers; where it is busy, asked again until it is not. */
+/** The JSON that the server answers. Where its queue is full (429), it is asked until there is room; 503 a few times. */
 async function ask(path, options = {}) {
-  for (;;) {
+  for (let late = 0; ; ) {
     let response;
     try {
       response = await fetch(path, options);
@@ -30,7 +32,7 @@ async function ask(path, options = {}) {
       if (error.name === "AbortError") throw error;
       throw new Refusal("the server cannot be reached: is zsl-tagger serve still running?");
     }
-    if (response.status === 429 || response.status === 503) {
+    if (response.status === 429 || (response.status === 503 && ++late < LATE_TIMES)) {
       const seconds = Number(response.headers.get("Retry-After")) || RETRY_SECONDS;
       await sleep(seconds * (1 + Math.random() / 2)); // not all at the same moment
       if (options.signal?.aborted) throw new DOMException("stopped", "AbortError");
@@ -112,6 +114,7 @@ function work() {
 
 async function send(photo, signal) {
   photo.waiting = false;
+  photo.least = asked.least;
   working += 1;
   let record = null;
   try {
@@ -145,7 +148,8 @@ function report(doing = null) {
   const done = photos.filter(({ record }) => record);
   const failed = done.filter(({ record }) => record.error).length;
   const busy = working > 0;
-  at("bar").hidden = at("hint").hidden = photos.length === 0;
+  at("bar").hidden = photos.length === 0;
+  at("hint").hidden = photos.length === 0 || limits?.heatmaps === 0;
   at("drop").classList.toggle("empty", photos.length === 0);
   at("progress").hidden = at("stop").hidden = !busy;
   at("progress").max = Math.max(1, photos.length);
@@ -226,8 +230,10 @@ async function walk(entry, inside) {
 
 // --- what is seen --------------------------------------------------------------------------------------------------
 
-const least = (label) => (at("own").checked ? (asked?.least.get(label) ?? 0) : at("threshold").value / 100);
-const tagsOf = (photo) => (photo.record?.tags ?? []).filter(({ label, score }) => score >= least(label));
+function tagsOf({ record, least }) {
+  const floor = at("threshold").value / 100;
+  return (record?.tags ?? []).filter(({ label, score }) => score >= (at("own").checked ? least.get(label) : floor));
+}
 
 function show(photo) {
   const { card, record } = photo;
