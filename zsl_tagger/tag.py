@@ -106,7 +106,10 @@ class LabelSet:
     def without(self, excluded: Iterable[str]) -> LabelSet:
         """The same set less the labels of some keys."""
         out = set(excluded)
-        keep = [index for index, key in enumerate(self.keys) if key not in out]
+        return self.only([index for index, key in enumerate(self.keys) if key not in out])
+
+    def only(self, keep: Sequence[int]) -> LabelSet:
+        """Some of the labels, by their numbers."""
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
         return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep])
 
@@ -197,6 +200,15 @@ class Tagger:
     def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
         """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
         return self._model.logits(tokens, labels.prepared(self._model))
+
+    def query_states(self, labels: LabelSet) -> np.ndarray:
+        """What the decoder makes of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
+        asked = labels.prepared(self._model)
+        return asked.get("states", labels.queries)
+
+    def networks_sha256(self) -> str:
+        """:meth:`ModelFolder.networks_sha256` of the model."""
+        return self._folder.networks_sha256()
 
     def heatmap(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Where the decoder looked for each label, more than it does for words in general (:mod:`zsl_tagger.heatmap`).
