@@ -84,6 +84,63 @@ def tag(
     raise typer.Exit(1 if failed else 0)
 
 
+class SearchFormat(str, Enum):
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+
+
+Index = Annotated[Optional[Path], typer.Option(help="The index's folder. [default: in your data folder]")]
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        Optional[list[str]], typer.Argument(help="Folders (recursive), files, globs. [default: all indexed before]")
+    ] = None,
+    index: Index = None,
+    model: Annotated[
+        Optional[Path], typer.Option(help="A model folder. [default: the index's, else the packaged model]")
+    ] = None,
+    workers: Workers = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget photos also where their folder is empty or not there.")
+    ] = False,
+) -> None:
+    """Look at each photo once, so that search finds it by any words; again for what is new, changed or gone.
+
+    Exit status: 0 the index is up to date, 1 some photo could not be read, 2 the command cannot be carried out.
+    """
+    with _told_in_one_line("interrupted: the photos looked at so far are in the index; the same command goes on"):
+        from zsl_tagger.search.run import IndexRun, run_index
+
+        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune), note=_note)
+        _print(lines)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def search(
+    queries: Annotated[
+        list[str], typer.Argument(help='Each a search: "red bicycle", "beach, sunset" (both), "snow -dog" (without).')
+    ],
+    index: Index = None,
+    top: Annotated[int, typer.Option(help="At most so many photos a search.")] = 20,
+    html: Annotated[Optional[Path], typer.Option(help="Also write a contact sheet to this file.")] = None,
+    format: Annotated[SearchFormat, typer.Option(help="How to print what is found.")] = SearchFormat.table,
+    model: Annotated[Optional[Path], typer.Option(help="The model folder of the index, if it was moved.")] = None,
+) -> None:
+    """Rank the photos of an index by any words, best first.
+
+    Exit status: 0 searched, 2 the command cannot be carried out.
+    """
+    with _told_in_one_line("interrupted"):
+        from zsl_tagger.search.run import SearchRun, run_search
+
+        _print(run_search(SearchRun(queries, index, top, html, format.value, model)))
+    gc.freeze()  # as tag does
+
+
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],

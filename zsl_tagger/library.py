@@ -19,7 +19,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.files import locked, write_errors
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
-from zsl_tagger.search.store import LibraryError, Made, Store, default_folder
+from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, default_folder
 from zsl_tagger.search.update import Counts, Progress, Updater
 from zsl_tagger.tag import LabelSet, Tagger
 from zsl_tagger.threads import available_cores
@@ -49,10 +49,11 @@ class Library:
             UserError: the index is damaged, or of another model or version.
         """
         where = default_folder() if folder is None else Path(folder)
-        made = None
-        if Store.is_made(where):
+        try:
             with Store(where) as store:
                 made = store.made
+        except NoIndexError:
+            made = None
         named = made.model if model is None and made is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(f"the index {where} was made with the model {named}, which is not there: give --model")
@@ -74,6 +75,10 @@ class Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __len__(self) -> int:
+        """How many photos are in the index."""
+        return self._store.count()
 
     def close(self) -> None:
         """Let go of the file; it is opened again when it is needed."""
@@ -105,12 +110,13 @@ class Library:
             UserError: the index cannot be written, or another run is writing to it.
         """
         asked = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
-        if not asked and not Store.is_made(self.folder):
-            raise LibraryError(f"no index at {self.folder}: say which folders of photos to begin it with")
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder), Store(self.folder, self._made) as store:
-            return Updater(store, self._tagger, self._vocabulary, note, prune).run(asked or store.roots(), progress)
+            roots = asked or store.roots()
+            if not roots:
+                raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
+            return Updater(store, self._tagger, self._vocabulary, note, prune).run(roots, progress)
 
     def search(self, query: str, top: int = 20) -> list[Found]:
         """The best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without), best first.

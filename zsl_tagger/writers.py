@@ -76,12 +76,12 @@ class TableWriter(JsonLinesWriter):
         elif not record.tags:
             lines.append("  no label reaches its threshold (see all scores with --threshold 0)")
         width = max((len(tag.label) for tag in record.tags), default=0)
-        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {_bar(tag.score)}" for tag in record.tags]
+        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {bar(tag.score)}" for tag in record.tags]
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
 
 
-def _bar(score: float) -> str:
+def bar(score: float) -> str:
     return "█" * max(1, round(score * BAR_WIDTH))
 
 

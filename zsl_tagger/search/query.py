@@ -42,16 +42,15 @@ def parse_query(text: str) -> Query:
         phrase, *without = re.split(r"(?:^|(?<=\s))-", part.strip())
         if phrase.strip():
             wanted.append(phrase.strip())
-        for word in map(str.strip, without):
-            _check_one_word(text, word)
-            unwanted.append(word)
+        unwanted += [_one_word(text, word) for word in without]
     if not wanted and not unwanted:
         raise UserError(f'the query {text!r} asks nothing: give words, e.g. "snow -dog"')
     return Query(text, tuple(wanted), tuple(unwanted))
 
 
-def _check_one_word(text: str, word: str) -> None:
-    if not word:
+def _one_word(text: str, word: str) -> str:
+    """What follows a "-"."""
+    if not word or word[0].isspace():
         raise UserError(f'the query {text!r} has a "-" without a word: write "-dog", without a space')
     first, *rest = word.split()
     if rest:
@@ -59,3 +58,4 @@ def _check_one_word(text: str, word: str) -> None:
             f'the query {text!r} has words after "-{first}": write "-{"-".join([first, *rest])}" where they belong '
             f'together, or "-{first}, {" ".join(rest)}" where the photo should show "{" ".join(rest)}"'
         )
+    return first

@@ -56,7 +56,7 @@ class Ranking:
 
     Attributes:
         query: as it was typed.
-        found: the best photos, best first.
+        found: the best photos: those that pass, best first, then the others.
         passing: how many photos pass; at least so many where not ``all_counted``.
         photos: how many there are.
     """
@@ -66,6 +66,10 @@ class Ranking:
     passing: int
     photos: int
     all_counted: bool
+
+    def counted(self) -> str:
+        """``"3 of 9,182 photos"``: how many pass."""
+        return f"{'' if self.all_counted else 'at least '}{self.passing:,} of {self.photos:,} photos"
 
     def as_dict(self) -> dict[str, object]:
         found = [{"path": one.path, "score": round(one.score, 4), "passes": one.passes} for one in self.found]
@@ -95,7 +99,7 @@ class Ranker:
         promise = _promise(logits, wanted)  # (N,)
         passing = ((_probabilities(logits) >= labels.thresholds) == wanted).all(axis=1) & (turn >= 0)
         asked = np.flatnonzero(turn >= 0)
-        best = asked[np.argsort(-promise[asked], kind="stable")[:top]]
+        best = asked[np.lexsort((-promise[asked], ~passing[asked]))[:top]]
         found = [
             Found(path, float(np.exp(promise[at])), bool(passing[at]))
             for at in best
@@ -134,7 +138,7 @@ class Ranker:
             more = np.argpartition(-promise, count - 1)[:count]
             turn[more] = number
             asked, said = np.append(asked, more), np.concatenate([said, self._ask(more, unstored)])
-        logits[np.ix_(asked, others)] = said
+        logits[asked[:, None], others] = said
         return turn
 
     def _weights(self, labels: LabelSet) -> np.ndarray:

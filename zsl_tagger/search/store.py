@@ -47,6 +47,13 @@ class LibraryError(UserError):
     """An index that is missing, damaged or of another model; the message says what to do."""
 
 
+class NoIndexError(LibraryError):
+    """There is none yet."""
+
+    def __init__(self, folder: Path):
+        super().__init__(f"no index at {folder}: make one with zsl-tagger index PHOTOS")
+
+
 @dataclass(frozen=True)
 class Made:
     """What an index was made with.
@@ -104,8 +111,8 @@ class Store:
 
     def __init__(self, folder: Path, made: Made | None = None):
         self.folder, self.path = folder, folder / INDEX_FILE
-        if made is None and not self.is_made(folder):
-            raise LibraryError(f"no index at {folder}: make one with zsl-tagger index PHOTOS")
+        if made is None and not self.path.is_file():
+            raise NoIndexError(folder)
         with self._told():
             self._database = self._to_read() if made is None else self._to_write(made)
             try:
@@ -113,14 +120,6 @@ class Store:
             except BaseException:
                 self._database.close()
                 raise
-
-    @staticmethod
-    def is_made(folder: Path) -> bool:
-        """Whether there is an index; one whose making was killed before it began is none."""
-        try:
-            return (folder / INDEX_FILE).stat().st_size > 0
-        except FileNotFoundError:
-            return False
 
     def __enter__(self) -> Store:
         return self
@@ -162,6 +161,8 @@ class Store:
         application, version = (
             self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
+        if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():  # its making was killed
+            raise NoIndexError(self.folder)
         if application != _APPLICATION:
             raise LibraryError(f"{self.path} is no index of zsl-tagger: give another --index")
         if version != FORMAT_VERSION:
@@ -227,6 +228,11 @@ class Store:
         with self._told():
             rows = self._database.execute("SELECT path, size, mtime_ns, content FROM photos").fetchall()
         return {os.fsdecode(path): Known(*rest) for path, *rest in rows}
+
+    def count(self) -> int:
+        """How many photos there are."""
+        with self._told():
+            return int(self._database.execute("SELECT count(*) FROM photos").fetchone()[0])
 
     def hashes(self) -> dict[str, int]:
         """SHA-256 of every content -> its number."""

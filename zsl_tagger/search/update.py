@@ -115,7 +115,7 @@ class Updater:
             content = looked.content
             if content is None:
                 content = self._store.add_content(looked.sha256, looked.tokens, looked.logits)
-            left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)]
+            left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
             self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))
         self._hashes[looked.sha256] = content
