@@ -163,7 +163,7 @@ def test_few_photos_are_asked_and_the_best_are_found(
     library: Library, tagger: Tagger, exact: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of labels that are not in the vocabulary; 36 of 60 photos are asked."""
-    labels = ["red saucer", "launch pad", "space suit", "white porcelain", "brown wood", "furry animal"]
+    labels = ["red saucer", "launch pad", "shiny helmet", "white porcelain", "brown wood", "furry animal"]
     monkeypatch.setattr(rank, "FIRST", 12)
     monkeypatch.setattr(rank, "MORE", 8)
     asked: list[int] = []
@@ -314,7 +314,7 @@ def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library
 
 
 def index_process(photos: Path, index: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "cli.py", "index", photos, "--index", index, "--workers", "1"]
+    command = [sys.executable, "cli.py", "index", str(photos), "--index", str(index), "--workers", "1"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -15,7 +15,7 @@ from released_reference import filled, head_shapes, tresnet_shapes
 from typer.testing import CliRunner
 
 import cli
-from benchmarks.readme_tables import with_tables
+from benchmarks.readme_tables import with_search_tables, with_tables
 from data_prep import nus_wide
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
@@ -26,6 +26,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_tables_come_from_the_result_files() -> None:
     assert with_tables(README) == README
+    search = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    assert with_search_tables(search) == search
 
 
 def commands() -> list[tuple[str, str]]:
@@ -45,6 +47,9 @@ def write_tresnet_m(path: Path) -> None:
 def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # where index writes
+    if command.startswith("search "):
+        assert CliRunner().invoke(cli.app, ["index", "examples"]).exit_code == 0
     if "tresnet_m.pth" in command:
         write_tresnet_m(tmp_path / "tresnet_m.pth")
     result = CliRunner().invoke(cli.app, shlex.split(command))

@@ -26,6 +26,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 90rem; background: var(--paper)
 h1 { margin: 1rem 0 .75rem; font-size: 1.3rem; overflow-wrap: anywhere; }
 h1 small, h2 { color: var(--soft); font-size: .95rem; font-weight: 400; }
 h1 small { display: block; }
+section + section { margin-top: 2.5rem; }
 h2 { margin: 1.25rem 0 .5rem; }
 ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem .75rem; margin: 0;
   padding: 0; list-style: none; }
