@@ -225,6 +225,7 @@ def searches(library: Library, tagger: Tagger, index: Path) -> dict[str, object]
     recall: dict[str, list[float]] = {"phrases": [], "words": []}
     recall_20: dict[str, list[float]] = {"phrases": [], "words": []}
     alone: dict[str, list[float]] = {"phrases": [], "words": []}
+    processor = time.process_time()
     for kind, asked in (("phrases", phrases), ("words", words), ("vocabulary", tagger.vocabulary.labels[:200:5])):
         for label in asked:
             seconds, found = timed(library, label)
@@ -232,12 +233,14 @@ def searches(library: Library, tagger: Tagger, index: Path) -> dict[str, object]
             if kind in recall:
                 recall[kind].append(len(set(found) & set(best[label])) / TOP)
                 recall_20[kind].append(len(set(found[:20]) & set(best[label][:20])) / 20)
+    processor = (time.process_time() - processor) / (len(phrases) + len(words))  # the vocabulary takes next to none
     asked_photos, rank.FIRST, rank.ROUNDS = rank.ASKED, rank.ASKED, 0
     for kind, asked in (("phrases", phrases), ("words", words)):
         alone[kind] = [len(set(timed(library, label)[1]) & set(best[label])) / TOP for label in asked]
     return {
         "asked of the decoder, photos": asked_photos,
         "queries": {kind: len(own) for kind, own in taken.items()},
+        "processor seconds of all cores, a query of phrases or words": round(processor, 2),
         "first query, s": round(first, 3),
         "warm, median s": {kind: round(median(own), 3) for kind, own in taken.items()},
         "warm, slowest s": {kind: round(max(own), 3) for kind, own in taken.items()},

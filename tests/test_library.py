@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_data import write_photo
+from made_data import animal_data, small_run, write_photo
 from PIL import Image
 
 from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
@@ -27,6 +27,7 @@ from zsl_tagger.search.query import Query, parse_query
 from zsl_tagger.search.store import INDEX_FILE, Store
 from zsl_tagger.search.update import Counts
 from zsl_tagger.tag import LabelSet
+from zsl_tagger.training.run import train
 
 ROOT = Path(__file__).parent.parent
 FLOATS = st.floats(-1000, 1000, width=32)
@@ -308,6 +309,20 @@ def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library
         "pipe.jpg: not a regular file",
     ]
     assert "a/0.jpg" in paths(small)  # as it was, until it can be read
+
+
+def test_a_model_of_ones_own_is_remembered(tmp_path: Path, photos: Path) -> None:
+    """A closed set, with other tokens than the packaged model's: scores are its own."""
+    train(small_run(animal_data(tmp_path / "animals", 8), tmp_path / "model", recipe="cifar100"))
+    with Library.open(tmp_path / "index", tmp_path / "model") as library:
+        assert library.add(photos) == Counts(added=4)
+    closed = Tagger(tmp_path / "model")
+    with Library.open(tmp_path / "index") as library:
+        for path, score, _ in library.search("dog -bird", 4):
+            dog, bird = closed.scores(closed.encode(path), ["dog", "bird"])[0]
+            assert score == pytest.approx(dog * (1 - bird), abs=0.01)
+        with pytest.raises(UnknownLabelError, match="unknown label 'bicycle'"):
+            library.search("bicycle")
 
 
 # --- faults

@@ -60,11 +60,8 @@ class Library:
         tagger = Tagger(named, workers=workers or available_cores())
         labels = tagger.vocabulary.labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)
-        if made is not None and made.fingerprint != fingerprint:
-            raise LibraryError(
-                f"the index {where} was made with another model ({made.model or 'packaged'}), whose scores are not "
-                "comparable: give that one, or another --index, or delete the folder and index anew"
-            )
+        if made is not None:
+            _check_model(where, made, fingerprint)
         path = None if named is None else str(Path(named).absolute())
         return cls(where, tagger, made or Made(path, fingerprint, labels))
 
@@ -113,6 +110,7 @@ class Library:
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder), Store(self.folder, self._made) as store:
+            _check_model(self.folder, store.made, self._made.fingerprint)  # another run may have begun it meanwhile
             roots = asked or store.roots()
             if not roots:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
@@ -153,6 +151,14 @@ class Library:
         if self._ranker is None or self._ranker[0] != version:
             self._ranker = (version, Ranker(self._store, self._tagger, self._vocabulary))
         return self._ranker[1]
+
+
+def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
+    if made.fingerprint != fingerprint:
+        raise LibraryError(
+            f"the index {folder} was made with another model ({made.model or 'packaged'}), whose scores are not "
+            "comparable: give that one, or another --index, or delete the folder and index anew"
+        )
 
 
 def _fingerprint(tagger: Tagger, labels: Sequence[str]) -> str:
