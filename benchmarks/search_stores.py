@@ -103,7 +103,7 @@ class DuckDb:
         return sum(len(row) for (row,) in found.fetchall())
 
     def count(self) -> int:
-        return int(self.database.execute("SELECT count(*) FROM photos").fetchone()[0])
+        return sum(count for (count,) in self.database.execute("SELECT count(*) FROM photos").fetchall())
 
 
 class LanceDb:

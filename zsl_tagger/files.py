@@ -146,9 +146,7 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
-    _held.add(lock)
-    try:
+    with _opened(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,6 +154,28 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+@contextlib.contextmanager
+def waited_lock(path: Path) -> Iterator[None]:
+    """Keep other runs from the files beside ``path`` meanwhile: wait for the one that has it. ``path`` stays as it is.
+
+    Where the system cannot, or ``path`` cannot be opened, nothing is kept.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(stack.enter_context(_opened(path)), fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Its file descriptor, for a lock."""
+    lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    _held.add(lock)
+    try:
+        yield lock
     finally:
         if lock in _held:  # a forked child has let go already
             _held.discard(lock)

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.find_images import find_images
@@ -18,6 +19,9 @@ from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_f
 from zsl_tagger.tag import LabelSet, Record, Tagger
 from zsl_tagger.threads import available_cores, map_in_order
 from zsl_tagger.writers import WRITERS
+
+if TYPE_CHECKING:
+    from zsl_tagger.sidecars.run import Sidecars
 
 #: From so many images on, a progress bar is shown (on a terminal only).
 LONG_RUN = 20
@@ -42,6 +46,10 @@ class TagRun:
     skip_unknown: bool = False
     exact: bool = False
     heatmap: Path | None = None
+    sidecar: str | None = None  # xmp, txt, json
+    sidecar_stem: bool = False
+    dry_run: bool = False
+    remove: bool = False
 
 
 def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
@@ -51,16 +59,22 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
         UserError: the run cannot be carried out; nothing was written then.
     """
     _check_options(run)
-    names = _asked_labels(run, note)
+    names = None if run.remove else _asked_labels(run, note)
     items = list(find_images(_expand_stdin(run.paths)))
     if not items:
         note("no images found: folders hold no file with an image suffix")
+    if run.remove:  # needs no model
+        with ExitStack() as stack, _sidecars(run, note) as sidecars:
+            return _write_all(map(sidecars.removed, items), 0, _sinks(run, items, stack))
     tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))
     labels = _label_set(tagger, names, run, note)
     with ExitStack() as stack:
         sinks = _sinks(run, items, stack)
         shown = run.output is not None or not sys.stdout.isatty()  # else the bar would run into the table
-        return _write_all(_records(tagger, items, labels, run), len(items) if shown else 0, sinks)
+        records = _records(tagger, items, labels, run)
+        if run.sidecar is not None:
+            records = map(stack.enter_context(_sidecars(run, note)).tagged, records)
+        return _write_all(records, len(items) if shown else 0, sinks)
 
 
 def _check_options(run: TagRun) -> None:
@@ -72,8 +86,15 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     if run.labels is not None and run.labels_file is not None:
         raise UserError("give the labels by --labels or by --labels-file, not both")
+    if run.sidecar is None and (run.remove or run.dry_run or run.sidecar_stem):
+        option = "--remove" if run.remove else "--dry-run" if run.dry_run else "--sidecar-stem"
+        raise UserError(f"{option} is about sidecars: add --sidecar xmp, --sidecar txt or --sidecar json")
+    if run.sidecar_stem and run.sidecar != "xmp":
+        raise UserError(f"--sidecar-stem is for --sidecar xmp; {run.sidecar} ones have the whole name of the photo")
+    if (run.dry_run or run.remove) and (run.output is not None or run.heatmap is not None or run.format != "table"):
+        raise UserError("--dry-run and --remove print what they do: leave out --output, --format and --heatmap")
     if run.output is None and sys.stdout is None:
-        raise UserError("standard output is closed: give --output FILE")
+        raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
 
 
 def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:
@@ -138,7 +159,21 @@ def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
 def _sinks(run: TagRun, items: Iterable[str | Record], stack: ExitStack) -> list[Sink]:
     """Where each record goes, in turn; ``stack`` closes them."""
     stream = stack.enter_context(_open_output(run.output, items))
-    return [stack.enter_context(WRITERS[run.format](stream))]
+    write = stack.enter_context(WRITERS[run.format](stream))
+    if run.dry_run or run.remove:  # the changes are printed in place of the tags
+        return [lambda record: None if record.error is None else write(record)]
+    return [write]
+
+
+@contextmanager
+def _sidecars(run: TagRun, note: Callable[[str], None]) -> Iterator[Sidecars]:
+    """The sidecars of a run, which says at its end what became of them."""
+    from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
+
+    show = partial(print, flush=True) if run.dry_run or run.remove else None
+    sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show)
+    yield sidecars
+    note(sidecars.summary())
 
 
 @contextmanager
