@@ -56,19 +56,19 @@ def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None
             writer.write_table(records_table(rows).cast(schema))
 
 
-def read(path: Path) -> tuple[Settings, Iterator[Record]]:
-    """What :func:`write` wrote.
+def read(path: Path) -> tuple[int, Settings, Iterator[Record]]:
+    """What :func:`write` wrote: the number of records, the settings, the records.
 
     Raises:
         UserError: it is another file.
     """
     try:
-        held = pq.read_schema(path)
+        held = pq.read_metadata(path)
         settings = dict(json.loads((held.metadata or {})[SETTINGS]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         reason = "it does not say how it was made" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"cannot go on with {path}: {reason}: give another --output, or --overwrite") from None
-    return settings, _rows(path)
+    return held.num_rows, settings, _rows(path)
 
 
 def _rows(path: Path) -> Iterator[Record]:

@@ -41,6 +41,7 @@ class RecordFile:
 
     def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
         self.path, self.settings, self.resume, self.note = path, settings, resume, note
+        self.output = path  # what a person calls it
         self._kept: list[Record] = []  # errors of images that have tags
 
     def __enter__(self) -> RecordFile:
@@ -83,7 +84,7 @@ class RecordFile:
     def _check_settings(self, held: Settings) -> None:
         if held != self.settings:
             raise UserError(
-                f"{self.path} was written with other settings ({difference(held, self.settings)}): "
+                f"{self.output} was written with other settings ({difference(held, self.settings)}): "
                 "give the same, another --output, or --overwrite"
             )
 
@@ -347,15 +348,17 @@ class ParquetFile(JsonLinesFile):
 
     def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
         super().__init__(journal_of(path), settings, resume, note)
-        self.parquet = path
+        self.output = path
 
     def __enter__(self) -> RecordFile:
         from zsl_tagger import parquet_records  # pyarrow is of an extra: its lack is told before the work
 
-        if self.resume and not self.path.exists() and self.parquet.exists():
-            held, records = parquet_records.read(self.parquet)
-            write_whole(self.settings_path, json_bytes(held))  # first: records must not stand beside settings of others
-            write_whole(self.path, lambda file: file.writelines(map(self.to_bytes, records)))
+        if self.resume and not self.path.exists() and self.output.exists():
+            count, held, records = parquet_records.read(self.output)
+            if count:
+                self._check_settings(held)
+                write_whole(self.settings_path, json_bytes(held))
+                write_whole(self.path, lambda file: file.writelines(map(self.to_bytes, records)))
         return super().__enter__()
 
     def __exit__(
@@ -368,7 +371,7 @@ class ParquetFile(JsonLinesFile):
             return
         with self.path.open("rb") as file:
             records = (found.record for found in self.read(file) if found.record is not None)
-            write_whole(self.parquet, lambda target: parquet_records.write(target, records, self.settings))
+            write_whole(self.output, lambda target: parquet_records.write(target, records, self.settings))
         self.path.unlink()
         self.settings_path.unlink()
 
