@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import locked_file, sha256_of
 from zsl_tagger.find_images import find_images
-from zsl_tagger.interrupts import sigterm_interrupts
+from zsl_tagger.interrupts import StopRequest, watching_signals
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError, is_image
 from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
 from zsl_tagger.tag import LabelSet, Record, Tagger
@@ -58,12 +58,12 @@ def run_tagging(run: TagRun, note: Note) -> int:
 
     Raises:
         UserError: the run cannot be carried out; nothing was written then.
-        Terminated: SIGTERM came; what was written is closed in good order, as after Ctrl-C.
+        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
     """
     _check_options(run)
     names = _asked_labels(run, note)
-    with sigterm_interrupts(), ExitStack() as stack:
-        items = find_images(_expand_stdin(run.paths))  # walked while images are tagged
+    with watching_signals() as stop, ExitStack() as stack:
+        items = stop.iterate(find_images(_expand_stdin(run.paths)))  # walked while images are tagged
         first = list(islice(items, available_cores()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
@@ -73,7 +73,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
         sinks = _sinks(run, lasting, stack)
         records = stack.enter_context(closing(_records(tagger, chain(first, items), labels, run, lasting)))
         shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
-        return _write_all(_with_progress(records) if shown else records, sinks, note)
+        return _write_all(_with_progress(records) if shown else records, sinks, note, stop)
 
 
 def _check_options(run: TagRun) -> None:
@@ -274,16 +274,17 @@ def _content_of(path: str) -> str | None:
         return None
 
 
-def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note) -> int:
+def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note, stop: StopRequest) -> int:
     """Write every record; returns how many are errors."""
     failed = done = 0
     for record in records:
         if record is None:
             done += 1
-            continue
-        for write in sinks:
-            write(record)
-        failed += record.error is not None
+        else:
+            for write in sinks:
+                write(record)
+            failed += record.error is not None
+        stop.check()
     if done:
         note(f"{done:,} images were done already")
     return failed
