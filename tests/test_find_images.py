@@ -115,7 +115,7 @@ def test_patterns_match_what_glob_matches(
         with contextlib.suppress(OSError):  # a file where a folder would be
             top.joinpath(*file).parent.mkdir(parents=True, exist_ok=True)
             top.joinpath(*file).touch()
-    asked = os.sep.join([glob.escape(str(top)), *pattern, "**", "*.jpg"])
+    asked = os.sep.join([glob.escape(str(top)), *pattern, "**", "*.jpg"])  # noqa: PTH118
     found = [item for item in find_images([asked]) if isinstance(item, str)]
     expected = {path for path in glob.glob(asked, recursive=True) if Path(path).is_file()}  # noqa: PTH207
     assert len(found) == len(set(found))
