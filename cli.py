@@ -71,6 +71,9 @@ def tag(
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Ask every label also of more than 20,000.")] = False,
+    heatmap: Annotated[
+        Optional[Path], typer.Option(help="Write pictures of where each tag was seen to this folder.")
+    ] = None,
 ) -> None:
     """Tag images with any words.
 
@@ -94,6 +97,7 @@ def tag(
         workers=workers,
         skip_unknown=skip_unknown,
         exact=exact,
+        heatmap=heatmap,
     )
     with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra("parquet"):
         failed = run_tagging(run, note=_note)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.heatmap import relative_maps
 from zsl_tagger.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.queries import UnknownLabelError, WordTable
@@ -25,6 +26,8 @@ from zsl_tagger.threads import available_cores, map_in_order
 
 #: Up to so many labels each one is asked; of more, a shortlist (:mod:`zsl_tagger.runtime.shortlist`).
 EXACT_UP_TO = 20_000
+#: About so many words stand for all in a heat map.
+WORDS_IN_GENERAL = 256
 
 
 class Tag(NamedTuple):
@@ -206,6 +209,30 @@ class Tagger:
     def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
         """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
         return self._model.logits(tokens, labels.prepared(self._model))
+
+    def heatmap(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
+        """Where the decoder looked for each label, more than it does for words in general (:mod:`zsl_tagger.heatmap`).
+
+        Args:
+            tokens: float32 ``(1, L, D)`` of :meth:`encode`.
+
+        Returns:
+            float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to lay over it with
+            :func:`zsl_tagger.heatmap.overlay`.
+
+        Raises:
+            UserError: a model whose tokens are not one square map.
+        """
+        label_set = self._label_set(labels)
+        attention = self._model.attention(tokens, label_set.prepared(self._model))[0]  # (K, L)
+        usual = self._model.attention(tokens, self._any_words.prepared(self._model))[0].mean(axis=0)  # (L,)
+        return relative_maps(attention, usual)
+
+    @cached_property
+    def _any_words(self) -> LabelSet:
+        """Words in general: some spread evenly over all that are known, or the classes of a closed set."""
+        known = self.words.words
+        return self.label_set(known[:: max(1, len(known) // WORDS_IN_GENERAL)])
 
     def tag(
         self,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import locked_file, sha256_of
 from zsl_tagger.find_images import find_images
+from zsl_tagger.heatmap import MAPS_A_PHOTO, HeatmapFolder
 from zsl_tagger.interrupts import StopRequest, watching_signals
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError, is_image
 from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
@@ -51,6 +52,7 @@ class TagRun:
     workers: int | None = None
     skip_unknown: bool = False
     exact: bool = False
+    heatmap: Path | None = None
 
 
 def run_tagging(run: TagRun, note: Note) -> int:
@@ -243,26 +245,38 @@ def _records(
     tagger: Tagger, items: Iterable[str | Record], labels: LabelSet, run: TagRun, lasting: RecordFile | None
 ) -> Generator[Record | None, None, None]:
     """Records in the order of ``items``, None for what is done already; those that are errors pass through."""
+    pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record | None:
-        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run, lasting)
+        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run, lasting, pictures)
 
     return map_in_order(work, items, tagger.workers)
 
 
-def _tagged(tagger: Tagger, path: str, labels: LabelSet, run: TagRun, lasting: RecordFile | None) -> Record | None:
+def _tagged(
+    tagger: Tagger,
+    path: str,
+    labels: LabelSet,
+    run: TagRun,
+    lasting: RecordFile | None,
+    pictures: HeatmapFolder | None,
+) -> Record | None:
     """All that is done for one image, on one of several threads; None where it was done by a run before."""
     sha256 = None if lasting is None else _content_of(path)
     if lasting is not None and sha256 is not None:
         if lasting.is_done(path, sha256):
             return None
-        if (stored := lasting.tags_of(sha256)) is not None:  # renamed or copied
+        stored = lasting.tags_of(sha256) if pictures is None else None  # a heat map needs the network
+        if stored is not None:  # renamed or copied
             return Record(path, stored, sha256=sha256)
     try:
         tokens = tagger.encode(path)
+        tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+        if pictures is not None and tags:
+            shown = [tag.label for tag in tags[: run.top_k or MAPS_A_PHOTO]]
+            pictures.write(path, shown, tagger.heatmap(tokens, shown))
     except ImageError as error:
         return Record(path, [], str(error))
-    tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
     return Record(path, tags, sha256=sha256)
 
 

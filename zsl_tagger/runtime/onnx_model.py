@@ -79,15 +79,21 @@ class OnnxModel:
         """
         if isinstance(asked, np.ndarray):
             asked = self.prepare(asked)
-        parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
-        chunks = [
-            self._decoder.run(["logits"], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0]
-            for part in parts
-        ]
-        logits = np.concatenate(chunks, axis=1)
+        logits = self._decode("logits", tokens, asked)
         if not np.isfinite(logits).all():
             raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
         return logits
+
+    def attention(self, tokens: np.ndarray, asked: Asked) -> np.ndarray:
+        """Where the decoder looks for each label: float32 ``(B, K, L)``, mean over heads; over L it sums to 1."""
+        return self._decode("attention", tokens, asked)
+
+    def _decode(self, output: str, tokens: np.ndarray, asked: Asked) -> np.ndarray:
+        parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
+        chunks = [
+            self._decoder.run([output], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0] for part in parts
+        ]
+        return np.concatenate(chunks, axis=1)
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:
