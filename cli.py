@@ -99,7 +99,8 @@ def tag(
         exact=exact,
         heatmap=heatmap,
     )
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra("parquet"):
+    goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+    with _told_in_one_line(goes_on), _needs_extra("parquet"):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
