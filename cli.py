@@ -25,6 +25,12 @@ ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [
 Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
 
 
+class Sidecar(str, Enum):
+    xmp = "xmp"
+    txt = "txt"
+    json = "json"
+
+
 class Format(str, Enum):
     table = "table"
     json = "json"
@@ -74,6 +80,14 @@ def tag(
     heatmap: Annotated[
         Optional[Path], typer.Option(help="Write pictures of where each tag was seen to this folder.")
     ] = None,
+    sidecar: Annotated[
+        Optional[Sidecar], typer.Option(help="Write the tags beside each photo too: photo.jpg.xmp, .txt, .tags.json.")
+    ] = None,
+    sidecar_stem: Annotated[
+        bool, typer.Option("--sidecar-stem", help="New ones are photo.xmp, as Lightroom's.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what --sidecar would do; write nothing.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take back what --sidecar wrote; tag nothing.")] = False,
 ) -> None:
     """Tag images with any words.
 
@@ -98,6 +112,10 @@ def tag(
         skip_unknown=skip_unknown,
         exact=exact,
         heatmap=heatmap,
+        sidecar=None if sidecar is None else sidecar.value,
+        sidecar_stem=sidecar_stem,
+        dry_run=dry_run,
+        remove=remove,
     )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
     with _told_in_one_line(goes_on), _needs_extra("parquet"):

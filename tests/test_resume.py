@@ -207,6 +207,19 @@ def test_new_renamed_copied_changed_and_broken_photos(kind: str, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("_here")
+def test_sidecars_of_photos_that_are_done_come_from_the_known_tags(kind: str, tmp_path: Path) -> None:
+    library = Library(tmp_path, 3)
+    options = ["--output", "tags.out", "--format", kind]
+    library.tag(*options)
+    before = library.tags(kind, "tags.out")
+    library.asked()
+    assert library.tag(*options, "--resume", "--sidecar", "txt") == (0, ["note: sidecars: 2 new, 1 unchanged"])
+    assert library.asked() == []
+    assert "dog" in (library.photos / "002.jpg.txt").read_text().split()
+    assert library.tags(kind, "tags.out") == before
+
+
+@pytest.mark.usefixtures("_here")
 def test_other_settings_are_refused(kind: str, tmp_path: Path) -> None:
     library = Library(tmp_path, 3)
     options = ["--output", "tags.out", "--format", kind]

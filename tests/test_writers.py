@@ -65,7 +65,7 @@ def test_table_is_for_people() -> None:
         "b.jpg",
         "  no label reaches its threshold (see all scores with --threshold 0)",
         "c.jpg",
-        "  cannot be read: no such file",
+        "  error: no such file",
     ]
 
 

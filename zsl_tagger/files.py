@@ -147,9 +147,8 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with _holding(
-        os.open(folder, os.O_RDONLY), f"{folder}: another run is writing here: wait for it, or give another folder"
-    ):
+    with _opened(folder) as lock:
+        _claim(lock, f"{folder}: another run is writing here: wait for it, or give another folder")
         yield
 
 
@@ -168,10 +167,9 @@ def locked_file(path: Path) -> Iterator[None]:
         yield
         return
     beside = path.with_name(f".{path.name}.lock")
-    refusal = f"{path}: another run is writing to it: wait for it, or give another file"
     while True:
-        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
-        with _holding(lock, refusal):
+        with _opened(beside, os.O_RDWR | os.O_CREAT) as lock:
+            _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
             if not _is_at(lock, beside):  # its last holder removed it after it was opened here
                 continue
             try:
@@ -188,18 +186,35 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def _claim(lock: int, refusal: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(refusal) from None
+    except OSError:  # a file system without locks
+        pass
+
+
 @contextlib.contextmanager
-def _holding(lock: int, refusal: str) -> Iterator[None]:
-    """Lock an open file or folder, and close it in the end."""
+def waited_lock(path: Path) -> Iterator[None]:
+    """Keep other runs from the files beside ``path`` meanwhile: wait for the one that has it. ``path`` stays as it is.
+
+    Where the system cannot, or ``path`` cannot be opened, nothing is kept.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(stack.enter_context(_opened(path)), fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Its file descriptor, for a lock."""
+    lock = os.open(path, flags | os.O_NONBLOCK, 0o666)  # opening a pipe would wait for its writer
     _held.add(lock)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(refusal) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+        yield lock
     finally:
         if lock in _held:  # a forked child has let go already
             _held.discard(lock)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 
 #: Raised by one whenever the array made of the same image file changes: results of another version are not the same.
 PREPROCESSING_VERSION = 1
@@ -38,7 +38,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_HEIF_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES}
+)
+#: A file of the HEIF family says at its start which kind it is (ISO/IEC 14496-12, "ftyp").
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 class ImageError(UserError):
@@ -104,7 +110,7 @@ def _told_as_image_errors() -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
-        raise ImageError(f"broken image data ({error})") from None
+        raise ImageError(f"broken image data ({first_line(error)})") from None
 
 
 def _load_file(path: Path, size: int) -> Image.Image:
@@ -127,8 +133,50 @@ def _open(path: Path) -> Image.Image:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(path)
+        except UnidentifiedImageError:
+            kind = _heif_kind(path)
+            if kind is None:
+                raise
+            _need_reader_of(kind)
+            try:
+                return Image.open(path)
+            except UnidentifiedImageError:
+                raise ImageError(f"broken {kind} data") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _heif_kind(path: Path) -> str | None:
+    """HEIC or AVIF, whatever a file is called; None for others."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[4:8] != b"ftyp":
+        return None
+    brands = {start[place : place + 4] for place in (8, *range(16, len(start), 4))}
+    return "AVIF" if brands & _AVIF_BRANDS else "HEIC" if brands & _HEIC_BRANDS else None
+
+
+def _need_reader_of(kind: str) -> None:
+    """Teach Pillow to read HEIC; AVIF it knows by itself since 11.3.
+
+    Raises:
+        ImageError: what is needed is not installed.
+    """
+    if kind == "AVIF":
+        needed, there = "Pillow 11.3 or newer", features.check("avif")
+    else:
+        needed, there = "pillow-heif", "HEIF" in Image.OPEN or _heic_reader_added()
+    if not there:
+        raise ImageError(f'{kind} needs {needed}, which comes with: pip install "zsl-tagger[heic]"')
+
+
+def _heic_reader_added() -> bool:
+    try:
+        from pillow_heif import register_heif_opener  # only where such a photo turns up: it takes time
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -175,7 +223,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _from_array(np.asarray(image).astype(np.uint16)).convert("RGB")
     if image.mode == "I" or image.mode == "F":
         return Image.fromarray(_wide_to_uint8(np.asarray(image))).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if "A" in image.getbands() or image.mode == "RGBa" or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("RGB")
 

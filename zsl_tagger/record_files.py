@@ -64,7 +64,9 @@ class RecordFile:
         raise NotImplementedError
 
     def __call__(self, record: Record) -> None:
-        """Add a record; but no error in the place of tags: a disk that is not there must not cost them."""
+        """Add a record that is not there; but no error in the place of tags: a lost disk must not cost them."""
+        if record.sha256 is not None and self.is_done(record.path, record.sha256):
+            return
         before = None if record.error is None else self.error_of(record.path)
         if before == "":
             self._kept.append(record)

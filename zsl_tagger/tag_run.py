@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -26,6 +27,7 @@ from zsl_tagger.writers import LASTING, SUFFIXES, WRITERS
 
 if TYPE_CHECKING:
     from zsl_tagger.record_files import RecordFile
+    from zsl_tagger.sidecars.run import Sidecars
 
 #: From so many images on, a line of progress is shown (on a terminal only).
 LONG_RUN = 20
@@ -53,6 +55,10 @@ class TagRun:
     skip_unknown: bool = False
     exact: bool = False
     heatmap: Path | None = None
+    sidecar: str | None = None  # xmp, txt, json
+    sidecar_stem: bool = False
+    dry_run: bool = False
+    remove: bool = False
 
 
 def run_tagging(run: TagRun, note: Note) -> int:
@@ -63,17 +69,24 @@ def run_tagging(run: TagRun, note: Note) -> int:
         KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
     """
     _check_options(run)
-    names = _asked_labels(run, note)
+    names = None if run.remove else _asked_labels(run, note)
     with watching_signals() as stop, ExitStack() as stack:
         items = stop.iterate(find_images(_expand_stdin(run.paths)))  # walked while images are tagged
         first = list(islice(items, available_cores()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
+        items = chain(first, items)
+        if run.remove:  # needs no model
+            sidecars = stack.enter_context(_sidecars(run, note))
+            return _write_all(map(sidecars.removed, items), _sinks(run, None, stack), note, stop)
         tagger = Tagger(run.model, workers=run.workers or max(1, len(first)))  # one image is on all cores
         labels = _label_set(tagger, names, run, note)
         lasting = _record_file(run, first, tagger, labels, note, stack)
         sinks = _sinks(run, lasting, stack)
-        records = stack.enter_context(closing(_records(tagger, chain(first, items), labels, run, lasting)))
+        records: Iterable[Record | None] = stack.enter_context(closing(_records(tagger, items, labels, run, lasting)))
+        if run.sidecar is not None:
+            sidecars = stack.enter_context(_sidecars(run, note))
+            records = (record and sidecars.tagged(record) for record in records)
         shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
         return _write_all(_with_progress(records) if shown else records, sinks, note, stop)
 
@@ -87,8 +100,15 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     if run.labels is not None and run.labels_file is not None:
         raise UserError("give the labels by --labels or by --labels-file, not both")
+    if run.sidecar is None and (run.remove or run.dry_run or run.sidecar_stem):
+        option = "--remove" if run.remove else "--dry-run" if run.dry_run else "--sidecar-stem"
+        raise UserError(f"{option} is about sidecars: add --sidecar xmp, --sidecar txt or --sidecar json")
+    if run.sidecar_stem and run.sidecar != "xmp":
+        raise UserError(f"--sidecar-stem is for --sidecar xmp; {run.sidecar} ones have the whole name of the photo")
+    if (run.dry_run or run.remove) and (run.output is not None or run.heatmap is not None or _format(run) != "table"):
+        raise UserError("--dry-run and --remove print what they do: leave out --output, --format and --heatmap")
     if run.output is None and sys.stdout is None:
-        raise UserError("standard output is closed: give --output FILE")
+        raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
     if run.resume and run.overwrite:
         raise UserError("give --resume or --overwrite, not both")
     if run.resume and (run.output is None or _format(run) not in LASTING):
@@ -219,6 +239,17 @@ def _is_stdin(output: Path) -> bool:
 
 
 @contextmanager
+def _sidecars(run: TagRun, note: Note) -> Iterator[Sidecars]:
+    """The sidecars of a run, which says at its end what became of them."""
+    from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
+
+    show = partial(print, flush=True) if run.dry_run or run.remove else None
+    sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show)
+    yield sidecars
+    note(sidecars.summary())
+
+
+@contextmanager
 def _output_errors(output: Path) -> Iterator[None]:
     try:
         yield
@@ -228,8 +259,10 @@ def _output_errors(output: Path) -> Iterator[None]:
 
 def _sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> list[Sink]:
     """Where each record goes, in turn; ``stack`` closes them. The output comes last: what it holds is done."""
-    output: Sink = lasting or stack.enter_context(WRITERS[_format(run)](_stream(run.output, stack)))
-    return [output]
+    write: Sink = lasting or stack.enter_context(WRITERS[_format(run)](_stream(run.output, stack)))
+    if run.dry_run or run.remove:  # the changes are printed in place of the tags
+        return [lambda record: None if record.error is None else write(record)]
+    return [write]
 
 
 def _stream(output: Path | None, stack: ExitStack) -> TextIO:
@@ -264,10 +297,10 @@ def _tagged(
     """All that is done for one image, on one of several threads; None where it was done by a run before."""
     sha256 = None if lasting is None else _content_of(path)
     if lasting is not None and sha256 is not None:
-        if lasting.is_done(path, sha256):
+        if run.sidecar is None and lasting.is_done(path, sha256):
             return None
         stored = lasting.tags_of(sha256) if pictures is None else None  # a heat map needs the network
-        if stored is not None:  # renamed or copied
+        if stored is not None:  # renamed or copied, or done before and now wanted in a sidecar
             return Record(path, stored, sha256=sha256)
     try:
         tokens = tagger.encode(path)

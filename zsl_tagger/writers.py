@@ -77,7 +77,7 @@ class TableWriter(JsonLinesWriter):
     def __call__(self, record: Record) -> None:
         lines = [record.path]
         if record.error is not None:
-            lines.append(f"  cannot be read: {record.error}")
+            lines.append(f"  error: {record.error}")
         elif not record.tags:
             lines.append("  no label reaches its threshold (see all scores with --threshold 0)")
         width = max((len(tag.label) for tag in record.tags), default=0)

@@ -1,0 +1,42 @@
+"""A label as a keyword of a sidecar, and when two keywords are the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.tag import Tag
+
+#: What XML cannot hold, not even escaped, and halves of characters, which no encoding can.
+_NO_TEXT = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class SidecarError(UserError):
+    """A sidecar that is left as it is. The message is one line and says why."""
+
+
+def keyword(label: str) -> str:
+    """A label on one line, without what a file cannot hold."""
+    return " ".join(_NO_TEXT.sub("\ufffd", label).split())
+
+
+def keywords_of(tags: Sequence[Tag]) -> list[str]:
+    """Of each tag; what is the same keyword comes once."""
+    unique: dict[str, str] = {}
+    for word in (keyword(tag.label) for tag in tags):
+        unique.setdefault(folded(word), word)
+    unique.pop("", None)
+    return list(unique.values())
+
+
+def folded(keyword: str) -> str:
+    """Equal for keywords that a person takes for the same: "Dog" and " dog", an accent in one or two characters."""
+    return unicodedata.normalize("NFC", keyword.strip()).casefold()
+
+
+def without_known(keywords: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those that are not the same as one of ``known``."""
+    have = set(map(folded, known))
+    return [word for word in keywords if folded(word) not in have]

@@ -1,0 +1,171 @@
+"""What ``tag --sidecar`` does with each photo's tags, and ``--remove`` without any."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import waited_lock, write_errors, write_whole
+from zsl_tagger.sidecars import json_key, lines, xmp
+from zsl_tagger.sidecars.keywords import SidecarError
+from zsl_tagger.sidecars.places import Places
+from zsl_tagger.tag import Record, Tag
+
+MAX_BYTES = 64_000_000  # darktable's with many drawn masks have some megabytes
+
+
+class _Kind(NamedTuple):
+    ending: str
+    merged: Callable[[bytes | None, Sequence[Tag]], bytes | None]
+    ours: Callable[[bytes], list[str]]
+
+
+KINDS = {
+    "xmp": _Kind(".xmp", xmp.merged, xmp.ours),
+    "txt": _Kind(".txt", lines.merged, lines.ours),
+    "json": _Kind(".tags.json", json_key.merged, json_key.ours),  # Google Takeout has photo.jpg.json
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one sidecar, as bytes; None where there is no file."""
+
+    path: Path
+    before: bytes | None
+    after: bytes | None
+    kind: _Kind
+
+    @property
+    def became(self) -> str:
+        """new, changed, deleted or unchanged."""
+        if self.before == self.after:
+            return "unchanged"
+        return "new" if self.before is None else "deleted" if self.after is None else "changed"
+
+    def lines(self) -> list[str]:
+        """For a person: the file, and a line for each tag that it gets or loses; none where it stays as it is."""
+        if self.became == "unchanged":
+            return []
+        old, new = (self.kind.ours(content) if content else [] for content in (self.before, self.after))
+        head = str(self.path) if self.became == "changed" else f"{self.path} ({self.became})"
+        added, lost = ([word for word in words if word not in others] for words, others in ((new, old), (old, new)))
+        return [head, *(f"  + {word}" for word in added), *(f"  - {word}" for word in lost)]
+
+
+class Sidecars:
+    """The sidecars of one kind.
+
+    Args:
+        kind: xmp, txt or json.
+        by_stem: a new XMP one is ``photo.xmp``, not ``photo.jpg.xmp``.
+        dry_run: nothing is written.
+        show: told what changes, in lines; None where nobody looks.
+    """
+
+    def __init__(
+        self, kind: str, by_stem: bool = False, dry_run: bool = False, show: Callable[[str], None] | None = None
+    ):
+        self._kind, self._dry_run, self._show = KINDS[kind], dry_run, show
+        self._places = Places(self._kind.ending, stem=kind == "xmp", new_by_stem=by_stem)
+        self._counts: Counter[str] = Counter()
+
+    def tagged(self, record: Record) -> Record:
+        """Bring a photo's tags into its sidecar; the record, or one that says why that could not be done."""
+        if record.error is not None:
+            return record
+        return self._done(record, lambda photo: [self._places.of(photo)])
+
+    def removed(self, photo: str | Record) -> Record:
+        """Take out of a photo's sidecars what this tool wrote; the photo itself need not be readable, nor there."""
+        return photo if isinstance(photo, Record) else self._done(Record(photo, []), self._places.all_of)
+
+    def summary(self) -> str:
+        """How many sidecars became what."""
+        counts = [f"{self._counts[kind]:,} {kind}" for kind in ("new", "changed", "deleted", "unchanged")]
+        told = ", ".join(count for count in counts if not count.startswith("0 ")) or "none"
+        return f"sidecars{' would be' if self._dry_run else ''}: {told}{self._places.avoided()}"
+
+    def _done(self, record: Record, places: Callable[[Path], list[Path]]) -> Record:
+        photo = Path(record.path)
+        changes: list[Change] = []
+        try:
+            for place in places(photo):
+                with waited_lock(photo):
+                    changes.append(self._change(place, record.tags))
+        except UserError as error:
+            record = Record(record.path, [], str(error))
+        except OSError as error:
+            record = Record(record.path, [], f"no sidecar: {error.strerror or error}")
+        self._counts.update(change.became for change in changes)
+        if self._show is not None:
+            for line in (line for change in changes for line in change.lines()):
+                self._show(line)
+        return record
+
+    def _change(self, place: Path, tags: Sequence[Tag]) -> Change:
+        """Carried out, if this is no dry run.
+
+        Raises:
+            UserError: the sidecar is left as it is.
+        """
+        try:
+            file = self._file_of(place)
+            before, status = _read(file)
+            change = Change(place, before, self._kind.merged(before, tags), self._kind)
+            if change.became == "unchanged" or self._dry_run:
+                return change
+            if status is not None and not os.access(file, os.W_OK):
+                raise SidecarError("write-protected: left as it is")
+        except SidecarError as error:
+            raise SidecarError(f"sidecar {place}: {error}") from None
+        if change.after is None:
+            with write_errors(place):
+                for path in {place, file}:
+                    path.unlink()
+        else:
+            write_whole(file, lambda out: _fill(out, change.after or b"", status))
+        return change
+
+    def _file_of(self, place: Path) -> Path:
+        """Itself, or what it links to, which must be called like a sidecar: a link may come out of an archive."""
+        if not place.is_symlink():
+            return place
+        file = place.resolve()
+        if not file.exists():
+            raise SidecarError("links to nothing: left as it is")
+        if not file.name.endswith(self._kind.ending):
+            raise SidecarError(f"links to a file that does not end in {self._kind.ending}: left as it is")
+        return file
+
+
+def _read(file: Path) -> tuple[bytes | None, os.stat_result | None]:
+    """(content, status); an empty file holds nothing that could be lost, so it is as good as none."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SidecarError("not a regular file: left as it is")
+        if status.st_size > MAX_BYTES:
+            raise SidecarError(f"larger than {MAX_BYTES // 1_000_000} MB: left as it is")
+        return file.read_bytes() or None, status
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        raise SidecarError(f"cannot be read: {error.strerror}") from None
+
+
+def _fill(out: BinaryIO, content: bytes, status: os.stat_result | None) -> None:
+    """With the mode and the owner of the file that it replaces, where the system lets us."""
+    if status is not None:  # first, so that nobody reads in between what is not for them
+        if hasattr(os, "chown"):
+            with contextlib.suppress(OSError):
+                os.chown(out.name, status.st_uid, status.st_gid)
+        Path(out.name).chmod(stat.S_IMODE(status.st_mode))
+    out.write(content)

@@ -1,0 +1,169 @@
+"""XML as a tree that knows where in the bytes each element and attribute lies, to cut and insert there.
+
+expat finds the elements and refuses what is not well-formed. A document type is refused before it is read, so there
+are no entities to expand and nothing outside the file is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+from zsl_tagger.sidecars.keywords import SidecarError
+
+MAX_DEPTH = 500  # real ones have about ten
+
+_ATTRIBUTE = rb"""\s+([^\s=>/]+)\s*=\s*("[^"]*"|'[^']*')"""
+_START_TAG = re.compile(rb"<[^\s/>]+((?:" + _ATTRIBUTE + rb")*)\s*(/?)>")
+_ATTRIBUTES = re.compile(_ATTRIBUTE)
+
+#: (namespace, local name)
+Name = tuple[str, str]
+#: (start, end, what comes there instead)
+Edit = tuple[int, int, bytes]
+
+XMLNS = "http://www.w3.org/2000/xmlns/"
+
+
+@dataclass
+class Attribute:
+    """``xmlns`` ones too, in the namespace :data:`XMLNS`. Its span begins with the white space before it."""
+
+    name: Name
+    value: str
+    start: int
+    end: int
+
+
+@dataclass
+class Element:
+    """``xml[start:end]`` is all of it, ``xml[inside:inside_end]`` what is between its tags; ``<a/>`` is ``empty``."""
+
+    name: Name
+    raw_name: bytes
+    attributes: list[Attribute]
+    start: int
+    inside: int
+    empty: bool
+    inside_end: int = 0
+    end: int = 0
+    pieces: list[str] = field(default_factory=list)
+    children: list[Element] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What stands between its tags and outside of other elements, entities resolved."""
+        return "".join(self.pieces)
+
+    def own_attributes(self) -> list[Attribute]:
+        """Without declarations of namespaces."""
+        return [attribute for attribute in self.attributes if attribute.name[0] != XMLNS]
+
+
+class XmlTree:
+    """A document as UTF-8 bytes.
+
+    Attributes:
+        root: the outermost element.
+        comments: whether there are comments, or instructions other than ``xpacket``.
+
+    Raises:
+        SidecarError: not well-formed, with a document type, or nested too deeply.
+    """
+
+    def __init__(self, xml: bytes):
+        self.xml, self.comments = xml, False
+        self._open: list[Element] = []
+        self._prefixes: dict[str, list[str]] = {"xml": ["http://www.w3.org/XML/1998/namespace"]}
+        self._parser = parser = expat.ParserCreate("utf-8")  # whatever it declares: it was decoded already
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        parser.CharacterDataHandler = self._text
+        parser.CommentHandler, parser.ProcessingInstructionHandler = self._comment, self._instruction
+        try:
+            parser.Parse(xml, True)
+        except expat.ExpatError as error:
+            told = f"{expat.ErrorString(error.code)}, line {error.lineno}"
+            raise SidecarError(f"not well-formed XML ({told}): left as it is") from None
+
+    def _doctype(self, *_: object) -> None:
+        raise SidecarError("has a document type (<!DOCTYPE), which XMP has not: left as it is")
+
+    def _comment(self, _: str) -> None:
+        self.comments = True
+
+    def _instruction(self, target: str, _: str) -> None:
+        self.comments |= target != "xpacket"
+
+    def _text(self, text: str) -> None:
+        self._open[-1].pieces.append(text)
+
+    def _start(self, raw_name: str, values: dict[str, str]) -> None:
+        if len(self._open) == MAX_DEPTH:
+            raise SidecarError(f"nested more than {MAX_DEPTH} deep: left as it is")
+        start = self._parser.CurrentByteIndex
+        tag = _START_TAG.match(self.xml, start)
+        if tag is None:
+            raise SidecarError("its tags are not understood: left as it is")
+        for key, value in values.items():
+            if (prefix := _declared_prefix(key)) is not None:
+                self._prefixes.setdefault(prefix, []).append(value)
+        attributes = [
+            Attribute(self._name(found[1].decode(), ""), values[found[1].decode()], found.start(), found.end())
+            for found in _ATTRIBUTES.finditer(self.xml, tag.start(1), tag.end(1))
+        ]
+        default = self._prefixes.get("", [""])[-1]
+        name, empty = self._name(raw_name, default), tag[4] == b"/"
+        element = Element(name, raw_name.encode(), attributes, start, tag.end(), empty)
+        if self._open:
+            self._open[-1].children.append(element)
+        else:
+            self.root = element
+        self._open.append(element)
+
+    def _end(self, _: str) -> None:
+        element = self._open.pop()
+        if element.empty:
+            element.inside_end = element.end = element.inside
+        else:
+            element.inside_end = self._parser.CurrentByteIndex
+            element.end = self.xml.index(b">", element.inside_end) + 1
+        for attribute in element.attributes:
+            if attribute.name[0] == XMLNS:
+                self._prefixes[attribute.name[1]].pop()
+
+    def _name(self, raw: str, default: str) -> Name:
+        if (declared := _declared_prefix(raw)) is not None:
+            return XMLNS, declared
+        prefix, colon, local = raw.partition(":")
+        if not colon:
+            return default, raw
+        if not self._prefixes.get(prefix):
+            raise SidecarError(f"not well-formed XML (prefix {prefix!r} is not declared): left as it is")
+        return self._prefixes[prefix][-1], local
+
+    def space_before(self, position: int) -> int:
+        """Where the white space begins that ends at ``position``."""
+        while self.xml[position - 1 : position].isspace():
+            position -= 1
+        return position
+
+
+def _declared_prefix(attribute: str) -> str | None:
+    return "" if attribute == "xmlns" else attribute[6:] if attribute.startswith("xmlns:") else None
+
+
+def edited(xml: bytes, edits: Iterable[Edit]) -> bytes:
+    """Bytes with edits that don't overlap; of two at one place the first given comes first."""
+    return b"".join(_pieces(xml, sorted(edits, key=lambda edit: edit[:2])))
+
+
+def _pieces(xml: bytes, edits: list[Edit]) -> Iterator[bytes]:
+    done = 0
+    for start, end, content in edits:
+        yield xml[done:start]
+        yield content
+        done = end
+    yield xml[done:]

@@ -1,0 +1,305 @@
+"""XMP: keywords in the lists that darktable, digiKam and Lightroom read, and beside them what this tool added there.
+
+``dc:subject`` and ``lr:hierarchicalSubject`` are written always. Programs differ in which list they believe, so:
+
+* darktable reads ``lr:hierarchicalSubject``, and ``dc:subject`` only where there is none: a new
+  ``lr:hierarchicalSubject`` takes the user's keywords of ``dc:subject`` too.
+* digiKam reads the first that there is of ``digiKam:TagsList``, ``MicrosoftPhoto:LastKeywordXMP`` and
+  ``lr:hierarchicalSubject``: the first two are written where a sidecar has them already.
+
+A keyword that the user has in ``dc:subject`` is the user's: it is neither written again nor taken back. What was added
+to each list stands in one of our own, ``addedSubject`` and so on in the namespace :data:`OURS`, so it can be taken back
+after other programs rewrote the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from xml.sax.saxutils import escape, quoteattr
+
+from zsl_tagger.sidecars.encodings import decoded, xml_encoding_of
+from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
+from zsl_tagger.sidecars.xml_spans import XMLNS, Attribute, Edit, Element, Name, XmlTree, edited
+from zsl_tagger.tag import Tag
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+OURS = "http://ns.zsl-tagger/sidecar/1.0/"
+_PREFIX = "zslTagger"
+
+_NEW = f"""<?xml version="1.0" encoding="UTF-8"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="zsl-tagger">
+ <rdf:RDF xmlns:rdf="{RDF}">
+ </rdf:RDF>
+</x:xmpmeta>
+""".encode()
+
+
+class _List(NamedTuple):
+    """A property that holds keywords: its namespace, its name, and what stands between the levels of a path."""
+
+    namespace: str
+    prefix: str
+    local: str
+    separator: str | None
+    always: bool  # or only where the sidecar has it
+
+    @property
+    def name(self) -> Name:
+        return self.namespace, self.local
+
+    @property
+    def record(self) -> str:
+        """Our list of what we added. Not the same name: exiftool would show it in place of the other."""
+        return f"added{self.local[0].upper()}{self.local[1:]}"
+
+
+_SUBJECT = _List("http://purl.org/dc/elements/1.1/", "dc", "subject", None, always=True)
+_PATHS = (
+    _List("http://ns.adobe.com/lightroom/1.0/", "lr", "hierarchicalSubject", "|", always=True),
+    _List("http://www.digikam.org/ns/1.0/", "digiKam", "TagsList", "/", always=False),
+    _List("http://ns.microsoft.com/photo/1.0/", "MicrosoftPhoto", "LastKeywordXMP", "/", always=False),
+)
+_LISTS = (_SUBJECT, *_PATHS)
+
+#: What is in each list, by its local name.
+_Words = dict[str, list[str]]
+
+
+def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
+    """A sidecar with these tags in place of ours (see the package).
+
+    Raises:
+        SidecarError: ``content`` is not XMP, or its keywords are in no list.
+    """
+    keywords = keywords_of(tags)
+    if content is None:
+        return _with_keywords(_NEW, _wanted(_Packet(_NEW), keywords), made=True) if keywords else None
+    encoding = xml_encoding_of(content)
+    packet = _Packet(decoded(content, encoding).encode())
+    bare, all_there = packet.without_ours()
+    if packet.made and _Packet(bare).holds_nothing:
+        if not keywords:
+            return None
+        bare, encoding = _NEW, "utf-8"
+    wanted = _wanted(_Packet(bare), keywords)
+    if all_there and _same(wanted, packet.recorded):
+        return content
+    new = _with_keywords(bare, wanted, packet.made) if wanted else bare
+    return new.decode().encode(encoding, "xmlcharrefreplace")
+
+
+def ours(content: bytes) -> list[str]:
+    """The keywords that this tool added.
+
+    Raises:
+        SidecarError: ``content`` is not XMP.
+    """
+    packet = _Packet(decoded(content, xml_encoding_of(content)).encode())
+    return packet.recorded.get(_SUBJECT.local, [])
+
+
+class _Packet:
+    """What a sidecar holds, as UTF-8.
+
+    Attributes:
+        recorded: what this tool added to each list.
+        made: whether this tool made the file.
+    """
+
+    def __init__(self, xml: bytes):
+        self.tree = XmlTree(xml)
+        root = self.tree.root
+        found = [element for element in (root, *root.children) if element.name == (RDF, "RDF")]
+        if not found:
+            raise SidecarError("XML, but not XMP (no rdf:RDF): left as it is")
+        self.rdf = found[0]
+        recorded = {each.local: [item.text for item in self.items((OURS, each.record))] for each in _LISTS}
+        self.recorded: _Words = {name: words for name, words in recorded.items() if words}
+        self.made = bool(self.properties((OURS, "madeFile"))) or any(
+            attribute.name == (OURS, "madeFile") for block in self.rdf.children for attribute in block.attributes
+        )
+
+    @property
+    def holds_nothing(self) -> bool:
+        blocks = self.rdf.children
+        return not self.tree.comments and not any(block.children or _values(block) for block in blocks)
+
+    def properties(self, name: Name) -> list[Element]:
+        return [element for block in self.rdf.children for element in block.children if element.name == name]
+
+    def items(self, name: Name) -> list[Element]:
+        """Those of a list, wherever a broken sidecar has it more than once.
+
+        Raises:
+            SidecarError: it is no list.
+        """
+        if any(attribute.name == name for block in self.rdf.children for attribute in block.attributes):
+            raise SidecarError(f"its {name[1]} is an attribute, not a list of keywords: left as it is")
+        return [item for element in self.properties(name) for item in _items(element)]
+
+    def words(self, each: _List) -> list[str]:
+        return [item.text for item in self.items(each.name)]
+
+    def without_ours(self) -> tuple[bytes, bool]:
+        """(the sidecar without what this tool wrote, whether all that it wrote was still there)."""
+        cut: list[Element] = []
+        all_there = True
+        for each in _LISTS:
+            left = Counter(self.recorded.get(each.local, []))
+            cut += self._added_to(each, left)
+            all_there &= not +left
+        ids = set(map(id, cut))
+        edits = [edit for block in self.rdf.children for edit in self._cuts_of_block(block, ids)]
+        outer = [self.rdf] if self.rdf is self.tree.root else [self.tree.root, self.rdf]
+        edits += [(one.start, one.end, b"") for element in outer for one in element.attributes if _declares_ours(one)]
+        return edited(self.tree.xml, edits), all_there
+
+    def _added_to(self, each: _List, left: Counter[str]) -> list[Element]:
+        """Items of a list that this tool added, or all of it where it holds no other; they are taken off ``left``.
+
+        One that is there twice was written by the user since: one stays.
+        """
+        added: list[Element] = []
+        for element in self.properties(each.name) if left else []:
+            items, own = _items(element), []
+            for item in items:
+                if left[item.text] > 0:
+                    left[item.text] -= 1
+                    own.append(item)
+            added += [element] if own and len(own) == len(items) else own
+        return added
+
+    def _cuts_of_block(self, block: Element, cut: set[int]) -> list[Edit]:
+        """Edits of one rdf:Description, to cut the elements with these ids; of all of it where it held only ours."""
+        gone = [one for one in block.children if id(one) in cut or one.name[0] == OURS]
+        attributes = [one for one in block.attributes if one.name[0] == OURS]
+        if (gone or attributes) and len(gone) == len(block.children) and not _values(block):
+            return [self.whole(block)]
+        gone += [item for one in block.children for bag in one.children for item in bag.children if id(item) in cut]
+        attributes += [one for one in block.attributes if _declares_ours(one)]
+        return [*map(self.whole, gone), *((one.start, one.end, b"") for one in attributes)]
+
+    def whole(self, element: Element) -> Edit:
+        """Cut with the white space before it, which is what was inserted with it."""
+        return self.tree.space_before(element.start), element.end, b""
+
+
+def _values(block: Element) -> list[str]:
+    """Attributes of a block that say something of the user's: neither what it is about nor ours."""
+    return [one.name[1] for one in block.own_attributes() if one.name != (RDF, "about") and one.name[0] != OURS]
+
+
+def _declares_ours(attribute: Attribute) -> bool:
+    return attribute.name[0] == XMLNS and attribute.value == OURS
+
+
+def _items(element: Element) -> list[Element]:
+    """Those of the rdf:Bag, rdf:Seq or rdf:Alt in a property.
+
+    Raises:
+        SidecarError: a text in its place.
+    """
+    if element.text.strip() or any(one.name not in _CONTAINERS for one in element.children):
+        raise SidecarError(f"its {element.name[1]} is not a list of keywords (rdf:Bag): left as it is")
+    return [item for container in element.children for item in container.children]
+
+
+_CONTAINERS = {(RDF, kind) for kind in ("Bag", "Seq", "Alt")}
+
+
+def _wanted(bare: _Packet, keywords: Iterable[str]) -> _Words:
+    """What to add to each list of a sidecar in which nothing is ours."""
+    of_user = bare.words(_SUBJECT)
+    new = without_known(keywords, of_user)
+    if not new:
+        return {}
+    wanted = {_SUBJECT.local: new}
+    for each in _PATHS:
+        there = [path.split(each.separator) for path in bare.words(each)]
+        if there or each.always:
+            flat = new if there else [*filter(str.strip, of_user), *new]
+            levels = (level for path in there for level in path)
+            words = without_known((word.replace(each.separator or "", " ") for word in flat), levels)
+            wanted[each.local] = list(dict.fromkeys(words))
+    return {name: words for name, words in wanted.items() if words}
+
+
+def _same(wanted: _Words, recorded: _Words) -> bool:
+    """Whatever their order: scores that changed a little are no reason to write."""
+    return {name: set(words) for name, words in wanted.items()} == {
+        name: set(words) for name, words in recorded.items()
+    }
+
+
+def _with_keywords(xml: bytes, wanted: _Words, made: bool) -> bytes:
+    """A sidecar in which nothing is ours, with keywords added to its lists, and the lists that say which."""
+    packet = _Packet(xml)
+    edits: list[Edit] = []
+    block: list[_NewList] = []
+    for each in _LISTS:
+        words = wanted.get(each.local)
+        if not words:
+            continue
+        filled = [items for element in packet.properties(each.name) if (items := _items(element))]
+        if filled:
+            edits.append(_added_items(packet.tree, filled[0][-1], words))
+        else:
+            edits += [packet.whole(element) for element in packet.properties(each.name)]  # an empty list
+            block.append((each.prefix, each.local, words))
+    block += [(_PREFIX, each.record, wanted[each.local]) for each in _LISTS if each.local in wanted]
+    return edited(xml, [*edits, _added_block(packet, block, made)])
+
+
+def _added_items(tree: XmlTree, last: Element, words: Iterable[str]) -> Edit:
+    """Items after the last one of a list, written and indented like it."""
+    space, name = tree.xml[tree.space_before(last.start) : last.start], last.raw_name
+    items = (space + b"<" + name + b">" + escape(word).encode() + b"</" + name + b">" for word in words)
+    return last.end, last.end, b"".join(items)
+
+
+#: Its prefix, its name and the words in it.
+_NewList = tuple[str, str, Sequence[str]]
+
+
+def _added_block(packet: _Packet, lists: Sequence[_NewList], made: bool) -> Edit:
+    """A new rdf:Description at the end of rdf:RDF, indented like the last one."""
+    rdf, xml = packet.rdf, packet.tree.xml
+    space = b"\n  "
+    if rdf.children:
+        start = rdf.children[-1].start
+        space = xml[packet.tree.space_before(start) : start]
+    content = space + _block(rdf, lists, made, space).encode()
+    if rdf.empty:
+        slash = xml.rindex(b"/", rdf.start, rdf.end)
+        return slash, rdf.end, b">" + content + b"</" + rdf.raw_name + b">"
+    end = rdf.children[-1].end if rdf.children else rdf.inside
+    return end, end, content
+
+
+def _block(rdf: Element, lists: Sequence[_NewList], made: bool, space: bytes) -> str:
+    """Lines begin as the last line of ``space``; where that is no line, all is on one."""
+    found = re.search(rb"\r?\n[ \t]*\Z", space)
+    line = found[0].decode() if found else ""
+    prefix = rdf.raw_name.rpartition(b":")[0].decode()
+    r = f"{prefix}:" if prefix else ""  # as rdf's elements are written; an attribute needs a prefix in any case
+    about = f"{r or 'rdf:'}about={quoteattr(_about(rdf))}" + ("" if prefix else f' xmlns:rdf="{RDF}"')
+    namespaces = {each.prefix: each.namespace for each in _LISTS} | {_PREFIX: OURS}
+    attributes = [f'xmlns:{own}="{namespaces[own]}"' for own in dict.fromkeys(own for own, _, _ in lists)]
+    attributes += [f'{_PREFIX}:madeFile="True"'] if made else []
+    between = f"{line}  " if line else " "
+    text = f"<{r}Description {about}" + "".join(between + attribute for attribute in attributes) + ">"
+    in_1, in_2, in_3 = (line and line + " " * depth for depth in (1, 2, 3))
+    for own, name, words in lists:
+        kind = "Seq" if name == "TagsList" else "Bag"
+        items = "".join(f"{in_3}<{r}li>{escape(word)}</{r}li>" for word in words)
+        text += f"{in_1}<{own}:{name}>{in_2}<{r}{kind}>{items}{in_2}</{r}{kind}>{in_1}</{own}:{name}>"
+    return text + f"{line}</{r}Description>"
+
+
+def _about(rdf: Element) -> str:
+    """XMP wants the same in all blocks."""
+    named = (one.value for block in rdf.children for one in block.attributes if one.name == (RDF, "about"))
+    return next(named, "")
