@@ -36,10 +36,24 @@ class Format(str, Enum):
     json = "json"
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
+    sqlite = "sqlite"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import zsl_tagger
+
+        typer.echo(f"zsl-tagger {zsl_tagger.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """Zero-shot image tagging: give it photos and any words."""
 
 
@@ -53,8 +67,12 @@ def tag(
     threshold: Annotated[
         Optional[float], typer.Option(help="Least score, 0..1; 0 shows all. [default: each label's own]")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to write the records.")] = Format.table,
+    format: Annotated[
+        Optional[Format], typer.Option(help="How to write the records. [default: by the suffix of --output, or table]")
+    ] = None,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output: skip what is done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output, whatever it holds.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
@@ -73,7 +91,8 @@ def tag(
 ) -> None:
     """Tag images with any words.
 
-    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out.
+    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
+    by a signal.
     """
     from zsl_tagger.tag_run import TagRun, run_tagging
 
@@ -84,8 +103,10 @@ def tag(
         exclude=exclude,
         top_k=top_k,
         threshold=threshold,
-        format=format.value,
+        format=format.value if format is not None else None,
         output=output,
+        resume=resume,
+        overwrite=overwrite,
         model=model,
         workers=workers,
         skip_unknown=skip_unknown,
@@ -96,7 +117,8 @@ def tag(
         dry_run=dry_run,
         remove=remove,
     )
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"):
+    goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+    with _told_in_one_line(goes_on), _needs_extra("parquet"):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
@@ -193,7 +215,7 @@ def train(
 
     Exit status: 0 trained, 2 the command cannot be carried out, 130 or 143 stopped by a signal and saved.
     """
-    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_train_extra():
+    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_extra("train"):
         from zsl_tagger.training.run import TrainRun, resolve_config
 
         settings = resolve_config(recipe, backbone, init, set_ or [], config)
@@ -251,7 +273,7 @@ def evaluate(
     Exit status: 0 evaluated, 2 the command cannot be carried out.
     """
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
-    with _told_in_one_line(goes_on), _needs_train_extra():
+    with _told_in_one_line(goes_on), _needs_extra("train"):
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
@@ -278,7 +300,7 @@ def calibrate(
 
     Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
 
@@ -307,7 +329,7 @@ def import_checkpoint(
 
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
-    with _told_in_one_line("interrupted: nothing was written"), _needs_train_extra():
+    with _told_in_one_line("interrupted: nothing was written"), _needs_extra("train"):
         from zsl_tagger.import_checkpoint import ImportRun
         from zsl_tagger.import_checkpoint import import_checkpoint as run
 
@@ -342,7 +364,7 @@ def export(
 
     Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
@@ -388,7 +410,7 @@ def prepare_nus_wide(
     overwrite: Overwrite = False,
 ) -> None:
     """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.nus_wide import prepare_nus_wide as run
         from data_prep.pipeline import Options, summary
 
@@ -416,7 +438,7 @@ def prepare_coco(
     overwrite: Overwrite = False,
 ) -> None:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.coco import prepare_coco as run
         from data_prep.pipeline import Options, summary
 
@@ -447,7 +469,7 @@ def prepare_folders(
     overwrite: Overwrite = False,
 ) -> None:
     """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.folders import prepare_folders as run
         from data_prep.pipeline import Options, summary
 
@@ -481,7 +503,7 @@ def prepare_table(
     overwrite: Overwrite = False,
 ) -> None:
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.pipeline import Options, summary
         from data_prep.tables import Columns
         from data_prep.tables import prepare_table as run
@@ -504,7 +526,7 @@ def prepare_wordvecs(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Label names to word vectors: a tensor (word_dim, labels) in sorted-name order, and how each was found."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.wordvecs import prepare_wordvecs as run
 
         vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
@@ -517,7 +539,7 @@ def prepare_report(
     images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
 ) -> None:
     """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.report import REPORT_PAGE, report_on
 
         report_on(folder, images)
@@ -533,7 +555,7 @@ def prepare_check(
 
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from zsl_tagger.dataset import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
@@ -569,6 +591,7 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
+    from zsl_tagger.interrupts import Terminated
 
     try:
         yield
@@ -581,13 +604,14 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
         what = f"{error.filename}" if error.filename else "cannot write the output"
         typer.echo(f"error: {what}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
 @contextmanager
-def _needs_train_extra() -> Iterator[None]:
+def _needs_extra(extra: str) -> Iterator[None]:
+    """What an extra of the installation brings and is not there is told with the command that brings it."""
     from zsl_tagger.errors import UserError
 
     try:
@@ -596,7 +620,7 @@ def _needs_train_extra() -> Iterator[None]:
         module = (error.name or "").partition(".")[0]
         if module in ("", "data_prep", "zsl_tagger"):
             raise
-        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[train]"') from None
+        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[{extra}]"') from None
 
 
 if __name__ == "__main__":

@@ -353,8 +353,9 @@ def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.S
     wait_for_photos(tmp_path / "index", 3)
     process.send_signal(number)
     _, told = process.communicate(timeout=20)
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
-    assert ("the photos looked at so far are in the index" in told) == (number == signal.SIGINT)
+    expected = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
+    assert process.returncode == expected[number]
+    assert ("the photos looked at so far are in the index" in told) == (number != signal.SIGKILL)
     with sqlite3.connect(tmp_path / "index" / INDEX_FILE) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         rows = "SELECT count(*) FROM photos JOIN contents ON id = photos.content JOIN scores USING (content)"

@@ -19,7 +19,6 @@ Nothing in it is pickled. This module needs neither torch nor onnxruntime.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -129,6 +128,8 @@ class ModelFolder:
 
     def networks_sha256(self) -> str:
         """SHA-256 over its ONNX networks, 64 hexadecimal digits: what tells one model from another."""
+        import hashlib
+
         files = [self.path / name for name in NETWORK_FILES if (self.path / name).is_file()]
         hashes = [f"{file.name} {sha256_of(file)}" for file in files]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

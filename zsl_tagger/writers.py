@@ -16,6 +16,11 @@ from zsl_tagger.tag import Record
 BAR_WIDTH = 20
 
 
+def as_utf8(text: str) -> str:
+    """A file name that is not UTF-8 with its odd bytes as ``\\udcXX``, as every file holds it; other text as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class JsonLinesWriter:
     """One JSON object a line."""
 
@@ -86,3 +91,9 @@ def bar(score: float) -> str:
 
 
 WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
+#: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.record_files`).
+LASTING = ("jsonl", "csv", "parquet", "sqlite")
+#: The format of an output by its suffix; that of any other is ``table``.
+SUFFIXES = {
+    ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
+}  # fmt: skip

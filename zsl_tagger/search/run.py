@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import write_whole
+from zsl_tagger.interrupts import StopRequest, watching_signals
 from zsl_tagger.library import Library
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.search.rank import Ranking
@@ -51,11 +52,12 @@ def run_index(run: IndexRun, note: Callable[[str], None]) -> tuple[list[str], in
 
     Raises:
         UserError: it cannot be carried out.
+        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``), at a place where the run can end.
     """
     if run.workers is not None and run.workers < 1:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
-    with Library.open(run.index, run.model, run.workers) as library:
-        counts = library.add(run.paths, prune=run.prune, note=note, progress=_progress)
+    with watching_signals() as stop, Library.open(run.index, run.model, run.workers) as library:
+        counts = library.add(run.paths, prune=run.prune, note=note, progress=lambda items: _progress(items, stop))
         return [_told(counts, len(library))], counts.failed
 
 
@@ -65,13 +67,13 @@ def _told(counts: Counts, photos: int) -> str:
 
 
 @contextmanager
-def _progress(items: Sequence[str | Record]) -> Iterator[Iterable[str | Record]]:
+def _progress(items: Sequence[str | Record], stop: StopRequest) -> Iterator[Iterable[str | Record]]:
     if len(items) < LONG_RUN or sys.stderr is None or not sys.stderr.isatty():
-        yield items
+        yield stop.iterate(items)
         return
     import typer
 
-    with typer.progressbar(items, label="looking", file=sys.stderr) as shown:
+    with typer.progressbar(stop.iterate(items), length=len(items), label="looking", file=sys.stderr) as shown:
         yield shown
 
 
