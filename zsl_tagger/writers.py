@@ -16,6 +16,11 @@ from zsl_tagger.tag import Record
 BAR_WIDTH = 20
 
 
+def as_utf8(text: str) -> str:
+    """A file name that is not UTF-8 with its odd bytes as ``\\udcXX``, as every file holds it; other text as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class JsonLinesWriter:
     """One JSON object a line."""
 
