@@ -32,6 +32,11 @@ class Format(str, Enum):
     csv = "csv"
 
 
+class Engine(str, Enum):
+    local = "local"
+    ray = "ray"
+
+
 @app.callback()
 def main() -> None:
     """Zero-shot image tagging: give it photos and any words."""
@@ -56,6 +61,9 @@ def tag(
     heatmap: Annotated[
         Optional[Path], typer.Option(help="Write pictures of where each tag was seen to this folder.")
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
+    ] = Engine.local,
 ) -> None:
     """Tag images with any words.
 
@@ -77,8 +85,9 @@ def tag(
         skip_unknown=skip_unknown,
         exact=exact,
         heatmap=heatmap,
+        engine=engine.value,
     )
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"):
+    with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra("ray"):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
@@ -118,7 +127,7 @@ def train(
 
     Exit status: 0 trained, 2 the command cannot be carried out, 130 or 143 stopped by a signal and saved.
     """
-    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_train_extra():
+    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_extra("train"):
         from zsl_tagger.training.run import TrainRun, resolve_config
 
         settings = resolve_config(recipe, backbone, init, set_ or [], config)
@@ -176,7 +185,7 @@ def evaluate(
     Exit status: 0 evaluated, 2 the command cannot be carried out.
     """
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
-    with _told_in_one_line(goes_on), _needs_train_extra():
+    with _told_in_one_line(goes_on), _needs_extra("train"):
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
@@ -203,7 +212,7 @@ def calibrate(
 
     Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
 
@@ -232,7 +241,7 @@ def import_checkpoint(
 
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
-    with _told_in_one_line("interrupted: nothing was written"), _needs_train_extra():
+    with _told_in_one_line("interrupted: nothing was written"), _needs_extra("train"):
         from zsl_tagger.import_checkpoint import ImportRun
         from zsl_tagger.import_checkpoint import import_checkpoint as run
 
@@ -267,7 +276,7 @@ def export(
 
     Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_train_extra():
+    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
@@ -313,7 +322,7 @@ def prepare_nus_wide(
     overwrite: Overwrite = False,
 ) -> None:
     """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.nus_wide import prepare_nus_wide as run
         from data_prep.pipeline import Options, summary
 
@@ -341,7 +350,7 @@ def prepare_coco(
     overwrite: Overwrite = False,
 ) -> None:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.coco import prepare_coco as run
         from data_prep.pipeline import Options, summary
 
@@ -372,7 +381,7 @@ def prepare_folders(
     overwrite: Overwrite = False,
 ) -> None:
     """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.folders import prepare_folders as run
         from data_prep.pipeline import Options, summary
 
@@ -406,7 +415,7 @@ def prepare_table(
     overwrite: Overwrite = False,
 ) -> None:
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.pipeline import Options, summary
         from data_prep.tables import Columns
         from data_prep.tables import prepare_table as run
@@ -429,7 +438,7 @@ def prepare_wordvecs(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Label names to word vectors: a tensor (word_dim, labels) in sorted-name order, and how each was found."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.wordvecs import prepare_wordvecs as run
 
         vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
@@ -442,7 +451,7 @@ def prepare_report(
     images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
 ) -> None:
     """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.report import REPORT_PAGE, report_on
 
         report_on(folder, images)
@@ -458,7 +467,7 @@ def prepare_check(
 
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
-    with _told_in_one_line(_GOES_ON), _needs_train_extra():
+    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from zsl_tagger.dataset import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
@@ -512,7 +521,7 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
 
 
 @contextmanager
-def _needs_train_extra() -> Iterator[None]:
+def _needs_extra(extra: str) -> Iterator[None]:
     from zsl_tagger.errors import UserError
 
     try:
@@ -521,7 +530,7 @@ def _needs_train_extra() -> Iterator[None]:
         module = (error.name or "").partition(".")[0]
         if module in ("", "data_prep", "zsl_tagger"):
             raise
-        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[train]"') from None
+        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[{extra}]"') from None
 
 
 if __name__ == "__main__":

@@ -140,6 +140,11 @@ class Tagger:
         self.workers = workers
         self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
 
+    @property
+    def folder(self) -> ModelFolder:
+        """The model folder it was loaded from."""
+        return self._folder
+
     @cached_property
     def words(self) -> WordTable:
         """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""

@@ -42,6 +42,7 @@ class TagRun:
     skip_unknown: bool = False
     exact: bool = False
     heatmap: Path | None = None
+    engine: str = "local"
 
 
 def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
@@ -52,7 +53,7 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
     """
     _check_options(run)
     names = _asked_labels(run, note)
-    items = list(find_images(_expand_stdin(run.paths)))
+    items = list(_find_images(run))
     if not items:
         note("no images found: folders hold no file with an image suffix")
     tagger = Tagger(run.model, workers=run.workers or min(available_cores(), max(1, len(items))))
@@ -60,7 +61,7 @@ def run_tagging(run: TagRun, note: Callable[[str], None]) -> int:
     with ExitStack() as stack:
         sinks = _sinks(run, items, stack)
         shown = run.output is not None or not sys.stdout.isatty()  # else the bar would run into the table
-        return _write_all(_records(tagger, items, labels, run), len(items) if shown else 0, sinks)
+        return _write_all(_records(tagger, items, labels, run, note), len(items) if shown else 0, sinks)
 
 
 def _check_options(run: TagRun) -> None:
@@ -72,8 +73,19 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     if run.labels is not None and run.labels_file is not None:
         raise UserError("give the labels by --labels or by --labels-file, not both")
+    if run.engine == "ray" and run.heatmap is not None:
+        raise UserError("--heatmap is made on this machine: leave out --engine ray")
     if run.output is None and sys.stdout is None:
         raise UserError("standard output is closed: give --output FILE")
+
+
+def _find_images(run: TagRun) -> Iterator[str | Record]:
+    paths = _expand_stdin(run.paths)
+    if run.engine != "ray":
+        return find_images(paths)
+    from zsl_tagger.urls import find_urls, is_url
+
+    return find_images(paths, lambda path: find_urls(path) if is_url(path) else None)
 
 
 def _asked_labels(run: TagRun, note: Callable[[str], None]) -> list[str] | None:
@@ -159,8 +171,16 @@ def _open_output(output: Path | None, items: Iterable[str | Record]) -> Iterator
         yield stream
 
 
-def _records(tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun) -> Iterator[Record]:
+def _records(
+    tagger: Tagger, items: list[str | Record], labels: LabelSet, run: TagRun, note: Callable[[str], None]
+) -> Iterator[Record]:
     """Records in the order of ``items``; those that are errors already pass through."""
+    if run.engine == "ray":
+        from zsl_tagger.ray_engine import Job, model_bytes, tag_on_ray
+
+        hashed = False
+        job = Job(model_bytes(tagger.folder.path), labels, run.threshold, run.top_k, run.exact, hashed, os.getcwd())
+        return tag_on_ray(items, job, run.workers, note)
     pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record:
