@@ -1,9 +1,9 @@
 """``tag --engine ray``: the same tagger on many processes or machines, through Ray Data.
 
-The images are cut into blocks. Each of a pool of workers, a process with a tagger of its own, turns a block into records;
-they come back in the order of the images. Ray starts a worker that died anew and gives it the block again. Which image
-was in hand when a worker died is known to :class:`Ledger`, so that an image that kills its worker each time ends as an
-error record instead of keeping the cluster busy for ever.
+The images are cut into blocks. Each of a pool of workers, a process with a tagger of its own, turns a block into
+records; they come back in the order of the images. Ray starts a worker that died anew and gives it the block again.
+Which image was in hand when a worker died is known to :class:`Ledger`, so that an image that kills its worker each time
+ends as an error record instead of keeping the cluster busy for ever.
 
 Ray must not be imported before :func:`_session` has set what it reads from the environment then.
 """
@@ -255,11 +255,11 @@ def _session(workers: int, store: int) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster of RAY_ADDRESS={cluster} cannot be reached" if cluster else "Ray cannot be started"
         raise UserError(f"{where}: {first_line(error)}") from None
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123; Ray tells of dead workers there
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of dead workers
+        try:
             yield _settle()
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _settle() -> None:
@@ -289,7 +289,7 @@ def _without_stderr() -> Iterator[None]:
     except OSError:  # it is closed
         yield
         return
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+    with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
             yield

@@ -179,7 +179,7 @@ def _records(
         from zsl_tagger.ray_engine import Job, model_bytes, tag_on_ray
 
         hashed = False
-        job = Job(model_bytes(tagger.folder.path), labels, run.threshold, run.top_k, run.exact, hashed, os.getcwd())
+        job = Job(model_bytes(tagger.folder.path), labels, run.threshold, run.top_k, run.exact, hashed, str(Path.cwd()))
         return tag_on_ray(items, job, run.workers, note)
     pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
