@@ -30,6 +30,16 @@ class Format(str, Enum):
     json = "json"
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
+    sqlite = "sqlite"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import zsl_tagger
+
+        typer.echo(f"zsl-tagger {zsl_tagger.__version__}")
+        raise typer.Exit
 
 
 class Engine(str, Enum):
@@ -38,7 +48,11 @@ class Engine(str, Enum):
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """Zero-shot image tagging: give it photos and any words."""
 
 
@@ -52,8 +66,12 @@ def tag(
     threshold: Annotated[
         Optional[float], typer.Option(help="Least score, 0..1; 0 shows all. [default: each label's own]")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to write the records.")] = Format.table,
+    format: Annotated[
+        Optional[Format], typer.Option(help="How to write the records. [default: by the suffix of --output, or table]")
+    ] = None,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output: skip what is done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output, whatever it holds.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
@@ -67,7 +85,8 @@ def tag(
 ) -> None:
     """Tag images with any words.
 
-    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out.
+    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
+    by a signal.
     """
     from zsl_tagger.tag_run import TagRun, run_tagging
 
@@ -78,8 +97,10 @@ def tag(
         exclude=exclude,
         top_k=top_k,
         threshold=threshold,
-        format=format.value,
+        format=format.value if format is not None else None,
         output=output,
+        resume=resume,
+        overwrite=overwrite,
         model=model,
         workers=workers,
         skip_unknown=skip_unknown,
@@ -87,7 +108,8 @@ def tag(
         heatmap=heatmap,
         engine=engine.value,
     )
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra("ray"):
+    extra = "ray" if engine is Engine.ray else "parquet"
+    with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra(extra):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
@@ -503,6 +525,7 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
+    from zsl_tagger.interrupts import Terminated
 
     try:
         yield
@@ -515,13 +538,14 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
         what = f"{error.filename}" if error.filename else "cannot write the output"
         typer.echo(f"error: {what}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
 @contextmanager
 def _needs_extra(extra: str) -> Iterator[None]:
+    """What an extra of the installation brings and is not there is told with the command that brings it."""
     from zsl_tagger.errors import UserError
 
     try:

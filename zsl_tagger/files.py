@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -42,6 +43,15 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -136,13 +146,56 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
+    with _holding(
+        os.open(folder, os.O_RDONLY), f"{folder}: another run is writing here: wait for it, or give another folder"
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Keep a file, there or not, to this process meanwhile, as :func:`locked` does a folder.
+
+    What is locked is an empty file ``.NAME.lock`` beside it, so that the file itself may be replaced. It goes with the
+    lock; one that a killed process left is of no importance.
+
+    Raises:
+        UserError: another process has it.
+        OSError: the lock cannot be made in this folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    beside = path.with_name(f".{path.name}.lock")
+    refusal = f"{path}: another run is writing to it: wait for it, or give another file"
+    while True:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        with _holding(lock, refusal):
+            if not _is_at(lock, beside):  # its last holder removed it after it was opened here
+                continue
+            try:
+                yield
+            finally:
+                beside.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _holding(lock: int, refusal: str) -> Iterator[None]:
+    """Lock an open file or folder, and close it in the end."""
     _held.add(lock)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
+            raise UserError(refusal) from None
         except OSError:  # a file system without locks
             pass
         yield

@@ -5,11 +5,18 @@ Needs pyarrow, which the ``parquet`` extra brings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from zsl_tagger.tag import Record
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.run_settings import Settings
+from zsl_tagger.tag import Record, Tag
 from zsl_tagger.writers import as_utf8
 
 #: ``tags`` is best first, and empty where no label was reached or the image could not be read; ``error`` says why then.
@@ -21,6 +28,9 @@ PARQUET_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
+
+ROWS = 10_000  # of a row group: what is in memory at a time
+SETTINGS = b"zsl_tagger"  # the key of a run's settings in the file's metadata
 
 
 def records_table(records: Iterable[Record]) -> pa.Table:
@@ -35,3 +45,35 @@ def records_table(records: Iterable[Record]) -> pa.Table:
         for record in records
     ]
     return pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA)
+
+
+def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None:
+    """A whole Parquet file, with the settings of the run in its metadata."""
+    schema = PARQUET_SCHEMA.with_metadata({SETTINGS: json.dumps(settings)})
+    records = iter(records)
+    with pq.ParquetWriter(file, schema) as writer:
+        while rows := list(islice(records, ROWS)):
+            writer.write_table(records_table(rows).cast(schema))
+
+
+def read(path: Path) -> tuple[int, Settings, Iterator[Record]]:
+    """What :func:`write` wrote: the number of records, the settings, the records.
+
+    Raises:
+        UserError: it is another file.
+    """
+    try:
+        held = pq.read_metadata(path)
+        settings = dict(json.loads((held.metadata or {})[SETTINGS]))
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        reason = "it does not say how it was made" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"cannot go on with {path}: {reason}: give another --output, or --overwrite") from None
+    return held.num_rows, settings, _rows(path)
+
+
+def _rows(path: Path) -> Iterator[Record]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS):
+            for row in batch.to_pylist():
+                tags = [Tag(tag["label"], round(tag["score"], 4)) for tag in row["tags"]]
+                yield Record(row["path"], tags, row["error"], row["sha256"])

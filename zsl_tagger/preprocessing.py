@@ -22,6 +22,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zsl_tagger.errors import UserError
 
+#: Raised by one whenever the array made of the same image file changes: results of another version are not the same.
+PREPROCESSING_VERSION = 1
+
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
 MAX_PIXELS = 150_000_000
 
@@ -75,6 +78,15 @@ def load_photo(path: str | Path, size: int) -> Image.Image:
     """
     with _told_as_image_errors():
         return _on_white(_to_rgb(_load_file(Path(path), size)))
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image does; no more of it is read."""
+    try:
+        with _open(path):
+            return True
+    except Exception:  # Pillow raises nearly anything on other files
+        return False
 
 
 @contextmanager

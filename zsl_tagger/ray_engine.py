@@ -19,11 +19,11 @@ import signal
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -31,8 +31,13 @@ from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.model_folder import PACKAGED
 from zsl_tagger.preprocessing import ImageError
 from zsl_tagger.tag import LabelSet, Record, Tagger
+from zsl_tagger.tag_run import content_of
 from zsl_tagger.threads import available_cores, map_in_order
 from zsl_tagger.urls import is_url, read_url
+
+if TYPE_CHECKING:
+    from zsl_tagger.record_files import RecordFile
+    from zsl_tagger.tag_run import TagRun
 
 #: Images a block: so few that all workers end at about the same time, so many that Ray's own work does not count.
 FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
@@ -44,6 +49,14 @@ READERS = 4
 STORE_BYTES = 100_000_000
 
 Note = Callable[[str], None]
+
+
+class Image(NamedTuple):
+    """One image to tag: its place among all, its path or URL, and the SHA-256 of what was tagged before, if any was."""
+
+    number: int
+    path: str
+    done: str | None
 
 
 @dataclass(frozen=True)
@@ -69,40 +82,51 @@ class Job:
         return self.labels.queries.nbytes + sum(map(len, (self.model or {}).values()))
 
 
-def model_bytes(folder: Path) -> dict[str, bytes] | None:
-    """A model folder for :class:`Job`: its files that tagging looks for."""
+def tag_on_ray(
+    tagger: Tagger,
+    items: Iterable[str | Record],
+    labels: LabelSet,
+    run: TagRun,
+    lasting: RecordFile | None,
+    note: Note,
+) -> Generator[Record | None, None, None]:
+    """Records in the order of ``items``, None for what is done already; those that are errors pass through.
+
+    Raises:
+        UserError: Ray cannot be started, or its workers cannot.
+    """
+    items = list(items)
+    images = [
+        Image(number, item, lasting.sha256_of(item) if lasting is not None else None)
+        for number, item in enumerate(items)
+        if isinstance(item, str)
+    ]
+    model = _model_files(tagger.folder.path)
+    job = Job(model, labels, run.threshold, run.top_k, run.exact, lasting is not None, str(Path.cwd()))
+    due = 0  # the item whose record is next
+    if images:
+        with _session(run.workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
+            for number, record in _tagged(images, job, run.workers or _cores(), note):
+                yield from _errors(items[due:number])
+                yield record
+                due = number + 1
+    yield from _errors(items[due:])
+
+
+def _model_files(folder: Path) -> dict[str, bytes] | None:
+    """Of a model folder, what a tagger looks for; the packaged model is with each worker's own installation."""
     if folder == PACKAGED:
         return None
     kinds = (".json", ".onnx", ".txt", ".npy")
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in kinds}
 
 
-def tag_on_ray(items: Sequence[str | Record], job: Job, workers: int | None, note: Note) -> Iterator[Record]:
-    """Records in the order of ``items``; those that are errors already pass through.
-
-    Args:
-        workers: processes that tag; None for one a core of this machine, or of the cluster.
-        note: is told of workers that died.
-
-    Raises:
-        UserError: Ray cannot be started, or a worker cannot.
-    """
-    images = [(number, item) for number, item in enumerate(items) if isinstance(item, str)]
-    due = 0  # the item whose record is next
-    with _session(workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
-        for number, record in _tagged(images, job, workers or _cores(), note) if images else ():
-            yield from _errors(items[due:number])
-            yield record
-            due = number + 1
-    yield from _errors(items[due:])
-
-
 def _errors(items: Sequence[str | Record]) -> Iterator[Record]:
     return (item for item in items if isinstance(item, Record))
 
 
-def _tagged(images: list[tuple[int, str]], job: Job, workers: int, note: Note) -> Iterator[tuple[int, Record]]:
-    """Numbered records of numbered images, in order."""
+def _tagged(images: list[Image], job: Job, workers: int, note: Note) -> Iterator[tuple[int, Record | None]]:
+    """Numbers and records of the images, in order."""
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -147,48 +171,53 @@ class Worker:
         blocks = [pickle.loads(content.as_py()) for content in batch["images"]]
         return pa.table({"records": pa.array([pickle.dumps(self._records(block)) for block in blocks], pa.binary())})
 
-    def _records(self, block: list[tuple[int, str]]) -> list[tuple[int, Record]]:
+    def _records(self, block: list[Image]) -> list[tuple[int, Record | None]]:
         import ray
 
-        begun_before, deadly = ray.get(self._ledger.begin.remote(block[0][0]))
-        paths = [path for number, path in block if number not in deadly]
-        opened = map_in_order(self._opened, paths, READERS if any(map(is_url, paths)) else 1)
-        records = []
-        for number, path in block:
-            if number in deadly:
-                records.append((number, Record(path, [], f"its worker died {DEATHS + 1} times while reading it")))
+        first = block[0].number
+        begun_before, deadly = ray.get(self._ledger.begin.remote(first))
+        readers = READERS if any(is_url(image.path) for image in block) else 1
+        sources = map_in_order(self._source, [image for image in block if image.number not in deadly], readers)
+        records: list[tuple[int, Record | None]] = []
+        for image in block:
+            if image.number in deadly:
+                record = Record(image.path, [], f"{DEATHS + 1} workers died while they tagged it")
+                records.append((image.number, record))
                 continue
-            if begun_before:  # now say each image before it is touched
-                ray.get(self._ledger.take.remote(block[0][0], number))
-            records.append((number, self._tagged(path, next(opened))))
-        self._ledger.end.remote(block[0][0])
+            if begun_before:  # now each image is told before it is touched
+                ray.get(self._ledger.take.remote(first, image.number))
+            records.append((image.number, self._tagged(image, next(sources))))
+        self._ledger.end.remote(first)
         return records
 
-    def _opened(self, path: str) -> str | bytes | ImageError:
+    def _source(self, image: Image) -> str | bytes | ImageError:
         """What the tagger takes: a local path, or the bytes of a URL."""
-        if not is_url(path):
-            return os.path.join(self._job.folder, path)  # noqa: PTH118 (pathlib would change "" and "a//b")
+        if not is_url(image.path):
+            return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
         try:
-            return read_url(path)
+            return read_url(image.path)
         except ImageError as error:
             return error
 
-    def _tagged(self, path: str, source: str | bytes | ImageError) -> Record:
+    def _tagged(self, image: Image, source: str | bytes | ImageError) -> Record | None:
+        """None where a run before tagged the same content."""
         job = self._job
         try:
             if isinstance(source, ImageError):
                 raise source
+            sha256 = _sha256(source) if job.hashed else None
+            if sha256 is not None and sha256 == image.done:
+                return None
             tags = self._tagger.tag(source, job.labels, threshold=job.threshold, top_k=job.top_k, exact=job.exact)
-            return Record(path, tags, sha256=_sha256(source) if job.hashed else None)
         except ImageError as error:
-            return Record(path, [], str(error))
-        except Exception as error:  # one image must not end the run of a cluster
-            return Record(path, [], f"cannot be tagged: {type(error).__name__}: {first_line(error)}")
+            return Record(image.path, [], str(error))
+        except Exception as error:  # one image must not end the run of a whole cluster
+            return Record(image.path, [], f"cannot be tagged: {type(error).__name__}: {first_line(error)}")
+        return Record(image.path, tags, sha256=sha256)
 
 
-def _sha256(source: str | bytes) -> str:
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+def _sha256(source: str | bytes) -> str | None:
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else content_of(source)
 
 
 def _load(model: dict[str, bytes] | None) -> Tagger:

@@ -91,3 +91,9 @@ def _bar(score: float) -> str:
 
 
 WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
+#: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.record_files`).
+LASTING = ("jsonl", "csv", "parquet", "sqlite")
+#: The format of an output by its suffix; that of any other is ``table``.
+SUFFIXES = {
+    ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
+}  # fmt: skip
