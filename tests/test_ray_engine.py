@@ -29,146 +29,11 @@ PHOTOS = 80
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
 
 
-USES_RAY = pytest.mark.usefixtures("ray_runs")
-
-
-@pytest.fixture(scope="module")
-def ray_runs() -> Iterator[None]:
-    """One Ray for all tests of this process: to start it takes seconds."""
-    with ray_engine._session(2, STORE_BYTES):
-        yield
-
-
-def ugly_photos(folder: Path, examples: Path) -> Path:
-    """Photos under names that need care, and files that are none."""
-    for seed, name in enumerate(["a b.jpg", 'it\'s "one".jpg', "line\nbreak.jpg", "später.jpg", "deep/er/x.JPG"]):
-        write_photo(folder / name, seed)
-    shutil.copy(folder / "a b.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
-    (folder / "empty.jpg").touch()
-    (folder / "text.png").write_text("a letter")
-    (folder / "cut.jpg").write_bytes((examples / "cat.jpg").read_bytes()[:9000])
-    (folder / "large.jpg").write_bytes((examples / "rocket.jpg").read_bytes())  # decoded at a reduced scale
-    (folder / ".hidden.jpg").write_bytes(b"x")
-    (folder / "notes.txt").write_text("no photo")
-    (folder / "loop").symlink_to(folder)
-    return folder
-
-
 def lines_of(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.read_bytes().splitlines()]
 
 
-@USES_RAY
-def test_the_same_file_as_the_local_engine_writes(
-    tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Byte for byte, with its errors, from paths that start in this folder, and with a model that is sent."""
-    ugly_photos(tmp_path / "photos", examples)
-    model = tmp_path / "model"
-    model.mkdir()
-    for path in PACKAGED.iterdir():
-        (model / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
-    arguments = ["tag", "photos", "gone.jpg", "photos/a b.jpg", "", *LABELS]
-    local = run_command(*arguments, "--output", "local.parquet")
-    assert local[0] == 1
-    assert run_command(*arguments, "--output", "ray.parquet", "--model", model, "--engine", "ray") == local
-    assert Path("ray.parquet").read_bytes() == Path("local.parquet").read_bytes()
-
-
-@USES_RAY
-def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, examples: Path, tagger: Tagger) -> None:
-    """Through fsspec: the bytes are decoded as the file is, and what is broken is told in the same words."""
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for name in ("cat.jpg", "rocket.jpg"):
-            archive.write(examples / name, f"in/{name}")
-        archive.writestr("in/empty.jpg", b"")
-        archive.writestr("in/.thumbnails/cat.jpg", b"hidden")
-        archive.writestr("in/notes.txt", b"no photo")
-    inside = f"::file://{tmp_path}/photos.zip"
-    arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
-    status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
-    assert (status, stderr) == (1, "")
-    records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
-    assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
-    assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"
-    local = Record("", tagger.tag(examples / "cat.jpg", ["red", "cat", "texture"], threshold=0)).as_dict()["tags"]
-    assert records.pop(str(examples / "cat.jpg"))["tags"] == local
-    assert records.pop(f"zip://in/cat.jpg{inside}")["tags"] == local
-    assert list(records) == [f"zip://in/rocket.jpg{inside}"]
-
-
-# --- workers that die ---------------------------------------------------------------------------------------------
-
-
-def job(tagger: Tagger, **changed: Any) -> Job:
-    """For :class:`Image` of full paths."""
-    options = {"model": None, "threshold": 0.0, "top_k": None, "exact": False, "hashed": False, "folder": "/"}
-    return Job(labels=tagger.label_set(["cat", "red"]), **{**options, **changed})
-
-
-class DeadlyWorker(Worker):
-    """Dies of a photo named so, as by a decoder that crashes."""
-
-    def _tagged(self, image: Image, source: Any) -> Record | None:
-        if "deadly" in image.path:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._tagged(image, source)
-
-
-@USES_RAY
-def test_a_photo_that_kills_every_worker_costs_only_itself(
-    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray.cloudpickle
-
-    names = [*(f"{number}.jpg" for number in range(12)), "deadly.jpg", "last.jpg"]
-    for seed, name in enumerate(names):
-        write_photo(tmp_path / name, seed)
-    images = [Image(number, str(tmp_path / name), None) for number, name in enumerate(names)]
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not find this file
-    monkeypatch.setattr(ray_engine, "Worker", DeadlyWorker)
-    notes: list[str] = []
-    found = list(ray_engine._tagged(images, job(tagger), 2, notes.append))
-    assert [number for number, _ in found] == list(range(14))
-    records = [record for _, record in found if record is not None]
-    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
-    expected = [
-        Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
-    ]
-    assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
-    assert notes == ["3 times a worker died while it tagged; its images were tagged again"]
-
-
-def test_the_ledger_knows_which_image_was_in_hand() -> None:
-    ledger = Ledger()
-    assert ledger.begin(0) == (False, set())  # and its worker dies
-    for _ in range(DEATHS):
-        assert ledger.begin(0) == (True, set())
-        ledger.take(0, 4)
-        ledger.take(0, 5)
-    assert ledger.begin(0) == (True, {5})
-    ledger.end(0)
-    assert ledger.begin(0) == (False, {5})  # its records were lost with their machine, and nobody died of it
-    assert ledger.deaths() == DEATHS + 1
-
-
-def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) -> None:
-    class Full:
-        def tag(self, *_: Any, **__: Any) -> None:
-            raise MemoryError("no room")
-
-    worker = Worker.__new__(Worker)
-    worker._job, worker._tagger = job(tagger), Full()  # type: ignore[assignment]
-    found = worker._tagged(Image(0, "cat.jpg", None), str(examples / "cat.jpg"))
-    assert found == Record("cat.jpg", [], "cannot be tagged: MemoryError: no room")
-
-
-@USES_RAY
-def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
-    broken = job(tagger, model={"config.json": b"{}"})
-    with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete, it lacks"):
-        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1, print))
+# --- the command in a process of its own -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +114,158 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
     until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
     status, _, stderr = run_command("tag", photos, *LABELS, "--resume", "--output", output)
     assert (status, stderr) == (0, f"note: {done} images were done already\n")
-    records = [
-        (row["path"], row["sha256"], [tag["label"] for tag in row["tags"]]) for row in pq.read_table(output).to_pylist()
+    rows = pq.read_table(output, columns=["path", "sha256", "error"]).to_pylist()
+    assert rows == [{"path": line["path"], "sha256": line["sha256"], "error": None} for line in lines_of(local)]
+
+
+# --- in this process, with one Ray for all ------------------------------------------------------------------------
+
+
+USES_RAY = pytest.mark.usefixtures("ray_runs")
+
+
+@pytest.fixture(scope="module")
+def ray_runs() -> Iterator[None]:
+    """One Ray for all tests of this process: to start it takes seconds."""
+    with ray_engine._session(2, STORE_BYTES):
+        yield
+
+
+def ugly_photos(folder: Path, examples: Path) -> Path:
+    """Photos under names that need care, and files that are none."""
+    for seed, name in enumerate(["a b.jpg", 'it\'s "one".jpg', "line\nbreak.jpg", "später.jpg", "deep/er/x.JPG"]):
+        write_photo(folder / name, seed)
+    shutil.copy(folder / "a b.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("a letter")
+    (folder / "cut.jpg").write_bytes((examples / "cat.jpg").read_bytes()[:9000])
+    (folder / "large.jpg").write_bytes((examples / "rocket.jpg").read_bytes())  # decoded at a reduced scale
+    (folder / ".hidden.jpg").write_bytes(b"x")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+@USES_RAY
+def test_the_same_file_as_the_local_engine_writes(
+    tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte, with its errors, from paths that start in this folder, and with a model that is sent."""
+    ugly_photos(tmp_path / "photos", examples)
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in PACKAGED.iterdir():
+        (model / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tag", "photos", "gone.jpg", "photos/a b.jpg", "", *LABELS]
+    local = run_command(*arguments, "--output", "local.parquet")
+    assert local[0] == 1
+    assert run_command(*arguments, "--output", "ray.parquet", "--model", model, "--engine", "ray") == local
+    assert Path("ray.parquet").read_bytes() == Path("local.parquet").read_bytes()
+
+
+@USES_RAY
+def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, examples: Path, tagger: Tagger) -> None:
+    """Through fsspec: the bytes are decoded as the file is, and what is broken is told in the same words."""
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name in ("cat.jpg", "rocket.jpg"):
+            archive.write(examples / name, f"in/{name}")
+        archive.writestr("in/empty.jpg", b"")
+        archive.writestr("in/.thumbnails/cat.jpg", b"hidden")
+        archive.writestr("in/notes.txt", b"no photo")
+    inside = f"::file://{tmp_path}/photos.zip"
+    arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
+    status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
+    assert (status, stderr) == (1, "")
+    records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
+    assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
+    assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"
+    local = Record("", tagger.tag(examples / "cat.jpg", ["red", "cat", "texture"], threshold=0)).as_dict()["tags"]
+    assert records.pop(str(examples / "cat.jpg"))["tags"] == local
+    assert records.pop(f"zip://in/cat.jpg{inside}")["tags"] == local
+    assert list(records) == [f"zip://in/rocket.jpg{inside}"]
+
+
+@USES_RAY
+def test_resume_goes_on_by_content_with_what_the_local_engine_wrote(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out.jsonl"
+    for seed in range(4):
+        write_photo(photos / f"{seed}.jpg", seed)
+    arguments = ["tag", photos, *LABELS, "--output"]
+    run_command(*arguments, output)
+    write_photo(photos / "2.jpg", 22)
+    write_photo(photos / "4.jpg", 4)
+    status, _, stderr = run_command(*arguments, output, "--resume", "--engine", "ray")
+    assert (status, stderr) == (0, "note: 3 images were done already\n")
+    run_command(*arguments, tmp_path / "anew.jsonl")
+    assert sorted(output.read_bytes().splitlines()) == sorted((tmp_path / "anew.jsonl").read_bytes().splitlines())
+
+
+def job(tagger: Tagger, **changed: Any) -> Job:
+    """For :class:`Image` of full paths."""
+    options = {"model": None, "threshold": 0.0, "top_k": None, "exact": False, "hashed": False, "folder": "/"}
+    return Job(labels=tagger.label_set(["cat", "red"]), **{**options, **changed})
+
+
+class DeadlyWorker(Worker):
+    """Dies of a photo named so, as by a decoder that crashes."""
+
+    def _tagged(self, image: Image, source: Any) -> Record | None:
+        if "deadly" in image.path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._tagged(image, source)
+
+
+@USES_RAY
+def test_a_photo_that_kills_every_worker_costs_only_itself(
+    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.cloudpickle
+
+    names = [*(f"{number}.jpg" for number in range(12)), "deadly.jpg", "last.jpg"]
+    for seed, name in enumerate(names):
+        write_photo(tmp_path / name, seed)
+    images = [Image(number, str(tmp_path / name), None) for number, name in enumerate(names)]
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not find this file
+    monkeypatch.setattr(ray_engine, "Worker", DeadlyWorker)
+    notes: list[str] = []
+    found = list(ray_engine._tagged(images, job(tagger), 2, notes.append))
+    assert [number for number, _ in found] == list(range(14))
+    records = [record for _, record in found if record is not None]
+    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
+    expected = [
+        Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
     ]
-    assert records == [
-        (line["path"], line["sha256"], [tag["label"] for tag in line["tags"]]) for line in lines_of(local)
-    ]
+    assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
+    assert notes == ["3 times a worker died while it tagged; its images were tagged again"]
+
+
+def test_the_ledger_knows_which_image_was_in_hand() -> None:
+    ledger = Ledger()
+    assert ledger.begin(0) == (False, set())  # and its worker dies
+    for _ in range(DEATHS):
+        assert ledger.begin(0) == (True, set())
+        ledger.take(0, 4)
+        ledger.take(0, 5)
+    assert ledger.begin(0) == (True, {5})
+    ledger.end(0)
+    assert ledger.begin(0) == (False, {5})  # its records were lost with their machine, and nobody died of it
+    assert ledger.deaths() == DEATHS + 1
+
+
+def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) -> None:
+    class Full:
+        def tag(self, *_: Any, **__: Any) -> None:
+            raise MemoryError("no room")
+
+    worker = Worker.__new__(Worker)
+    worker._job, worker._tagger = job(tagger), Full()  # type: ignore[assignment]
+    found = worker._tagged(Image(0, "cat.jpg", None), str(examples / "cat.jpg"))
+    assert found == Record("cat.jpg", [], "cannot be tagged: MemoryError: no room")
+
+
+@USES_RAY
+def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
+    broken = job(tagger, model={"config.json": b"{}"})
+    with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete, it lacks"):
+        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1, print))
