@@ -16,6 +16,8 @@ import os
 import pickle
 import secrets
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -45,6 +47,7 @@ FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
 DEATHS = 2
 #: Images of URLs that a worker reads at a time, so that it need not wait for the network.
 READERS = 4
+WAIT = 10  # seconds for a cluster to answer
 #: Ray's shared memory where it runs on this machine alone, beside what the model and the labels need.
 STORE_BYTES = 100_000_000
 
@@ -267,21 +270,20 @@ class Ledger:
 def _session(workers: int, store: int) -> Iterator[None]:
     """Ray for a while: the cluster of ``RAY_ADDRESS``, else a Ray of our own on this machine, which ends with us."""
     cluster = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if not cluster:  # Ray's ports are open to the network: only who knows the token may speak to them
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    own = {"num_cpus": workers, "object_store_memory": store, "include_dashboard": False}
+    if "ray" not in sys.modules:
+        _set_environment(alone=not cluster)
     with _without_stderr():
         import ray
     if ray.is_initialized():  # the caller's own
         yield _settle()
         return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    alone = {"num_cpus": workers, "object_store_memory": store, "include_dashboard": False}
     try:
+        _check_listening(cluster)
         with _without_stderr(), _own_sigterm():
-            ray.init(**quiet) if cluster else ray.init("local", **own, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            ray.init(**quiet) if cluster else ray.init("local", **alone, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster of RAY_ADDRESS={cluster} cannot be reached" if cluster else "Ray cannot be started"
         raise UserError(f"{where}: {first_line(error)}") from None
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of dead workers
@@ -289,6 +291,21 @@ def _session(workers: int, store: int) -> Iterator[None]:
             yield _settle()
         finally:
             ray.shutdown()
+
+
+def _set_environment(alone: bool) -> None:
+    """What Ray reads when it is imported."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it writes to our stderr
+    if alone:  # its ports are open to the network: only who knows the token is listened to
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+
+def _check_listening(cluster: str | None) -> None:
+    """Raise an OSError where nobody is at ``host:port`` or ``ray://host:port``: Ray would wait for ever."""
+    host, _, port = (cluster or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT).close()
 
 
 def _settle() -> None:
