@@ -30,6 +30,7 @@ def tables() -> str:
     nus_wide, photos_run, training = (_read(name) for name in ("prepare_nus_wide", "my_photos", "training_speed"))
     zero_shot, peers = _read("query_augmentation")["figures"], _read("zero_shot")["figures"]
     evaluation = _read("evaluation_speed")["figures"]
+    maps = _read("heatmaps")["figures"]
     many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
     kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
@@ -42,6 +43,10 @@ def tables() -> str:
 | `zsl-tagger tag` | {_interval(ours, "mAP")} | {_interval(ours, "F1@3")} |
 | the same trained without the COCO names and 206 words in all that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
 | ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
+
+| heat maps, percent | map moves with its photo ({maps["number of mosaics"]} mosaics of two; chance 50) | highest place in a box of the label (coco100; chance {maps["boxes"]["heat map"]["by chance"]:.0f}) | share of the map in the boxes (chance {maps["boxes"]["heat map"]["by chance (area)"]:.0f}) |
+|---|---|---|---|
+{_heat_rows(maps)}
 
 | `train --recipe my-photos`: Caltech-101, {photos_run["figures"]["classes"]} classes, {photos_run["figures"]["training_photos_a_class"]} photos a class | |
 |---|---|
@@ -117,6 +122,15 @@ def _head_rows(figures: dict[str, Any]) -> str:
             times = f"{own['released, ms']:,.0f} ms | {own['ours, ms']:,.0f} ms"
             rows.append(f"| {case} | {direction} | {times} | {told} | {memory} |")
     return "\n".join(rows)
+
+
+def _heat_rows(maps: dict[str, Any]) -> str:
+    names = {"heat map": "`tag --heatmap`", "attention": "attention as it is"}
+    return "\n".join(
+        f"| {name} | {maps['mosaics'][kind]['moves with the photo']:.0f} "
+        f"| {maps['boxes'][kind]['highest place in a box']:.0f} | {maps['boxes'][kind]['share in the boxes']:.0f} |"
+        for kind, name in names.items()
+    )
 
 
 def _peer_rows(methods: dict[str, Any]) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import run_command, write_photo
+from made_data import animal_data, run_command, small_run, write_photo
 from PIL import Image
 
 from zsl_tagger import Tagger, UserError
 from zsl_tagger.heatmap import OVERLAY_SIDE, _file_names, _inside, overlay, relative_maps
 from zsl_tagger.preprocessing import load_photo
+from zsl_tagger.training.run import train
 
 
 def test_maps_equal_a_slow_loop() -> None:
@@ -145,3 +146,14 @@ def test_file_names_are_safe_and_different(labels: list[str]) -> None:
     names = _file_names(labels)
     assert len({name.lower() for name in names}) == len(labels)
     assert all(Path(name).name == name and len(name.encode()) < 255 and not name.startswith(".") for name in names)
+
+
+def test_a_closed_set_has_maps_of_its_classes(tmp_path: Path) -> None:
+    data = animal_data(tmp_path, 8)
+    train(small_run(data, tmp_path / "model", recipe="cifar100"))
+    closed = Tagger(tmp_path / "model")
+    names = closed.vocabulary.labels
+    heats = closed.heatmap(closed.encode(Image.new("RGB", (64, 64), "red")), names)
+    assert heats.shape[0] == len(names)
+    assert heats.shape[1] == heats.shape[2] > 1
+    assert np.isfinite(heats).all()

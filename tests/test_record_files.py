@@ -74,15 +74,17 @@ def as_read(kind: str, records: Sequence[Record]) -> list[dict[str, Any]]:
     return shown
 
 
-def opened(kind: str, path: Path, resume: bool = True, told: list[str] | None = None, **changed: Any) -> RecordFile:
+def opened(
+    kind: str, path: Path, resume: bool = True, told: list[str] | None = None, top_k: int | None = None
+) -> RecordFile:
     note = print if told is None else told.append
-    return open_record_file(kind, path, {**SETTINGS, **changed}, resume, note)
+    return open_record_file(kind, path, {**SETTINGS, "top-k": top_k}, resume, note)
 
 
-def write(kind: str, path: Path, records: Sequence[Record], resume: bool = True, **changed: Any) -> list[str]:
+def write(kind: str, path: Path, records: Sequence[Record], resume: bool = True, top_k: int | None = None) -> list[str]:
     """What was told."""
     told: list[str] = []
-    with opened(kind, path, resume, told, **changed) as file:
+    with opened(kind, path, resume, told, top_k) as file:
         for record in records:
             file(record)
     return told
@@ -170,24 +172,24 @@ def test_an_error_does_not_cost_the_tags_that_are_there(kind: str, path: Path) -
 
 def test_other_settings_are_refused_and_the_difference_is_told(kind: str, path: Path) -> None:
     write(kind, path, RECORDS)
-    before = read_back(kind, path)
-    with pytest.raises(UserError) as caught, opened(kind, path, **{"top-k": 3}):
+    before = path.read_bytes()
+    with pytest.raises(UserError) as caught, opened(kind, path, top_k=3):
         pass
     assert "tags.out" in str(caught.value)
     assert str(caught.value).endswith(
         "was written with other settings (top-k: None, asked is 3): give the same, another --output, or --overwrite"
     )
     assert "\n" not in str(caught.value)
-    assert read_back(kind, path) == before
+    assert path.read_bytes() == before
     assert not path.with_name("tags.out.journal.jsonl").exists()
-    write(kind, path, RECORDS[:1], resume=False, **{"top-k": 3})
-    write(kind, path, RECORDS[1:2], **{"top-k": 3})
+    write(kind, path, RECORDS[:1], resume=False, top_k=3)
+    write(kind, path, RECORDS[1:2], top_k=3)
     assert read_back(kind, path) == as_read(kind, RECORDS[:2])
 
 
 def test_a_file_of_no_records_takes_any_settings(kind: str, path: Path) -> None:
     write(kind, path, [])
-    write(kind, path, RECORDS, **{"top-k": 3})
+    write(kind, path, RECORDS, top_k=3)
     with pytest.raises(UserError, match="top-k: 3, asked is None"), opened(kind, path):
         pass
 

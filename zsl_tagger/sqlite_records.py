@@ -66,16 +66,14 @@ class SqliteFile(RecordFile):
                 for statement in SCHEMA.split(";\n"):
                     ask(statement)
                 ask(f"PRAGMA application_id = {APPLICATION}")
-        ask("PRAGMA journal_mode = WAL")  # others read while this writes; a killed run loses no transaction
-        ask("PRAGMA synchronous = NORMAL")  # nor does it wait for the disk: a power cut may take the last ones
-        ask("PRAGMA foreign_keys = ON")
         if ask("SELECT count(*) FROM photos").fetchone()[0]:
-            held = {name: json.loads(value) for name, value in ask("SELECT name, value FROM settings")}
-            self._check_settings(held)
-            return
+            self._check_settings({name: json.loads(value) for name, value in ask("SELECT name, value FROM settings")})
+        ask("PRAGMA journal_mode = WAL")  # others read while this writes; a killed run loses no transaction
+        ask("PRAGMA synchronous = NORMAL")  # none waits for the disk: a power cut may take the last ones
+        ask("PRAGMA foreign_keys = ON")
+        rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in self.settings.items()]
         with self._transaction():
             ask("DELETE FROM settings")
-            rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in self.settings.items()]
             self._database.executemany("INSERT INTO settings VALUES (?, ?)", rows)
 
     def is_done(self, path: str, sha256: str) -> bool:

@@ -17,7 +17,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.files import locked_file, sha256_of
 from zsl_tagger.find_images import find_images
 from zsl_tagger.heatmap import MAPS_A_PHOTO, HeatmapFolder
-from zsl_tagger.interrupts import sigterm_interrupts
+from zsl_tagger.interrupts import StopRequest, watching_signals
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError, is_image
 from zsl_tagger.queries import UnknownLabelError, normalize_label, read_labels_file, split_labels
 from zsl_tagger.tag import LabelSet, Record, Tagger
@@ -61,12 +61,12 @@ def run_tagging(run: TagRun, note: Note) -> int:
 
     Raises:
         UserError: the run cannot be carried out; nothing was written then.
-        Terminated: SIGTERM came; what was written is closed in good order, as after Ctrl-C.
+        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
     """
     _check_options(run)
     names = _asked_labels(run, note)
-    with sigterm_interrupts(), ExitStack() as stack:
-        items = _find_images(run)  # walked while images are tagged
+    with watching_signals() as stop, ExitStack() as stack:
+        items = stop.iterate(_find_images(run))  # walked while images are tagged
         first = list(islice(items, available_cores()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
@@ -76,7 +76,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
         sinks = _sinks(run, lasting, stack)
         records = stack.enter_context(closing(_records(tagger, chain(first, items), labels, run, lasting, note)))
         shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
-        return _write_all(_with_progress(records) if shown else records, sinks, note)
+        return _write_all(_with_progress(records) if shown else records, sinks, note, stop)
 
 
 def _check_options(run: TagRun) -> None:
@@ -269,7 +269,7 @@ def _records(
     pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record | None:
-        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run, pictures, lasting)
+        return item if isinstance(item, Record) else _tagged(tagger, item, labels, run, lasting, pictures)
 
     return map_in_order(work, items, tagger.workers)
 
@@ -279,15 +279,16 @@ def _tagged(
     path: str,
     labels: LabelSet,
     run: TagRun,
-    pictures: HeatmapFolder | None,
     lasting: RecordFile | None,
+    pictures: HeatmapFolder | None,
 ) -> Record | None:
     """All that is done for one image, on one of several threads; None where it was done by a run before."""
     sha256 = None if lasting is None else content_of(path)
     if lasting is not None and sha256 is not None:
         if lasting.is_done(path, sha256):
             return None
-        if (stored := lasting.tags_of(sha256)) is not None:  # renamed or copied
+        stored = lasting.tags_of(sha256) if pictures is None else None  # a heat map needs the network
+        if stored is not None:  # renamed or copied
             return Record(path, stored, sha256=sha256)
     try:
         tokens = tagger.encode(path)
@@ -308,16 +309,17 @@ def content_of(path: str) -> str | None:
         return None
 
 
-def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note) -> int:
+def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note, stop: StopRequest) -> int:
     """Write every record; returns how many are errors."""
     failed = done = 0
     for record in records:
         if record is None:
             done += 1
-            continue
-        for write in sinks:
-            write(record)
-        failed += record.error is not None
+        else:
+            for write in sinks:
+                write(record)
+            failed += record.error is not None
+        stop.check()
     if done:
         note(f"{done:,} images were done already")
     return failed
