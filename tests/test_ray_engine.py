@@ -118,6 +118,30 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
     assert rows == [{"path": line["path"], "sha256": line["sha256"], "error": None} for line in lines_of(local)]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--heatmap", "maps"], "error: --heatmap is made on this machine: leave out --engine ray\n"),
+        (["--workers", "0"], "error: expected --workers of at least 1, got 0\n"),
+        (["foo://bucket/photos"], "error: cannot open foo://bucket/photos: Protocol not known: foo\n"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(examples: Path, options: list[str], message: str) -> None:
+    assert run_command("tag", examples / "cat.jpg", *options, "--engine", "ray") == (2, "", message)
+
+
+def test_a_missing_extra_and_a_missing_cluster(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["tag", examples / "cat.jpg", "--labels", "cat", "--engine", "ray"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        message = 'error: this needs ray, which comes with: pip install "zsl-tagger[ray]"\n'
+        assert run_command(*arguments) == (2, "", message)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    status, stdout, stderr = run_command(*arguments)
+    assert (status, stdout, len(stderr.splitlines())) == (2, "", 1)
+    assert stderr.startswith("error: the Ray cluster of RAY_ADDRESS=127.0.0.1:1 cannot be reached: ")
+
+
 # --- in this process, with one Ray for all ------------------------------------------------------------------------
 
 
