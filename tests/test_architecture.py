@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy", "ray"}
+HEAVY = {
+    "torch",
+    "timm",
+    "torchvision",
+    "pandas",
+    "gensim",
+    "sentence_transformers",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "ray",
+}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def disturbed(photos: Path, output: Path, interfere: Callable[[subprocess.Popen[str]], object]) -> tuple[int, str]:
     """Run the command, interfere when some records are there; exit status and all that it printed."""
-    command = [sys.executable, "-m", "cli", "tag", photos, *LABELS, "--engine", "ray", "--output", output]
+    command = [sys.executable, "-m", "cli", "tag", str(photos), *LABELS, "--engine", "ray", "--output", str(output)]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -159,7 +160,7 @@ def ugly_photos(folder: Path, examples: Path) -> Path:
     """Photos under names that need care, and files that are none."""
     for seed, name in enumerate(["a b.jpg", 'it\'s "one".jpg', "line\nbreak.jpg", "später.jpg", "deep/er/x.JPG"]):
         write_photo(folder / name, seed)
-    shutil.copy(folder / "a b.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes((folder / "a b.jpg").read_bytes())
     (folder / "empty.jpg").touch()
     (folder / "text.png").write_text("a letter")
     (folder / "cut.jpg").write_bytes((examples / "cat.jpg").read_bytes()[:9000])
@@ -208,6 +209,21 @@ def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, example
     assert records.pop(str(examples / "cat.jpg"))["tags"] == local
     assert records.pop(f"zip://in/cat.jpg{inside}")["tags"] == local
     assert list(records) == [f"zip://in/rocket.jpg{inside}"]
+
+
+@USES_RAY
+def test_the_readme_shows_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"`zsl-tagger (tag examples gone.jpg --engine ray [^`]+)`", readme)
+    assert command is not None
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert run_command(*shlex.split(command[1]))[0] == 1
+    for row in pq.read_table("tags.parquet").to_pylist():
+        tags = ", ".join(f"{tag['label']} {tag['score']:.2f}" for tag in row["tags"])
+        shown = re.search(rf"^\| {row['path']} \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+        assert shown is not None
+        assert (re.sub(r"\d\.\d+", "#", shown[1]), shown[2]) == (re.sub(r"\d\.\d+", "#", tags), row["error"] or "")
 
 
 @USES_RAY

@@ -38,7 +38,7 @@ def test_folders_are_walked_as_local_ones_are(bucket: str, tmp_path: Path) -> No
     fsspec.filesystem("memory").get("/bucket", str(tmp_path), recursive=True)
     local = [str(Path(str(path)).relative_to(tmp_path / "bucket")) for path in find_images([str(tmp_path)])]
     assert sorted(local) == expected
-    assert [read_url(url) for url in find_urls(bucket)] == [name.encode() for name in expected]
+    assert [read_url(url) for url in found(bucket)] == [name.encode() for name in expected]
 
 
 def test_globs(bucket: str) -> None:

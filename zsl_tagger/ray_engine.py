@@ -275,7 +275,8 @@ def _session(workers: int, store: int) -> Iterator[None]:
     with _without_stderr():
         import ray
     if ray.is_initialized():  # the caller's own
-        yield _settle()
+        _settle()
+        yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     alone = {"num_cpus": workers, "object_store_memory": store, "include_dashboard": False}
@@ -288,7 +289,8 @@ def _session(workers: int, store: int) -> Iterator[None]:
         raise UserError(f"{where}: {first_line(error)}") from None
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of dead workers
         try:
-            yield _settle()
+            _settle()
+            yield
         finally:
             ray.shutdown()
 
