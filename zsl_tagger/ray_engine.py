@@ -135,7 +135,7 @@ def _tagged(images: list[Image], job: Job, workers: int, note: Note) -> Iterator
 
     size = min(MOST, max(FEWEST, len(images) // (workers * BLOCKS_A_WORKER)))
     blocks = [pickle.dumps(images[start : start + size]) for start in range(0, len(images), size)]
-    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
     job_on_ray = ray.put(job)  # a name, so that it stays there for workers that are started anew
     tagged = ray.data.from_arrow([_one_row("images", block) for block in blocks]).map_batches(
         Worker,
@@ -260,7 +260,7 @@ class Ledger:
 
     def end(self, block: int) -> None:
         self._in_hand.pop(block, None)
-        self._begun[block] = 0
+        self._begun.pop(block, None)
 
     def deaths(self) -> int:
         return self._deaths
@@ -269,7 +269,7 @@ class Ledger:
 @contextmanager
 def _session(workers: int, store: int) -> Iterator[None]:
     """Ray for a while: the cluster of ``RAY_ADDRESS``, else a Ray of our own on this machine, which ends with us."""
-    cluster = os.environ.get("RAY_ADDRESS")
+    cluster = os.environ.get("RAY_ADDRESS", "").removeprefix("local")
     if "ray" not in sys.modules:
         _set_environment(alone=not cluster)
     with _without_stderr():
@@ -303,9 +303,9 @@ def _set_environment(alone: bool) -> None:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
-def _check_listening(cluster: str | None) -> None:
+def _check_listening(cluster: str) -> None:
     """Raise an OSError where nobody is at ``host:port`` or ``ray://host:port``: Ray would wait for ever."""
-    host, _, port = (cluster or "").rpartition("://")[2].rpartition(":")
+    host, _, port = cluster.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT).close()
 
