@@ -108,8 +108,9 @@ def tag(
         heatmap=heatmap,
         engine=engine.value,
     )
+    goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
     extra = "ray" if engine is Engine.ray else "parquet"
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"), _needs_extra(extra):
+    with _told_in_one_line(goes_on), _needs_extra(extra):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)

@@ -27,6 +27,7 @@ from zsl_tagger.tag import Record, Tagger
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = 80
+INTERRUPTED = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
 
 
@@ -109,7 +110,7 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
         os.killpg(process.pid, signal.SIGINT)
 
     status, printed = disturbed(photos, output, interrupt)
-    assert (status, printed) == (130, "interrupted: what was written so far is complete and readable\n")
+    assert (status, printed) == (130, f"{INTERRUPTED}\n")
     done = pq.read_table(output).num_rows
     assert 8 <= done < PHOTOS
     until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pandas
@@ -105,6 +107,21 @@ def test_the_export_command_runs_and_says_what_is_shown(tmp_path: Path, monkeypa
         cli.app, ["tag", "examples/cat.jpg", "--labels", "cat,dog,beach", "--model", "small-model"]
     )
     assert re.sub(r"[\d.]+ +█+", "#", tagged.stdout) == "examples/cat.jpg\n  cat  #\n"
+
+
+def test_the_long_run_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, and its query as the sqlite3 program prints it."""
+    block = re.search(r'```\n(zsl-tagger tag .+)\nsqlite3 tags.sqlite "(.+)"\n```\n\n```\n([^`]+)```', README)
+    assert block
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = CliRunner().invoke(cli.app, shlex.split(block[1].removeprefix("zsl-tagger ")))
+        assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "note: done already and skipped: 4\n"
+    with contextlib.closing(sqlite3.connect("tags.sqlite")) as database:
+        rows = ["|".join(map(str, row)) for row in database.execute(block[2])]
+    assert [re.sub(r"0\.\d+", "#", row) for row in rows] == re.sub(r"0\.\d+", "#", block[3]).splitlines()
 
 
 def test_there_are_commands_with_output() -> None:

@@ -150,7 +150,7 @@ def test_killed_while_the_parquet_file_is_made(tmp_path: Path) -> None:
     with running(library.start("--output", "tags.parquet", "--resume", code=stuck)):
         wait_until((tmp_path / "stuck").exists)
     assert len(library.tags("parquet", "tags.parquet")) == 20
-    assert library.tag("--output", "tags.parquet", "--resume") == (0, ["note: 21 images were done already"])
+    assert library.tag("--output", "tags.parquet", "--resume") == (0, ["note: done already and skipped: 21"])
     assert len(library.tags("parquet", "tags.parquet")) == 21
     assert library.asked() == ["new.jpg"]
 
@@ -164,7 +164,7 @@ def test_a_signal_closes_the_output_and_resume_goes_on(kind: str, number: int, s
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert err == "interrupted: what was written so far is complete and readable\n"
+    assert err == "interrupted: what was written so far is complete and readable; with --output, --resume goes on\n"
     written = library.tags(kind, "tags.out")
     assert 1 <= len(written) < 60
     library.asked()
@@ -189,7 +189,7 @@ def test_new_renamed_copied_changed_and_broken_photos(kind: str, tmp_path: Path)
     library.put("003.jpg", 13)
     library.put("new.jpg", 20)
     status, told = library.tag(*options, "--resume")
-    assert (status, told) == (1, ["note: 3 images were done already"])
+    assert (status, told) == (1, ["note: done already and skipped: 3"])
     assert sorted(library.asked()) == ["003.jpg", "new.jpg"]
     found = library.tags(kind, "tags.out")
     names = LABELS.split(",")
@@ -203,7 +203,7 @@ def test_new_renamed_copied_changed_and_broken_photos(kind: str, tmp_path: Path)
     library.put("folder.jpg", 3)
     assert library.tag(*options, "--resume")[0] == 0
     assert library.tags(kind, "tags.out")["photos/folder.jpg"] == names[:3]
-    assert library.tag(*options, "--resume") == (0, ["note: 9 images were done already"])
+    assert library.tag(*options, "--resume") == (0, ["note: done already and skipped: 9"])
 
 
 @pytest.mark.usefixtures("_here")
@@ -334,7 +334,7 @@ def test_the_suffix_says_the_format(name: str, kind: str, examples: Path, tmp_pa
     (record,) = read_back(kind, tmp_path / name)
     assert (record["path"], [tag["label"] for tag in record["tags"]]) == (str(examples / "cat.jpg"), ["cat"])
     assert len(record["sha256"]) == 64
-    assert run_command(*arguments, "--resume") == (0, "", "note: 1 images were done already\n")
+    assert run_command(*arguments, "--resume") == (0, "", "note: done already and skipped: 1\n")
     assert read_back(kind, tmp_path / name) == [record]
 
 

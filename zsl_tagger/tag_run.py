@@ -321,7 +321,7 @@ def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: No
             failed += record.error is not None
         stop.check()
     if done:
-        note(f"{done:,} images were done already")
+        note(f"done already and skipped: {done:,}")
     return failed
 
 
