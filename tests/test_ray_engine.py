@@ -115,7 +115,7 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
     assert 8 <= done < PHOTOS
     until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
     status, _, stderr = run_command("tag", photos, *LABELS, "--resume", "--output", output)
-    assert (status, stderr) == (0, f"note: {done} images were done already\n")
+    assert (status, stderr) == (0, f"note: done already and skipped: {done}\n")
     rows = pq.read_table(output, columns=["path", "sha256", "error"]).to_pylist()
     assert rows == [{"path": line["path"], "sha256": line["sha256"], "error": None} for line in lines_of(local)]
 
@@ -237,7 +237,7 @@ def test_resume_goes_on_by_content_with_what_the_local_engine_wrote(tmp_path: Pa
     write_photo(photos / "2.jpg", 22)
     write_photo(photos / "4.jpg", 4)
     status, _, stderr = run_command(*arguments, output, "--resume", "--engine", "ray")
-    assert (status, stderr) == (0, "note: 3 images were done already\n")
+    assert (status, stderr) == (0, "note: done already and skipped: 3\n")
     run_command(*arguments, tmp_path / "anew.jsonl")
     assert sorted(output.read_bytes().splitlines()) == sorted((tmp_path / "anew.jsonl").read_bytes().splitlines())
 
