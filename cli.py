@@ -48,6 +48,11 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+class Engine(str, Enum):
+    local = "local"
+    ray = "ray"
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -88,6 +93,9 @@ def tag(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what --sidecar would do; write nothing.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take back what --sidecar wrote; tag nothing.")] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
+    ] = Engine.local,
 ) -> None:
     """Tag images with any words.
 
@@ -116,9 +124,11 @@ def tag(
         sidecar_stem=sidecar_stem,
         dry_run=dry_run,
         remove=remove,
+        engine=engine.value,
     )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
-    with _told_in_one_line(goes_on), _needs_extra("parquet"):
+    extra = "ray" if engine is Engine.ray else "parquet"
+    with _told_in_one_line(goes_on), _needs_extra(extra):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)

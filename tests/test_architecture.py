@@ -25,6 +25,7 @@ HEAVY = {
     "scipy",
     "pyarrow",
     "sqlite3",
+    "ray",
 }
 
 

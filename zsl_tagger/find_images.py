@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.tag import Record
@@ -13,16 +13,23 @@ from zsl_tagger.tag import Record
 Identity = tuple[int, int]  # device and inode: the same folder under whatever path
 
 
-def find_images(arguments: Iterable[str]) -> Iterator[str | Record]:
+def find_images(
+    arguments: Iterable[str], elsewhere: Callable[[str], Iterable[str | Record] | None] | None = None
+) -> Iterator[str | Record]:
     """Paths of images in a stable order, and an error record for what cannot be followed.
 
     A file named explicitly is always taken; in a folder, files are chosen by suffix, and hidden ones (thumbnail
     caches, "._" companions) are left out. Links to folders are followed, but each folder is walked once.
+
+    Args:
+        elsewhere: what an argument that is no local path stands for; None for one that is.
     """
     visited: set[Identity] = set()
     for argument in arguments:
         if not argument:
             yield Record(argument, [], "empty path")
+        elif elsewhere is not None and (found := elsewhere(argument)) is not None:
+            yield from found
         elif os.path.isdir(argument):
             yield from _walk(argument, visited)
         elif not os.path.lexists(argument) and glob.has_magic(argument):

@@ -1,20 +1,21 @@
 """Image file -> array: the one path used by training, evaluation, tagging and export.
 
 The array is ``uint8 (size, size, 3)``; the mean/std normalisation belongs to the model (it is the first
-node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path
-is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
+node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path or
+as bytes is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
 differ a little.)
 """
 
 from __future__ import annotations
 
+import io
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
@@ -55,8 +56,8 @@ def load_array(source: Any, size: int) -> np.ndarray:
     """One image as the array the model reads.
 
     Args:
-        source: a path, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``, uint8 (0..255),
-            uint16 (0..65535) or float (0..1).
+        source: a path, the bytes of an image file, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``,
+            uint8 (0..255), uint16 (0..65535) or float (0..1).
         size: side of the square the image is resized to (aspect ratio is not kept, as in ML-Decoder).
 
     Returns:
@@ -67,9 +68,10 @@ def load_array(source: Any, size: int) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         return _resized(_checked_upright(_from_array(source)), size)
-    path = None if isinstance(source, Image.Image) else Path(source)  # a TypeError is the caller's mistake
+    if not isinstance(source, (Image.Image, bytes)):
+        source = Path(source)  # a TypeError is the caller's mistake
     with _told_as_image_errors():
-        return _resized(_checked_upright(source) if path is None else _load_file(path, size), size)
+        return _resized(_load(source, size), size)
 
 
 def load_photo(path: str | Path, size: int) -> Image.Image:
@@ -113,6 +115,19 @@ def _told_as_image_errors() -> Iterator[None]:
         raise ImageError(f"broken image data ({first_line(error)})") from None
 
 
+def _load(source: Path | bytes | Image.Image, size: int) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return _checked_upright(source)
+    return _load_bytes(source, size) if isinstance(source, bytes) else _load_file(source, size)
+
+
+def _load_bytes(content: bytes, size: int) -> Image.Image:
+    """As :func:`_load_file` loads a file with this content."""
+    if not content:
+        raise ImageError("empty file (0 bytes)")
+    return _decoded(io.BytesIO(content), size)
+
+
 def _load_file(path: Path, size: int) -> Image.Image:
     """Upright; a JPEG at no less than twice ``size`` where it has that."""
     status = path.stat()
@@ -120,36 +135,42 @@ def _load_file(path: Path, size: int) -> Image.Image:
         raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
     if status.st_size == 0:
         raise ImageError("empty file (0 bytes)")
-    with _open(path) as image:
+    return _decoded(path, size)
+
+
+def _decoded(source: Path | BinaryIO, size: int) -> Image.Image:
+    with _open(source) as image:
         _check_pixels(image)
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
         return _upright(image)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | BinaryIO) -> Image.Image:
     """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside."""
     with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(source)
         except UnidentifiedImageError:
-            kind = _heif_kind(path)
+            kind = _heif_kind(source)
             if kind is None:
                 raise
             _need_reader_of(kind)
             try:
-                return Image.open(path)
+                return Image.open(source)
             except UnidentifiedImageError:
                 raise ImageError(f"broken {kind} data") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _heif_kind(path: Path) -> str | None:
+def _heif_kind(source: Path | BinaryIO) -> str | None:
     """HEIC or AVIF, whatever a file is called; None for others."""
-    with path.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
         start = file.read(64)
+        file.seek(0)
     if start[4:8] != b"ftyp":
         return None
     brands = {start[place : place + 4] for place in (8, *range(16, len(start), 4))}

@@ -55,6 +55,10 @@ class RecordFile:
         """The tags that a run before found for this content under any path; from any thread."""
         raise NotImplementedError
 
+    def sha256_of(self, path: str) -> str | None:
+        """Of the content that a run before tagged under this path; None where none did."""
+        raise NotImplementedError
+
     def error_of(self, path: str) -> str | None:
         """Why an image could not be read before; "" where it has tags, None where nothing is known of it."""
         raise NotImplementedError
@@ -201,6 +205,10 @@ class TextFile(RecordFile):
             content = self._stored.read(held.end - held.start)
         record = next(self.read(io.BytesIO(content))).record
         return None if record is None else record.tags
+
+    def sha256_of(self, path: str) -> str | None:
+        held = self._by_path.get(as_utf8(path))
+        return held.sha256.hex() if held is not None and held.sha256 is not None else None
 
     def error_of(self, path: str) -> str | None:
         held = self._by_path.get(as_utf8(path))

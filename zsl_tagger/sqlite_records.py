@@ -87,6 +87,11 @@ class SqliteFile(RecordFile):
         tags = "SELECT label, score FROM tags WHERE photo = ? ORDER BY score DESC"
         return [Tag(*row) for row in self._all(tags, *photos[0])] if photos else None
 
+    def sha256_of(self, path: str) -> str | None:
+        query = "SELECT sha256 FROM photos WHERE path = ? AND error IS NULL"
+        found = self._all(query, as_utf8(path)) if self.resume else []
+        return found[0][0] if found else None
+
     def error_of(self, path: str) -> str | None:
         found = self._all("SELECT coalesce(error, '') FROM photos WHERE path = ?", as_utf8(path))
         return found[0][0] if found else None

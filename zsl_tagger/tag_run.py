@@ -59,6 +59,7 @@ class TagRun:
     sidecar_stem: bool = False
     dry_run: bool = False
     remove: bool = False
+    engine: str = "local"
 
 
 def run_tagging(run: TagRun, note: Note) -> int:
@@ -71,7 +72,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
     _check_options(run)
     names = None if run.remove else _asked_labels(run, note)
     with watching_signals() as stop, ExitStack() as stack:
-        items = stop.iterate(find_images(_expand_stdin(run.paths)))  # walked while images are tagged
+        items = stop.iterate(_find_images(run))  # walked while images are tagged
         first = list(islice(items, available_cores()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
@@ -83,10 +84,11 @@ def run_tagging(run: TagRun, note: Note) -> int:
         labels = _label_set(tagger, names, run, note)
         lasting = _record_file(run, first, tagger, labels, note, stack)
         sinks = _sinks(run, lasting, stack)
-        records: Iterable[Record | None] = stack.enter_context(closing(_records(tagger, items, labels, run, lasting)))
+        made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting, note)))
+        records: Iterable[Record | None] = made
         if run.sidecar is not None:
             sidecars = stack.enter_context(_sidecars(run, note))
-            records = (record and sidecars.tagged(record) for record in records)
+            records = (record and sidecars.tagged(record) for record in made)
         shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
         return _write_all(_with_progress(records) if shown else records, sinks, note, stop)
 
@@ -107,6 +109,9 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"--sidecar-stem is for --sidecar xmp; {run.sidecar} ones have the whole name of the photo")
     if (run.dry_run or run.remove) and (run.output is not None or run.heatmap is not None or _format(run) != "table"):
         raise UserError("--dry-run and --remove print what they do: leave out --output, --format and --heatmap")
+    if run.engine == "ray" and (run.heatmap is not None or run.sidecar is not None):
+        option = "--sidecar" if run.heatmap is None else "--heatmap"
+        raise UserError(f"{option} is made on this machine: leave out --engine ray")
     if run.output is None and sys.stdout is None:
         raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
     if run.resume and run.overwrite:
@@ -115,6 +120,15 @@ def _check_options(run: TagRun) -> None:
         raise UserError(f"--resume goes on with an --output FILE in {', '.join(LASTING)}, got {_format(run)}")
     if run.output is None and _format(run) not in WRITERS:
         raise UserError(f"{_format(run)} is no text for the screen: give --output FILE")
+
+
+def _find_images(run: TagRun) -> Iterator[str | Record]:
+    paths = _expand_stdin(run.paths)
+    if run.engine != "ray":
+        return find_images(paths)
+    from zsl_tagger.urls import find_urls, is_url
+
+    return find_images(paths, lambda path: find_urls(path) if is_url(path) else None)
 
 
 def _format(run: TagRun) -> str:
@@ -275,9 +289,18 @@ def _stream(output: Path | None, stack: ExitStack) -> TextIO:
 
 
 def _records(
-    tagger: Tagger, items: Iterable[str | Record], labels: LabelSet, run: TagRun, lasting: RecordFile | None
+    tagger: Tagger,
+    items: Iterable[str | Record],
+    labels: LabelSet,
+    run: TagRun,
+    lasting: RecordFile | None,
+    note: Note,
 ) -> Generator[Record | None, None, None]:
     """Records in the order of ``items``, None for what is done already; those that are errors pass through."""
+    if run.engine == "ray":
+        from zsl_tagger.ray_engine import tag_on_ray
+
+        return tag_on_ray(tagger, items, labels, run, lasting, note)
     pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record | None:
@@ -295,7 +318,7 @@ def _tagged(
     pictures: HeatmapFolder | None,
 ) -> Record | None:
     """All that is done for one image, on one of several threads; None where it was done by a run before."""
-    sha256 = None if lasting is None else _content_of(path)
+    sha256 = None if lasting is None else content_of(path)
     if lasting is not None and sha256 is not None:
         if run.sidecar is None and lasting.is_done(path, sha256):
             return None
@@ -313,7 +336,7 @@ def _tagged(
     return Record(path, tags, sha256=sha256)
 
 
-def _content_of(path: str) -> str | None:
+def content_of(path: str) -> str | None:
     """SHA-256 of a file before it is looked at: if it changes meanwhile, a later run sees that it is another one."""
     try:
         return sha256_of(Path(path)) if os.path.isfile(path) else None  # noqa: PTH113 (a null character is no error)
