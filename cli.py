@@ -192,6 +192,31 @@ def search(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
+    model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Photos in work at a time. [default: one a core]")] = None,
+    queue: Annotated[int, typer.Option(help="Photos that may wait; more are told to come again later.")] = 64,
+    max_photo_mb: Annotated[int, typer.Option(help="Size of a photo in MB; a request may have twice as much.")] = 32,
+    allow_host: Annotated[
+        Optional[list[str]], typer.Option(help="A name by which it is called, may be repeated.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Serve a web page and a JSON API that tag photos. Nothing is stored, nothing leaves this machine.
+
+    Exit status: 0 ended by SIGTERM, 130 by Ctrl-C, 2 it cannot be carried out.
+    """
+    with _told_in_one_line("stopped"), _needs_extra("serve"):
+        from zsl_tagger.serve.run import ServeRun
+        from zsl_tagger.serve.run import serve as run
+
+        options = ServeRun(host, port, model, workers, allow_host or (), max_photo_mb, queue, open_)
+        run(options, say=lambda line: _print([line]), note=_note)
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],

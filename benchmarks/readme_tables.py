@@ -91,6 +91,7 @@ def tables() -> str:
     evaluation = _read("evaluation_speed")["figures"]
     maps = _read("heatmaps")["figures"]
     search = _read("search")["figures"]
+    served = _read("serve")["figures"]
     many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
     kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
@@ -143,6 +144,7 @@ def tables() -> str:
 | of the exact 100 best photos, found: phrases / words drawn at random | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
 | a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
+{_serve_rows(served)}
 | `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |
 | `evaluate --scores`, {evaluation["images"]:,} images x {evaluation["labels"]:,} labels, without intervals | {evaluation["without intervals"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_without_intervals_mb"] / 1000:.1f} GB |
 | the same with 1,000 resamples | {evaluation["1,000 resamples"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_mb"] / 1000:.1f} GB |
@@ -195,6 +197,16 @@ def _heat_rows(maps: dict[str, Any]) -> str:
         f"| {maps['boxes'][kind]['highest place in a box']:.0f} | {maps['boxes'][kind]['share in the boxes']:.0f} |"
         for kind, name in names.items()
     )
+
+
+def _serve_rows(served: dict[str, Any]) -> str:
+    load, memory, malformed = served["load"], served["memory"], served["malformed"]
+    others = sum(count for status, count in load["statuses"].items() if status not in ("200", "429"))
+    sizes = next(value for name, value in memory.items() if name.startswith("MB at the start"))
+    return f"""| `serve`, {load["clients"]} clients at a time, a photo each ({served["kB a photo"]} kB): p50 / p95 | {load["p50, s"]:.1f} / {load["p95, s"]:.1f} s |
+| the same: photos/s, over `tag_many`; answers but 200 and 429 | {load["photos/s"]:.0f}, {load["over tag_many"]:.2f} x; {others} of {sum(load["statuses"].values()):,} |
+| `serve`, memory after {memory["statuses"]["200"] // 10:,} / {memory["statuses"]["200"]:,} requests | {sizes[1]:.0f} / {sizes[-1]:.0f} MB |
+| `serve`, {malformed["uploads"]:,} malformed uploads: crashes, 5xx | {0 if malformed["tags after that"] else 1}, {malformed["of them 5xx"]} |"""
 
 
 def _peer_rows(methods: dict[str, Any]) -> str:

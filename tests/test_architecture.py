@@ -14,19 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {
-    "torch",
-    "timm",
-    "torchvision",
-    "pandas",
-    "gensim",
-    "sentence_transformers",
-    "sklearn",
-    "matplotlib",
-    "scipy",
-    "pyarrow",
-    "sqlite3",
-    "ray",
-}
+    "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
+    "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic",
+}  # fmt: skip
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -128,6 +118,7 @@ def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"cli.py", "data_prep", "zsl_tagger"}
     assert {"data_prep/report.html.j2", "zsl_tagger/evaluation/report.html.j2"} <= set(names)
+    assert {f"zsl_tagger/serve/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
     assert "zsl_tagger/assets/packaged/model.safetensors" not in names
     assert wheel.stat().st_size <= 60e6

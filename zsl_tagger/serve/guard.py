@@ -1,0 +1,96 @@
+"""What every request and every answer goes through: who may ask, what a browser may do with the answer, counting."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zsl_tagger.serve.metrics import Metrics
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+#: The status of a request whose client hung up, as nginx counts it.
+CLIENT_GONE = 499
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        hosts: names by which this server is called, beside localhost and IP addresses. A web site could make another
+            name lead here ("DNS rebinding"), and its pages would then count as ours.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics):
+        self._app, self._metrics = app, metrics
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), CLIENT_GONE
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        refused = self._refusal(scope["method"], Headers(scope=scope))
+        try:
+            await (refused or self._app)(scope, receive, send_safely)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(path, status, time.perf_counter() - start)
+
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return _refused(400, "the Host of the request is no name of this server: --allow-host NAME allows a name")
+        if method in ("GET", "HEAD", "OPTIONS"):
+            return None
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
+            origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        ):
+            return _refused(403, "pages of other web sites may not ask this server")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        return name in self._hosts or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status)

@@ -1,0 +1,161 @@
+"""The process of ``zsl-tagger serve``: options, the socket, uvicorn, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.serve.app import build_app
+from zsl_tagger.serve.limits import MB, Limits
+from zsl_tagger.tag import Tagger
+from zsl_tagger.threads import available_cores, give_large_memory_back
+
+PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
+_HEAD_BYTES = 32_000
+_FINISH_SECONDS = 10  # for what is in hand when the server is stopped
+
+
+@dataclass(frozen=True)
+class ServeRun:
+    """The options of one run, as given."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model: Path | None = None
+    workers: int | None = None
+    allow_host: Sequence[str] = ()
+    max_photo_mb: int = Limits.photo_bytes // MB
+    queue: int = Limits.waiting
+    open_browser: bool = False
+
+
+def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+    """Serve until a signal: SIGTERM ends it as a success, Ctrl-C as a KeyboardInterrupt; what is in hand is finished.
+
+    Args:
+        say: gets the address, when it answers.
+
+    Raises:
+        UserError: the address cannot be used, or the model not be loaded.
+    """
+    limits = _limits(run)
+    listener = _listen(run.host, run.port)
+    with listener:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
+        give_large_memory_back()
+        tagger = Tagger(run.model, workers=run.workers or available_cores())
+        app = build_app(tagger, limits, hosts=[run.host, *run.allow_host])
+        url = _url(run.host, listener.getsockname()[1])
+        say(f"{url}  (Ctrl-C stops it)")
+        if not _only_this_machine(listener):
+            note("other machines can reach this server, and it asks for no password; see docs/serve.md")
+        if run.open_browser:
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        uvicorn.Server(_config(app, limits)).run(sockets=[listener])
+
+
+def _limits(run: ServeRun) -> Limits:
+    limits = Limits(photo_bytes=run.max_photo_mb * MB, waiting=run.queue)
+    if not 0 <= run.port <= 65535:
+        raise UserError(f"expected --port in 0..65535, got {run.port}")
+    if run.max_photo_mb < 1:
+        raise UserError(f"expected --max-photo-mb of at least 1, got {run.max_photo_mb}")
+    if run.queue < limits.photos:
+        raise UserError(f"expected --queue of at least {limits.photos}, the photos of one request, got {run.queue}")
+    if run.workers is not None and run.workers < 1:
+        raise UserError(f"expected --workers of at least 1, got {run.workers}")
+    return limits
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except socket.gaierror as error:
+        raise UserError(f"--host {host} is no address of this machine: {error.strerror}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} of {host} is in use: give another, or --port 0 for any free one") from None
+        raise UserError(f"cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}") from None
+
+
+def _url(host: str, port: int) -> str:
+    """What a browser on this machine opens."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def _only_this_machine(listener: socket.socket) -> bool:
+    address = listener.getsockname()[0]
+    return address == "::1" or address.startswith("127.")
+
+
+def _config(app: object, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=PatientProtocol,
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,  # names of photos are nobody's business
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=int(PATIENCE),
+        timeout_graceful_shutdown=_FINISH_SECONDS,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+    )
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's, whose patience with a client that sends no request, or reads no answer, has no end."""
+
+    _idle: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._idle, self._stuck):
+            if timer is not None:
+                timer.cancel()
+
+    def _watch(self) -> None:
+        """The time runs while no request is in hand."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._idle is None:
+            self._idle = self.loop.call_later(PATIENCE, self.transport.abort)
+        elif not idle and self._idle is not None:
+            self._idle.cancel()
+            self._idle = None

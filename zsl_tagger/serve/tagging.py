@@ -1,0 +1,91 @@
+"""Photos and words -> the records of the API: what worker threads do."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.preprocessing import ImageError, load_upload
+from zsl_tagger.queries import UnknownLabelError, normalize_label, split_labels
+from zsl_tagger.serve.limits import LABEL_LENGTH, LABELS, Limits
+from zsl_tagger.serve.uploads import Photo
+from zsl_tagger.tag import LabelSet, Record, Tagger
+
+_KEPT_LABEL_SETS = 8  # up to 3 MB each
+
+
+class PhotoTagger:
+    """One tagger for all threads, warmed up: the vocabulary is prepared and each network has run."""
+
+    def __init__(self, tagger: Tagger, limits: Limits):
+        self._tagger, self._limits = tagger, limits
+        self._asked = lru_cache(_KEPT_LABEL_SETS)(tagger.label_set)
+        tokens = tagger.encode(np.zeros((8, 8, 3), np.uint8))
+        tagger.tag_tokens(tokens)
+        try:
+            tagger.heatmap(tokens, tagger.vocabulary.labels[:1])
+            self.has_heatmaps = True
+        except UserError:
+            self.has_heatmaps = False
+
+    def tag(
+        self, photo: Photo, labels: tuple[str, ...], threshold: float | None, top_k: int | None, heatmaps: int
+    ) -> dict[str, Any]:
+        """The record of one photo, as ``tag --format json`` has it; the ``heatmaps`` best tags with their map.
+
+        Raises:
+            UnknownLabelError: labels that are not known.
+        """
+        asked = self.label_set(labels)
+        try:
+            pixels = load_upload(photo.content, self._tagger.image_size, self._limits.pixels)
+        except ImageError as error:
+            return Record(photo.name, [], str(error)).as_dict()
+        except MemoryError:
+            return Record(photo.name, [], "takes more memory than there is").as_dict()
+        tokens = self._tagger.encode(pixels)
+        tags = self._tagger.tag_tokens(tokens, asked, threshold=threshold, top_k=top_k)
+        record = Record(photo.name, tags).as_dict()
+        shown = [tag.label for tag in tags[:heatmaps]] if self.has_heatmaps else []
+        if shown:
+            maps = self._tagger.heatmap(tokens, shown).astype(float).round(3).tolist()  # shown, rows, columns
+            for told, heat in zip(record["tags"], maps, strict=False):
+                told["heatmap"] = heat
+        return record
+
+    def label_set(self, labels: tuple[str, ...]) -> LabelSet:
+        """Labels made ready to be asked; the vocabulary where there are none."""
+        return self._asked(labels) if labels else self._tagger.vocabulary
+
+    def look_up(self, labels: tuple[str, ...]) -> dict[str, Any]:
+        """Which labels are known, with the least score each takes to be a tag; and suggestions for the others."""
+        unknown: dict[str, list[str]] = {}
+        try:
+            asked = self.label_set(labels)
+        except UnknownLabelError as error:
+            unknown = error.suggestions
+            known = tuple(label for label in labels if label not in unknown)
+            if not known:
+                return {"labels": [], "unknown": unknown}
+            asked = self.label_set(known)
+        told = zip(asked.labels, asked.thresholds.tolist(), strict=True)
+        return {"labels": [{"label": label, "threshold": round(least, 4)} for label, least in told], "unknown": unknown}
+
+
+def read_labels(text: str) -> tuple[str, ...]:
+    """``"dog, beach"`` -> labels, each once.
+
+    Raises:
+        UserError: too many or too long.
+    """
+    unique: dict[str, str] = {}
+    for label in split_labels(text):
+        if len(label) > LABEL_LENGTH:
+            raise UserError(f"expected labels of at most {LABEL_LENGTH} characters, got one of {len(label):,}")
+        unique.setdefault(normalize_label(label), label)
+    if len(unique) > LABELS:
+        raise UserError(f"expected at most {LABELS:,} labels, got {len(unique):,}")
+    return tuple(unique.values())
