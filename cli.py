@@ -36,10 +36,29 @@ class Format(str, Enum):
     json = "json"
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
+    sqlite = "sqlite"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import zsl_tagger
+
+        typer.echo(f"zsl-tagger {zsl_tagger.__version__}")
+        raise typer.Exit
+
+
+class Engine(str, Enum):
+    local = "local"
+    ray = "ray"
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """Zero-shot image tagging: give it photos and any words."""
 
 
@@ -53,8 +72,12 @@ def tag(
     threshold: Annotated[
         Optional[float], typer.Option(help="Least score, 0..1; 0 shows all. [default: each label's own]")
     ] = None,
-    format: Annotated[Format, typer.Option(help="How to write the records.")] = Format.table,
+    format: Annotated[
+        Optional[Format], typer.Option(help="How to write the records. [default: by the suffix of --output, or table]")
+    ] = None,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output: skip what is done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output, whatever it holds.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
@@ -70,10 +93,14 @@ def tag(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what --sidecar would do; write nothing.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take back what --sidecar wrote; tag nothing.")] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
+    ] = Engine.local,
 ) -> None:
     """Tag images with any words.
 
-    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out.
+    Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
+    by a signal.
     """
     from zsl_tagger.tag_run import TagRun, run_tagging
 
@@ -84,8 +111,10 @@ def tag(
         exclude=exclude,
         top_k=top_k,
         threshold=threshold,
-        format=format.value,
+        format=format.value if format is not None else None,
         output=output,
+        resume=resume,
+        overwrite=overwrite,
         model=model,
         workers=workers,
         skip_unknown=skip_unknown,
@@ -95,11 +124,71 @@ def tag(
         sidecar_stem=sidecar_stem,
         dry_run=dry_run,
         remove=remove,
+        engine=engine.value,
     )
-    with _told_in_one_line("interrupted: what was written so far is complete and readable"):
+    goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+    extra = "ray" if engine is Engine.ray else "parquet"
+    with _told_in_one_line(goes_on), _needs_extra(extra):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
+
+
+class SearchFormat(str, Enum):
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+
+
+Index = Annotated[Optional[Path], typer.Option(help="The index's folder. [default: in your data folder]")]
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        Optional[list[str]], typer.Argument(help="Folders (recursive), files, globs. [default: all indexed before]")
+    ] = None,
+    index: Index = None,
+    model: Annotated[
+        Optional[Path], typer.Option(help="A model folder. [default: the index's, else the packaged model]")
+    ] = None,
+    workers: Workers = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget photos also where their folder is empty or not there.")
+    ] = False,
+) -> None:
+    """Look at each photo once, so that search finds it by any words; again for what is new, changed or gone.
+
+    Exit status: 0 the index is up to date, 1 some photo could not be read, 2 the command cannot be carried out.
+    """
+    with _told_in_one_line("interrupted: the photos looked at so far are in the index; the same command goes on"):
+        from zsl_tagger.search.run import IndexRun, run_index
+
+        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune), note=_note)
+        _print(lines)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def search(
+    queries: Annotated[
+        list[str], typer.Argument(help='Each a search: "red bicycle", "beach, sunset" (both), "snow -dog" (without).')
+    ],
+    index: Index = None,
+    top: Annotated[int, typer.Option(help="At most so many photos a search.")] = 20,
+    html: Annotated[Optional[Path], typer.Option(help="Also write a contact sheet to this file.")] = None,
+    format: Annotated[SearchFormat, typer.Option(help="How to print what is found.")] = SearchFormat.table,
+    model: Annotated[Optional[Path], typer.Option(help="The model folder of the index, if it was moved.")] = None,
+) -> None:
+    """Rank the photos of an index by any words, best first.
+
+    Exit status: 0 searched, 2 the command cannot be carried out.
+    """
+    with _told_in_one_line("interrupted"):
+        from zsl_tagger.search.run import SearchRun, run_search
+
+        _print(run_search(SearchRun(queries, index, top, html, format.value, model)))
+    gc.freeze()  # as tag does
 
 
 @app.command()
@@ -537,6 +626,7 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
+    from zsl_tagger.interrupts import Terminated
 
     try:
         yield
@@ -549,13 +639,14 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
         what = f"{error.filename}" if error.filename else "cannot write the output"
         typer.echo(f"error: {what}: {error.strerror or error}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
 @contextmanager
 def _needs_extra(extra: str) -> Iterator[None]:
+    """What an extra of the installation brings and is not there is told with the command that brings it."""
     from zsl_tagger.errors import UserError
 
     try:

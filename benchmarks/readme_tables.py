@@ -1,4 +1,4 @@
-"""Write the README's table of figures from ``benchmarks/results/*.json``.
+"""Write the README's table of figures, and those of docs/search.md, from ``benchmarks/results/*.json``.
 
 python -m benchmarks.readme_tables
 """
@@ -16,6 +16,8 @@ START, END = "<!-- figures: python -m benchmarks.readme_tables -->\n", "<!-- /fi
 def main() -> None:
     readme = ROOT / "README.md"
     readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    search = ROOT / "docs" / "search.md"
+    search.write_text(with_search_tables(search.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_tables(text: str) -> str:
@@ -25,12 +27,70 @@ def with_tables(text: str) -> str:
     return before + START + tables() + END + after
 
 
+def with_search_tables(text: str) -> str:
+    """docs/search.md with its tables made anew."""
+    search, stores = _read("search")["figures"], _read("search_stores")["figures"]
+    parts = {"forms": _form_rows(search), "speed": _speed_rows(search), "stores": _store_rows(stores)}
+    for name, rows in parts.items():
+        start, end = f"<!-- {name}: python -m benchmarks.readme_tables -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(start)
+        text = before + start + rows + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+def _form_rows(search: dict[str, Any]) -> str:
+    rows = [
+        "| | bytes | score off by: mean | 99.9 % | most | tags shared | same ten best |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, own in search["forms of tokens"].items():
+        off = " | ".join(f"{own[f'score off by, {what}']:.4f}" for what in ("mean", "99.9 %", "most"))
+        shared, best = 100 * own["tags shared"], 100 * own["same ten best photos"]
+        told = f"**{name}**" if name.endswith(("by channel", "vocabulary")) else name
+        rows.append(f"| {told} | {own['bytes']:,} | {off} | {shared:.1f} % | {best:.1f} % |")
+    return "\n".join(rows)
+
+
+def _speed_rows(search: dict[str, Any]) -> str:
+    own, sizes, command = search["search"], search["bytes a photo"], search["command"]
+    warm, slowest = own["warm, median s"], own["warm, slowest s"]
+    found, worst = own["of the exact 100 best found"], own["worst query"]
+    alone = own["of the exact 100 best found by the first step alone"]
+    return f"""| {search["photos"]:,} photos, {search["of these mirrored token maps"]:,} of them mirrored token maps | |
+|---|---|
+| bytes a photo: the file / tokens, the largest | {sizes["file over photos"]:,} / {sizes["tokens, largest"]:,} |
+| `index` again, nothing new | {search["nothing new, s"]:.1f} s |
+| a query with the index open: vocabulary / phrases / words (slowest) | {warm["vocabulary"]:.3f} / {warm["phrases"]:.2f} / {warm["words"]:.2f} s ({max(slowest.values()):.2f} s) |
+| the first one, which reads the stored scores | {own["first query, s"]:.2f} s |
+| `zsl-tagger search "dog"`, start to exit: in the page cache / from the disk | {command['"dog", warm, s']:.2f} / {command['"dog", cold, s']:.2f} s |
+| `zsl-tagger search "red bicycle"`, the same | {command['"red bicycle", warm, s']:.2f} / {command['"red bicycle", cold, s']:.2f} s |
+| of the exact 100 best found: phrases / words | {100 * found["phrases"]:.1f} / {100 * found["words"]:.1f} % |
+| the same, step 1 alone with as many photos asked | {100 * alone["phrases"]:.1f} / {100 * alone["words"]:.1f} % |
+| worst query | {100 * worst["phrases"]:.0f} / {100 * worst["words"]:.0f} % |"""
+
+
+def _store_rows(stores: dict[str, Any]) -> str:
+    names = [
+        "a row written, ms", "a row replaced, ms", "logits of all rows read, s", "tokens of 1,000 rows read, s",
+        "bytes a row", "opens after a kill, of 3", "rows lost", "installed, MB",
+    ]  # fmt: skip
+    kinds = [kind for kind in stores if kind != "rows"]
+    rows = [f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    rows += [f"| {name} | {' | '.join(_number(stores[kind][name]) for kind in kinds)} |" for name in names]
+    return "\n".join(rows)
+
+
+def _number(value: float | None) -> str:
+    return "it holds none" if value is None else f"{value:,}"
+
+
 def tables() -> str:
     accuracy, speed, size = (_read(name) for name in ("tagging_accuracy", "tagging_speed", "install_size"))
     nus_wide, photos_run, training = (_read(name) for name in ("prepare_nus_wide", "my_photos", "training_speed"))
     zero_shot, peers = _read("query_augmentation")["figures"], _read("zero_shot")["figures"]
     evaluation = _read("evaluation_speed")["figures"]
     maps = _read("heatmaps")["figures"]
+    search = _read("search")["figures"]
     served = _read("serve")["figures"]
     many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
@@ -79,6 +139,10 @@ def tables() -> str:
 | of the ten best of {many["labels"]:,} labels, found by the shortlist ({many["photos"]} photos) | {100 * many["of the exact ten best found"]:.1f} % |
 | a folder of {folder["photos"]} photos: 2 labels / vocabulary | {folder["two_labels_photos_per_s"]:.0f} / {folder["vocabulary_photos_per_s"]:.0f} photos/s |
 | the two over the bare encoder on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
+| searching {search["photos"]:,} photos, index open: a label of the vocabulary / other phrases | {1000 * search["search"]["warm, median s"]["vocabulary"]:.0f} / {1000 * search["search"]["warm, median s"]["phrases"]:,.0f} ms |
+| `zsl-tagger search "red bicycle"` of them, process start to exit | {search["command"]['"red bicycle", warm, s']:.1f} s |
+| of the exact 100 best photos, found: phrases / words drawn at random | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
+| a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
 {_serve_rows(served)}
 | `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |

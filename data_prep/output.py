@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from zsl_tagger.dataset import CLAIM_FILE, DATA_FILE, INFO_FILE
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, difference
 from zsl_tagger.files import TEMPORARY, json_bytes, locked, write_errors, write_whole
 
 
@@ -43,7 +43,7 @@ class OutputFolder:
         """Raise, unless there is nothing that would be lost."""
         if holder is not None and any((self.path / name).exists() for name in (DATA_FILE, INFO_FILE)):
             raise UserError(
-                f"{self.path} holds another data set ({_difference(holder, self._identity)}): "
+                f"{self.path} holds another data set ({difference(holder, self._identity)}): "
                 "give another folder, or --overwrite"
             )
         names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
@@ -111,8 +111,3 @@ def _read_identity(folder: Path) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
-
-
-def _difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
-    changed = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
-    return "; ".join(f"{key}: {held.get(key)!r}, asked is {asked.get(key)!r}" for key in changed)

@@ -45,9 +45,9 @@ from zsl_tagger.dataset import (
     format_labels,
     label_fault,
     path_fault,
-    sha256_of,
 )
 from zsl_tagger.errors import UserError
+from zsl_tagger.files import sha256_of
 from zsl_tagger.threads import available_cores
 
 DROPPED_FILE = "dropped.csv"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.output import json_bytes, write_whole
-from zsl_tagger.dataset import label_fault, sha256_of
+from zsl_tagger.dataset import label_fault
 from zsl_tagger.errors import UserError
+from zsl_tagger.files import sha256_of
 from zsl_tagger.queries import SUGGESTED, Resolved, UnknownLabelError, normalize_label, read_labels_file
 from zsl_tagger.word_sources import WordSource, open_word_source
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {
     "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
-    "fastapi", "uvicorn", "pydantic",
+    "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic",
 }  # fmt: skip
 
 

@@ -17,6 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
+import zsl_tagger
+from zsl_tagger import tag_run
+from zsl_tagger.tag import Tagger
 
 COMMAND = [sys.executable, "-m", "cli", "tag"]
 
@@ -76,6 +79,51 @@ def test_folders_globs_and_stdin(examples: Path, tmp_path: Path) -> None:
     listing = f"{nested / 'red.PNG'}\n\n{examples / 'cat.jpg'}\n"
     records = [json.loads(line) for line in run("-", *arguments, stdin=listing)[1].splitlines()]
     assert [record["path"] for record in records] == [str(nested / "red.PNG"), str(examples / "cat.jpg")]
+
+
+def test_a_list_on_stdin_may_begin_with_a_byte_order_mark(examples: Path) -> None:
+    status, out, _ = run("-", "--labels", "cat", "--format", "jsonl", stdin=f"\ufeff{examples / 'cat.jpg'}\r\n")
+    assert status == 0
+    assert json.loads(out)["path"] == str(examples / "cat.jpg")
+
+
+def test_images_are_tagged_while_the_list_goes_on(examples: Path) -> None:
+    """A folder of a million files, or a list that another program goes on writing."""
+    process = subprocess.Popen(
+        [*COMMAND, "-", "--labels", "cat", "--format", "jsonl", "--workers", "2"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=examples.parent,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"examples/cat.jpg\n" * 10)
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["path"] == "examples/cat.jpg"
+    process.send_signal(signal.SIGTERM)  # while it waits for the next line
+    assert process.wait(timeout=60) == 143
+    process.communicate()
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 1), (2, 2), (3, 3), (9, 3)])
+def test_as_many_workers_as_cores_but_no_more_than_images(
+    examples: Path, count: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image is on all cores."""
+    seen: list[int] = []
+
+    class Counted(Tagger):
+        def __init__(self, model: Path | None, workers: int):
+            seen.append(workers)
+            super().__init__(model, workers)
+
+    monkeypatch.setattr(tag_run, "Tagger", Counted)
+    monkeypatch.setattr(tag_run, "available_cores", lambda: 3)
+    assert run(*[examples / "cat.jpg"] * count, "--labels", "cat")[0] == 0
+    assert seen == [workers]
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"zsl-tagger {zsl_tagger.__version__}\n")
 
 
 def test_labels_file_exclude_and_top_k(examples: Path, tmp_path: Path) -> None:
@@ -168,8 +216,12 @@ def test_a_broken_model_folder_is_named(examples: Path, tmp_path: Path) -> None:
     assert "it lacks: labels.json, encoder.onnx" in err
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
-def test_ctrl_c_leaves_readable_output(examples: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "number", "status"),
+    [("jsonl", signal.SIGINT, 130), ("json", signal.SIGINT, 130), ("csv", signal.SIGINT, 130),
+     ("json", signal.SIGTERM, 143)],
+)  # fmt: skip
+def test_a_signal_leaves_readable_output(examples: Path, tmp_path: Path, kind: str, number: int, status: int) -> None:
     output = tmp_path / "out"
     listing = f"{examples / 'cat.jpg'}\n" * 2000
     process = subprocess.Popen(
@@ -187,8 +239,8 @@ def test_ctrl_c_leaves_readable_output(examples: Path, tmp_path: Path, kind: str
     while not (output.exists() and output.stat().st_size > 500):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    process.send_signal(number)
+    assert process.wait(timeout=60) == status
     text = output.read_text()
     if kind == "json":
         records = json.loads(text)
@@ -225,6 +277,32 @@ def test_an_input_is_never_overwritten(examples: Path, tmp_path: Path) -> None:
     assert status == 2
     assert "one of the inputs; it would be overwritten" in err
     assert photo.read_bytes() == (examples / "cat.jpg").read_bytes()
+
+
+def test_what_the_run_reads_is_never_overwritten(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By no name and no link: another image, a list of labels, a list on stdin, a file that a list names."""
+    photo = (examples / "cat.jpg").read_bytes()
+    (tmp_path / "image").write_bytes(photo)
+    (tmp_path / "labels.txt").write_text("cat\n")
+    (tmp_path / "scan.dat").write_bytes(b"broken")
+    (tmp_path / "linked.json").symlink_to("image")
+    monkeypatch.chdir(tmp_path)
+    message = "is an image or one of the inputs; it would be overwritten"
+    for output in ("image", "linked.json", "scan.dat"):
+        status, _, err = run("-", "--labels-file", "labels.txt", "--overwrite", "-o", output, stdin="scan.dat\n")
+        assert (status, message in err) == (2, True)
+    assert run(examples / "cat.jpg", "--labels-file", "labels.txt", "-o", "labels.txt")[0] == 2
+    assert (tmp_path / "image").read_bytes() == photo
+    assert (tmp_path / "labels.txt").read_text() == "cat\n"
+    assert (tmp_path / "scan.dat").read_bytes() == b"broken"
+    (tmp_path / "list.txt").write_text("image\n")
+    command = " ".join([*COMMAND, "-", "--labels", "cat", "-o", "list.txt", "< list.txt"])
+    environment = {**os.environ, "PYTHONPATH": str(examples.parent)}
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (result.returncode, message in result.stderr) == (2, True)
+    assert (tmp_path / "list.txt").read_text() == "image\n"
 
 
 def test_a_closed_output_is_said(examples: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from typing import BinaryIO
 import pytest
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import locked, whole_folder, write_whole
+from zsl_tagger.files import locked, locked_file, sha256_of, whole_folder, write_whole
 
 pytest.importorskip("fcntl", reason="locks are the system's")
 
+ROOT = Path(__file__).parent.parent
 REFUSED = "another run is writing here: wait for it, or give another folder"
 
 #: Holds the lock, says so, and waits; of a forked child it says the number first.
@@ -40,10 +42,10 @@ with locked(Path(sys.argv[1])):
 
 
 @contextlib.contextmanager
-def another_process(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def another_process(folder: Path, *words: str, code: str = HOLD) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """One that holds the lock, and what it said; it is killed in the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), *words], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        [sys.executable, "-c", code, str(folder), *words], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     said: list[str] = []
     try:
@@ -122,6 +124,70 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
         with locked(tmp_path), pytest.raises(UserError, match=REFUSED), locked(tmp_path):
             pass
     assert len(list(folder.iterdir())) == before
+
+
+# --- the lock of a file -------------------------------------------------------------------------------------------
+
+FILE_REFUSED = "another run is writing to it: wait for it, or give another file"
+
+HOLD_FILE = HOLD.replace("locked", "locked_file")
+
+
+def test_a_locked_file_is_refused_until_its_holder_has_died(tmp_path: Path) -> None:
+    with another_process(tmp_path / "a.csv", code=HOLD_FILE) as (process, _):
+        with pytest.raises(UserError, match=f"a.csv: {FILE_REFUSED}$"), locked_file(tmp_path / "a.csv"):
+            pass
+        with locked_file(tmp_path / "b.csv"):
+            pass
+        process.kill()
+        process.wait()
+        assert (tmp_path / ".a.csv.lock").exists()
+        with locked_file(tmp_path / "a.csv"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_locked_file_may_be_replaced(tmp_path: Path) -> None:
+    with locked_file(tmp_path / "a.csv"):
+        write_whole(tmp_path / "a.csv", b"new")
+        with pytest.raises(UserError, match=FILE_REFUSED), locked_file(tmp_path / "a.csv"):
+            pass
+    with locked_file(tmp_path / "a.csv"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+COUNT_UP = """
+import sys
+from pathlib import Path
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import locked_file
+path, done = Path(sys.argv[1]), 0
+while done < 200:
+    try:
+        with locked_file(path):
+            path.write_text(str(int(path.read_text()) + 1))
+            done += 1
+    except UserError:
+        pass
+"""
+
+
+def test_the_lock_is_handed_on_without_a_gap(tmp_path: Path) -> None:
+    """Its file is removed by one process while others open it: never do two of them hold it."""
+    path = tmp_path / "count.txt"
+    path.write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", COUNT_UP, str(path)], cwd=ROOT) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert path.read_text() == "600"
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    large = b"0123456789" * 300_007
+    (tmp_path / "large").write_bytes(large)
+    assert sha256_of(tmp_path / "large") == hashlib.sha256(large).hexdigest()
 
 
 @pytest.mark.parametrize("to_disk", [True, False])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zsl_tagger.find_images import find_images
 from zsl_tagger.preprocessing import IMAGE_SUFFIXES
@@ -95,6 +99,29 @@ def test_a_pattern_of_folders_and_their_files_gives_each_file_once(pattern: str)
     assert sorted(find(pattern)) == ["photos/a.jpg", "photos/s/b.jpg", "photos/s/t/c.jpg"]
 
 
+names = st.sampled_from(["a", "ab", "b.jpg", "c.png", ".h", "[x]"])
+parts = st.sampled_from(["**", "**", "*", "a*", "*.jpg", "?", "[ab]*", ".*", "a", "b.jpg"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # of _in_tmp_path, which it does not need
+@given(
+    files=st.sets(st.lists(names, min_size=1, max_size=4).map(tuple), max_size=6), pattern=st.lists(parts, max_size=4)
+)
+def test_patterns_match_what_glob_matches(
+    tmp_path_factory: pytest.TempPathFactory, files: set[tuple[str, ...]], pattern: list[str]
+) -> None:
+    top = tmp_path_factory.mktemp("tree")
+    for file in files:
+        with contextlib.suppress(OSError):  # a file where a folder would be
+            top.joinpath(*file).parent.mkdir(parents=True, exist_ok=True)
+            top.joinpath(*file).touch()
+    asked = os.sep.join([glob.escape(str(top)), *pattern, "**", "*.jpg"])  # noqa: PTH118
+    found = [item for item in find_images([asked]) if isinstance(item, str)]
+    expected = {path for path in glob.glob(asked, recursive=True) if Path(path).is_file()}  # noqa: PTH207
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
 def test_a_pattern_without_a_match_is_an_error_record() -> None:
     assert find("photos/*.jpg") == ["photos/*.jpg: no file matches this pattern"]
 
@@ -129,6 +156,25 @@ def test_a_folder_loop_gives_one_error_record_and_ends(target: str) -> None:
         "top/photos/sub/a.jpg",
         "top/photos/sub/loop: folder loop: it links back to a folder that it lies in",
     ]
+
+
+@pytest.mark.parametrize("pattern", ["top/**/*.jpg", "top/**", "**/sub/**/*.jpg", "top/**/**/a.*", "./**/a.jpg"])
+def test_a_folder_loop_in_a_pattern_gives_each_file_once_and_ends(pattern: str) -> None:
+    touch("top/photos/sub/a.jpg")
+    Path("top/photos/sub/loop").symlink_to("..")
+    Path("top/photos/sub/another").symlink_to("../..")
+    assert sorted(Path(found).as_posix() for found in find(pattern)) == [
+        "top/photos/sub/a.jpg",
+        "top/photos/sub/another: folder loop: it links back to a folder that it lies in",
+        "top/photos/sub/loop: folder loop: it links back to a folder that it lies in",
+    ]
+
+
+def test_a_pattern_follows_a_linked_folder() -> None:
+    touch("elsewhere/b.jpg")
+    Path("photos").mkdir()
+    Path("photos/outside").symlink_to("../elsewhere")
+    assert find("photos/**/*.jpg") == ["photos/outside/b.jpg"]
 
 
 def test_a_link_to_itself_does_not_end_the_walk() -> None:

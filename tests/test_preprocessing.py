@@ -114,6 +114,7 @@ def test_every_kind_of_file_and_the_same_picture_opened_by_the_caller(tmp_path: 
     assert difference(array, expected) <= tolerance
     with Image.open(tmp_path / name) as opened:
         assert np.array_equal(load_array(opened, SIDE), array)
+    assert np.array_equal(load_array((tmp_path / name).read_bytes(), SIDE), array)
     assert np.array_equal(load_upload((tmp_path / name).read_bytes(), SIDE), array)
 
 
@@ -206,7 +207,9 @@ def test_a_large_jpeg_decoded_small_stays_close_to_the_full_decode(tmp_path: Pat
     smooth_picture(1601, 1203).save(tmp_path / "large.jpg", quality=92)
     with Image.open(tmp_path / "large.jpg") as image:
         full = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.BICUBIC))
-    assert difference(load_array(tmp_path / "large.jpg", 96), full) <= 8
+    array = load_array(tmp_path / "large.jpg", 96)
+    assert difference(array, full) <= 8
+    assert np.array_equal(load_array((tmp_path / "large.jpg").read_bytes(), 96), array)  # reduced by the same steps
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 224])
@@ -272,6 +275,8 @@ def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes, message: str)
     (tmp_path / "photo.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=message):
         load_array(tmp_path / "photo.jpg", SIDE)
+    with pytest.raises(ImageError, match=message):
+        load_array(content, SIDE)
 
 
 def encoded(path: Path) -> bytes:

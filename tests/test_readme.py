@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pandas
@@ -15,7 +17,7 @@ from released_reference import filled, head_shapes, tresnet_shapes
 from typer.testing import CliRunner
 
 import cli
-from benchmarks.readme_tables import with_tables
+from benchmarks.readme_tables import with_search_tables, with_tables
 from data_prep import nus_wide
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
@@ -26,6 +28,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_tables_come_from_the_result_files() -> None:
     assert with_tables(README) == README
+    search = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    assert with_search_tables(search) == search
 
 
 def commands() -> list[tuple[str, str]]:
@@ -45,6 +49,9 @@ def write_tresnet_m(path: Path) -> None:
 def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # where index writes
+    if command.startswith("search "):
+        assert CliRunner().invoke(cli.app, ["index", "examples"]).exit_code == 0
     if "tresnet_m.pth" in command:
         write_tresnet_m(tmp_path / "tresnet_m.pth")
     result = CliRunner().invoke(cli.app, shlex.split(command))
@@ -107,14 +114,31 @@ def test_the_export_command_runs_and_says_what_is_shown(tmp_path: Path, monkeypa
     assert re.sub(r"[\d.]+ +█+", "#", tagged.stdout) == "examples/cat.jpg\n  cat  #\n"
 
 
+def test_the_long_run_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, and its query as the sqlite3 program prints it."""
+    block = re.search(r'```\n(zsl-tagger tag .+)\nsqlite3 tags.sqlite "(.+)"\n```\n\n```\n([^`]+)```', README)
+    assert block
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = CliRunner().invoke(cli.app, shlex.split(block[1].removeprefix("zsl-tagger ")))
+        assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "note: done already and skipped: 4\n"
+    with contextlib.closing(sqlite3.connect("tags.sqlite")) as database:
+        rows = ["|".join(map(str, row)) for row in database.execute(block[2])]
+    assert [re.sub(r"0\.\d+", "#", row) for row in rows] == re.sub(r"0\.\d+", "#", block[3]).splitlines()
+
+
 def test_there_are_commands_with_output() -> None:
     assert len(commands()) >= 3
     assert re.search(r'pip install \. && zsl-tagger tag examples/cat.jpg --labels "cat,dog,beach"', README)
 
 
-def test_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for block in re.findall(r"```python\n([^`]+)```", README):
+def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    search = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n([^`]+)```", README + search):
         exec(compile(block, "README.md", "exec"), {})
 
 

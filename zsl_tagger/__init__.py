@@ -15,6 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from zsl_tagger.errors import UserError as UserError
+    from zsl_tagger.library import Library as Library
     from zsl_tagger.model.drop_in import add_ml_decoder_head as add_ml_decoder_head
     from zsl_tagger.model.ml_decoder import MLDecoder as MLDecoder
     from zsl_tagger.preprocessing import ImageError as ImageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ImageError": "preprocessing",
+    "Library": "library",
     "MLDecoder": "model.ml_decoder",
     "Record": "tag",
     "Tag": "tag",

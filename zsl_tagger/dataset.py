@@ -17,7 +17,6 @@ is seen). In a folder of ours, images of the splits train and val carry seen lab
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 from collections import Counter
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger.errors import UserError, some
+from zsl_tagger.files import sha256_of
 
 DATASET_FORMAT = 1
 DATA_FILE = "data.csv"
@@ -161,18 +161,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 # --- reading and checking -----------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -13,6 +14,12 @@ def some(names: Sequence[str], shown: int = 5) -> str:
     """``'a', 'b' and 3 more``: the first few of many names."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more
+
+
+def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """``"seed: 0, asked is 3; size: None, asked is 4"``: where two sets of settings differ."""
+    changed = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
+    return "; ".join(f"{key}: {held.get(key)!r}, asked is {asked.get(key)!r}" for key in changed)
 
 
 def first_line(error: Exception) -> str:

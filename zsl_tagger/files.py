@@ -44,6 +44,17 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
             raise
 
 
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    import hashlib  # 5 ms that a start without it need not pay
+
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def scratch_inside(folder: Path) -> Iterator[Path]:
     """An empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
@@ -137,13 +148,51 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     with _opened(folder) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another run is writing here: wait for it, or give another folder") from None
-        except OSError:  # a file system without locks
-            pass
+        _claim(lock, f"{folder}: another run is writing here: wait for it, or give another folder")
         yield
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Keep a file, there or not, to this process meanwhile, as :func:`locked` does a folder.
+
+    What is locked is an empty file ``.NAME.lock`` beside it, so that the file itself may be replaced. It goes with the
+    lock; one that a killed process left is of no importance.
+
+    Raises:
+        UserError: another process has it.
+        OSError: the lock cannot be made in this folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    beside = path.with_name(f".{path.name}.lock")
+    while True:
+        with _opened(beside, os.O_RDWR | os.O_CREAT) as lock:
+            _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
+            if not _is_at(lock, beside):  # its last holder removed it after it was opened here
+                continue
+            try:
+                yield
+            finally:
+                beside.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _claim(lock: int, refusal: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(refusal) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 @contextlib.contextmanager
@@ -160,9 +209,9 @@ def waited_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     """Its file descriptor, for a lock."""
-    lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    lock = os.open(path, flags | os.O_NONBLOCK, 0o666)  # opening a pipe would wait for its writer
     _held.add(lock)
     try:
         yield lock

@@ -13,9 +13,8 @@ import torch
 
 from zsl_tagger import __version__
 from zsl_tagger.baked_words import bake_words, table_with_labels
-from zsl_tagger.dataset import sha256_of
 from zsl_tagger.errors import UserError, some
-from zsl_tagger.files import check_free, whole_folder, write_whole
+from zsl_tagger.files import check_free, sha256_of, whole_folder, write_whole
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_checkpoint
 from zsl_tagger.model.released import Released, Report, compare, guess_backbone, read_released

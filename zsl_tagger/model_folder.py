@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import json_bytes, write_whole
+from zsl_tagger.files import json_bytes, sha256_of, write_whole
 from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 FORMAT_VERSION = 1
@@ -125,6 +125,14 @@ class ModelFolder:
         self.config = read_config(self.path)
         if not self.config.closed_set:
             _check_complete(self.path, words)
+
+    def networks_sha256(self) -> str:
+        """SHA-256 over its ONNX networks, 64 hexadecimal digits: what tells one model from another."""
+        import hashlib
+
+        files = [self.path / name for name in NETWORK_FILES if (self.path / name).is_file()]
+        hashes = [f"{file.name} {sha256_of(file)}" for file in files]
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def labels(self) -> list[VocabularyLabel]:
         content = _read_json(self.path / LABELS_FILE)

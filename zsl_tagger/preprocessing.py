@@ -1,8 +1,8 @@
 """Image file -> array: the one path used by training, evaluation, tagging and export.
 
 The array is ``uint8 (size, size, 3)``; the mean/std normalisation belongs to the model (it is the first
-node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path
-is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
+node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path or
+as bytes is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
 differ a little.)
 """
 
@@ -21,6 +21,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from zsl_tagger.errors import UserError, first_line
+
+#: Raised by one whenever the array made of the same image file changes: results of another version are not the same.
+PREPROCESSING_VERSION = 1
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
 MAX_PIXELS = 150_000_000
@@ -53,8 +56,8 @@ def load_array(source: Any, size: int) -> np.ndarray:
     """One image as the array the model reads.
 
     Args:
-        source: a path, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``, uint8 (0..255),
-            uint16 (0..65535) or float (0..1).
+        source: a path, the bytes of an image file, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``,
+            uint8 (0..255), uint16 (0..65535) or float (0..1).
         size: side of the square the image is resized to (aspect ratio is not kept, as in ML-Decoder).
 
     Returns:
@@ -65,9 +68,10 @@ def load_array(source: Any, size: int) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         return _resized(_checked_upright(_from_array(source)), size)
-    path = None if isinstance(source, Image.Image) else Path(source)  # a TypeError is the caller's mistake
+    if not isinstance(source, (Image.Image, bytes)):
+        source = Path(source)  # a TypeError is the caller's mistake
     with _told_as_image_errors():
-        return _resized(_checked_upright(source) if path is None else _load_file(path, size), size)
+        return _resized(_load(source, size), size)
 
 
 def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -99,6 +103,15 @@ def load_photo(path: str | Path, size: int) -> Image.Image:
         return _on_white(_to_rgb(_load_file(Path(path), size)))
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image does; no more of it is read."""
+    try:
+        with _open(path):
+            return True
+    except Exception:  # Pillow raises nearly anything on other files
+        return False
+
+
 @contextmanager
 def _told_as_image_errors() -> Iterator[None]:
     try:
@@ -117,6 +130,19 @@ def _told_as_image_errors() -> Iterator[None]:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError(f"broken image data ({first_line(error)})") from None
+
+
+def _load(source: Path | bytes | Image.Image, size: int) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return _checked_upright(source)
+    return _load_bytes(source, size) if isinstance(source, bytes) else _load_file(source, size)
+
+
+def _load_bytes(content: bytes, size: int) -> Image.Image:
+    """As :func:`_load_file` loads a file with this content."""
+    if not content:
+        raise ImageError("empty file (0 bytes)")
+    return _decoded(_open(io.BytesIO(content)), size)
 
 
 def _load_file(path: Path, size: int) -> Image.Image:

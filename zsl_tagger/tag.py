@@ -37,17 +37,24 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one image: its tags, best first, or why it could not be read."""
+    """What came of one image: its tags, best first, or why it could not be read.
+
+    Attributes:
+        sha256: of the file's content, 64 hexadecimal digits; None where nobody asked, and with an error.
+    """
 
     path: str
     tags: list[Tag]
     error: str | None = None
+    sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"path", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``."""
+        """``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` where known."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
-        return {"path": self.path, "tags": [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]}
+        known = {} if self.sha256 is None else {"sha256": self.sha256}
+        tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]
+        return {"path": self.path, **known, "tags": tags}
 
 
 class LabelSet:
@@ -106,7 +113,10 @@ class LabelSet:
     def without(self, excluded: Iterable[str]) -> LabelSet:
         """The same set less the labels of some keys."""
         out = set(excluded)
-        keep = [index for index, key in enumerate(self.keys) if key not in out]
+        return self.only([index for index, key in enumerate(self.keys) if key not in out])
+
+    def only(self, keep: Sequence[int]) -> LabelSet:
+        """Some of the labels, by their numbers."""
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
         return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep])
 
@@ -132,6 +142,11 @@ class Tagger:
         self._folder = ModelFolder(model)
         self.workers = workers
         self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The model folder it was loaded from."""
+        return self._folder
 
     @property
     def image_size(self) -> int:
@@ -202,6 +217,11 @@ class Tagger:
     def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
         """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
         return self._model.logits(tokens, labels.prepared(self._model))
+
+    def query_states(self, labels: LabelSet) -> np.ndarray:
+        """What the decoder makes of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
+        asked = labels.prepared(self._model)
+        return asked.get("states", labels.queries)
 
     def heatmap(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Where the decoder looked for each label, more than it does for words in general (:mod:`zsl_tagger.heatmap`).

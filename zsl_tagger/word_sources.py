@@ -21,8 +21,9 @@ from typing import Protocol
 
 import numpy as np
 
-from zsl_tagger.dataset import INFO_FILE, sha256_of
+from zsl_tagger.dataset import INFO_FILE
 from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.files import sha256_of
 from zsl_tagger.model_folder import PACKAGED
 from zsl_tagger.queries import Resolved, WordTable
 from zsl_tagger.vector_files import known_vectors, read_vector_file

@@ -16,6 +16,11 @@ from zsl_tagger.tag import Record
 BAR_WIDTH = 20
 
 
+def as_utf8(text: str) -> str:
+    """A file name that is not UTF-8 with its odd bytes as ``\\udcXX``, as every file holds it; other text as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class JsonLinesWriter:
     """One JSON object a line."""
 
@@ -76,13 +81,19 @@ class TableWriter(JsonLinesWriter):
         elif not record.tags:
             lines.append("  no label reaches its threshold (see all scores with --threshold 0)")
         width = max((len(tag.label) for tag in record.tags), default=0)
-        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {_bar(tag.score)}" for tag in record.tags]
+        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {bar(tag.score)}" for tag in record.tags]
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
 
 
-def _bar(score: float) -> str:
+def bar(score: float) -> str:
     return "█" * max(1, round(score * BAR_WIDTH))
 
 
 WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
+#: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.record_files`).
+LASTING = ("jsonl", "csv", "parquet", "sqlite")
+#: The format of an output by its suffix; that of any other is ``table``.
+SUFFIXES = {
+    ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
+}  # fmt: skip

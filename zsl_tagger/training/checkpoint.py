@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -89,18 +85,6 @@ def fingerprint(*parts: np.ndarray | Tensor | list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-class StopRequest:
-    """Set by SIGTERM and SIGINT: the step in hand is finished and saved first. A second SIGINT ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
 class Stopped(Exception):  # noqa: N818
     """A run that was asked to stop, and has saved.
 
@@ -112,20 +96,3 @@ class Stopped(Exception):  # noqa: N818
     def __init__(self, number: int, step: int):
         super().__init__(f"stopped at step {step}")
         self.signal, self.step = number, step
-
-
-@contextmanager
-def watching_signals() -> Iterator[StopRequest]:
-    """Handle SIGTERM and SIGINT meanwhile (in the main thread; elsewhere Python cannot)."""
-    request = StopRequest()
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, request)
-    except ValueError:  # not the main thread
-        pass
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

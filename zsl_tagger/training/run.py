@@ -20,13 +20,14 @@ from accelerate.utils import gather_object
 from zsl_tagger.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
+from zsl_tagger.interrupts import watching_signals
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
 from zsl_tagger.queries import unit_length
 from zsl_tagger.recipes import read_recipe
 from zsl_tagger.threads import available_cores, keep_freed_memory
 from zsl_tagger.training.augment import Augment, seed_everything
-from zsl_tagger.training.checkpoint import fingerprint, watching_signals
+from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
     Schedule,

@@ -1,0 +1,111 @@
+"""Images at URLs: chosen as files are chosen, read as bytes, and errors in the words of local files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from zsl_tagger import urls
+from zsl_tagger.errors import UserError
+from zsl_tagger.find_images import find_images
+from zsl_tagger.preprocessing import ImageError
+from zsl_tagger.tag import Record
+from zsl_tagger.urls import find_urls, is_url, read_url
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """memory://bucket with photos and what is none."""
+    files = fsspec.filesystem("memory")
+    names = ["b.jpg", "a.JPG", "deep/er/c.png", "x/.thumbs/d.jpg", "x/._e.jpg", "notes.txt", "no suffix", "q #%.webp"]
+    for name in names:
+        files.pipe_file(f"/bucket/{name}", name.encode())
+    yield "memory://bucket"
+    files.rm("/bucket", recursive=True)
+
+
+def found(url: str) -> list[str]:
+    return [item if isinstance(item, str) else f"{item.path}: {item.error}" for item in find_urls(url)]
+
+
+def test_folders_are_walked_as_local_ones_are(bucket: str, tmp_path: Path) -> None:
+    expected = ["a.JPG", "b.jpg", "deep/er/c.png", "q #%.webp"]
+    assert found(bucket) == found(f"{bucket}/") == [f"memory:///bucket/{name}" for name in expected]
+    fsspec.filesystem("memory").get("/bucket", str(tmp_path), recursive=True)
+    local = [str(Path(str(path)).relative_to(tmp_path / "bucket")) for path in find_images([str(tmp_path)])]
+    assert sorted(local) == expected
+    assert [read_url(url) for url in found(bucket)] == [name.encode() for name in expected]
+
+
+def test_globs(bucket: str) -> None:
+    assert found(f"{bucket}/*.jpg") == ["memory:///bucket/b.jpg"]
+    assert found(f"{bucket}/d*") == ["memory:///bucket/deep/er/c.png"]  # a folder is walked
+    assert found(f"{bucket}/**/*.png") == ["memory:///bucket/deep/er/c.png"]
+    assert found(f"{bucket}/*.bmp") == [f"{bucket}/*.bmp: no file matches this pattern"]
+
+
+def test_what_is_named_is_taken(bucket: str) -> None:
+    assert found(f"{bucket}/no suffix") == [f"{bucket}/no suffix"]
+    assert found(f"{bucket}/gone.jpg") == [f"{bucket}/gone.jpg"]
+
+
+def test_a_web_address_is_one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "url_to_fs", lambda url: (fsspec.filesystem("memory"), url))  # aiohttp need not be there
+    assert found("https://example.org/photo?id=1&size=*") == ["https://example.org/photo?id=1&size=*"]
+
+
+def test_file_urls_are_local_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    loop = f"{tmp_path / 'loop'}: folder loop: it links back to a folder that it lies in"
+    assert found(f"file://{tmp_path}") == [str(tmp_path / "a.jpg"), loop]
+    assert read_url(f"file://{tmp_path}/a.jpg") == str(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [("s3://b/x.jpg", True), ("zip://a::b.zip", True), ("C://x.jpg", False), ("a/b://c", False), ("x.jpg", False)],
+)
+def test_what_is_a_url(argument: str, expected: bool) -> None:
+    assert is_url(argument) is expected
+
+
+def test_a_missing_package_and_an_unknown_kind_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^cannot open foo://bucket/x: Protocol not known: foo$"):
+        list(find_urls("foo://bucket/x"))
+
+    def without_s3fs(url: str) -> None:
+        raise ImportError(f"Install s3fs to access S3\n{url}")
+
+    monkeypatch.setattr(urls, "url_to_fs", without_s3fs)
+    with pytest.raises(UserError, match=r"^cannot open s3:// URLs: Install s3fs to access S3$"):
+        list(find_urls("s3://bucket/x"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (FileNotFoundError("x"), "^no such file$"),
+        (PermissionError("Forbidden"), "^no permission to read it$"),
+        (IsADirectoryError("x"), "^is a folder, not an image$"),
+        (RuntimeError("503 slow down\nmore"), "^cannot be read: 503 slow down$"),
+    ],
+)
+def test_what_a_file_system_raises(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, raised: Exception, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(memory, "cat_file", fail)
+    with pytest.raises(ImageError, match=message):
+        read_url(f"{bucket}/b.jpg")
+    monkeypatch.setattr(memory, "isdir", fail)
+    listed = list(find_urls(bucket))
+    assert isinstance(listed[0], Record)
+    assert (listed[0].error or "").startswith("cannot be listed: ")

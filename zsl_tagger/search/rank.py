@@ -1,0 +1,201 @@
+"""A query -> the photos of an index, best first.
+
+What was asked when the index was made, a label of the vocabulary, is read. Any other label is asked of the photos where
+it promises to be, ``ASKED`` of them; of a library no larger, of each. Which ones promise is learned on the way:
+
+1. What the decoder says of one photo is a smooth function of the label (:mod:`zsl_tagger.runtime.shortlist`). So a
+   ridge regression from the query states of the vocabulary to that of the label gives weights with which each photo's
+   stored logits predict the label's, and the best ``FIRST`` photos are asked.
+2. Another one, from the stored logits of the photos asked to what the first was off by, corrects the prediction for all
+   photos; the next best are asked; and so on.
+
+No network is trained. Scores given out are those of ``tag``, as far as the index keeps them (:mod:`.packing`). What can
+happen is that a photo is missed: benchmarks/results/search.json says how often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from zsl_tagger.search.packing import unpack_tokens
+from zsl_tagger.search.query import Query
+from zsl_tagger.search.store import Store
+from zsl_tagger.tag import LabelSet, Tagger
+from zsl_tagger.threads import map_in_order
+
+FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
+ASKED = FIRST + ROUNDS * MORE
+LABEL_RIDGE, PHOTO_RIDGE = 30.0, 0.01  # of what is regressed on, over its mean square
+
+_PHOTOS_A_CALL = 4  # of the decoder
+_PHOTOS_AT_ONCE = 4096  # whose stored logits are float32 at a time, to bound memory
+
+
+class Found(NamedTuple):
+    """One photo of a ranking.
+
+    Attributes:
+        path: its absolute path.
+        score: 0..1. Of one label it is the score of ``tag``; of several, their product, with 1 less the score of what
+            should not be there.
+        passes: every wanted label reaches its threshold, and no unwanted one does.
+    """
+
+    path: str
+    score: float
+    passes: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What came of one query.
+
+    Attributes:
+        query: as it was typed.
+        found: the best photos: those that pass, best first, then the others.
+        passing: how many photos pass; at least so many where not ``all_counted``.
+        photos: how many there are.
+    """
+
+    query: str
+    found: list[Found]
+    passing: int
+    photos: int
+    all_counted: bool
+
+    def counted(self) -> str:
+        """``"3 of 9,182 photos"``: how many pass."""
+        return f"{'' if self.all_counted else 'at least '}{self.passing:,} of {self.photos:,} photos"
+
+    def as_dict(self) -> dict[str, object]:
+        found = [{"path": one.path, "score": round(one.score, 4), "passes": one.passes} for one in self.found]
+        return {"query": self.query, "photos": self.photos, "passing": self.passing, "found": found}
+
+
+class Ranker:
+    """Asks queries of an index as it is now.
+
+    Args:
+        vocabulary: the labels whose logits are stored, in their order.
+    """
+
+    def __init__(self, store: Store, tagger: Tagger, vocabulary: LabelSet):
+        self._store, self._tagger, self._vocabulary = store, tagger, vocabulary
+        self._stored = store.all_logits()
+        self._column = {key: column for column, key in enumerate(vocabulary.keys)}
+
+    def rank(self, query: Query, labels: LabelSet, top: int) -> Ranking:
+        """The best ``top`` photos.
+
+        Args:
+            labels: ``query.labels``, made ready.
+        """
+        wanted = np.arange(len(labels)) < len(query.wanted)  # (K,)
+        logits, turn = self._logits(labels, wanted)  # (N, K), (N,)
+        promise = _promise(logits, wanted)  # (N,)
+        passing = ((_probabilities(logits) >= labels.thresholds) == wanted).all(axis=1) & (turn >= 0)
+        asked = np.flatnonzero(turn >= 0)
+        best = asked[np.lexsort((-promise[asked], ~passing[asked]))[:top]]
+        found = [
+            Found(path, float(np.exp(promise[at])), bool(passing[at]))
+            for at in best
+            for path in self._store.paths_of(int(self._stored.contents[at]))
+        ]
+        all_counted = len(asked) == len(turn) or not passing[turn == turn.max()].any()
+        copies = self._stored.copies
+        return Ranking(query.text, found[:top], int(copies[passing].sum()), int(copies.sum()), all_counted)
+
+    def _logits(self, labels: LabelSet, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
+        stored = self._stored
+        logits = np.zeros((len(stored.contents), len(labels)), np.float32)
+        others = []
+        for place, key in enumerate(labels.keys):
+            if (column := self._column.get(key)) is None:
+                others.append(place)
+            else:
+                logits[:, place] = stored.levels[:, column] * stored.step + stored.low + labels.biases[place]
+        if not others:
+            return logits, np.zeros(len(logits), np.int64)
+        return logits, self._ask_others(labels, wanted, others, logits)
+
+    def _ask_others(self, labels: LabelSet, wanted: np.ndarray, others: list[int], logits: np.ndarray) -> np.ndarray:
+        """Fill the columns of labels that are not stored where it matters; returns the turns."""
+        unstored = labels.only(others)
+        predicted = self._times(self._weights(unstored)) + unstored.biases  # (N, k)
+        asked, said = np.zeros(0, np.int64), np.zeros((0, len(others)), np.float32)
+        turn = np.full(len(logits), -1)
+        for number, most in enumerate((FIRST, *[MORE] * ROUNDS)):
+            count = min(most, int((turn < 0).sum()))
+            if not count:
+                break
+            logits[:, others] = predicted + self._correction(asked, said - predicted[asked])
+            promise = np.where(turn < 0, _promise(logits, wanted), -np.inf)
+            more = np.argpartition(-promise, count - 1)[:count]
+            turn[more] = number
+            asked, said = np.append(asked, more), np.concatenate([said, self._ask(more, unstored)])
+        logits[asked[:, None], others] = said
+        return turn
+
+    def _weights(self, labels: LabelSet) -> np.ndarray:
+        """float32 ``(V, k)``: with them, a photo's logits of the vocabulary predict those of other labels."""
+        states = self._tagger.query_states(self._vocabulary).astype(np.float64)  # (V, D)
+        mean = states.mean(axis=0)
+        x = np.column_stack([states - mean, np.ones(len(states))])  # (V, D + 1)
+        asked = np.column_stack([self._tagger.query_states(labels) - mean, np.ones(len(labels))])  # (k, D + 1)
+        penalty = LABEL_RIDGE * np.append(states.var(axis=0) + 1e-9, 0.0)
+        return (x @ np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)).astype(np.float32)
+
+    def _correction(self, asked: np.ndarray, off_by: np.ndarray) -> np.ndarray:
+        """What to add to every photo's prediction ``(N, k)``, by what it was off by ``(m, k)`` where asked ``(m,)``."""
+        stored = self._stored
+        if not len(asked):
+            return np.zeros((len(stored.contents), off_by.shape[1]), np.float32)
+        x = stored.levels[asked] * stored.step[asked, None] + stored.low[asked, None]  # (m, V)
+        mean, offset = x.mean(axis=0), off_by.mean(axis=0)
+        gram = (x - mean) @ (x - mean).T  # (m, m)
+        gram[np.diag_indices_from(gram)] += PHOTO_RIDGE * np.trace(gram) / len(gram) + 1e-6
+        weights = (x - mean).T @ np.linalg.solve(gram, off_by - offset)  # (V, k)
+        return self._times(weights) - mean @ weights + offset
+
+    def _times(self, weights: np.ndarray) -> np.ndarray:
+        """The stored logits ``(N, V)`` times weights ``(V, k)``."""
+        levels, products = self._stored.levels, [np.zeros((0, weights.shape[1]), np.float32)]
+        for start in range(0, len(levels), _PHOTOS_AT_ONCE):
+            products.append(levels[start : start + _PHOTOS_AT_ONCE].astype(np.float32) @ weights)
+        return np.concatenate(products) * self._stored.step[:, None] + self._stored.low[:, None] * weights.sum(axis=0)
+
+    def _ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """What the decoder says, with the biases, float32 ``(m, k)``."""
+        said = np.zeros((len(photos), len(labels)), np.float32)
+        packed = self._store.tokens(self._stored.contents[photos].tolist())
+        parts = iter(lambda: list(islice(packed, _PHOTOS_A_CALL)), [])
+        for places, logits in map_in_order(lambda part: self._said(part, labels), parts, self._tagger.workers):
+            said[places] = logits + labels.biases
+        return said
+
+    def _said(self, part: list[tuple[int, bytes]], labels: LabelSet) -> tuple[list[int], np.ndarray]:
+        places, packed = zip(*part, strict=True)
+        try:
+            tokens = np.stack([unpack_tokens(one) for one in packed])  # (b, L, D)
+        except ValueError as error:
+            raise self._store.damaged(error) from None
+        return list(places), self._tagger.logits(tokens, labels)
+
+
+def _promise(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Logarithm of the score ``(N,)``, which has no ties at 1.
+
+    Args:
+        logits: ``(N, K)``.
+        wanted: bool ``(K,)``; the others should not be there.
+    """
+    return -np.logaddexp(0, np.where(wanted, -logits, logits)).sum(axis=1)
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -logits))

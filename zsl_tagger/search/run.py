@@ -1,0 +1,127 @@
+"""What ``zsl-tagger index`` and ``zsl-tagger search`` do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.files import write_whole
+from zsl_tagger.interrupts import StopRequest, watching_signals
+from zsl_tagger.library import Library
+from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.search.rank import Ranking
+from zsl_tagger.search.sheet import contact_sheet
+from zsl_tagger.search.update import Counts
+from zsl_tagger.tag import Record
+from zsl_tagger.writers import bar
+
+#: From so many images on, a progress bar is shown (on a terminal only).
+LONG_RUN = 20
+
+
+@dataclass(frozen=True)
+class IndexRun:
+    """The options of ``zsl-tagger index``, as given; None means not given."""
+
+    paths: Sequence[str]
+    index: Path | None = None
+    model: Path | None = None
+    workers: int | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """The options of ``zsl-tagger search``, as given; None means not given."""
+
+    queries: Sequence[str]
+    index: Path | None = None
+    top: int = 20
+    html: Path | None = None
+    format: str = "table"
+    model: Path | None = None
+
+
+def run_index(run: IndexRun, note: Callable[[str], None]) -> tuple[list[str], int]:
+    """Bring the index up to date: what to tell, and how many photos could not be read.
+
+    Raises:
+        UserError: it cannot be carried out.
+        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``), at a place where the run can end.
+    """
+    if run.workers is not None and run.workers < 1:
+        raise UserError(f"expected --workers of at least 1, got {run.workers}")
+    with watching_signals() as stop, Library.open(run.index, run.model, run.workers) as library:
+        counts = library.add(run.paths, prune=run.prune, note=note, progress=lambda items: _progress(items, stop))
+        return [_told(counts, len(library))], counts.failed
+
+
+def _told(counts: Counts, photos: int) -> str:
+    changes = ", ".join(f"{name} {count:,}" for name, count in asdict(counts).items())
+    return f"{photos:,} photos in the index: {changes}"
+
+
+@contextmanager
+def _progress(items: Sequence[str | Record], stop: StopRequest) -> Iterator[Iterable[str | Record]]:
+    if len(items) < LONG_RUN or sys.stderr is None or not sys.stderr.isatty():
+        yield stop.iterate(items)
+        return
+    import typer
+
+    with typer.progressbar(stop.iterate(items), length=len(items), label="looking", file=sys.stderr) as shown:
+        yield shown
+
+
+def run_search(run: SearchRun) -> list[str]:
+    """Search, write the contact sheet where one is asked for, and return the lines to print.
+
+    Raises:
+        UserError: it cannot be carried out.
+    """
+    if run.top < 1:
+        raise UserError(f"expected --top of at least 1, got {run.top}")
+    if run.html is not None and run.html.suffix.lower() in IMAGE_SUFFIXES:
+        raise UserError(f"--html {run.html} has the name of an image: give one such as sheet.html")
+    with Library.open(run.index, run.model) as library:
+        rankings = library.rank(run.queries, run.top)
+    if run.html is not None:
+        write_whole(run.html, contact_sheet(rankings).encode())
+    return _LINES[run.format](rankings)
+
+
+def _table(rankings: Sequence[Ranking]) -> list[str]:
+    lines = []
+    for ranking in rankings:
+        lines.append(f"{ranking.query}: {ranking.counted()}")
+        rows = [(one, _shown(one.path)) for one in ranking.found]
+        width = max((len(path) for _, path in rows), default=0)
+        below = False
+        for one, path in rows:
+            if not one.passes and not below:
+                lines.append("  below the threshold:")
+            below = not one.passes
+            lines.append(f"  {path:<{width}}  {one.score:.2f}  {bar(one.score)}")
+    return lines
+
+
+def _shown(path: str) -> str:
+    """From the folder that the user is in, where the photo lies below it; without what would break a line."""
+    with suppress(ValueError, OSError):
+        path = str(Path(path).relative_to(Path.cwd()))
+    return path.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _json(rankings: Sequence[Ranking]) -> list[str]:
+    return ["[", ",\n".join(_json_lines(rankings)), "]"]
+
+
+def _json_lines(rankings: Sequence[Ranking]) -> list[str]:
+    return [json.dumps(ranking.as_dict(), ensure_ascii=False) for ranking in rankings]
+
+
+_LINES = {"table": _table, "json": _json, "jsonl": _json_lines}

@@ -1,0 +1,171 @@
+"""Folders of photos -> the index: what is new or changed is encoded, what is gone leaves.
+
+A photo whose size and time of last change are as they were is not opened. Else its SHA-256 is computed; a content
+that is known (a photo that was moved or copied, or only touched) is not encoded again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from zsl_tagger.files import sha256_of
+from zsl_tagger.find_images import find_images
+from zsl_tagger.preprocessing import ImageError
+from zsl_tagger.search.packing import pack_logits, pack_tokens
+from zsl_tagger.search.store import Known, Store
+from zsl_tagger.tag import LabelSet, Record, Tagger
+from zsl_tagger.threads import map_in_order
+
+
+@dataclass
+class Counts:
+    """What became of the photos of one run."""
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    failed: int = 0
+
+
+class _Looked(NamedTuple):
+    """A photo that was not in the index as it is now: its content's number where that is known, or what to store."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    content: int | None = None
+    tokens: bytes = b""
+    logits: bytes = b""
+
+
+Progress = Callable[[Sequence["str | Record"]], AbstractContextManager[Iterable["str | Record"]]]
+
+
+class Updater:
+    """Brings an index up to date with folders.
+
+    Args:
+        note: is told, a line each, what could not be read and what was kept although it is not there.
+        prune: photos whose folder is empty or not there leave too.
+    """
+
+    def __init__(
+        self, store: Store, tagger: Tagger, labels: LabelSet, note: Callable[[str], None], prune: bool = False
+    ):
+        self._store, self._tagger, self._labels, self._note, self._prune = store, tagger, labels, note, prune
+        self._photos, self._hashes = store.photos(), store.hashes()
+        self.counts = Counts()
+
+    def run(self, paths: Sequence[str], progress: Progress = nullcontext) -> Counts:
+        """Index folders, files and globs. Each photo is in the index as soon as it was looked at."""
+        roots = [os.path.abspath(path) if path else path for path in paths]
+        items = list(find_images(roots))
+        with self._store.transaction():
+            for root in roots:
+                if os.path.isdir(root):
+                    self._store.add_root(root)
+        with progress(items) as shown, closing(map_in_order(self._look, shown, self._tagger.workers)) as looked:
+            for one in looked:
+                if isinstance(one, Record):
+                    self._fail(one)
+                elif one is not None:
+                    self._write(one)
+        self._remove_gone(roots, {item for item in items if isinstance(item, str)})
+        return self.counts
+
+    def _look(self, item: str | Record) -> _Looked | Record | None:
+        """All that is done for one photo, on one of several threads; None where nothing has changed."""
+        if isinstance(item, Record):
+            return item
+        known = self._photos.get(item)
+        try:
+            status = os.stat(item)
+            if not stat.S_ISREG(status.st_mode):
+                return Record(item, [], "not a regular file")
+            if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
+                return None
+            sha256 = sha256_of(Path(item))
+        except OSError as error:
+            return Record(item, [], error.strerror or str(error))
+        looked = _Looked(item, status.st_size, status.st_mtime_ns, sha256, self._hashes.get(sha256))
+        if looked.content is not None:
+            return looked
+        try:
+            tokens = self._tagger.encode(item)  # (1, L, D)
+        except ImageError as error:
+            return Record(item, [], str(error))
+        logits = self._tagger.logits(tokens, self._labels)  # (1, V)
+        return looked._replace(tokens=pack_tokens(tokens[0]), logits=pack_logits(logits[0]))
+
+    def _fail(self, record: Record) -> None:
+        self.counts.failed += 1
+        self._note(f"{record.path}: {record.error}")
+
+    def _write(self, looked: _Looked) -> None:
+        before = self._photos.get(looked.path)
+        with self._store.transaction():
+            content = looked.content
+            if content is None:
+                content = self._store.add_content(looked.sha256, looked.tokens, looked.logits)
+            left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
+            self._store.remove_photos(left)
+            self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))
+        self._hashes[looked.sha256] = content
+        for path in left:
+            self._photos.pop(path, None)
+        if before is None:
+            self.counts.moved += bool(left)
+            self.counts.added += not left
+        else:
+            self.counts.changed += before.content != content
+
+    def _remove_gone(self, roots: Sequence[str], found: set[str]) -> None:
+        """Photos of these folders that are not there any more; not those of a disk that is not there."""
+        gone, kept = [], 0
+        for path in self._photos.keys() - found:
+            above = [root for root in roots if _lies_in(path, root)]
+            if above and (self._prune or any(_was_deleted(path, root) for root in above)):
+                gone.append(path)
+            elif above:
+                kept += 1
+        if kept:
+            self._note(
+                f"{kept:,} photos are kept in the index though they cannot be seen, for their folder is empty or not "
+                "there, as of a disk that is not mounted: --prune removes them"
+            )
+        with self._store.transaction():
+            self._store.remove_photos(gone)
+            self._store.remove_unused()
+            if self._prune:
+                self._store.remove_roots(root for root in roots if not os.path.isdir(root))
+        self.counts.removed += len(gone)
+
+
+def _lies_in(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _was_deleted(path: str, root: str) -> bool:
+    """Whether a photo that is not found was deleted, or lies on a disk that is not there.
+
+    It was deleted where its folder, or what is left of the folders above it up to ``root``, can be listed and holds
+    something.
+    """
+    folder = os.path.dirname(path)
+    while path != root and not os.path.isdir(folder):
+        if os.path.islink(folder) or folder == root:
+            return False
+        folder = os.path.dirname(folder)
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
