@@ -304,6 +304,8 @@ def fuzz(address: Address, examples: int) -> dict[str, Any]:
             )
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             def holds(case: schemathesis.Case) -> None:
+                if isinstance(case.body, dict):  # an empty list is no part of a form: it cannot be refused
+                    hypothesis.assume(not any(value == [] for value in case.body.values()))
                 answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
                 statuses[answer.status_code] += 1
 

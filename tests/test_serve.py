@@ -561,6 +561,8 @@ def test_it_is_as_openapi_says(described: Any, path: str, mode: GenerationMode) 
     )
     @hypothesis.given(case=described[where][method].as_strategy(generation_mode=mode))
     def holds(case: schemathesis.Case) -> None:
+        if isinstance(case.body, dict):  # an empty list is no part of a form: it cannot be refused
+            hypothesis.assume(not any(value == [] for value in case.body.values()))
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     holds()
