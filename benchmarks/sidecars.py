@@ -73,7 +73,7 @@ def make_photos(folder: Path, count: int, random: np.random.Generator) -> None:
 
 def timed(folder: Path, output: Path, options: tuple[str, ...]) -> tuple[float, float]:
     """Seconds from process start to exit, and those of the processor."""
-    command = [sys.executable, "-m", "cli", "tag", str(folder), *TAGS, "--format", "jsonl", "--output", str(output), "--overwrite"]
+    command = [sys.executable, "-m", "cli", "tag", str(folder), *TAGS, "--output", str(output), "--overwrite"]
     start, worked = time.perf_counter(), _worked()
     subprocess.run([*command, *options], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start, _worked() - worked
