@@ -91,7 +91,7 @@ def tables() -> str:
     evaluation = _read("evaluation_speed")["figures"]
     maps = _read("heatmaps")["figures"]
     search = _read("search")["figures"]
-    served = _read("serve")["figures"]
+    served, sidecars = _read("serve")["figures"], _read("sidecars")["figures"]
     many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
     kept_out = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
@@ -144,6 +144,7 @@ def tables() -> str:
 | of the exact 100 best photos, found: phrases / words drawn at random | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
 | a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
+| `tag --sidecar xmp` over `tag`, {sidecars["photos"]:,} photos: new sidecars / sidecars as they are | {sidecars["new sidecars"]["overhead, percent"]:+.1f} / {sidecars["sidecars as they are"]["overhead, percent"]:+.1f} % |
 {_serve_rows(served)}
 | `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |
 | `evaluate --scores`, {evaluation["images"]:,} images x {evaluation["labels"]:,} labels, without intervals | {evaluation["without intervals"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_without_intervals_mb"] / 1000:.1f} GB |
