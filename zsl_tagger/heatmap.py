@@ -18,7 +18,7 @@ from PIL import Image
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.files import write_errors, write_whole
-from zsl_tagger.preprocessing import load_photo
+from zsl_tagger.preprocessing import load_small
 
 #: Longer side of an overlay, in pixels.
 OVERLAY_SIDE = 800
@@ -102,8 +102,7 @@ class HeatmapFolder:
             ImageError: the photo cannot be read.
             UserError: the overlays cannot be written.
         """
-        photo = load_photo(path, OVERLAY_SIDE)
-        photo.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
+        photo = load_small(path, OVERLAY_SIDE)
         folder = self._folder / _inside(path)
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

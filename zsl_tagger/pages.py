@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsl_tagger.preprocessing import ImageError, load_array
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 THUMBNAIL = 96  # pixels
 
@@ -24,14 +27,19 @@ def render(package: str, template: str, **content: Any) -> str:
 
 def thumbnail(path: Path) -> str | None:
     """A data URL, or None where the image cannot be read."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     try:
         pixels = load_array(path, THUMBNAIL)
     except (ImageError, OSError):
         return None
+    return jpeg_url(fromarray(pixels))
+
+
+def jpeg_url(picture: Image) -> str:
+    """A picture as a data URL, to stand in a page itself."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    picture.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -85,10 +85,8 @@ def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.n
     Raises:
         ImageError: as :func:`load_array`.
     """
-    if not content:
-        raise ImageError("empty file (0 bytes)")
     with _told_as_image_errors():
-        return _resized(_decoded(_open(io.BytesIO(content), sent=True), size, max_pixels), size)
+        return _resized(_load_bytes(content, size, max_pixels, sent=True), size)
 
 
 def load_photo(path: str | Path, size: int) -> Image.Image:
@@ -103,6 +101,17 @@ def load_photo(path: str | Path, size: int) -> Image.Image:
         return _on_white(_to_rgb(_load_file(Path(path), size)))
 
 
+def load_small(path: str | Path, side: int) -> Image.Image:
+    """An image file as an upright RGB image of at most ``side`` pixels each way, in its own proportions.
+
+    Raises:
+        ImageError: as :func:`load_array`.
+    """
+    photo = load_photo(path, side)
+    photo.thumbnail((side, side))
+    return photo
+
+
 def is_image(path: Path) -> bool:
     """Whether a file begins as an image does; no more of it is read."""
     try:
@@ -113,7 +122,8 @@ def is_image(path: Path) -> bool:
 
 
 @contextmanager
-def _told_as_image_errors() -> Iterator[None]:
+def told_as_no_file() -> Iterator[None]:
+    """What is no file that may be read becomes an :class:`ImageError`; other errors stay."""
     try:
         yield
     except FileNotFoundError:
@@ -122,6 +132,13 @@ def _told_as_image_errors() -> Iterator[None]:
         raise ImageError("no permission to read it") from None
     except IsADirectoryError:
         raise ImageError("is a folder, not an image") from None
+
+
+@contextmanager
+def _told_as_image_errors() -> Iterator[None]:
+    try:
+        with told_as_no_file():
+            yield
     except UnidentifiedImageError:
         raise ImageError("not an image that Pillow can read") from None
     except Image.DecompressionBombError:
@@ -138,11 +155,11 @@ def _load(source: Path | bytes | Image.Image, size: int) -> Image.Image:
     return _load_bytes(source, size) if isinstance(source, bytes) else _load_file(source, size)
 
 
-def _load_bytes(content: bytes, size: int) -> Image.Image:
+def _load_bytes(content: bytes, size: int, max_pixels: int = MAX_PIXELS, sent: bool = False) -> Image.Image:
     """As :func:`_load_file` loads a file with this content."""
     if not content:
         raise ImageError("empty file (0 bytes)")
-    return _decoded(_open(io.BytesIO(content)), size)
+    return _decoded(_open(io.BytesIO(content), sent), size, max_pixels)
 
 
 def _load_file(path: Path, size: int) -> Image.Image:

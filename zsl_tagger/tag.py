@@ -212,7 +212,7 @@ class Tagger:
         A label's score does not depend on which other labels are asked.
         """
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
-        return _probabilities(self.logits(tokens, label_set) + label_set.biases)
+        return probabilities(self.logits(tokens, label_set) + label_set.biases)
 
     def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
         """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
@@ -296,7 +296,7 @@ class Tagger:
 
         found, logits = shortlist.best(ask)
         order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
-        return found[order], _probabilities(logits[order] + labels.biases[found[order]])
+        return found[order], probabilities(logits[order] + labels.biases[found[order]])
 
     def tag_many(
         self,
@@ -335,7 +335,8 @@ def _check_limits(threshold: float | None, top_k: int | None) -> None:
         raise UserError(f"expected top_k of at least 1, got {top_k}")
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Scores 0..1 of logits, their biases added."""
     return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
 
 

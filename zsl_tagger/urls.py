@@ -16,7 +16,7 @@ from fsspec.utils import get_protocol
 
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError
+from zsl_tagger.preprocessing import IMAGE_SUFFIXES, ImageError, told_as_no_file
 from zsl_tagger.tag import Record
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a disk of Windows
@@ -84,14 +84,11 @@ def read_url(url: str) -> bytes | str:
         ImageError: it is missing, or cannot be read.
     """
     try:
-        files, name = _opened(url)
-        return name if _is_local(files) else files.cat_file(name)
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
-    except IsADirectoryError:
-        raise ImageError("is a folder, not an image") from None
+        with told_as_no_file():
+            files, name = _opened(url)
+            return name if _is_local(files) else files.cat_file(name)
+    except ImageError:
+        raise
     except Exception as error:  # each file system raises its own kinds
         raise ImageError(f"cannot be read: {first_line(error)}") from None
 

@@ -24,7 +24,7 @@ import numpy as np
 from zsl_tagger.search.packing import unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
-from zsl_tagger.tag import LabelSet, Tagger
+from zsl_tagger.tag import LabelSet, Tagger, probabilities
 from zsl_tagger.threads import map_in_order
 
 FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
@@ -97,7 +97,7 @@ class Ranker:
         wanted = np.arange(len(labels)) < len(query.wanted)  # (K,)
         logits, turn = self._logits(labels, wanted)  # (N, K), (N,)
         promise = _promise(logits, wanted)  # (N,)
-        passing = ((_probabilities(logits) >= labels.thresholds) == wanted).all(axis=1) & (turn >= 0)
+        passing = ((probabilities(logits) >= labels.thresholds) == wanted).all(axis=1) & (turn >= 0)
         asked = np.flatnonzero(turn >= 0)
         best = asked[np.lexsort((-promise[asked], ~passing[asked]))[:top]]
         found = [
@@ -195,7 +195,3 @@ def _promise(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         wanted: bool ``(K,)``; the others should not be there.
     """
     return -np.logaddexp(0, np.where(wanted, -logits, logits)).sum(axis=1)
-
-
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logits))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zsl_tagger.preprocessing import ImageError, load_photo
+from zsl_tagger.pages import jpeg_url
+from zsl_tagger.preprocessing import ImageError, load_small
 from zsl_tagger.search.rank import Found, Ranking
 from zsl_tagger.threads import available_cores, map_in_order
 
@@ -91,10 +90,6 @@ def _item(one: Found, picture: str | None) -> str:
 def _thumbnail(path: str) -> str | None:
     """A data URL, or None where the photo cannot be read."""
     try:
-        photo = load_photo(path, SIDE)
-        photo.thumbnail((SIDE, SIDE))
+        return jpeg_url(load_small(path, SIDE))
     except ImageError:
         return None
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
