@@ -102,7 +102,7 @@ def tag(
     Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
     by a signal.
     """
-    from zsl_tagger.tag_run import TagRun, run_tagging
+    from zsl_tagger.bulk.run import TagRun, run_tagging
 
     run = TagRun(
         paths=paths,
@@ -365,8 +365,8 @@ def import_checkpoint(
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
     with _told_in_one_line("interrupted: nothing was written"), _needs_extra("train"):
-        from zsl_tagger.import_checkpoint import ImportRun
-        from zsl_tagger.import_checkpoint import import_checkpoint as run
+        from zsl_tagger.released.importer import ImportRun
+        from zsl_tagger.released.importer import import_checkpoint as run
 
         _print(run(ImportRun(file, output, backbone, labels, word_vectors, image_size, _note, _print)))
 
@@ -591,7 +591,7 @@ def prepare_check(
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
     with _told_in_one_line(_GOES_ON), _needs_extra("train"):
-        from zsl_tagger.dataset import read_dataset, summary
+        from zsl_tagger.datasets.dataset import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
         _print(summary(folder, dataset, problems))
@@ -626,7 +626,7 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
-    from zsl_tagger.interrupts import Terminated
+    from zsl_tagger.system.signals import Terminated
 
     try:
         yield

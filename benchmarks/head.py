@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from benchmarks.common import ROOT, write_result
 from zsl_tagger.model.ml_decoder import MLDecoder
-from zsl_tagger.threads import keep_freed_memory
+from zsl_tagger.system.threads import keep_freed_memory
 
 CHANNELS, TOKENS, WORD_DIM = 2048, 49, 300
 SEED = 0

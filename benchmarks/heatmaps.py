@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.common import write_result
 from zsl_tagger import Tagger
-from zsl_tagger.preprocessing import load_array
+from zsl_tagger.images.preprocessing import load_array
 
 MOSAICS = 300
 Maps = dict[str, np.ndarray]  # kind -> (K, R, R)

@@ -26,12 +26,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.files import sha256_of
-from zsl_tagger.find_images import find_images
-from zsl_tagger.record_files import open_record_file
-from zsl_tagger.tag import Record, Tag, Tagger
-from zsl_tagger.tag_run import TagRun, run_tagging
-from zsl_tagger.writers import LASTING
+from zsl_tagger.bulk.run import TagRun, run_tagging
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.records.record_files import open_record_file
+from zsl_tagger.records.writers import LASTING
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.tagging.tagger import Record, Tag, Tagger
 
 
 def main() -> None:

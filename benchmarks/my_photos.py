@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.common import ROOT, write_result
 from zsl_tagger import Tagger
-from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.threads import available_cores, map_in_order
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.system.threads import available_cores, map_in_order
 
 SEEDS = (0,)
 

@@ -27,16 +27,16 @@ import torch
 from benchmarks.common import write_result
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
-from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.evaluation.metrics import average_precision, precision_recall_f1_at_k
 from zsl_tagger.model.pretrained import load_model
-from zsl_tagger.model_folder import PACKAGED, ModelFolder
-from zsl_tagger.queries import WordTable
-from zsl_tagger.recipes import read_recipe
+from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolder
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.run import TrainRun, train
 from zsl_tagger.training.validation import score_rows
+from zsl_tagger.words.table import WordTable
 
 SEEDS = (0, 1, 2)
 UNSEEN = 0.25

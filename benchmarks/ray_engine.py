@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.find_images import find_images
-from zsl_tagger.threads import available_cores
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.system.threads import available_cores
 
 FEW = 16
 

@@ -27,13 +27,13 @@ from statistics import median
 import numpy as np
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.find_images import find_images
-from zsl_tagger.library import Library
+from zsl_tagger.images.finding import find_images
 from zsl_tagger.search import rank
+from zsl_tagger.search.library import Library
 from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
 from zsl_tagger.search.store import INDEX_FILE, Known, Store
-from zsl_tagger.tag import LabelSet, Tagger
-from zsl_tagger.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.tagging.tagger import LabelSet, Tagger
 
 PHOTOS, TOP = 10_000, 100
 PHRASES = [

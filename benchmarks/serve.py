@@ -42,7 +42,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.find_images import find_images
+from zsl_tagger.images.finding import find_images
 
 LABELS = "dog,beach,person"
 MB = 1e6
@@ -90,8 +90,8 @@ def tag_many(paths: list[str]) -> float:
     """Photos per second, over at least 200 photos."""
     code = """
 import sys, time
-from zsl_tagger.tag import Tagger
-from zsl_tagger.threads import available_cores
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.system.threads import available_cores
 tagger = Tagger(workers=available_cores())
 labels, paths = tagger.label_set(sys.argv[1].split(",")), sys.argv[2:]
 list(tagger.tag_many(paths[:4], labels))

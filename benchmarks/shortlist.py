@@ -18,10 +18,10 @@ from statistics import median
 import numpy as np
 
 from benchmarks.common import write_result
-from zsl_tagger.find_images import find_images
-from zsl_tagger.runtime import shortlist
-from zsl_tagger.tag import Tagger
-from zsl_tagger.threads import keep_freed_memory
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.system.threads import keep_freed_memory
+from zsl_tagger.tagging import shortlist
+from zsl_tagger.tagging.tagger import Tagger
 
 TOP = 10
 

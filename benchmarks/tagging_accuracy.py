@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.metrics import average_precision, precision_recall_f1_at_k
-from zsl_tagger.model_folder import ModelFolder
-from zsl_tagger.preprocessing import load_array
+from zsl_tagger.evaluation.metrics import average_precision, precision_recall_f1_at_k
+from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.tagging.model_folder import ModelFolder
 
 LEAST_POSITIVES = 3
 CONSE_CLASSES = 10  # T of the paper
@@ -89,7 +89,7 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
     import torch
 
     from zsl_tagger.model.pretrained import load_model
-    from zsl_tagger.recipes.packaged.build import IMAGE_SIZE
+    from zsl_tagger.packaged.build import IMAGE_SIZE
 
     folder = ModelFolder(model)
     table = folder.words()

@@ -18,11 +18,11 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.find_images import find_images
-from zsl_tagger.model_folder import ENCODER_FILE, ModelFolder
-from zsl_tagger.preprocessing import load_array
-from zsl_tagger.tag import Tagger
-from zsl_tagger.threads import available_cores
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.system.threads import available_cores
+from zsl_tagger.tagging.model_folder import ENCODER_FILE, ModelFolder
+from zsl_tagger.tagging.tagger import Tagger
 
 IMPORTS = "import onnxruntime, PIL, numpy"
 

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks.common import write_result
-from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.losses import asymmetric_loss
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.recipes import read_recipe
-from zsl_tagger.threads import available_cores, keep_freed_memory
+from zsl_tagger.system.threads import available_cores, keep_freed_memory
 from zsl_tagger.training.data import Schedule, Shown, TrainingImages, image_loader, parts
+from zsl_tagger.training.losses import asymmetric_loss
+from zsl_tagger.training.recipes import read_recipe
 
 LABELS, WORD_DIM = 925, 300
 BATCH = 32

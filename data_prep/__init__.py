@@ -1,1 +1,1 @@
-"""Other people's data sets -> one prepared dataset folder (:mod:`zsl_tagger.dataset` says what is in it)."""
+"""Other people's data sets -> one prepared dataset folder (:mod:`zsl_tagger.datasets.dataset` says what is in it)."""

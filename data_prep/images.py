@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.threads import map_in_order
+from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
 

@@ -37,7 +37,7 @@ from data_prep.output import OutputFolder
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
 from data_prep.splits import cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
-from zsl_tagger.dataset import (
+from zsl_tagger.datasets.dataset import (
     DATA_FILE,
     DATASET_FORMAT,
     SPLITS,
@@ -47,8 +47,8 @@ from zsl_tagger.dataset import (
     path_fault,
 )
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import sha256_of
-from zsl_tagger.threads import available_cores
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.threads import available_cores
 
 DROPPED_FILE = "dropped.csv"
 
@@ -58,7 +58,7 @@ class Options:
     """What may be asked of every data set.
 
     Attributes:
-        word_vectors: see :mod:`zsl_tagger.word_sources`.
+        word_vectors: see :mod:`zsl_tagger.words.sources`.
         missing: policy for labels without a vector, see :func:`data_prep.wordvecs.word_vectors`.
         skip_images: don't open the image files (nor ask whether they exist).
         val_fraction: share (0..1) of the images that is cut off for validation where there is no such split: of the

@@ -17,9 +17,9 @@ from scipy.sparse import csr_array
 from data_prep.images import JOURNAL_FILE, MAX_DISTANCE, look_at_images, near_duplicates
 from data_prep.output import json_bytes, write_whole
 from data_prep.splits import twins
-from zsl_tagger.dataset import SPLITS, PreparedDataset
+from zsl_tagger.datasets.dataset import SPLITS, PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.pages import figure, render, svg, thumbnail
+from zsl_tagger.reports.pages import figure, render, svg, thumbnail
 
 REPORT_JSON = "split_report.json"
 REPORT_PAGE = "split_report.html"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import normalize_label, plural_forms, singular_forms, split_labels
+from zsl_tagger.words.table import normalize_label, plural_forms, singular_forms, split_labels
 
 
 def draw(name: str, seed: int) -> float:

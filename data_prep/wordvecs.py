@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from data_prep.output import json_bytes, write_whole
-from zsl_tagger.dataset import label_fault
+from zsl_tagger.datasets.dataset import label_fault
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import sha256_of
-from zsl_tagger.queries import SUGGESTED, Resolved, UnknownLabelError, normalize_label, read_labels_file
-from zsl_tagger.word_sources import WordSource, open_word_source
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.words.sources import WordSource, open_word_source
+from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError, normalize_label, read_labels_file
 
 #: What to do with labels that the source does not know.
 MISSING_POLICIES = ("error", "drop", "random")
@@ -82,7 +82,7 @@ def word_vectors(labels: Sequence[str], source: str, missing: str = "error", nor
 
     Args:
         labels: distinct names.
-        source: see :mod:`zsl_tagger.word_sources`.
+        source: see :mod:`zsl_tagger.words.sources`.
         missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
             drawn from its own name, the same in every run.
         normalize: divide each vector by its length.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_data import tagged_data
 
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parent.parent
 

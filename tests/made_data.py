@@ -20,7 +20,7 @@ import cli
 from data_prep.folders import prepare_folders
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.training.run import TrainRun, resolve_config
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import cli
-from zsl_tagger.preprocessing import ImageError
-from zsl_tagger.tag import LabelSet, Tag, Tagger
+from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.tagging.tagger import LabelSet, Tag, Tagger
 
 
 def encode(self: Tagger, path: str) -> int:  # noqa: ARG001

@@ -18,7 +18,7 @@ from PIL import Image
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.limits import Limits
 from zsl_tagger.serve.run import _config
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 
 def picture(side: int = 40, kind: str = "PNG") -> bytes:

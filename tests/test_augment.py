@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.training.augment import Augment, BatchMix, seed_everything
 from zsl_tagger.training.config import TrainConfig
 

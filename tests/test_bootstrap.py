@@ -1,4 +1,4 @@
-"""zsl_tagger/bootstrap.py, against rows that are really repeated."""
+"""zsl_tagger/evaluation/bootstrap.py, against rows that are really repeated."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsl_tagger.bootstrap import centred, draw_counts, interval, paired_test, resampled_average_precision
-from zsl_tagger.metrics import Ties, average_precision, ranking_steps
+from zsl_tagger.evaluation.bootstrap import centred, draw_counts, interval, paired_test, resampled_average_precision
+from zsl_tagger.evaluation.metrics import Ties, average_precision, ranking_steps
 
 
 def test_counts() -> None:

@@ -14,12 +14,12 @@ from made_data import UNSEEN, animal_data, run_command, small_run
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger import model_folder
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import write_whole
-from zsl_tagger.model_folder import ModelFolder, ModelFolderError, read_config
-from zsl_tagger.tag import Tagger
+from zsl_tagger.system.files import write_whole
+from zsl_tagger.tagging import model_folder
+from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, read_config
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training.run import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import cli
 import zsl_tagger
-from zsl_tagger import tag_run
-from zsl_tagger.tag import Tagger
+from zsl_tagger.bulk import run as tag_run
+from zsl_tagger.tagging.tagger import Tagger
 
 COMMAND = [sys.executable, "-m", "cli", "tag"]
 

@@ -24,7 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsl_tagger.dataset import (
+from zsl_tagger.datasets.dataset import (
     SHOWN,
     DatasetError,
     PreparedDataset,
@@ -913,6 +913,6 @@ def test_a_path_with_a_fault(path: str, fault: str) -> None:
 
 def test_a_missing_torch_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ours(tmp_path).write()
-    monkeypatch.setattr("zsl_tagger.word_sources.find_spec", lambda _name: None)
+    monkeypatch.setattr("zsl_tagger.words.sources.find_spec", lambda _name: None)
     with pytest.raises(UserError, match=r'^torch is not installed; it comes with: pip install "zsl-tagger\[train\]"$'):
         read_dataset(folder)

@@ -18,10 +18,10 @@ import pytest
 from made_data import run_command, small_run
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
-from zsl_tagger.model_folder import ModelFolderError, read_config
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training.run import train
 
 ROOT = Path(__file__).parent.parent

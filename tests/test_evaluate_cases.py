@@ -22,10 +22,10 @@ from PIL import Image
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation import scoring
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training.run import train
 
 REPORT = {"report.json", "per_label.csv", "report.html", "scores.npz"}

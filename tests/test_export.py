@@ -22,8 +22,6 @@ import pytest
 import torch
 from made_data import run_command, write_photo
 
-from zsl_tagger import word_sources
-from zsl_tagger.baked_words import bake_words, joined
 from zsl_tagger.export import networks, proof, proven, run, torch_programs
 from zsl_tagger.export import precision as conversions
 from zsl_tagger.export.networks import ExportError, write_networks
@@ -31,12 +29,14 @@ from zsl_tagger.export.precision import halve
 from zsl_tagger.export.proof import Case, Proof
 from zsl_tagger.export.torch_programs import Programs
 from zsl_tagger.export.words import baked_table
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import build_model, load_model, save_weights
 from zsl_tagger.model.tagger_model import DecoderForExport, TaggerModel, softmax_log_odds
-from zsl_tagger.model_folder import (
+from zsl_tagger.packaged import build
+from zsl_tagger.tagging.model_folder import (
     NETWORK_FILES,
     PACKAGED,
     ModelConfig,
@@ -47,11 +47,11 @@ from zsl_tagger.model_folder import (
     write_config,
     write_labels,
 )
-from zsl_tagger.preprocessing import load_array
-from zsl_tagger.queries import WordTable
-from zsl_tagger.recipes.packaged import build
-from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL, OnnxModel
-from zsl_tagger.tag import LabelSet, Tagger
+from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
+from zsl_tagger.tagging.tagger import LabelSet, Tagger
+from zsl_tagger.words import sources as word_sources
+from zsl_tagger.words.baking import bake_words, joined
+from zsl_tagger.words.table import WordTable
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

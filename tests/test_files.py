@@ -1,4 +1,4 @@
-"""zsl_tagger/files.py: a folder that one run at a time writes to, and files that are whole or not there."""
+"""zsl_tagger/system/files.py: a folder that one run at a time writes to, and files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import locked, locked_file, sha256_of, whole_folder, write_whole
+from zsl_tagger.system.files import locked, locked_file, sha256_of, whole_folder, write_whole
 
 pytest.importorskip("fcntl", reason="locks are the system's")
 
@@ -27,7 +27,7 @@ REFUSED = "another run is writing here: wait for it, or give another folder"
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from zsl_tagger.files import locked
+from zsl_tagger.system.files import locked
 with locked(Path(sys.argv[1])):
     if "fork" in sys.argv:
         child = os.fork()
@@ -161,7 +161,7 @@ COUNT_UP = """
 import sys
 from pathlib import Path
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import locked_file
+from zsl_tagger.system.files import locked_file
 path, done = Path(sys.argv[1]), 0
 while done < 200:
     try:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import IMAGE_SUFFIXES
-from zsl_tagger.tag import Record
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.tagging.tagger import Record
 
 
 @pytest.fixture(autouse=True)

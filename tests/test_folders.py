@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_prep.folders import class_names, prepare_folders
 from data_prep.pipeline import Options
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 
 

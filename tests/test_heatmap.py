@@ -13,8 +13,8 @@ from made_data import animal_data, run_command, small_run, write_photo
 from PIL import Image
 
 from zsl_tagger import Tagger, UserError
-from zsl_tagger.heatmap import OVERLAY_SIDE, _file_names, _inside, overlay, relative_maps
-from zsl_tagger.preprocessing import load_photo
+from zsl_tagger.images.preprocessing import load_photo
+from zsl_tagger.tagging.heatmap import OVERLAY_SIDE, _file_names, _inside, overlay, relative_maps
 from zsl_tagger.training.run import train
 
 

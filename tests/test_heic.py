@@ -13,9 +13,9 @@ import pytest
 from made_data import run_command
 from PIL import ExifTags, Image, features
 
-from zsl_tagger import preprocessing
-from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import ImageError, load_array, load_photo, load_upload
+from zsl_tagger.images import preprocessing
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import ImageError, load_array, load_photo, load_upload
 
 pillow_heif.register_heif_opener()  # here to write; the tests of reading without it run in a process of their own
 
@@ -193,7 +193,7 @@ def test_other_photos_load_nothing_of_it(examples: Path, tmp_path: Path) -> None
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a photo at all, though it begins like one")
     code = f"""
 import sys
-from zsl_tagger.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, load_array
 load_array({str(examples / "cat.jpg")!r}, 64)
 try: load_array({str(tmp_path / "broken.jpg")!r}, 64)
 except ImageError: pass

@@ -32,7 +32,7 @@ from data_prep.images import (
     reason,
 )
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import load_array
+from zsl_tagger.images.preprocessing import load_array
 
 ROOT = Path(__file__).parent.parent
 

@@ -25,11 +25,11 @@ from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import ExportError
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model, read_checkpoint
-from zsl_tagger.model.released import guess_backbone, read_released
-from zsl_tagger.preprocessing import load_array
-from zsl_tagger.tag import Tagger
+from zsl_tagger.released.names import guess_backbone, read_released
+from zsl_tagger.tagging.tagger import Tagger
 
 DIM, FFN, WORD_DIM, SIZE = 24, 17, 5, 64
 BACKBONE, CHANNELS = "test_resnet", 96
@@ -576,7 +576,7 @@ def test_nothing_is_left_where_writing_fails(where: str, tmp_path: Path, monkeyp
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device") if where == "disk" else ExportError("no such operator")
 
-    monkeypatch.setattr("zsl_tagger.model_writer.write_proven", fail)
+    monkeypatch.setattr("zsl_tagger.export.model_writer.write_proven", fail)
     save(tmp_path, made().state)
     _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
     expected = (

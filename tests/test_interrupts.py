@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zsl_tagger.interrupts import Terminated, watching_signals
+from zsl_tagger.system.signals import Terminated, watching_signals
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])

@@ -1,4 +1,4 @@
-"""zsl_tagger/losses.py."""
+"""zsl_tagger/training/losses.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from zsl_tagger.losses import asymmetric_loss, make_loss
+from zsl_tagger.training.losses import asymmetric_loss, make_loss
 
 SETTINGS = pytest.mark.parametrize(
     ("gamma_neg", "gamma_pos", "clip"), [(4, 0, 0.05), (4, 1, 0.05), (2, 1, 0), (0, 0, 0), (0.5, 0, 0.2)]

@@ -1,4 +1,4 @@
-"""zsl_tagger/metrics.py, against scikit-learn and a slow loop."""
+"""zsl_tagger/evaluation/metrics.py, against scikit-learn and a slow loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
-from zsl_tagger.metrics import (
+from zsl_tagger.evaluation.metrics import (
     CurveEvents,
     Ties,
     average_precision,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.model_folder import (
+from zsl_tagger.tagging.model_folder import (
     ModelConfig,
     ModelFolder,
     ModelFolderError,
@@ -19,7 +19,7 @@ from zsl_tagger.model_folder import (
     write_config,
     write_labels,
 )
-from zsl_tagger.queries import WordTable
+from zsl_tagger.words.table import WordTable
 
 FILES = ("config.json", "labels.json", "encoder.onnx", "decoder.onnx", "words.txt", "word_vectors.npy")
 CONFIG = ModelConfig(

@@ -17,7 +17,7 @@ from made_data import NusArchive, write_lines, write_photo
 from data_prep import nus_wide
 from data_prep.nus_wide import Archive, prepare_nus_wide, read_binary_matrix
 from data_prep.pipeline import Options
-from zsl_tagger.dataset import PreparedDataset, parse_labels, read_dataset
+from zsl_tagger.datasets.dataset import PreparedDataset, parse_labels, read_dataset
 from zsl_tagger.errors import UserError
 
 OPTIONS = Options(missing="random", val_fraction=0.2)

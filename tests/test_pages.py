@@ -10,7 +10,7 @@ import pytest
 from made_data import write_photo
 from PIL import Image
 
-from zsl_tagger.pages import THUMBNAIL, figure, render, svg, thumbnail
+from zsl_tagger.reports.pages import THUMBNAIL, figure, render, svg, thumbnail
 
 
 def test_a_thumbnail_is_a_small_jpeg(tmp_path: Path) -> None:

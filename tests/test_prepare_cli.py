@@ -16,7 +16,7 @@ from made_data import NusArchive, write_lines, write_photo
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "cli", "prepare"]

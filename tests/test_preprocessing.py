@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsl_tagger.preprocessing import ImageError, load_array, load_upload
+from zsl_tagger.images.preprocessing import ImageError, load_array, load_upload
 
 SIDE = 8
 GREY = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 4 + 3).astype(np.uint8)  # 3, 7 .. 255

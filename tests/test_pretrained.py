@@ -26,9 +26,9 @@ from zsl_tagger.model.pretrained import (
     take_over,
 )
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import ModelConfig, ModelFolder, ModelFolderError, write_config
-from zsl_tagger.queries import ClassTable, UnknownLabelError, WordTable
-from zsl_tagger.runtime.onnx_model import OnnxModel
+from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolder, ModelFolderError, write_config
+from zsl_tagger.tagging.onnx_model import OnnxModel
+from zsl_tagger.words.table import ClassTable, UnknownLabelError, WordTable
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

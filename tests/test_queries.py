@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.queries import (
+from zsl_tagger.words.table import (
     UnknownLabelError,
     WordTable,
     normalize_label,

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from zsl_tagger.evaluation.thresholds import choose_thresholds
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
-from zsl_tagger.queries import WordTable, normalize_label
-from zsl_tagger.recipes.packaged import build, lexicon
-from zsl_tagger.recipes.packaged.features import ALL_VIEWS, CHUNK, TRUNK_CHANNELS
-from zsl_tagger.recipes.packaged.sampling import Phase, Sampler, mixture, rarity
-from zsl_tagger.recipes.packaged.targets import Knowledge, Targets, build_targets, read_annotations
-from zsl_tagger.recipes.packaged.train import HeadOnTrunk, TrainConfig, Trainer
-from zsl_tagger.recipes.packaged.wordnet import WordNet
-from zsl_tagger.recipes.packaged.words import choose_words, compress
-from zsl_tagger.thresholds import choose_thresholds
+from zsl_tagger.packaged import build, lexicon
+from zsl_tagger.packaged.features import ALL_VIEWS, CHUNK, TRUNK_CHANNELS
+from zsl_tagger.packaged.sampling import Phase, Sampler, mixture, rarity
+from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
+from zsl_tagger.packaged.train import HeadOnTrunk, TrainConfig, Trainer
+from zsl_tagger.packaged.wordnet import WordNet
+from zsl_tagger.packaged.words import choose_words, compress
+from zsl_tagger.words.table import WordTable, normalize_label
 
 # data.noun lines: offset lexfile type count(hex) (word id)* pointer-count (symbol offset part source/target)* | gloss
 NOUNS = """  1 the licence is at the head of each file

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.record_files import LONG, CsvFile, JsonLinesFile, RecordFile, check_not_lost, open_record_file
-from zsl_tagger.tag import Record, Tag
-from zsl_tagger.writers import LASTING
+from zsl_tagger.records.record_files import LONG, CsvFile, JsonLinesFile, RecordFile, check_not_lost, open_record_file
+from zsl_tagger.records.writers import LASTING
+from zsl_tagger.tagging.tagger import Record, Tag
 
 SETTINGS: dict[str, Any] = {"format": "any", "labels": "'cat', 'dog' (1234)", "top-k": None}
 

@@ -21,8 +21,8 @@ from made_data import run_command
 from test_record_files import read_back
 
 import zsl_tagger
-from zsl_tagger.tag import Tagger
-from zsl_tagger.writers import LASTING
+from zsl_tagger.records.writers import LASTING
+from zsl_tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parent.parent
 
@@ -146,7 +146,7 @@ def test_killed_while_the_parquet_file_is_made(tmp_path: Path) -> None:
     assert library.tag("--output", "tags.parquet") == (0, [])
     library.put("new.jpg", 25)
     library.asked()
-    stuck = "import time, zsl_tagger.parquet_records as p; p.write = lambda *_: (open('stuck', 'w'), time.sleep(60))"
+    stuck = "import time, zsl_tagger.records.parquet as p; p.write = lambda *_: (open('stuck', 'w'), time.sleep(60))"
     with running(library.start("--output", "tags.parquet", "--resume", code=stuck)):
         wait_until((tmp_path / "stuck").exists)
     assert len(library.tags("parquet", "tags.parquet")) == 20
@@ -302,7 +302,7 @@ def test_a_full_disk_is_told_and_resume_goes_on(kind: str, tmp_path: Path) -> No
 def test_parquet_without_pyarrow_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(tmp_path, 3)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "zsl_tagger.parquet_records", raising=False)
+    monkeypatch.delitem(sys.modules, "zsl_tagger.records.parquet", raising=False)
     monkeypatch.delattr(zsl_tagger, "parquet_records", raising=False)
     message = 'error: this needs pyarrow, which comes with: pip install "zsl-tagger[parquet]"'
     assert library.tag("--output", "tags.parquet") == (2, [message])

@@ -34,7 +34,7 @@ from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.guard import HEADERS
 from zsl_tagger.serve.limits import Limits
 from zsl_tagger.serve.run import ServeRun, _limits, _url
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

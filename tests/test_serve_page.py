@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 from serving import HeldTagger, listening, metric, picture, until
 
 from zsl_tagger.serve.limits import Limits
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = needs_tool("chromium")
 

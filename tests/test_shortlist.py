@@ -1,4 +1,4 @@
-"""zsl_tagger/runtime/shortlist.py, and tagging with it: exact scores, the best labels found, all of few ones."""
+"""zsl_tagger/tagging/shortlist.py, and tagging with it: exact scores, the best labels found, all of few ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsl_tagger import Tagger, tag
-from zsl_tagger.runtime import shortlist
-from zsl_tagger.runtime.shortlist import Shortlist
-from zsl_tagger.tag import LabelSet
+from zsl_tagger import Tagger
+from zsl_tagger.tagging import shortlist
+from zsl_tagger.tagging import tagger as tag
+from zsl_tagger.tagging.shortlist import Shortlist
+from zsl_tagger.tagging.tagger import LabelSet
 
 CAT = Path(__file__).parent.parent / "examples" / "cat.jpg"
 

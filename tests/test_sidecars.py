@@ -18,9 +18,9 @@ import pytest
 from made_data import needs_tool, run_command
 from sidecar_samples import DARKTABLE, DIGIKAM, EXIFTOOL, SAMPLES
 
-from zsl_tagger import tag_run
+from zsl_tagger.bulk import run as tag_run
 from zsl_tagger.sidecars.run import Sidecars
-from zsl_tagger.tag import Record, Tag
+from zsl_tagger.tagging.tagger import Record, Tag
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("--labels", "cat,pet,wheel")  # the cat photo shows the first two
@@ -330,7 +330,7 @@ def test_mode_and_owner_stay(cat: Path) -> None:
 WRITER = """
 import sys
 from zsl_tagger.sidecars.run import Sidecars
-from zsl_tagger.tag import Record, Tag
+from zsl_tagger.tagging.tagger import Record, Tag
 photo, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sidecars = Sidecars("xmp")
 print("ready", flush=True)

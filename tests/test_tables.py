@@ -12,7 +12,7 @@ from made_data import write_photo
 
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 
 ROWS = [

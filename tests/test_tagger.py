@@ -77,7 +77,7 @@ def test_unreadable_images_become_error_records_and_the_rest_goes_on(tagger: Tag
 def test_labels_in_chunks_equal_labels_at_once(tagger: Tagger, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = tagger.encode(examples / "cat.jpg")
     expected = tagger.scores(tokens, tagger.vocabulary)
-    monkeypatch.setattr("zsl_tagger.runtime.onnx_model.LABELS_PER_CALL", 97)
+    monkeypatch.setattr("zsl_tagger.tagging.onnx_model.LABELS_PER_CALL", 97)
     np.testing.assert_allclose(tagger.scores(tokens, tagger.vocabulary), expected, atol=1e-5)
 
 

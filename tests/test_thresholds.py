@@ -1,4 +1,4 @@
-"""zsl_tagger/thresholds.py: by precision, and the bias of labels never trained, against trying everything."""
+"""zsl_tagger/evaluation/thresholds.py: by precision, and unseen labels' bias, against trying every value."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import reference
 from sklearn.metrics import f1_score
 
-from zsl_tagger.metrics import harmonic_mean
-from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds
+from zsl_tagger.evaluation.metrics import harmonic_mean
+from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds
 
 
 @pytest.mark.parametrize("precision", [0.3, 0.5, 0.9])

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import cli
 from data_prep.folders import prepare_folders
 from data_prep.pipeline import Options
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.training.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.recipes import RECIPES, read_recipe
 from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.recipes import RECIPES, read_recipe
 
 
 def make(values: dict[str, Any]) -> TrainConfig:
@@ -30,7 +30,7 @@ def test_every_recipe_reads_and_knows_its_name(name: str) -> None:
 
 
 def test_every_recipe_file_is_listed() -> None:
-    folder = Path(__file__).parent.parent / "zsl_tagger" / "recipes"
+    folder = Path(__file__).parent.parent / "zsl_tagger" / "training" / "recipes"
     files = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__"}
     assert files == set(RECIPES)
 

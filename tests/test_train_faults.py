@@ -20,12 +20,12 @@ from made_data import animal_data, loss_curve, small_run, train_arguments, weigh
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger import model_writer
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import locked
+from zsl_tagger.export import model_writer
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.tag import Tagger
+from zsl_tagger.system.files import locked
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training import finish, trainer
 from zsl_tagger.training import run as run_module
 from zsl_tagger.training.checkpoint import read_checkpoint

@@ -30,16 +30,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.dataset import PreparedDataset, parse_labels, sha256_of
+from zsl_tagger.datasets.dataset import PreparedDataset, parse_labels, sha256_of
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.pretrained import load_model
-from zsl_tagger.model_folder import ModelFolder
-from zsl_tagger.preprocessing import load_array
-from zsl_tagger.recipes import RECIPES
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.model_folder import ModelFolder
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training import run as run_module
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.finish import Outcome
+from zsl_tagger.training.recipes import RECIPES
 from zsl_tagger.training.run import TrainRun, resolve_config, train
 
 ROOT = Path(__file__).parent.parent

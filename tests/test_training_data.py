@@ -18,7 +18,7 @@ from made_data import dataset_of
 from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import load_array
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
     Part,

@@ -9,12 +9,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from zsl_tagger import urls
 from zsl_tagger.errors import UserError
-from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import ImageError
-from zsl_tagger.tag import Record
-from zsl_tagger.urls import find_urls, is_url, read_url
+from zsl_tagger.images import urls
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.images.urls import find_urls, is_url, read_url
+from zsl_tagger.tagging.tagger import Record
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
 from torch import Tensor
 
-from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.metrics import harmonic_mean, mean_average_precision
-from zsl_tagger.model.backbone import Backbone
-from zsl_tagger.model.ml_decoder import MLDecoder
-from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.preprocessing import load_array
-from zsl_tagger.thresholds import (
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.evaluation.metrics import harmonic_mean, mean_average_precision
+from zsl_tagger.evaluation.thresholds import (
     calibrate_unseen,
     choose_thresholds,
 )
+from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training import validation
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split, split_for_training

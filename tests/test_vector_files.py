@@ -19,7 +19,7 @@ from gensim.models.fasttext import save_facebook_model
 
 from data_prep.wordvecs import word_vectors
 from zsl_tagger.errors import UserError
-from zsl_tagger.word_sources import open_word_source
+from zsl_tagger.words.sources import open_word_source
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +71,7 @@ def test_nor_one_beside_a_nested_object(tmp_path: Path) -> None:
 def test_a_fasttext_file_cut_in_its_words_is_refused_in_time(tmp_path: Path) -> None:
     fasttext_file(tmp_path / "a.bin")
     whole = (tmp_path / "a.bin").read_bytes()
-    program = f"from zsl_tagger.vector_files import *; read_vector_file(Path({str(tmp_path / 'a.bin')!r}))"
+    program = f"from zsl_tagger.words.vector_files import *; read_vector_file(Path({str(tmp_path / 'a.bin')!r}))"
     for length in (30, 70, whole.index(b"cat\0") + 2, whole.index(b"cat\0") + 7):
         (tmp_path / "a.bin").write_bytes(whole[:length])
         result = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True, cwd=ROOT)

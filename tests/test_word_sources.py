@@ -21,10 +21,10 @@ import torch
 from gensim.models import FastText, KeyedVectors
 from gensim.models.fasttext import save_facebook_model
 
-from zsl_tagger.dataset import INFO_FILE, sha256_of
+from zsl_tagger.datasets.dataset import INFO_FILE, sha256_of
 from zsl_tagger.errors import UserError
-from zsl_tagger.model_folder import PACKAGED
-from zsl_tagger.word_sources import WordSource, open_word_source
+from zsl_tagger.tagging.model_folder import PACKAGED
+from zsl_tagger.words.sources import WordSource, open_word_source
 
 WORDS = ["dog", "New_York", "Apple", "apple", "traffic_lights", "café", "塔"]
 DIM = 5
@@ -67,7 +67,7 @@ def test_a_specification_that_is_none_is_answered_with_the_four_forms(spec: str)
     [("gensim:words.kv", "gensim"), ("st:all-MiniLM-L6-v2", "sentence_transformers"), ("file:a.pth", "torch")],
 )
 def test_a_package_that_is_missing_is_named(spec: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zsl_tagger.word_sources.find_spec", lambda name: None if name == module else name)
+    monkeypatch.setattr("zsl_tagger.words.sources.find_spec", lambda name: None if name == module else name)
     with pytest.raises(
         UserError, match=rf'^{module} is not installed; it comes with: pip install "zsl-tagger\[train]"'
     ):

@@ -15,26 +15,26 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from zsl_tagger.errors import UserError as UserError
-    from zsl_tagger.library import Library as Library
+    from zsl_tagger.images.preprocessing import ImageError as ImageError
     from zsl_tagger.model.drop_in import add_ml_decoder_head as add_ml_decoder_head
     from zsl_tagger.model.ml_decoder import MLDecoder as MLDecoder
-    from zsl_tagger.preprocessing import ImageError as ImageError
-    from zsl_tagger.queries import UnknownLabelError as UnknownLabelError
-    from zsl_tagger.queries import WordTable as WordTable
-    from zsl_tagger.tag import Record as Record
-    from zsl_tagger.tag import Tag as Tag
-    from zsl_tagger.tag import Tagger as Tagger
+    from zsl_tagger.search.library import Library as Library
+    from zsl_tagger.tagging.tagger import Record as Record
+    from zsl_tagger.tagging.tagger import Tag as Tag
+    from zsl_tagger.tagging.tagger import Tagger as Tagger
+    from zsl_tagger.words.table import UnknownLabelError as UnknownLabelError
+    from zsl_tagger.words.table import WordTable as WordTable
 
 _HOME = {
-    "ImageError": "preprocessing",
-    "Library": "library",
+    "ImageError": "images.preprocessing",
+    "Library": "search.library",
     "MLDecoder": "model.ml_decoder",
-    "Record": "tag",
-    "Tag": "tag",
-    "Tagger": "tag",
-    "UnknownLabelError": "queries",
+    "Record": "tagging.tagger",
+    "Tag": "tagging.tagger",
+    "Tagger": "tagging.tagger",
+    "UnknownLabelError": "words.table",
     "UserError": "errors",
-    "WordTable": "queries",
+    "WordTable": "words.table",
     "add_ml_decoder_head": "model.drop_in",
 }
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.dataset import SPLITS, PreparedDataset
+from zsl_tagger.datasets.dataset import SPLITS, PreparedDataset
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.score_files import read_targets
-from zsl_tagger.queries import read_labels_file
+from zsl_tagger.words.table import read_labels_file
 
 LABELS = ("all", "seen", "unseen")
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from zsl_tagger.bootstrap import centred, draw_counts, interval, paired_test, resampled_average_precision
+from zsl_tagger.evaluation.bootstrap import centred, draw_counts, interval, paired_test, resampled_average_precision
 from zsl_tagger.evaluation.data import EvaluationData
-from zsl_tagger.evaluation.protocols import Protocol
-from zsl_tagger.metrics import (
+from zsl_tagger.evaluation.metrics import (
     Confusion,
     CurveEvents,
     RankingSteps,
@@ -25,8 +24,9 @@ from zsl_tagger.metrics import (
     seen_unseen_curve,
     tied_images,
 )
-from zsl_tagger.threads import available_cores, map_in_order
-from zsl_tagger.thresholds import sigmoid
+from zsl_tagger.evaluation.protocols import Protocol
+from zsl_tagger.evaluation.thresholds import sigmoid
+from zsl_tagger.system.threads import available_cores, map_in_order
 
 IMAGES_AT_ONCE = 2048
 LABELS_AT_ONCE = 16

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.metrics import Ties
+from zsl_tagger.evaluation.metrics import Ties
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Protocol:
     """One definition.
 
     Attributes:
-        ap_ties, top_ties: what equal scores count as in average precision and at K (:mod:`zsl_tagger.metrics`).
+        ap_ties, top_ties: how equal scores are treated in average precision and at K
+            (:mod:`zsl_tagger.evaluation.metrics`).
         empty_is_zero: a label without positives counts as average precision 0; else it is left out of the mean.
         needs_unseen: test images without any unseen label are left out.
         masks_ignored: entries that nobody annotated are left out of average precision; else they count as false.

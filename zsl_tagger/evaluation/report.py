@@ -12,9 +12,9 @@ import numpy as np
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.figures import BINS, RECALL, SEEN, ZSL
 from zsl_tagger.evaluation.text import against_lines, both_lines, table
-from zsl_tagger.files import json_bytes, write_whole
-from zsl_tagger.pages import figure, render, svg, thumbnail
-from zsl_tagger.queries import unit_length
+from zsl_tagger.reports.pages import figure, render, svg, thumbnail
+from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.words.table import unit_length
 
 JSON_FILE, LABELS_FILE, PAGE_FILE = "report.json", "per_label.csv", "report.html"
 

@@ -18,8 +18,8 @@ from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import SUFFIXES, read_scores, scratch
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
-from zsl_tagger.files import locked, write_whole
-from zsl_tagger.model_folder import named_folder
+from zsl_tagger.system.files import locked, write_whole
+from zsl_tagger.tagging.model_folder import named_folder
 
 SCORES_FILE = "scores.npz"
 

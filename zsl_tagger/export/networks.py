@@ -17,7 +17,7 @@ from zsl_tagger.model.tagger_model import (
     QueriesForExport,
     TaggerModel,
 )
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE
+from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE
 
 Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size
 

@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
-from zsl_tagger.model_folder import ModelConfig, VocabularyLabel
-from zsl_tagger.queries import WordTable, unit_length
-from zsl_tagger.runtime.onnx_model import LABELS_PER_CALL, OnnxModel
-from zsl_tagger.tag import LabelSet
-from zsl_tagger.thresholds import sigmoid
+from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
+from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
+from zsl_tagger.tagging.tagger import LabelSet
+from zsl_tagger.words.table import WordTable, unit_length
 
 #: Largest difference of a logit from torch that counts as the same; of a logit beyond 1, its share.
 TOLERANCE = 1e-4
@@ -33,7 +33,7 @@ REPEATS, SECONDS = 5, 1.0  # a network is timed so often, and again until so muc
 
 
 class Networks(Protocol):
-    """Exported ones, of whatever kind; :class:`zsl_tagger.runtime.onnx_model.OnnxModel` is one."""
+    """Exported ones, of whatever kind; :class:`zsl_tagger.tagging.onnx_model.OnnxModel` is one."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""

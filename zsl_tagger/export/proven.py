@@ -9,9 +9,9 @@ from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import NETWORK_FILES, ModelConfig, ModelFolderError
-from zsl_tagger.runtime.onnx_model import OnnxModel
-from zsl_tagger.threads import available_cores
+from zsl_tagger.system.threads import available_cores
+from zsl_tagger.tagging.model_folder import NETWORK_FILES, ModelConfig, ModelFolderError
+from zsl_tagger.tagging.onnx_model import OnnxModel
 
 
 def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: Proof) -> OnnxModel:

@@ -17,10 +17,11 @@ from zsl_tagger.export.proof import Proof, vocabulary_of
 from zsl_tagger.export.proven import convert, write_proven
 from zsl_tagger.export.text import Row, summary
 from zsl_tagger.export.words import baked_table
-from zsl_tagger.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
-from zsl_tagger.find_images import find_images
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
-from zsl_tagger.model_folder import (
+from zsl_tagger.system.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
+from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
     CONFIG_FILE,
     ENCODER_FILE,
@@ -34,8 +35,7 @@ from zsl_tagger.model_folder import (
     read_config,
     write_config,
 )
-from zsl_tagger.preprocessing import ImageError, load_array
-from zsl_tagger.queries import VECTORS_FILE, WORDS_FILE
+from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 #: What a folder has beside its networks, weights and configuration.
 COPIED = (LABELS_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)

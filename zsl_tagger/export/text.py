@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsl_tagger.export.proof import TOP, Agreement
-from zsl_tagger.model_folder import DECODER_FILE, ENCODER_FILE
-from zsl_tagger.text import aligned
-from zsl_tagger.threads import available_cores
+from zsl_tagger.reports.text import aligned
+from zsl_tagger.system.threads import available_cores
+from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE
 
 _HEAD = (
     "", ENCODER_FILE, DECODER_FILE, "logit off by", "same side of threshold", "same tags", f"same top {TOP}", "moved",

@@ -12,9 +12,9 @@ from torch.export import Dim
 
 from zsl_tagger.errors import first_line
 from zsl_tagger.export.networks import ExportError, examples
-from zsl_tagger.files import write_whole
 from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
-from zsl_tagger.model_folder import ModelConfig
+from zsl_tagger.system.files import write_whole
+from zsl_tagger.tagging.model_folder import ModelConfig
 
 ENCODER_PROGRAM, DECODER_PROGRAM = "encoder.pt2", "decoder.pt2"
 

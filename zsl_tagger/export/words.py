@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zsl_tagger.baked_words import bake_words, has_same_vectors, joined, open_source_of_other_words
 from zsl_tagger.errors import UserError
-from zsl_tagger.model_folder import PACKAGED, ModelFolder, read_config
-from zsl_tagger.queries import WordTable, read_labels_file
-from zsl_tagger.word_sources import WordSource
+from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolder, read_config
+from zsl_tagger.words.baking import bake_words, has_same_vectors, joined, open_source_of_other_words
+from zsl_tagger.words.sources import WordSource
+from zsl_tagger.words.table import WordTable, read_labels_file
 
 
 def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) -> WordTable:

@@ -2,5 +2,5 @@
 
 In the order of the data: ``packing`` (what is kept of a photo, as bytes), ``store`` (the file), ``update`` (folders ->
 the file), ``query`` (what was typed), ``rank`` (a query -> photos), ``sheet`` (photos -> a page), ``run`` (the two
-commands). :class:`zsl_tagger.library.Library` is the door from Python.
+commands). :class:`zsl_tagger.search.library.Library` is the door from Python.
 """

@@ -3,7 +3,7 @@
 What was asked when the index was made, a label of the vocabulary, is read. Any other label is asked of the photos where
 it promises to be, ``ASKED`` of them; of a library no larger, of each. Which ones promise is learned on the way:
 
-1. What the decoder says of one photo is a smooth function of the label (:mod:`zsl_tagger.runtime.shortlist`). So a
+1. What the decoder says of one photo is a smooth function of the label (:mod:`zsl_tagger.tagging.shortlist`). So a
    ridge regression from the query states of the vocabulary to that of the label gives weights with which each photo's
    stored logits predict the label's, and the best ``FIRST`` photos are asked.
 2. Another one, from the stored logits of the photos asked to what the first was off by, corrects the prediction for all
@@ -24,8 +24,8 @@ import numpy as np
 from zsl_tagger.search.packing import unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
-from zsl_tagger.tag import LabelSet, Tagger, probabilities
-from zsl_tagger.threads import map_in_order
+from zsl_tagger.system.threads import map_in_order
+from zsl_tagger.tagging.tagger import LabelSet, Tagger, probabilities
 
 FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
 ASKED = FIRST + ROUNDS * MORE

@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import write_whole
-from zsl_tagger.interrupts import StopRequest, watching_signals
-from zsl_tagger.library import Library
-from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.records.writers import bar
+from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
 from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.update import Counts
-from zsl_tagger.tag import Record
-from zsl_tagger.writers import bar
+from zsl_tagger.system.files import write_whole
+from zsl_tagger.system.signals import StopRequest, watching_signals
+from zsl_tagger.tagging.tagger import Record
 
 #: From so many images on, a progress bar is shown (on a terminal only).
 LONG_RUN = 20

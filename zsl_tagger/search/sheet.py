@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zsl_tagger.pages import jpeg_url
-from zsl_tagger.preprocessing import ImageError, load_small
+from zsl_tagger.images.preprocessing import ImageError, load_small
+from zsl_tagger.reports.pages import jpeg_url
 from zsl_tagger.search.rank import Found, Ranking
-from zsl_tagger.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import available_cores, map_in_order
 
 SIDE = 320  # longer side of a small photo, in pixels: twice what it takes on a page, for fine screens
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from zsl_tagger.files import sha256_of
-from zsl_tagger.find_images import find_images
-from zsl_tagger.preprocessing import ImageError
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.search.packing import pack_logits, pack_tokens
 from zsl_tagger.search.store import Known, Store
-from zsl_tagger.tag import LabelSet, Record, Tagger
-from zsl_tagger.threads import map_in_order
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.threads import map_in_order
+from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
 
 
 @dataclass

@@ -24,7 +24,7 @@ from zsl_tagger.serve.metrics import Metrics
 from zsl_tagger.serve.tagging import PhotoTagger, read_labels
 from zsl_tagger.serve.uploads import expect_photos, read_form
 from zsl_tagger.serve.work import Budget, ClientGoneError, LateError, QueueFullError, WorkQueue
-from zsl_tagger.tag import Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),

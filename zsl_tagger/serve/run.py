@@ -22,8 +22,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from zsl_tagger.errors import UserError
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.limits import MB, Limits
-from zsl_tagger.tag import Tagger
-from zsl_tagger.threads import available_cores, give_large_memory_back
+from zsl_tagger.system.threads import available_cores, give_large_memory_back
+from zsl_tagger.tagging.tagger import Tagger
 
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
 _HEAD_BYTES = 32_000

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import ImageError, load_upload
-from zsl_tagger.queries import UnknownLabelError, normalize_label, split_labels
+from zsl_tagger.images.preprocessing import ImageError, load_upload
 from zsl_tagger.serve.limits import LABEL_LENGTH, LABELS, Limits
 from zsl_tagger.serve.uploads import Photo
-from zsl_tagger.tag import LabelSet, Record, Tagger
+from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
+from zsl_tagger.words.table import UnknownLabelError, normalize_label, split_labels
 
 _KEPT_LABEL_SETS = 8  # up to 3 MB each
 

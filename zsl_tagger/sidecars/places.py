@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from zsl_tagger.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 
 #: Files that ``photo.xmp`` may be the sidecar of, beside those that can be tagged: raw photos, other images, films.
 _OTHER_PHOTOS = frozenset(

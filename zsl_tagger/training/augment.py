@@ -15,7 +15,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import load_array, load_photo
+from zsl_tagger.images.preprocessing import load_array, load_photo
 from zsl_tagger.training.config import TrainConfig
 
 Transform = Callable[[Image.Image], Image.Image]

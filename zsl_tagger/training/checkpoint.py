@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import write_whole
+from zsl_tagger.system.files import write_whole
 
 CHECKPOINT_FORMAT = 1
 

@@ -14,12 +14,12 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.preprocessing import ImageError
-from zsl_tagger.queries import unit_length
+from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.words.table import unit_length
 
 #: So many images are tried before a run is given up: an unreadable one, and those after it in its place.
 TRIED = 20

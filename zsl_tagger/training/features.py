@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import write_whole
+from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.preprocessing import ImageError
-from zsl_tagger.threads import available_cores, map_in_order
+from zsl_tagger.system.files import write_whole
+from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger import __version__
-from zsl_tagger.baked_words import bake_words, open_source_of_other_words, table_with_labels
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import json_bytes, write_whole
+from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
+from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.model_folder import CONFIG_FILE, PACKAGED, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
-from zsl_tagger.model_writer import THRESHOLD, architecture_of, write_model_folder
-from zsl_tagger.queries import WordTable
-from zsl_tagger.thresholds import calibrate_unseen, choose_thresholds, sigmoid
+from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.tagging.model_folder import CONFIG_FILE, PACKAGED, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
+from zsl_tagger.words.baking import bake_words, open_source_of_other_words, table_with_labels
+from zsl_tagger.words.table import WordTable
 
 
 @dataclass(frozen=True)

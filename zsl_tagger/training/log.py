@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zsl_tagger.files import write_errors, write_whole
+from zsl_tagger.system.files import write_errors, write_whole
 
 CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER = "metrics.csv", "curves.png", "tensorboard"
 COLUMNS = (

@@ -17,15 +17,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import gather_object
 
-from zsl_tagger.dataset import PreparedDataset
+from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.files import json_bytes, locked, write_errors, write_whole
-from zsl_tagger.interrupts import watching_signals
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
-from zsl_tagger.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
-from zsl_tagger.queries import unit_length
-from zsl_tagger.recipes import read_recipe
-from zsl_tagger.threads import available_cores, keep_freed_memory
+from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
+from zsl_tagger.system.signals import watching_signals
+from zsl_tagger.system.threads import available_cores, keep_freed_memory
+from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
 from zsl_tagger.training.augment import Augment, seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
@@ -44,8 +42,10 @@ from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
 from zsl_tagger.training.optim import check_optimizer
+from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
+from zsl_tagger.words.table import unit_length
 
 RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
 

@@ -14,14 +14,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.interrupts import StopRequest
-from zsl_tagger.losses import make_loss
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Schedule, Shown, Split, Targets
 from zsl_tagger.training.log import Progress, RunLog
+from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
 from zsl_tagger.training.query_augment import QueryAugment
 from zsl_tagger.training.validation import selected_by

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zsl_tagger.dataset import PreparedDataset
-from zsl_tagger.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.evaluation.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
+from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.preprocessing import ImageError, load_array
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
 

@@ -1,0 +1,1 @@
+"""`zsl-tagger tag` over many photos."""

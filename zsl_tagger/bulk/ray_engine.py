@@ -1,0 +1,357 @@
+"""``tag --engine ray``: the same tagger on many processes or machines, through Ray Data.
+
+The images are cut into blocks. Each of a pool of workers, a process with a tagger of its own, turns a block into
+records; they come back in the order of the images. Ray starts a worker that died anew and gives it the block again.
+Which image was in hand when a worker died is known to :class:`Ledger`, so that an image that kills its worker each time
+ends as an error record instead of keeping the cluster busy for ever.
+
+Ray must not be imported before :func:`_session` has set what it reads from the environment then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from zsl_tagger.bulk.run import content_of
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.images.urls import is_url, read_url
+from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.tagging.model_folder import PACKAGED
+from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
+
+if TYPE_CHECKING:
+    from zsl_tagger.bulk.run import TagRun
+    from zsl_tagger.records.record_files import RecordFile
+
+#: Images a block: so few that all workers end at about the same time, so many that Ray's own work does not count.
+FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
+#: An image in hand when so many workers died is not tried again.
+DEATHS = 2
+#: Images of URLs that a worker reads at a time, so that it need not wait for the network.
+READERS = 4
+WAIT = 10  # seconds for a cluster to answer
+#: Ray's shared memory where it runs on this machine alone, beside what the model and the labels need.
+STORE_BYTES = 100_000_000
+
+Note = Callable[[str], None]
+
+
+class Image(NamedTuple):
+    """One image to tag: its place among all, its path or URL, and the SHA-256 of what was tagged before, if any was."""
+
+    number: int
+    path: str
+    done: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs, sent once to each machine.
+
+    Attributes:
+        model: names and bytes of a model folder's files; None for the packaged model, which is installed with us.
+        hashed: records say the SHA-256 of their image's content.
+        folder: where relative paths start.
+    """
+
+    model: dict[str, bytes] | None
+    labels: LabelSet
+    threshold: float | None
+    top_k: int | None
+    exact: bool
+    hashed: bool
+    folder: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.labels.queries.nbytes + sum(map(len, (self.model or {}).values()))
+
+
+def tag_on_ray(
+    tagger: Tagger,
+    items: Iterable[str | Record],
+    labels: LabelSet,
+    run: TagRun,
+    lasting: RecordFile | None,
+    note: Note,
+) -> Generator[Record | None, None, None]:
+    """Records in the order of ``items``, None for what is done already; those that are errors pass through.
+
+    Raises:
+        UserError: Ray cannot be started, or its workers cannot.
+    """
+    items = list(items)
+    images = [
+        Image(number, item, lasting.sha256_of(item) if lasting is not None else None)
+        for number, item in enumerate(items)
+        if isinstance(item, str)
+    ]
+    model = _model_files(tagger.folder.path)
+    job = Job(model, labels, run.threshold, run.top_k, run.exact, lasting is not None, str(Path.cwd()))
+    due = 0  # the item whose record is next
+    if images:
+        with _session(run.workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
+            for number, record in _tagged(images, job, run.workers or _cores(), note):
+                yield from _errors(items[due:number])
+                yield record
+                due = number + 1
+    yield from _errors(items[due:])
+
+
+def _model_files(folder: Path) -> dict[str, bytes] | None:
+    """Of a model folder, what a tagger looks for; the packaged model is with each worker's own installation."""
+    if folder == PACKAGED:
+        return None
+    kinds = (".json", ".onnx", ".txt", ".npy")
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in kinds}
+
+
+def _errors(items: Sequence[str | Record]) -> Iterator[Record]:
+    return (item for item in items if isinstance(item, Record))
+
+
+def _tagged(images: list[Image], job: Job, workers: int, note: Note) -> Iterator[tuple[int, Record | None]]:
+    """Numbers and records of the images, in order."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    size = min(MOST, max(FEWEST, len(images) // (workers * BLOCKS_A_WORKER)))
+    blocks = [pickle.dumps(images[start : start + size]) for start in range(0, len(images), size)]
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
+    job_on_ray = ray.put(job)  # a name, so that it stays there for workers that are started anew
+    tagged = ray.data.from_arrow([_one_row("images", block) for block in blocks]).map_batches(
+        Worker,
+        fn_constructor_args=(job_on_ray, ledger),
+        compute=ActorPoolStrategy(size=min(workers, len(blocks))),
+        num_cpus=1,
+        batch_size=None,
+        batch_format="pyarrow",
+    )
+    try:
+        for row in tagged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for content in row["records"]:
+                yield from pickle.loads(content.as_py())
+        deaths = ray.get(ledger.deaths.remote())
+    except ray.exceptions.RayError as error:
+        raise UserError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from None
+    if deaths:
+        note(f"{deaths:,} times a worker died while it tagged; its images were tagged again")
+
+
+def _one_row(column: str, content: bytes) -> pa.Table:
+    return pa.table({column: pa.array([content], pa.binary())})
+
+
+class Worker:
+    """A process that tags blocks of images. It holds one tagger, on one core."""
+
+    def __init__(self, job: Any, ledger: Any):
+        import ray
+
+        self._job: Job = ray.get(job)
+        self._ledger = ledger
+        self._tagger = _load(self._job.model)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        blocks = [pickle.loads(content.as_py()) for content in batch["images"]]
+        return pa.table({"records": pa.array([pickle.dumps(self._records(block)) for block in blocks], pa.binary())})
+
+    def _records(self, block: list[Image]) -> list[tuple[int, Record | None]]:
+        import ray
+
+        first = block[0].number
+        begun_before, deadly = ray.get(self._ledger.begin.remote(first))
+        readers = READERS if any(is_url(image.path) for image in block) else 1
+        sources = map_in_order(self._source, [image for image in block if image.number not in deadly], readers)
+        records: list[tuple[int, Record | None]] = []
+        for image in block:
+            if image.number in deadly:
+                record = Record(image.path, [], f"{DEATHS + 1} workers died while they tagged it")
+                records.append((image.number, record))
+                continue
+            if begun_before:  # now each image is told before it is touched
+                ray.get(self._ledger.take.remote(first, image.number))
+            records.append((image.number, self._tagged(image, next(sources))))
+        self._ledger.end.remote(first)
+        return records
+
+    def _source(self, image: Image) -> str | bytes | ImageError:
+        """What the tagger takes: a local path, or the bytes of a URL."""
+        if not is_url(image.path):
+            return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
+        try:
+            return read_url(image.path)
+        except ImageError as error:
+            return error
+
+    def _tagged(self, image: Image, source: str | bytes | ImageError) -> Record | None:
+        """None where a run before tagged the same content."""
+        job = self._job
+        try:
+            if isinstance(source, ImageError):
+                raise source
+            sha256 = _sha256(source) if job.hashed else None
+            if sha256 is not None and sha256 == image.done:
+                return None
+            tags = self._tagger.tag(source, job.labels, threshold=job.threshold, top_k=job.top_k, exact=job.exact)
+        except ImageError as error:
+            return Record(image.path, [], str(error))
+        except Exception as error:  # one image must not end the run of a whole cluster
+            return Record(image.path, [], f"cannot be tagged: {type(error).__name__}: {first_line(error)}")
+        return Record(image.path, tags, sha256=sha256)
+
+
+def _sha256(source: str | bytes) -> str | None:
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else content_of(source)
+
+
+def _load(model: dict[str, bytes] | None) -> Tagger:
+    one_thread = available_cores()  # of as many workers as cores each has one
+    if model is None:
+        return Tagger(workers=one_thread)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in model.items():
+            (Path(folder) / name).write_bytes(content)
+        return Tagger(folder, workers=one_thread)
+
+
+class Ledger:
+    """Which blocks were begun, and in those begun again, which image is in hand: kept outside of the workers.
+
+    A block that is begun a second time lost its worker. From then on each of its images is told here before it is
+    touched; so when the worker dies again, the image is known.
+    """
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()  # of a block, by the number of its first image
+        self._in_hand: dict[int, int] = {}  # block -> image
+        self._died_on: Counter[int] = Counter()
+        self._deaths = 0
+
+    def begin(self, block: int) -> tuple[bool, set[int]]:
+        """Whether it was begun before, and the images that are not to be tried again."""
+        before = self._begun[block] > 0
+        self._begun[block] += 1
+        self._deaths += before
+        if block in self._in_hand:
+            self._died_on[self._in_hand.pop(block)] += 1
+        return before, {image for image, count in self._died_on.items() if count >= DEATHS}
+
+    def take(self, block: int, image: int) -> None:
+        self._in_hand[block] = image
+
+    def end(self, block: int) -> None:
+        self._in_hand.pop(block, None)
+        self._begun.pop(block, None)
+
+    def deaths(self) -> int:
+        return self._deaths
+
+
+@contextmanager
+def _session(workers: int, store: int) -> Iterator[None]:
+    """Ray for a while: the cluster of ``RAY_ADDRESS``, else a Ray of our own on this machine, which ends with us."""
+    cluster = os.environ.get("RAY_ADDRESS", "").removeprefix("local")
+    if "ray" not in sys.modules:
+        _set_environment(alone=not cluster)
+    with _without_stderr():
+        import ray
+    if ray.is_initialized():  # the caller's own
+        _settle()
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    alone = {"num_cpus": workers, "object_store_memory": store, "include_dashboard": False}
+    try:
+        _check_listening(cluster)
+        with _without_stderr(), _own_sigterm():
+            ray.init(**quiet) if cluster else ray.init("local", **alone, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster of RAY_ADDRESS={cluster} cannot be reached" if cluster else "Ray cannot be started"
+        raise UserError(f"{where}: {first_line(error)}") from None
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of dead workers
+        try:
+            _settle()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _set_environment(alone: bool) -> None:
+    """What Ray reads when it is imported."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it writes to our stderr
+    if alone:  # its ports are open to the network: only who knows the token is listened to
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+
+def _check_listening(cluster: str) -> None:
+    """Raise an OSError where nobody is at ``host:port`` or ``ray://host:port``: Ray would wait for ever."""
+    host, _, port = cluster.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT).close()
+
+
+def _settle() -> None:
+    """Settings of Ray Data: records in order, and nothing printed."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = context.print_on_execution_start = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
+def _cores() -> int:
+    """Of all machines of the cluster."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Also without what is written there from C++."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray, when it starts, takes SIGTERM for itself; give it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

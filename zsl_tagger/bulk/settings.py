@@ -1,0 +1,41 @@
+"""What a run of ``tag`` depends on, for people to read and for a later run to compare: same settings, same tags.
+
+Which images are asked, and how many at a time, is not among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger.errors import some
+from zsl_tagger.images.preprocessing import PREPROCESSING_VERSION
+from zsl_tagger.tagging.tagger import EXACT_UP_TO, LabelSet, Tagger
+
+Settings = dict[str, Any]  # names -> what JSON can hold
+
+
+def settings_of(
+    tagger: Tagger, labels: LabelSet, *, threshold: float | None, top_k: int | None, exact: bool
+) -> Settings:
+    """Of labels in another order they are the same; long lists and files stand there as the start of their SHA-256."""
+    order = np.argsort(labels.labels, kind="stable")
+    names = [labels.labels[index] for index in order]
+    asked = _short("\n".join(names).encode(errors="surrogatepass"), labels.queries[order], labels.biases[order])
+    return {
+        "model": f"networks {tagger.folder.networks_sha256()[:16]}",
+        "labels": f"{some(names)} ({asked})",
+        "threshold": threshold if threshold is not None else f"each label's own ({_short(labels.thresholds[order])})",
+        "top-k": top_k,
+        "exact": exact or len(labels) <= EXACT_UP_TO,
+        "preprocessing": PREPROCESSING_VERSION,
+    }
+
+
+def _short(*parts: bytes | np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:16]

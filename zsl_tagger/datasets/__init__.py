@@ -1,0 +1,1 @@
+"""The prepared data set folder: its format, how it is read and checked."""

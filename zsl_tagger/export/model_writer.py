@@ -1,0 +1,95 @@
+"""A model in torch -> a model folder: what training and the import of checkpoints share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zsl_tagger.export.networks import ExportError
+from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proven import write_proven
+from zsl_tagger.model.pretrained import save_weights
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
+from zsl_tagger.tagging.model_folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    NETWORK_FILES,
+    ModelConfig,
+    VocabularyLabel,
+    write_config,
+    write_labels,
+)
+from zsl_tagger.tagging.tagger import LabelSet
+from zsl_tagger.words.table import ClassTable, WordTable
+
+#: Of a label without validation images to choose one on.
+THRESHOLD = 0.5
+
+
+def write_model_folder(
+    model: TaggerModel,
+    folder: Path,
+    config: ModelConfig,
+    labels: list[VocabularyLabel],
+    words: WordTable | None,
+    card: str,
+    note: Callable[[str], None],
+) -> str | None:
+    """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
+
+    Args:
+        words: what can be asked; None for a closed set.
+        card: the model card, Markdown.
+
+    Returns:
+        why there are no networks in ONNX, which ``tag`` needs; None where they are.
+    """
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    write_labels(folder, labels)
+    if words is not None:
+        words.save(folder)
+    model = model.cpu().float().eval()
+    save_weights(model, folder)
+    asked = words or ClassTable([label.name for label in labels])
+    reason = _export(model, folder, config, vocabulary_of(labels, asked, config), note)
+    write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
+    write_config(folder, config)
+    return reason
+
+
+def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]:
+    """``architecture`` of ``config.json``, which :func:`zsl_tagger.model.pretrained.build_model` reads.
+
+    Args:
+        softmax: see :class:`zsl_tagger.model.tagger_model.DecoderForExport`.
+    """
+    layer = model.head.layer
+    shape: dict[str, Any] = {
+        "backbone": model.backbone.name,
+        "class_reading": model.reading is not None,
+        "dim": model.head.dim,
+        "ffn_dim": layer.linear1.out_features,
+        "heads": layer.attention.heads,
+    }
+    if model.head.num_classes is not None:
+        shape |= {"classes": model.head.num_classes, "groups": len(model.head.group_weight), "softmax": softmax}
+    return shape
+
+
+def _export(
+    model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet, note: Callable[[str], None]
+) -> str | None:
+    """Write the ONNX networks, or say why there are none; a full disk ends the run, since it is no fault of theirs."""
+    try:
+        proof = Proof(model, config, vocabulary)
+        with scratch_inside(folder) as scratch, write_errors(folder):
+            networks = write_proven(model, scratch, config, proof)
+            move_whole(scratch, folder)
+    except ExportError as error:
+        for name in NETWORK_FILES:  # of an earlier run, which compute something else
+            (folder / name).unlink(missing_ok=True)
+        return str(error)
+    note(f"exported to ONNX; a logit differs from torch by {proof.compare(networks).difference:.0e} at most")
+    return None

@@ -1,0 +1,107 @@
+"""Images at URLs that fsspec opens (``s3://``, ``gs://``, ``https://``, ``zip://...::archive.zip``): found, and read.
+
+Credentials and settings are fsspec's own: environment variables, or the files in ``~/.config/fsspec``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from glob import has_magic
+from pathlib import PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.utils import get_protocol
+
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, told_as_no_file
+from zsl_tagger.tagging.tagger import Record
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a disk of Windows
+
+
+def is_url(argument: str) -> bool:
+    return _URL.match(argument) is not None
+
+
+def find_urls(url: str) -> Iterator[str | Record]:
+    """URLs of images in a stable order, chosen as :func:`zsl_tagger.images.finding.find_images` chooses files.
+
+    A ``file://`` URL stands for the local path that it names; ``http(s)://`` is one photo, whatever it looks like.
+
+    Raises:
+        UserError: no file system of this name, or the package that opens it is not installed.
+    """
+    try:
+        files, name = _opened(url)
+        if _is_local(files):
+            yield from find_images([name])
+        elif url.startswith(("http://", "https://")):
+            yield url
+        else:
+            yield from _found(files, name, url)
+    except UserError:
+        raise
+    except Exception as error:  # each file system raises its own kinds
+        yield Record(url, [], f"cannot be listed: {first_line(error)}")
+
+
+def _found(files: Any, name: str, url: str) -> Iterator[str | Record]:
+    if has_magic(name):
+        matches = sorted(files.glob(name))
+        if not matches:
+            yield Record(url, [], "no file matches this pattern")
+        for match in matches:
+            if not files.isdir(match):
+                yield _url_of(files, match, url)
+            elif "**" not in name:  # which matches the folder's files as well
+                yield from _in_folder(files, match, url)
+    elif PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES and files.isdir(name):
+        yield from _in_folder(files, name, url)
+    else:  # what looks like an image is not asked for: lists of millions of URLs
+        yield url
+
+
+def _in_folder(files: Any, folder: str, url: str) -> Iterator[str]:
+    for found in sorted(files.find(folder)):
+        below = PurePosixPath(found.removeprefix(folder))
+        if below.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
+            yield _url_of(files, found, url)
+
+
+def _url_of(files: Any, name: str, url: str) -> str:
+    """With what comes behind ``::`` in the URL that it was found by: the archive that it lies in."""
+    _, chained, rest = url.partition("::")
+    return files.unstrip_protocol(name) + chained + rest
+
+
+def read_url(url: str) -> bytes | str:
+    """The bytes of a file, or the local path that a ``file://`` URL names.
+
+    Raises:
+        ImageError: it is missing, or cannot be read.
+    """
+    try:
+        with told_as_no_file():
+            files, name = _opened(url)
+            return name if _is_local(files) else files.cat_file(name)
+    except ImageError:
+        raise
+    except Exception as error:  # each file system raises its own kinds
+        raise ImageError(f"cannot be read: {first_line(error)}") from None
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """(an fsspec file system, the name in it)."""
+    try:
+        return url_to_fs(url)
+    except ImportError as error:  # fsspec names the package
+        raise UserError(f"cannot open {get_protocol(url)}:// URLs: {first_line(error)}") from None
+    except ValueError as error:
+        raise UserError(f"cannot open {url}: {first_line(error)}") from None
+
+
+def _is_local(files: Any) -> bool:
+    return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)

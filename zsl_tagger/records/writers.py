@@ -1,0 +1,99 @@
+"""Records -> text: a table for people, JSON Lines, JSON and CSV for programs.
+
+Each writer is called as ``with Writer(stream) as write: write(record)``. What has been written is readable at
+any moment: a record is written whole and flushed, and an interrupted JSON array is closed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from types import TracebackType
+from typing import TextIO
+
+from zsl_tagger.tagging.tagger import Record
+
+BAR_WIDTH = 20
+
+
+def as_utf8(text: str) -> str:
+    """A file name that is not UTF-8 with its odd bytes as ``\\udcXX``, as every file holds it; other text as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class JsonLinesWriter:
+    """One JSON object a line."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __enter__(self) -> JsonLinesWriter:
+        return self
+
+    def __call__(self, record: Record) -> None:
+        self.stream.write(json.dumps(record.as_dict(), ensure_ascii=False) + "\n")
+        self.stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.flush()
+
+
+class JsonWriter(JsonLinesWriter):
+    """One JSON array."""
+
+    _separator = "[\n"
+
+    def __call__(self, record: Record) -> None:
+        self.stream.write(self._separator + json.dumps(record.as_dict(), ensure_ascii=False))
+        self._separator = ",\n"
+        self.stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.write("[]\n" if self._separator == "[\n" else "\n]\n")
+        self.stream.flush()
+
+
+class CsvWriter(JsonLinesWriter):
+    """One row a tag: ``path,label,score,error``; an image without tags has one row with an empty label."""
+
+    def __enter__(self) -> CsvWriter:
+        self._rows = csv.writer(self.stream, lineterminator="\r\n")
+        self._rows.writerow(["path", "label", "score", "error"])
+        return self
+
+    def __call__(self, record: Record) -> None:
+        rows = [[record.path, tag.label, f"{tag.score:.4f}", ""] for tag in record.tags]
+        self._rows.writerows(rows or [[record.path, "", "", record.error or ""]])
+        self.stream.flush()
+
+
+class TableWriter(JsonLinesWriter):
+    """The path, then a line a tag with its score and a bar."""
+
+    def __call__(self, record: Record) -> None:
+        lines = [record.path]
+        if record.error is not None:
+            lines.append(f"  error: {record.error}")
+        elif not record.tags:
+            lines.append("  no label reaches its threshold (see all scores with --threshold 0)")
+        width = max((len(tag.label) for tag in record.tags), default=0)
+        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {bar(tag.score)}" for tag in record.tags]
+        self.stream.write("\n".join(lines) + "\n")
+        self.stream.flush()
+
+
+def bar(score: float) -> str:
+    return "█" * max(1, round(score * BAR_WIDTH))
+
+
+WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
+#: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.records.record_files`).
+LASTING = ("jsonl", "csv", "parquet", "sqlite")
+#: The format of an output by its suffix; that of any other is ``table``.
+SUFFIXES = {
+    ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
+}  # fmt: skip

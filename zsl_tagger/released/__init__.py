@@ -1,0 +1,1 @@
+"""Checkpoints of the released ML-Decoder code: their names and their import."""

@@ -1,0 +1,275 @@
+"""A released ML-Decoder checkpoint, or one of timm's naming -> a model folder that ``tag`` uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from zsl_tagger import __version__
+from zsl_tagger.errors import UserError, some
+from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_checkpoint
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.released.names import Released, Report, compare, guess_backbone, read_released
+from zsl_tagger.system.files import check_free, sha256_of, whole_folder, write_whole
+from zsl_tagger.tagging.model_folder import PACKAGED, ModelConfig, VocabularyLabel
+from zsl_tagger.words.baking import bake_words, table_with_labels
+from zsl_tagger.words.sources import open_word_source
+from zsl_tagger.words.table import UnknownLabelError, WordTable, read_labels_file
+
+REPORT_FILE = "import_report.txt"
+
+#: Side in pixels at which ML-Decoder's TResNets were trained, where nothing else is said.
+TRESNET_SIZE = 448
+
+#: Of the packaged words, the first so many that the source of the vectors knows can be asked too.
+MORE_WORDS = 20_000
+
+
+@dataclass(frozen=True)
+class ImportRun:
+    """One ``zsl-tagger import-checkpoint``; None stands for what the checkpoint or timm says.
+
+    Attributes:
+        labels: a file of label names: the K classes in order, or the words that a model with word queries asks first.
+        word_vectors: a source, for a head with word queries.
+        note, show: what to do with a remark, and with lines of the report.
+    """
+
+    checkpoint: Path
+    output: Path
+    backbone: str | None
+    labels: Path | None
+    word_vectors: str | None
+    image_size: int | None
+    note: Callable[[str], None]
+    show: Callable[[list[str]], None]
+
+
+def import_checkpoint(run: ImportRun) -> list[str]:
+    """Write the model folder.
+
+    Returns:
+        what a person reads at the end.
+
+    Raises:
+        UserError: not every tensor has its place, or names or vectors do not fit; nothing was written then.
+    """
+    check_free(run.output)
+    state, beside = read_checkpoint(run.checkpoint)
+    released = read_released(state)
+    model, size, report = _load(run, released)
+    model.backbone.check_size(size)
+    names, words = _asked(run, released, read_labels_file(run.labels) if run.labels else _names_beside(beside))
+    config = _config(run, model, size, words)
+    labels = [VocabularyLabel(name, THRESHOLD) for name in names]
+    card = _card(config, model, names, report.counts())
+    with whole_folder(run.output) as folder:
+        if reason := write_model_folder(model, folder, config, labels, words, card, run.note):
+            raise UserError(f"nothing was written, since tag needs the networks in ONNX: {reason}")
+        write_whole(folder / REPORT_FILE, "".join(f"{line}\n" for line in report.text()).encode())
+    return _summary(run, config, model)
+
+
+# --- tensors ----------------------------------------------------------------------------------------------
+
+
+def _load(run: ImportRun, released: Released) -> tuple[TaggerModel, int, Report]:
+    """The model with every tensor of the checkpoint, and the side of its images."""
+    name = run.backbone or guess_backbone(released)
+    if name is None:
+        raise UserError(
+            "the backbone is none that is known by its tensors (ML-Decoder's TResNet-M and -L, ResNet-18 to -152): "
+            "say which timm model it is with --backbone NAME"
+        )
+    size = run.image_size or (TRESNET_SIZE if name.startswith("tresnet") else None)
+    backbone = Backbone(name, image_size=size)
+    model = build_model(backbone, released.architecture, released.word_dim)
+    classifier = classifier_prefix(backbone.network)
+    own = f"backbone.network.{classifier}" if classifier else ""
+    ours = model.state_dict()
+    report = compare(released, {place: tuple(value.shape) for place, value in ours.items()}, own)
+    run.show([f"{run.checkpoint}: {report.counts()}"])
+    if report.faults:
+        _refuse(run, released, report, name)
+    broken = [one.source for one in released.tensors if not one.tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"{run.checkpoint} has values that are no numbers (nan or inf) in {some(broken)}")
+    given = {one.target: one.tensor for one in released.tensors if one.target in ours}
+    model.load_state_dict({place: given.get(place, torch.zeros_like(value)) for place, value in ours.items()})
+    return model.eval(), size or backbone.network.pretrained_cfg["input_size"][-1], report
+
+
+def _refuse(run: ImportRun, released: Released, report: Report, name: str) -> NoReturn:
+    faults = report.text()[: len(report.faults)]
+    run.show(faults)
+    guess = guess_backbone(released)
+    hint = f"; its tensors look like timm's {guess}" if guess and guess != name else ""
+    raise UserError(
+        f"{run.checkpoint} does not fit ML-Decoder on {name}: {len(faults)} tensors are at fault, first "
+        f"{' '.join(faults[0].split())}{hint}. Nothing was written"
+    )
+
+
+# --- labels and words -------------------------------------------------------------------------------------
+
+
+def _names_beside(beside: dict[str, Any]) -> list[str]:
+    """``idx_to_class`` of the container: by index where it has all of 0..K-1, else in its order, as it was released."""
+    content = beside.get("idx_to_class")
+    if isinstance(content, (list, tuple)):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        return []
+    numbered = {int(key): str(name) for key, name in content.items() if str(key).isdecimal()}
+    if numbered.keys() == set(range(len(content))):
+        return [numbered[index] for index in range(len(content))]
+    return [str(name) for name in content.values()]
+
+
+def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[str], WordTable | None]:
+    """Names of the default vocabulary, and the table of all words, which a closed set does not have."""
+    where = run.labels or f"idx_to_class of {run.checkpoint}"
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{where} has names twice: {some(twice)}; give --labels FILE without")
+    if released.word_dim is not None:
+        return _words(run, released.word_dim, names)
+    classes = released.architecture["classes"]
+    if run.word_vectors:
+        raise UserError(f"the checkpoint has a closed set of {classes} classes: leave --word-vectors out")
+    if not names:
+        raise UserError(
+            f"the checkpoint has {classes} classes and no names for them (idx_to_class): "
+            f"give --labels FILE with {classes} names, one a line, in the order of its outputs"
+        )
+    if len(names) != classes:
+        raise UserError(f"{where}: expected {classes} names, one for each class of the checkpoint, got {len(names)}")
+    return names, None
+
+
+def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], WordTable]:
+    spec = run.word_vectors
+    if not spec:
+        raise UserError(
+            f"the checkpoint has word queries {word_dim} wide: give the vectors it was trained with, --word-vectors "
+            "gensim:NAME or FILE, st:NAME or FOLDER, or file:wordvec_array.pth"
+        )
+    source = open_word_source(spec, names)
+    if source.word_dim != word_dim:
+        raise UserError(
+            f"the checkpoint has word queries {word_dim} wide, the vectors of {spec} are {source.word_dim} wide"
+        )
+    own = source if isinstance(source, WordTable) and spec.startswith("file:") else None
+    names = names or list(own.words if own else ())
+    if not names:
+        raise UserError("give --labels FILE: the words that tag asks where it is given none, one a line")
+    found = {name: source.resolve(name) for name in names}
+    unknown = [name for name, one in found.items() if one is None]
+    if unknown:
+        raise UnknownLabelError({name: source.suggest(name) for name in unknown})
+    if own:  # the released code asks the columns of such a file as they are
+        return names, WordTable(own.words, own.raw_vectors, unit=_are_unit(own.raw_vectors))
+    packaged = WordTable.load(PACKAGED)
+    others = packaged if spec == "packaged" else bake_words(source, [*names, *packaged.words[:MORE_WORDS]])
+    return names, table_with_labels(names, source.vectors_of([one for one in found.values() if one]), others)
+
+
+def _are_unit(vectors: np.ndarray) -> bool:
+    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3))
+
+
+# --- the folder -------------------------------------------------------------------------------------------
+
+
+def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | None) -> ModelConfig:
+    return ModelConfig(
+        image_size=size,
+        word_dim=model.head.word_dim or 0,
+        default_threshold=THRESHOLD,
+        architecture=architecture_of(model),
+        provenance={
+            "imported_by": f"zsl-tagger {__version__}",
+            "checkpoint": {"file": run.checkpoint.name, "sha256": sha256_of(run.checkpoint)},
+            "word_vectors": run.word_vectors,
+        },
+        closed_set=words is None,
+        unit_queries=words is None or words.unit,
+    )
+
+
+CARD = """# {name}
+
+An image tagger: ML-Decoder (arXiv 2111.12933) on {backbone} at {size} px, imported by zsl-tagger {version}.
+Labels: {ask}.
+
+```
+zsl-tagger tag photos --model .
+```
+
+| | |
+|---|---|
+| checkpoint | `{file}`, sha256 `{sha256}` |
+| tensors | {counts}; every one is in `{report}` |
+| labels | {labels} |
+| word vectors | {vectors} |
+| pixels | {size} x {size}, {pixels} |
+
+## Limits
+Nothing was trained or measured here. Every threshold is {threshold}: `zsl-tagger calibrate --model . --data DATA`
+chooses them, `zsl-tagger evaluate` measures. A checkpoint does not say which labels it was trained on: all count as
+trained. Nor does it say how its pixels were scaled: the line above is what timm's weights of that network, or
+ML-Decoder's TResNets, were trained with.
+The checkpoint's licence, and those of what it was trained on, apply; look at them before you pass the model on.
+"""
+
+
+def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str) -> str:
+    """The model card, Markdown."""
+    source = config.provenance["checkpoint"]
+    return CARD.format(
+        name=Path(source["file"]).stem,
+        backbone=config.architecture["backbone"],
+        size=config.image_size,
+        version=__version__,
+        ask=_ask(config),
+        file=source["file"],
+        sha256=source["sha256"],
+        counts=counts,
+        report=REPORT_FILE,
+        labels=f"{len(names):,}",
+        vectors="none, a closed set" if config.closed_set else config.provenance["word_vectors"],
+        pixels=_pixels(model),
+        threshold=THRESHOLD,
+    )
+
+
+def _ask(config: ModelConfig) -> str:
+    shape = config.architecture
+    if config.closed_set:
+        return f"a closed set of {shape['classes']:,} classes, which {shape['groups']:,} queries answer"
+    length = "" if config.unit_queries else ", as long as the file has them"
+    return f"word queries {config.word_dim} wide{length}: it can also be asked words it was not trained on"
+
+
+def _pixels(model: TaggerModel) -> str:
+    mean, std = (tuple(round(value / 255, 3) for value in part.tolist()) for part in (model.mean, model.std))
+    return "RGB in 0..1" if (mean, std) == ((0,) * 3, (1,) * 3) else f"RGB in 0..1, less {mean}, over {std}"
+
+
+def _summary(run: ImportRun, config: ModelConfig, model: TaggerModel) -> list[str]:
+    return [
+        f"{run.output}: ML-Decoder on {config.architecture['backbone']} at {config.image_size} px",
+        f"  {_ask(config)}",
+        f"  pixels: {_pixels(model)}",
+        f"  what became of each tensor: {run.output / REPORT_FILE}",
+        f"  every threshold is {THRESHOLD}: zsl-tagger calibrate --model {run.output} --data DATA chooses them",
+        f"  tag with it: zsl-tagger tag photos --model {run.output}",
+    ]

@@ -1,0 +1,64 @@
+"""What the HTML reports share: a page from a template, plots as inline SVG, thumbnails as inline JPEG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsl_tagger.images.preprocessing import ImageError, load_array
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+THUMBNAIL = 96  # pixels
+
+
+def render(package: str, template: str, **content: Any) -> str:
+    """A page that needs no other file, from a Jinja template that lies in a package."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**content)
+
+
+def thumbnail(path: Path) -> str | None:
+    """A data URL, or None where the image cannot be read."""
+    from PIL.Image import fromarray
+
+    try:
+        pixels = load_array(path, THUMBNAIL)
+    except (ImageError, OSError):
+        return None
+    return jpeg_url(fromarray(pixels))
+
+
+def jpeg_url(picture: Image) -> str:
+    """A picture as a data URL, to stand in a page itself."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def figure(width: float = 6, height: float = 3.4) -> Any:
+    """(figure, axes) of matplotlib, without a window."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    axes = drawn.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn, axes
+
+
+def svg(drawn: Any) -> str:
+    """The same bytes in every run."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "zsl-tagger", "svg.fonttype": "none"}):
+        drawn.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]

@@ -1,1 +1,0 @@
-"""What tagging needs and nothing else: no torch on this path."""

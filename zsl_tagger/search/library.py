@@ -1,0 +1,167 @@
+"""A photo library: look at each photo once, search for any words later.
+
+>>> with Library.open("my-index") as library:
+...     library.add("photos")
+...     library.search("snow -dog", top=3)
+[Found(path='/home/me/photos/a.jpg', score=0.93, passes=True)]
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.search.query import parse_query
+from zsl_tagger.search.rank import Found, Ranker, Ranking
+from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, default_folder
+from zsl_tagger.search.update import Counts, Progress, Updater
+from zsl_tagger.system.files import locked, write_errors
+from zsl_tagger.system.threads import available_cores
+from zsl_tagger.tagging.tagger import LabelSet, Tagger
+
+__all__ = ["Found", "Library", "Ranking"]
+
+
+class Library:
+    """An index of photos, made by :meth:`open`. It is for one thread at a time; close it, or use it in a ``with``."""
+
+    def __init__(self, folder: Path, tagger: Tagger, made: Made):
+        self.folder, self._tagger, self._made = folder, tagger, made
+        self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it has read
+
+    @classmethod
+    def open(
+        cls, folder: str | Path | None = None, model: str | Path | None = None, workers: int | None = None
+    ) -> Library:
+        """Open an index, or name the place of a new one, which the first :meth:`add` makes.
+
+        Args:
+            folder: where it is; None for the user's data folder (docs/search.md).
+            model: a model folder; None for the one the index was made with, of a new one the packaged model.
+            workers: photos in work at a time; None for one a core.
+
+        Raises:
+            UserError: the index is damaged, or of another model or version.
+        """
+        where = default_folder() if folder is None else Path(folder)
+        try:
+            with Store(where) as store:
+                made = store.made
+        except NoIndexError:
+            made = None
+        named = made.model if model is None and made is not None else model
+        if model is None and named is not None and not Path(named).is_dir():
+            raise LibraryError(f"the index {where} was made with the model {named}, which is not there: give --model")
+        tagger = Tagger(named, workers=workers or available_cores())
+        labels = tagger.vocabulary.labels if made is None else made.labels
+        fingerprint = _fingerprint(tagger, labels)
+        if made is not None:
+            _check_model(where, made, fingerprint)
+        path = None if named is None else str(Path(named).absolute())
+        return cls(where, tagger, made or Made(path, fingerprint, labels))
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """How many photos are in the index."""
+        return self._store.count()
+
+    def close(self) -> None:
+        """Let go of the file; it is opened again when it is needed."""
+        if "_store" in self.__dict__:
+            self._store.close()
+            del self._store
+        self._ranker = None
+
+    def add(
+        self,
+        paths: str | Path | Sequence[str | Path] = (),
+        *,
+        prune: bool = False,
+        note: Callable[[str], None] = lambda _: None,
+        progress: Progress = nullcontext,
+    ) -> Counts:
+        """Bring the index up to date with folders (recursive), files or globs.
+
+        Photos that are as they were are not opened; those that are gone leave. Each photo is in the index as soon as
+        it was looked at.
+
+        Args:
+            paths: none for all folders that were ever added.
+            prune: photos leave also where their folder is empty or not there, as of a disk that is not mounted.
+            note: is told, a line each, what could not be read and what was kept.
+            progress: around the list of photos, such as a progress bar.
+
+        Raises:
+            UserError: the index cannot be written, or another run is writing to it.
+        """
+        asked = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder), Store(self.folder, self._made) as store:
+            _check_model(self.folder, store.made, self._made.fingerprint)  # another run may have begun it meanwhile
+            roots = asked or store.roots()
+            if not roots:
+                raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
+            return Updater(store, self._tagger, self._vocabulary, note, prune).run(roots, progress)
+
+    def search(self, query: str, top: int = 20) -> list[Found]:
+        """The best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without), best first.
+
+        Raises:
+            UserError: a word is not known, or there is no index.
+        """
+        return self.rank([query], top)[0].found
+
+    def rank(self, queries: Sequence[str], top: int = 20) -> list[Ranking]:
+        """:meth:`search` of several queries, each with how many photos reach the thresholds.
+
+        Raises:
+            UserError: as :meth:`search`.
+        """
+        if top < 1:
+            raise UserError(f"expected top of at least 1, got {top}")
+        parsed = [parse_query(query) for query in queries]
+        self._tagger.words.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
+        with self._store.snapshot():
+            ranker = self._current_ranker()
+            return [ranker.rank(query, self._tagger.label_set(query.labels), top) for query in parsed]
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.folder)
+
+    @cached_property
+    def _vocabulary(self) -> LabelSet:
+        return self._tagger.label_set(self._made.labels)
+
+    def _current_ranker(self) -> Ranker:
+        version = self._store.version()
+        if self._ranker is None or self._ranker[0] != version:
+            self._ranker = (version, Ranker(self._store, self._tagger, self._vocabulary))
+        return self._ranker[1]
+
+
+def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
+    if made.fingerprint != fingerprint:
+        raise LibraryError(
+            f"the index {folder} was made with another model ({made.model or 'packaged'}), whose scores are not "
+            "comparable: give that one, or another --index, or delete the folder and index anew"
+        )
+
+
+def _fingerprint(tagger: Tagger, labels: Sequence[str]) -> str:
+    """What the stored values depend on: the networks, and what is asked for the vocabulary's labels."""
+    queries = tagger.label_set(labels).queries
+    return hashlib.sha256(tagger.folder.networks_sha256().encode() + queries.tobytes()).hexdigest()

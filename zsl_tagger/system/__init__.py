@@ -1,0 +1,1 @@
+"""Files, threads, signals and pickles. Knows nothing of images or words."""

@@ -1,0 +1,218 @@
+"""A model is a folder that can be read with ``cat``: what is in it, and how it is checked when read.
+
+=====================  ======================================================================================
+``config.json``        format version, architecture, preprocessing, query source, default threshold, provenance
+``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
+``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
+``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
+``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); that of a closed set
+                       takes class numbers instead, ``queries`` int64 (K,), and has no ``queries.onnx``. Folders of
+                       before have none either: their decoder takes ``queries`` (K, word_dim)
+``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
+``README.md``          the model card
+``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
+``train_config.json``  the settings of the run that trained it (``zsl-tagger train --config``)
+=====================  ======================================================================================
+
+Nothing in it is pickled. This module needs neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import json_bytes, sha256_of, write_whole
+from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+LABELS_FILE = "labels.json"
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+QUERIES_FILE = "queries.onnx"
+NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
+CARD_FILE = "README.md"
+TRAIN_CONFIG_FILE = "train_config.json"
+PACKAGED = Path(__file__).parent.parent / "assets" / "packaged"
+
+
+class ModelFolderError(UserError):
+    """A model folder that is missing, incomplete or inconsistent; the message names the file."""
+
+
+def _check_version(version: object) -> None:
+    if version != FORMAT_VERSION:
+        raise ModelFolderError(
+            f"expected format_version {FORMAT_VERSION}, got {version!r}: "
+            "the model was written by another version of zsl-tagger"
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """``config.json``.
+
+    Attributes:
+        image_size: side S of the square image the encoder reads, in pixels.
+        word_dim: width of the word vectors that are its queries; 0 for a closed set.
+        default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
+        architecture, provenance: for people and for rebuilding the model in torch.
+        unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
+            trained ones (``zsl-tagger calibrate``).
+        unit_queries: its word vectors are asked at length 1; False where it was trained on them as the table has them.
+        closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
+    """
+
+    image_size: int
+    word_dim: int
+    default_threshold: float
+    architecture: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    closed_set: bool = False
+    unseen_bias: float = 0.0
+    unit_queries: bool = True
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version)
+        for name in ("image_size",) if self.closed_set else ("image_size", "word_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ModelFolderError(f"expected {name} to be a positive whole number, got {value!r}")
+        if not isinstance(self.default_threshold, (int, float)) or not 0 <= self.default_threshold <= 1:
+            raise ModelFolderError(f"expected default_threshold in 0..1, got {self.default_threshold!r}")
+        if not isinstance(self.unseen_bias, (int, float)) or not math.isfinite(self.unseen_bias):
+            raise ModelFolderError(f"expected unseen_bias to be a number of logits, got {self.unseen_bias!r}")
+
+
+@dataclass(frozen=True)
+class VocabularyLabel:
+    """One label of the default vocabulary; ``seen`` says whether training had positives for it."""
+
+    name: str
+    threshold: float
+    seen: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ModelFolderError(f"expected the name of a label to be text, got {self.name!r}")
+        if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
+            raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
+
+
+class ModelFolder:
+    """A folder opened for reading; each part is read when it is first asked for.
+
+    Args:
+        path: None for the packaged model.
+        networks: it must have the two ONNX networks, which tagging needs.
+
+    Raises:
+        ModelFolderError: the folder is missing or incomplete.
+    """
+
+    def __init__(self, path: str | Path | None = None, networks: bool = True):
+        self.path = PACKAGED if path is None else Path(path)
+        always, words = [CONFIG_FILE, LABELS_FILE], [WORDS_FILE, VECTORS_FILE]
+        always += [ENCODER_FILE, DECODER_FILE] if networks else []
+        if self.path.is_dir() and not all((self.path / name).is_file() for name in always):
+            _check_complete(self.path, [*always, *words])  # names everything at once
+        self.config = read_config(self.path)
+        if not self.config.closed_set:
+            _check_complete(self.path, words)
+
+    def networks_sha256(self) -> str:
+        """SHA-256 over its ONNX networks, 64 hexadecimal digits: what tells one model from another."""
+        import hashlib
+
+        files = [self.path / name for name in NETWORK_FILES if (self.path / name).is_file()]
+        hashes = [f"{file.name} {sha256_of(file)}" for file in files]
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+    def labels(self) -> list[VocabularyLabel]:
+        content = _read_json(self.path / LABELS_FILE)
+        try:
+            labels = [VocabularyLabel(**entry) for entry in content]
+        except TypeError as error:
+            raise ModelFolderError(f"{self.path / LABELS_FILE}: {_field_message(error)}") from None
+        except ModelFolderError as error:
+            raise ModelFolderError(f"{self.path / LABELS_FILE}: {error}") from None
+        return labels
+
+    def words(self) -> WordTable:
+        """What can be asked: the word table, or the classes of a closed set."""
+        if self.config.closed_set:
+            return ClassTable([label.name for label in self.labels()])
+        try:
+            table = WordTable.load(self.path, unit=self.config.unit_queries)
+        except (ValueError, OSError, EOFError) as error:
+            raise ModelFolderError(f"{self.path}: {WORDS_FILE} and {VECTORS_FILE} cannot be read: {error}") from None
+        if table.word_dim != self.config.word_dim:
+            raise ModelFolderError(
+                f"{self.path / VECTORS_FILE}: expected word vectors of width {self.config.word_dim}, "
+                f"got {table.word_dim}"
+            )
+        return table
+
+
+def named_folder(path: Path) -> Path:
+    """What a command is given as a model: its folder, or "packaged" where there is no folder of that name."""
+    return PACKAGED if path == Path("packaged") and not path.exists() else path
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """``config.json`` of a model folder.
+
+    Raises:
+        ModelFolderError: no folder, no such file, or its content is not what it should be.
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(f"no model folder at {folder}; leave --model out to use the packaged model")
+    _check_complete(folder, [CONFIG_FILE])
+    path = folder / CONFIG_FILE
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: expected an object, got {type(content).__name__}")
+    try:
+        _check_version(content.get("format_version", FORMAT_VERSION))  # first: it explains other surprises
+        return ModelConfig(**content)
+    except TypeError as error:
+        raise ModelFolderError(f"{path}: {_field_message(error)}") from None
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def _check_complete(folder: Path, needed: list[str]) -> None:
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise ModelFolderError(f"model folder {folder} is incomplete, it lacks: {', '.join(missing)}")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelFolderError(f"{path} is not valid JSON: {error}") from None
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    _write_json(folder / CONFIG_FILE, asdict(config))
+
+
+def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
+    _write_json(folder / LABELS_FILE, [asdict(label) for label in labels])
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_whole(path, json_bytes(content))
+
+
+def _field_message(error: TypeError) -> str:
+    return str(error).partition(".__init__() ")[2] or str(error)

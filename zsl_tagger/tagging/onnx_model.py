@@ -1,0 +1,129 @@
+"""Encoder and decoder in ONNX Runtime: what tagging needs, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
+
+#: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
+LABELS_PER_CALL = 4096
+
+
+Shape = tuple[int | None, ...]
+
+Asked = dict[str, np.ndarray]  # what the decoder takes of K labels: arrays with a row a label
+
+
+class OnnxModel:
+    """The networks of a model folder.
+
+    Args:
+        folder: where ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx`` lie.
+        config: of the model that they are.
+        threads: processor threads for one image.
+
+    Raises:
+        ModelFolderError: they cannot be loaded, or are not those of ``config``.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, threads: int):
+        self.image_size = config.image_size
+        self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
+        self._encoder = _session(folder / ENCODER_FILE, threads)
+        self._decoder = _session(folder / DECODER_FILE, threads)
+        takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
+        self._queries = _session(folder / QUERIES_FILE, threads) if takes_states else None
+        self._check(folder)
+
+    def _check(self, folder: Path) -> None:
+        size, encoder, decoder = self.image_size, self._encoder, self._decoder
+        _expect(folder / ENCODER_FILE, encoder.get_inputs(), {"images": (None, size, size, 3)})
+        _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
+        width = encoder.get_outputs()[0].shape[2]
+        inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
+        if self._queries is not None:
+            rows: dict[str, Shape] = {"states": (None, width), "projected": (None, width)}
+            _expect(folder / QUERIES_FILE, self._queries.get_inputs(), {"queries": inputs.pop("queries")})
+            _expect(folder / QUERIES_FILE, self._queries.get_outputs(), rows)
+            inputs |= rows
+        _expect(folder / DECODER_FILE, decoder.get_inputs(), inputs)
+        outputs: dict[str, Shape] = {"logits": (None, None), "attention": (None, None, None)}
+        _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
+        return self._encoder.run(["tokens"], {"images": images})[0]
+
+    def prepare(self, queries: np.ndarray) -> Asked:
+        """What of the labels does not depend on images, once for all of them.
+
+        Args:
+            queries: word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.
+        """
+        if self._queries is None:
+            return {"queries": queries}
+        names = ["states", "projected"]
+        chunks = [self._queries.run(names, {"queries": part}) for part in _parts(queries)]
+        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
+
+    def logits(self, tokens: np.ndarray, asked: Asked | np.ndarray) -> np.ndarray:
+        """Logits float32 ``(B, K)`` of tokens ``(B, L, D)``.
+
+        Args:
+            asked: of :meth:`prepare`, or what that takes.
+        """
+        if isinstance(asked, np.ndarray):
+            asked = self.prepare(asked)
+        logits = self._decode("logits", tokens, asked)
+        if not np.isfinite(logits).all():
+            raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
+        return logits
+
+    def attention(self, tokens: np.ndarray, asked: Asked) -> np.ndarray:
+        """Where the decoder looks for each label: float32 ``(B, K, L)``, mean over heads; over L it sums to 1."""
+        return self._decode("attention", tokens, asked)
+
+    def _decode(self, output: str, tokens: np.ndarray, asked: Asked) -> np.ndarray:
+        parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
+        chunks = [
+            self._decoder.run([output], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0] for part in parts
+        ]
+        return np.concatenate(chunks, axis=1)
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + LABELS_PER_CALL] for start in range(0, len(rows), LABELS_PER_CALL)]
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what goes wrong is raised, and reported by us
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to decoding
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise ModelFolderError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _expect(path: Path, nodes: list[Any], expected: dict[str, Shape]) -> None:
+    """Names and shapes of a network's ends; None stands for any size."""
+    found = {node.name: tuple(node.shape) for node in nodes}
+    for name, shape in expected.items():
+        got = found.get(name)
+        if got is None:
+            raise ModelFolderError(f"{path}: expected a tensor {name!r}, found only {', '.join(sorted(found))}")
+        fits = len(got) == len(shape) and all(
+            want is None or want == have for want, have in zip(shape, got, strict=True)
+        )
+        if not fits:
+            raise ModelFolderError(f"{path}: expected {name!r} of shape {_show(shape)}, got {_show(got)}")
+
+
+def _show(shape: tuple[Any, ...]) -> str:
+    return "(" + ", ".join("any" if side is None else str(side) for side in shape) + ")"

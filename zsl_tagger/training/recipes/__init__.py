@@ -1,0 +1,30 @@
+"""Published recipes: one file each, with its paper, command, run time and score in its head.
+
+``packaged/`` is another thing: how the model that comes with the package was made.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.training.config import TrainConfig
+
+RECIPES = (
+    "my-photos", "nus-wide-zsl", "coco-zsl", "coco-multilabel", "imagenet-a2", "cifar100", "stanford-cars",
+)  # fmt: skip
+
+
+def read_recipe(name: str) -> TrainConfig:
+    """The settings of a recipe.
+
+    Raises:
+        UserError: there is none of that name; the nearest are named.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"there is no recipe {name!r}; {hint}The recipes are: {', '.join(RECIPES)}")
+    config: TrainConfig = import_module(f"zsl_tagger.training.recipes.{name.replace('-', '_')}").CONFIG
+    return config

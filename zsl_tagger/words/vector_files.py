@@ -1,0 +1,166 @@
+"""Files of word vectors as gensim, fastText, word2vec and GloVe write them -> words and a matrix.
+
+gensim reads its own and the binary ones. Text is read here: gensim refuses words with spaces, which GloVe's largest
+file has, and does not say in which line a file is broken.
+"""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import struct
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.system.pickles import load_data
+
+_FASTTEXT_MAGIC = struct.pack("<i", 793712314)
+_FASTTEXT_HEADER = struct.calcsize("<ii12id")  # magic, version, twelve settings, a threshold
+
+
+def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
+    """(W words, float32 ``(W, word_dim)``); words whose vector is all zero are left out.
+
+    Args:
+        path: .kv (gensim), .bin (word2vec or fastText), or text with or without a header; .bin of word2vec and text
+            may be packed as .gz.
+
+    Raises:
+        UserError: it is none of these, or broken.
+    """
+    try:
+        words, vectors = _read(path)
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"cannot read word vectors from {path}: they need more memory than there is") from None
+    except Exception as error:  # gensim raises nearly anything on a broken file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read word vectors from {path}: {reason}") from None
+    return known_vectors(words, vectors, str(path))
+
+
+def known_vectors(words: Sequence[Any], vectors: np.ndarray, source: str) -> tuple[Sequence[str], np.ndarray]:
+    """The words that have a vector.
+
+    Raises:
+        UserError: words and vectors do not fit.
+    """
+    if vectors.ndim != 2 or len(words) != len(vectors) or not vectors.size:
+        raise UserError(
+            f"cannot read word vectors from {source}: expected a vector for each word, got {len(words)} words and "
+            f"vectors of shape {vectors.shape}"
+        )
+    used = vectors.any(axis=1) & np.array([word is not None for word in words])  # None: gensim saw a word twice
+    if used.all():
+        return [str(word) for word in words], vectors
+    return [str(words[row]) for row in np.flatnonzero(used).tolist()], vectors[used]
+
+
+def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    kind, packed = _kind(path)
+    if kind == ".kv":
+        if packed:
+            raise UserError(f"cannot read word vectors from {path}: unpack it first")
+        return _read_kv(path)
+    if kind == ".bin":
+        return _read_bin(path)
+    with _open(path) as file:
+        return _read_text(file, path)
+
+
+def _kind(path: Path) -> tuple[str, bool]:
+    """(last suffix but .gz, in lower case; whether it ends in .gz)"""
+    packed = path.suffix.lower() == ".gz"
+    return (path.with_suffix("") if packed else path).suffix.lower(), packed
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_kv(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    """A pickle, with large arrays in .npy files beside it. Other pickles beside it, which gensim opens, are refused."""
+    from gensim.models import KeyedVectors
+
+    content = load_data(path)
+    if not isinstance(content, KeyedVectors):
+        raise UserError(
+            f"cannot read word vectors from {path}: expected gensim KeyedVectors, got {type(content).__name__}"
+        )
+    for name in ("__scipys", "__recursive_saveloads"):
+        beside = vars(content).get(name, [])
+        if type(beside) is not list or beside:
+            raise UserError(f"cannot read word vectors from {path}: it refers to other pickles, which are not opened")
+    vectors = KeyedVectors.load(str(path))
+    return vectors.index_to_key, vectors.vectors
+
+
+def _read_bin(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    from gensim.models import KeyedVectors
+    from gensim.models.fasttext import load_facebook_vectors
+
+    with _open(path) as file:
+        is_fasttext = file.read(4) == _FASTTEXT_MAGIC
+    if is_fasttext:
+        if path.suffix.lower() == ".gz":
+            raise UserError(f"cannot read word vectors from {path}: unpack it first")
+        _check_fasttext_words(path)
+        vectors = load_facebook_vectors(str(path))
+    else:
+        vectors = KeyedVectors.load_word2vec_format(str(path), binary=True)
+    return vectors.index_to_key, vectors.vectors
+
+
+def _check_fasttext_words(path: Path) -> None:
+    """Where the list of words is cut off, gensim would read for ever."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        counts = struct.Struct("<iiiqq")  # words and labels, words, labels, tokens, pruned
+        at = _FASTTEXT_HEADER
+        count = counts.unpack_from(content, at)[0] if at + counts.size <= len(content) else 1
+        at += counts.size
+        for _ in range(count):
+            end = content.find(b"\0", at)
+            if end < 0 or end + 10 > len(content):
+                raise UserError(f"cannot read word vectors from {path}: it is cut off in its list of words")
+            at = end + 10  # after the word its count and its kind: 9 bytes
+
+
+def _read_text(file: BinaryIO, path: Path) -> tuple[Sequence[str], np.ndarray]:
+    """Lines of a word and its numbers; fastText and word2vec have a first line "words dimensions", GloVe has not."""
+    place: dict[str, int] = {}
+    values = array("f")
+    dim = expected = None
+    lines = 0
+    for number, line in enumerate(file, start=1):
+        fields = line.removeprefix(b"\xef\xbb\xbf").split() if number == 1 else [line]
+        if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
+            expected, dim = int(fields[0]), int(fields[1])
+            continue
+        if not line.strip():
+            continue
+        dim = len(fields) - 1 if dim is None else dim
+        word, *numbers = line.removeprefix(b"\xef\xbb\xbf").rsplit(None, dim) if dim > 0 else [line]
+        try:
+            row = array("f", map(float, numbers))
+        except ValueError:
+            row = array("f")
+        if dim < 1 or len(row) != dim:
+            wanted = f"its {dim} numbers" if dim > 0 else "its numbers"
+            raise UserError(
+                f"cannot read word vectors from {path}: line {number}: expected a word and {wanted}, "
+                f"got {line[:40].decode('utf-8', 'replace').strip()!r}"
+            )
+        lines += 1
+        text = word.strip().decode("utf-8", "replace")
+        if text not in place:  # of a word that comes twice, the first counts
+            place[text] = len(place)
+            values.extend(row)
+    if expected is not None and lines != expected:
+        raise UserError(f"cannot read word vectors from {path}: its first line says {expected} words, it has {lines}")
+    return list(place), np.frombuffer(values, np.float32).reshape(len(place), dim or 1)
