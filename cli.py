@@ -591,7 +591,7 @@ def prepare_check(
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
     with _told_in_one_line(_GOES_ON), _needs_extra("train"):
-        from zsl_tagger.datasets.dataset import read_dataset, summary
+        from zsl_tagger.datasets.read import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
         _print(summary(folder, dataset, problems))

@@ -28,10 +28,11 @@ from PIL import Image
 from benchmarks.common import ROOT, write_result
 from zsl_tagger.bulk.run import TagRun, run_tagging
 from zsl_tagger.images.finding import find_images
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.record_files import open_record_file
 from zsl_tagger.records.writers import LASTING
 from zsl_tagger.system.files import sha256_of
-from zsl_tagger.tagging.tagger import Record, Tag, Tagger
+from zsl_tagger.tagging.tagger import Tagger
 
 
 def main() -> None:

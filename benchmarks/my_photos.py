@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.common import ROOT, write_result
 from zsl_tagger import Tagger
 from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.system.threads import available_cores, map_in_order
 
 SEEDS = (0,)
@@ -51,7 +52,7 @@ def one_run(photos: Path, folder: Path, seed: int, settings: list[str]) -> dict[
     given = [word for setting in (f"seed={seed}", *settings) for word in ("--set", setting)]
     command("train", "--data", data, "--recipe", "my-photos", "--output", model, *given)
     seconds = time.monotonic() - start
-    truth, best = predictions(PreparedDataset.load(data), model)
+    truth, best = predictions(load_dataset(data), model)
     by_class = [float((best[truth == label] == label).mean()) for label in np.unique(truth)]
     return {
         "top1": 100 * float((truth == best).mean()),

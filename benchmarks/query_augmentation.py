@@ -27,10 +27,12 @@ import torch
 from benchmarks.common import write_result
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation.metrics import average_precision, precision_recall_f1_at_k
 from zsl_tagger.model.pretrained import load_model
-from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolder
+from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.recipes import read_recipe
@@ -109,7 +111,7 @@ def prepare_split(photos: Path, work: Path, seed: int) -> PreparedDataset:
             writer.writerows((path, name, split_of(path, name in unseen)) for path, name in labels.items())
         options = Options("packaged", "error", skip_images=True)
         prepare_table(table, folder, options, Columns(split="split"), photos, unseen=",".join(sorted(unseen)))
-    return PreparedDataset.load(folder)
+    return load_dataset(folder)
 
 
 def photo_labels(photos: Path) -> dict[str, str]:

@@ -33,7 +33,8 @@ from zsl_tagger.search.library import Library
 from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
 from zsl_tagger.search.store import INDEX_FILE, Known, Store
 from zsl_tagger.system.threads import available_cores, map_in_order
-from zsl_tagger.tagging.tagger import LabelSet, Tagger
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
 
 PHOTOS, TOP = 10_000, 100
 PHRASES = [

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import write_result
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -46,7 +46,7 @@ def main() -> None:
 
 def loading(data: Path) -> dict[str, object]:
     """Images a second of both, and their ratio."""
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     config = read_recipe("my-photos").changed(
         ["freeze=false", "cache_views=0", f"batch_size={BATCH}", "epochs=1000", "rand_augment=rand-m7-mstd0.5-inc1"]
     )

@@ -48,6 +48,7 @@ from torch.nn import functional as F
 from benchmarks.common import write_result
 from benchmarks.query_augmentation import photo_labels
 from benchmarks.tagging_accuracy import LEAST_POSITIVES, read_coco
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.evaluation.metrics import average_precision, mean_average_precision, precision_recall_f1_at_k
 from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.backbone import Backbone, normalization
@@ -55,9 +56,9 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import pretrained_backbone
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.system.threads import available_cores, keep_freed_memory, map_in_order
-from zsl_tagger.tagging.model_folder import PACKAGED
 from zsl_tagger.training.losses import asymmetric_loss
-from zsl_tagger.words.table import WordTable, plural_forms, singular_forms, unit_length
+from zsl_tagger.words.spelling import plural_forms, singular_forms
+from zsl_tagger.words.table import WordTable, unit_length
 
 SEEDS = (0, 1, 2, 3, 4)
 UNSEEN, HELD = 0.25, 0.1

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep.output import write_whole
 from data_prep.text import read_text
-from zsl_tagger.datasets.dataset import path_fault
+from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.pickles import load_data
 

@@ -20,7 +20,7 @@ from data_prep.archives import Listed, is_packed, read_packed
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
-from zsl_tagger.datasets.dataset import path_fault
+from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import find_images
 

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array, hstack
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, Protocol, build, vectors_for
 from data_prep.text import read_text
-from zsl_tagger.datasets.dataset import path_fault
+from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 
 BENCHMARK_FILE = "benchmark_81_v0.json"

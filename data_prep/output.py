@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zsl_tagger.datasets.dataset import CLAIM_FILE, DATA_FILE, INFO_FILE
+from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError, difference
 from zsl_tagger.system.files import TEMPORARY, json_bytes, locked, write_errors, write_whole
 

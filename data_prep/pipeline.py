@@ -22,7 +22,6 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-import zsl_tagger
 from data_prep.images import (
     JOURNAL_FILE,
     MISSING,
@@ -37,7 +36,7 @@ from data_prep.output import OutputFolder
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
 from data_prep.splits import cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
-from zsl_tagger.datasets.dataset import (
+from zsl_tagger.datasets.format import (
     DATA_FILE,
     DATASET_FORMAT,
     SPLITS,
@@ -49,6 +48,7 @@ from zsl_tagger.datasets.dataset import (
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.threads import available_cores
+from zsl_tagger.system.version import installed_version
 
 DROPPED_FILE = "dropped.csv"
 
@@ -247,7 +247,7 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
         "source": found.facts,
         "word_vectors": vectors.report(),
         "labels": labels,
-        "written_by": f"zsl-tagger {zsl_tagger.__version__}",
+        "written_by": f"zsl-tagger {installed_version()}",
     }
     for split, count in info["images"].items():
         if not count:

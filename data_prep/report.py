@@ -17,7 +17,8 @@ from scipy.sparse import csr_array
 from data_prep.images import JOURNAL_FILE, MAX_DISTANCE, look_at_images, near_duplicates
 from data_prep.output import json_bytes, write_whole
 from data_prep.splits import twins
-from zsl_tagger.datasets.dataset import SPLITS, PreparedDataset
+from zsl_tagger.datasets.format import SPLITS
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.reports.pages import figure, render, svg, thumbnail
 
@@ -143,7 +144,7 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
     Args:
         image_root: where the images are; None for where the folder says. Without either, no images are compared.
     """
-    dataset = PreparedDataset.load(folder)
+    dataset = load_dataset(folder)
     root = image_root or dataset.image_root
     if image_root is not None and not image_root.is_dir():
         raise UserError(f"no folder at {image_root}")

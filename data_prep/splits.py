@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.words.table import normalize_label, plural_forms, singular_forms, split_labels
+from zsl_tagger.words.label_lists import split_labels
+from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
 
 
 def draw(name: str, seed: int) -> float:

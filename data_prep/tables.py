@@ -16,7 +16,7 @@ from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
 from data_prep.text import read_text
-from zsl_tagger.datasets.dataset import label_fault, path_fault
+from zsl_tagger.datasets.format import label_fault, path_fault
 from zsl_tagger.errors import UserError
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from data_prep.output import json_bytes, write_whole
-from zsl_tagger.datasets.dataset import label_fault
+from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.words.label_lists import read_labels_file
 from zsl_tagger.words.sources import WordSource, open_word_source
-from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError, normalize_label, read_labels_file
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
 
 #: What to do with labels that the source does not know.
 MISSING_POLICIES = ("error", "drop", "random")

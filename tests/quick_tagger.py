@@ -13,7 +13,9 @@ from typing import Any
 
 import cli
 from zsl_tagger.images.preprocessing import ImageError
-from zsl_tagger.tagging.tagger import LabelSet, Tag, Tagger
+from zsl_tagger.records.record import Tag
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
 
 
 def encode(self: Tagger, path: str) -> int:  # noqa: ARG001

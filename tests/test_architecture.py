@@ -1,9 +1,9 @@
-"""Rules of the tree: what may import what, and what a user's installation holds."""
+"""What is loaded when, and what an installation holds. Imports between rooms: import-linter in pyproject.toml."""
 
 from __future__ import annotations
 
-import ast
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -17,41 +17,6 @@ HEAVY = {
     "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
     "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic",
 }  # fmt: skip
-
-
-def imported_modules(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return names
-
-
-def test_imports_go_one_way() -> None:
-    for path in (ROOT / "zsl_tagger").rglob("*.py"):
-        tops = {name.partition(".")[0] for name in imported_modules(path)}
-        assert not tops & {"data_prep", "cli", "benchmarks", "tests"}, path
-
-
-def test_data_prep_knows_the_contract_and_the_words_only() -> None:
-    """It must not grow into the model, and nothing in zsl_tagger may need it."""
-    allowed = {"datasets", "errors", "images", "reports", "system", "words"}
-    for path in (ROOT / "data_prep").rglob("*.py"):
-        names = imported_modules(path)
-        assert not {name.partition(".")[0] for name in names} & {"cli", "benchmarks", "tests"}, path
-        assert {name.split(".")[1] for name in names if name.startswith("zsl_tagger.")} <= allowed, path
-
-
-def test_few_files_know_timm() -> None:
-    """Its networks are known to the backbone only; its transforms, samplers and optimisers to training."""
-    users = {
-        path.relative_to(ROOT / "zsl_tagger").as_posix()
-        for path in (ROOT / "zsl_tagger").rglob("*.py")
-        if "timm" in {name.partition(".")[0] for name in imported_modules(path)}
-    }
-    assert users == {"model/backbone.py", "training/augment.py", "training/data.py", "training/optim.py"}
 
 
 def loaded_modules(code: str) -> set[str]:
@@ -71,6 +36,19 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_in_home(examples: Path, 
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # without CI variables, which switch it off
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
     assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("module", ["data_prep.folders", "zsl_tagger.records.record_files", "zsl_tagger.words.sources"])
+def test_preparing_loads_no_network_runtime(module: str) -> None:
+    assert not loaded_modules(f"import {module}") & {"onnxruntime", "torch", "timm"}
+
+
+def test_the_package_is_typed_and_runs_as_a_module() -> None:
+    assert (ROOT / "zsl_tagger" / "py.typed").is_file()
+    result = subprocess.run(
+        [sys.executable, "-m", "zsl_tagger", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"zsl-tagger \S+\n", result.stdout)
 
 
 def test_help_loads_not_even_the_runtime() -> None:
@@ -114,6 +92,7 @@ def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"cli.py", "data_prep", "zsl_tagger"}
+    assert "zsl_tagger/py.typed" in names
     assert {"data_prep/report.html.j2", "zsl_tagger/evaluation/report.html.j2"} <= set(names)
     assert {f"zsl_tagger/serve/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names

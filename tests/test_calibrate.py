@@ -14,7 +14,7 @@ from made_data import UNSEEN, animal_data, run_command, small_run
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.tagging import model_folder
@@ -98,7 +98,7 @@ def trained(folder: Path) -> list[str]:
 
 def scores_of(folder: Path, data: Path, labels: list[str], split: str = "val") -> tuple[np.ndarray, np.ndarray]:
     """(scores ``(N, K)`` as tagging gives them, targets bool ``(N, K)``) of a split."""
-    dataset, tagger = PreparedDataset.load(data), Tagger(folder)
+    dataset, tagger = load_dataset(data), Tagger(folder)
     rows, label_set = dataset.rows(split), tagger.label_set(labels)
     images = [f"{dataset.image_root}/{dataset.paths[row]}" for row in rows]
     scores = np.concatenate([tagger.scores(tagger.encode(image), label_set) for image in images])
@@ -116,7 +116,7 @@ def test_thresholds_are_stored_and_tagging_uses_them(model: Path, data: Path) ->
     after = contents(model)
     assert {name for name in after if after[name] != before.get(name)} == {"config.json", "labels.json"}
     assert before.keys() == after.keys()
-    config, dataset = read_config(model), PreparedDataset.load(data)
+    config, dataset = read_config(model), load_dataset(data)
     assert config.provenance["calibration"] == {
         "data": dataset.info["name"], "split": "val", "images": len(dataset.rows("val")), "precision": None,
     }  # fmt: skip
@@ -202,7 +202,7 @@ def test_the_bias_gives_a_better_harmonic_mean_of_recall(held: Path, data: Path)
 
 
 def test_a_bias_is_added_to_the_logits_of_labels_never_trained_only(model: Path, data: Path) -> None:
-    dataset, asked = PreparedDataset.load(data), [*trained(model), *UNSEEN, "zebra"]
+    dataset, asked = load_dataset(data), [*trained(model), *UNSEEN, "zebra"]
     image = f"{dataset.image_root}/{dataset.paths[0]}"
     plain = Tagger(model).label_set(asked)
     assert plain.biases.tolist() == [0.0] * len(asked)
@@ -289,7 +289,7 @@ def test_test_images_are_taken_with_a_note(model: Path, data: Path) -> None:
 
 
 def test_unreadable_images_are_left_out_and_said(model: Path, data: Path, tmp_path: Path) -> None:
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     for row in dataset.rows("val"):
         target = tmp_path / "images" / dataset.paths[row]
         target.parent.mkdir(parents=True, exist_ok=True)

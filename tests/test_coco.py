@@ -11,7 +11,8 @@ from made_data import write_coco
 
 from data_prep.coco import CLASSES, NOT_IN_48_17, UNSEEN, prepare_coco
 from data_prep.pipeline import Options
-from zsl_tagger.datasets.dataset import parse_labels, read_dataset
+from zsl_tagger.datasets.format import parse_labels
+from zsl_tagger.datasets.read import read_dataset
 from zsl_tagger.errors import UserError
 
 OPTIONS = Options(val_fraction=0.25)

@@ -24,17 +24,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsl_tagger.datasets.dataset import (
-    SHOWN,
-    DatasetError,
-    PreparedDataset,
-    format_labels,
-    label_fault,
-    parse_labels,
-    path_fault,
-    read_dataset,
-    summary,
-)
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.format import DatasetError, format_labels, label_fault, parse_labels, path_fault
+from zsl_tagger.datasets.read import SHOWN, load_dataset, read_dataset, summary
 from zsl_tagger.errors import UserError
 
 # 11 images, 7 labels, vectors 5 wide: no axis can be taken for another.
@@ -119,7 +111,7 @@ def errors(folder: Path, root: Path | None = None) -> list[str]:
 
 def test_a_folder_of_ours_is_read_to_the_value(tmp_path: Path) -> None:
     folder = ours(tmp_path).write()
-    dataset = PreparedDataset.load(folder)
+    dataset = load_dataset(folder)
     assert problems(folder) == ([], [])
     assert (dataset.folder, dataset.image_root) == (folder, Path("/photos"))
     assert dataset.paths == ["a/1.jpg", "a/2.jpg", "b/ä, 3.jpg", "a/4.jpg", "a/5.jpg", "v/1.jpg", "v/2.jpg",
@@ -141,7 +133,7 @@ def test_a_folder_of_ours_is_read_to_the_value(tmp_path: Path) -> None:
 
 def test_a_folder_from_elsewhere_is_read_to_the_value(tmp_path: Path) -> None:
     folder = elsewhere(tmp_path).write()
-    dataset = PreparedDataset.load(str(folder))
+    dataset = load_dataset(str(folder))
     assert problems(folder) == ([], [NOT_OURS, NO_TEST])
     assert (dataset.folder, dataset.image_root, dataset.info) == (folder, None, {})
     assert dataset.splits.tolist() == ["train"] * 5 + ["val"] * 6
@@ -155,7 +147,7 @@ def test_a_folder_from_elsewhere_is_read_to_the_value(tmp_path: Path) -> None:
 def test_a_word_vector_is_the_column_of_its_label_in_sorted_order(make: Make, tmp_path: Path) -> None:
     made = make(tmp_path)
     made.benchmark = {key: names[::-1] for key, names in made.benchmark.items()}  # the order of the file says nothing
-    dataset = PreparedDataset.load(made.write())
+    dataset = load_dataset(made.write())
     assert dataset.word_vectors.shape == (7, 5)
     assert dataset.word_vectors.dtype == np.float32
     for row, label in enumerate(sorted({*SEEN, *UNSEEN})):
@@ -167,7 +159,7 @@ def test_a_word_vector_is_the_column_of_its_label_in_sorted_order(make: Make, tm
 def test_any_number_type_of_vectors_becomes_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     made = elsewhere(tmp_path)
     made.matrix = MATRIX.to(dtype)
-    vectors = PreparedDataset.load(made.write()).word_vectors
+    vectors = load_dataset(made.write()).word_vectors
     assert vectors.dtype == np.float32
     assert vectors[2].tolist() == [2, 9, 16, 23, 30]
 
@@ -176,7 +168,7 @@ def test_any_number_type_of_vectors_becomes_float32(dtype: torch.dtype, tmp_path
 @pytest.mark.parametrize("rows", [[10], [3, 0, 8, 3, 1], list(range(11)), []])
 def test_targets(rows: list[int], make: Make, tmp_path: Path) -> None:
     made = make(tmp_path)
-    targets = PreparedDataset.load(made.write()).targets(np.array(rows, int))
+    targets = load_dataset(made.write()).targets(np.array(rows, int))
     assert (targets.shape, targets.dtype) == ((len(rows), 7), bool)
     for place, row in enumerate(rows):
         cell = made.lines[row + 1].split("[")[1].split("]")[0]
@@ -189,13 +181,13 @@ def test_a_train_class_list_from_elsewhere_says_what_is_seen(tmp_path: Path) -> 
     made.benchmark["train class"] = SEEN[::-1]
     folder = made.write()
     assert problems(folder) == ([], [NOT_OURS, NO_TEST])
-    assert PreparedDataset.load(folder).seen.tolist() == [True, False, True, False, True, True, False]
+    assert load_dataset(folder).seen.tolist() == [True, False, True, False, True, True, False]
 
 
 def test_no_label_need_be_unseen(tmp_path: Path) -> None:
     made = elsewhere(tmp_path)
     made.benchmark = {"test class": []}
-    assert PreparedDataset.load(made.write()).seen.all()
+    assert load_dataset(made.write()).seen.all()
 
 
 @KINDS
@@ -203,7 +195,7 @@ def test_line_ends_of_windows_are_read_alike(make: Make, tmp_path: Path) -> None
     (tmp_path / "windows").mkdir()
     made, windows = make(tmp_path), make(tmp_path / "windows")
     windows.lines = [line + "\r" for line in windows.lines]
-    dataset, same = PreparedDataset.load(made.write()), PreparedDataset.load(windows.write())
+    dataset, same = load_dataset(made.write()), load_dataset(windows.write())
     assert b"\r\n" in (windows.folder / "data.csv").read_bytes()
     assert same.paths == dataset.paths
     assert same.splits.tolist() == dataset.splits.tolist()
@@ -292,7 +284,7 @@ def test_a_folder_from_elsewhere_means_what_it_means_to_the_released_code(listed
         made.benchmark["train class"] = SEEN[::-1]
     sides = {"train": "train", "val": "test"}
     expected = released(made.write(), sides)
-    assert as_the_released_code_has_it(PreparedDataset.load(made.folder), sides) == expected
+    assert as_the_released_code_has_it(load_dataset(made.folder), sides) == expected
     assert [len(expected["images"][split]) for split in sides] == [4, 4]  # a/4.jpg shows no seen, v/* no unseen label
 
 
@@ -300,7 +292,7 @@ def test_the_released_code_reads_a_folder_of_ours(tmp_path: Path) -> None:
     folder = ours(tmp_path).write()
     sides = {"train": "train", "test": "test"}
     expected = released(folder, sides)
-    assert as_the_released_code_has_it(PreparedDataset.load(folder), sides) == expected
+    assert as_the_released_code_has_it(load_dataset(folder), sides) == expected
     assert [len(expected["images"][split]) for split in sides] == [5, 4]
 
 
@@ -335,7 +327,7 @@ def test_any_folder_means_what_it_means_to_the_released_code(
         (folder / "any.json").write_text(json.dumps({"test class": unseen}))
         torch.save(torch.arange(1.0, 3 * width + 1).reshape(3, width), folder / "wordvec_array.pth")
         sides = {"train": "train", "val": "test"}
-        assert as_the_released_code_has_it(PreparedDataset.load(folder), sides) == released(folder, sides)
+        assert as_the_released_code_has_it(load_dataset(folder), sides) == released(folder, sides)
 
 
 # --- the rows of data.csv -------------------------------------------------------------------------------------
@@ -669,7 +661,7 @@ def test_what_is_no_matrix(content: Any, came: str, tmp_path: Path) -> None:
 def test_a_trained_matrix_is_read(tmp_path: Path) -> None:
     made = elsewhere(tmp_path)
     made.matrix = torch.nn.Parameter(MATRIX)  # numpy does not take it as it is
-    assert PreparedDataset.load(made.write()).word_vectors[2].tolist() == [2, 9, 16, 23, 30]
+    assert load_dataset(made.write()).word_vectors[2].tolist() == [2, 9, 16, 23, 30]
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
@@ -777,7 +769,7 @@ def test_labels_on_no_image_are_a_warning(tmp_path: Path) -> None:
         "data.csv: labels on no image (1): 'été'. The released ML-Decoder code takes its vocabulary from data.csv "
         "and would then read the columns of wordvec_array.pth wrongly"
     ]
-    assert PreparedDataset.load(made.folder).word_vectors[6].tolist() == [6, 13, 20, 27, 34]
+    assert load_dataset(made.folder).word_vectors[6].tolist() == [6, 13, 20, 27, 34]
 
 
 def test_many_labels_on_no_image_are_counted(tmp_path: Path) -> None:
@@ -801,14 +793,14 @@ def test_images_without_a_label_and_absent_splits_are_warnings(tmp_path: Path) -
             "data.csv: images without a label: 2; the released ML-Decoder code takes that for a label named ''",
         ],
     )
-    assert not PreparedDataset.load(folder).targets(np.array([11, 12])).any()
+    assert not load_dataset(folder).targets(np.array([11, 12])).any()
 
 
 @pytest.mark.parametrize("missing", [0, 1, SHOWN, SHOWN + 3])
 def test_missing_images_are_shown_and_counted(missing: int, tmp_path: Path) -> None:
     folder = ours(tmp_path).write()
     root = tmp_path / "photos"
-    paths = PreparedDataset.load(folder).paths
+    paths = load_dataset(folder).paths
     for path in paths[missing:]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -821,7 +813,7 @@ def test_missing_images_are_shown_and_counted(missing: int, tmp_path: Path) -> N
 
 def test_a_folder_in_an_images_place_is_a_missing_image(tmp_path: Path) -> None:
     folder = ours(tmp_path).write()
-    for path in PreparedDataset.load(folder).paths:
+    for path in load_dataset(folder).paths:
         (tmp_path / "photos" / path).mkdir(parents=True)
     assert errors(folder, tmp_path / "photos")[-1] == "data.csv: and 6 more of that kind (missing images)"
 
@@ -843,9 +835,9 @@ def test_load_names_what_is_wrong(tmp_path: Path) -> None:
         DatasetError,
         match=r"elsewhere is not a sound dataset folder: data\.csv:3: expected a split of .*; got 'Train'$",
     ):
-        PreparedDataset.load(made.folder)
+        load_dataset(made.folder)
     with pytest.raises(UserError, match=r"gone is not a sound dataset folder: .*gone: no such folder$"):
-        PreparedDataset.load(tmp_path / "gone")
+        load_dataset(tmp_path / "gone")
 
 
 def test_load_names_the_first_and_counts_the_rest(tmp_path: Path) -> None:
@@ -857,7 +849,7 @@ def test_load_names_the_first_and_counts_the_rest(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"folder: data\.csv:2: .*; data\.csv:2: .*; .*; .*; data\.csv:4: .*; and 2 more$"
     ) as caught:
-        PreparedDataset.load(made.folder)
+        load_dataset(made.folder)
     assert str(caught.value).count("data.csv:") == SHOWN
 
 

@@ -18,7 +18,7 @@ import pytest
 from made_data import run_command, small_run
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
 from zsl_tagger.tagging.tagger import Tagger
@@ -66,7 +66,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def test_the_report_says_what_scikit_learn_says(data: Path, report: Path) -> None:
-    dataset, stored = PreparedDataset.load(data), np.load(report / "scores.npz")
+    dataset, stored = load_dataset(data), np.load(report / "scores.npz")
     rows = dataset.rows("test")
     targets, scores = dataset.targets(rows), stored["scores"]
     assert stored["images"].tolist() == [dataset.paths[row] for row in rows]
@@ -81,7 +81,7 @@ def test_the_report_says_what_scikit_learn_says(data: Path, report: Path) -> Non
 
 
 def test_the_scores_are_those_of_tagging(data: Path, trained: Path, report: Path) -> None:
-    dataset, stored = PreparedDataset.load(data), np.load(report / "scores.npz")
+    dataset, stored = load_dataset(data), np.load(report / "scores.npz")
     tagger = Tagger(trained)
     labels = tagger.label_set(list(dataset.labels))
     for image, row in list(zip(stored["images"], stored["scores"], strict=True))[:3]:
@@ -123,7 +123,7 @@ def test_tasks_and_protocols(data: Path, report: Path, labels: str, protocol: st
 
 
 def test_targets_and_an_unreadable_image(trained: Path, data: Path, tmp_path: Path) -> None:
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     rows = dataset.rows("test")
     names = [dataset.paths[row] for row in rows]
     (tmp_path / "images" / "photos").mkdir(parents=True)
@@ -188,9 +188,9 @@ def test_a_model_trained_on_unseen_labels(trained: Path, data: Path, tmp_path: P
     benchmark = next(path for path in folder.glob("*.json") if path.name != "split_report.json")
     seen = [label.name for label in Tagger(trained)._folder.labels() if label.seen]
     unseen = sorted([seen[0], "lion", "boat"])
-    rest = [name for name in PreparedDataset.load(data).labels if name not in unseen]
+    rest = [name for name in load_dataset(data).labels if name not in unseen]
     benchmark.write_text(json.dumps({"train class": rest, "test class": unseen}))
-    images = ("--images", PreparedDataset.load(data).image_root, "--resamples", 0)
+    images = ("--images", load_dataset(data).image_root, "--resamples", 0)
     status, text = run("--model", trained, "--data", folder, *images)
     assert status == 2
     assert f"was trained on 1 of the 3 labels that data calls unseen: {seen[0]!r}" in text
@@ -201,13 +201,13 @@ def test_a_model_trained_on_unseen_labels(trained: Path, data: Path, tmp_path: P
 
 def test_a_model_trained_on_the_plural_of_an_unseen_label(trained: Path, data: Path, tmp_path: Path) -> None:
     """It was asked the same query; where the data set itself has both names, that is its protocol's, and is said."""
-    names, image = PreparedDataset.load(data).labels, "photos/009.jpg"
+    names, image = load_dataset(data).labels, "photos/009.jpg"
     seen = next(label.name for label in Tagger(trained)._folder.labels() if label.seen)
     plural, others = f"{seen}s", [name for name in names if name not in ("lion", "boat", seen)]
     assert Tagger(trained).key(plural) == Tagger(trained).key(seen)
     (tmp_path / "unseen.txt").write_text(plural)
     arguments = ["--unseen-file", tmp_path / "unseen.txt", "--resamples", 0]
-    arguments += ["--images", PreparedDataset.load(data).image_root, "--k", 1]
+    arguments += ["--images", load_dataset(data).image_root, "--k", 1]
 
     def of_labels(labels: list[str]) -> tuple[int, str]:
         (tmp_path / "t.csv").write_text(f"image,{','.join(labels)}\n{image},{','.join('1' for _ in labels)}\n")

@@ -22,7 +22,7 @@ from PIL import Image
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation import scoring
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.tagging.tagger import Tagger
@@ -117,7 +117,7 @@ def save(path: Path, arrays: dict[str, Any]) -> Path:
 
 def truth(data: Path) -> np.ndarray:
     """Targets of the test images, bool ``(N, K)``."""
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     return dataset.targets(dataset.rows("test"))
 
 
@@ -144,7 +144,7 @@ def test_the_folder_of_a_report_holds_four_files(report: Path) -> None:
 def test_every_logit_is_that_of_the_tagger_for_the_image_alone(
     data: Path, model: Path, arrays: dict[str, np.ndarray]
 ) -> None:
-    tagger, root = Tagger(model), PreparedDataset.load(data).image_root
+    tagger, root = Tagger(model), load_dataset(data).image_root
     labels = tagger.label_set(arrays["labels"].tolist())
     expected = np.concatenate([tagger.logits(tagger.encode(f"{root}/{name}"), labels) for name in arrays["images"]])
     np.testing.assert_allclose(arrays["scores"], expected, atol=1e-5)
@@ -223,7 +223,7 @@ def test_the_page_needs_no_other_file_and_its_thumbnails_are_images(data: Path, 
     for picture in pictures[:3]:
         with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
             assert image.format == "JPEG"
-    for label in PreparedDataset.load(data).labels:
+    for label in load_dataset(data).labels:
         assert label in page.text
 
 
@@ -291,8 +291,8 @@ def test_protocols_treat_labels_without_positives_as_they_say(data: Path, report
         assert got["protocol"] == protocol
         means[protocol] = got["tasks"]["seen"]["mAP"]
         assert f"Protocol {protocol}" in (out / "report.html").read_text(encoding="utf-8")
-    empty = int((truth(data)[:, PreparedDataset.load(data).seen].sum(axis=0) == 0).sum())
-    seen = len(PreparedDataset.load(data).labels) - len(UNSEEN)
+    empty = int((truth(data)[:, load_dataset(data).seen].sum(axis=0) == 0).sum())
+    seen = len(load_dataset(data).labels) - len(UNSEEN)
     assert empty > 0
     for protocol in ("mld", "lesa", "biam"):
         assert means[protocol] == pytest.approx(means["strict"] * (seen - empty) / seen)
@@ -303,7 +303,7 @@ def test_another_split_where_no_unseen_label_shows(data: Path, model: Path, tmp_
     stdout = told(run("--model", model, "--data", data, "--split", "val", "-o", out, "--resamples", 20))
     got = figures(out)
     assert got["split"] == "val"
-    assert got["images"]["evaluated"] == len(PreparedDataset.load(data).rows("val"))
+    assert got["images"]["evaluated"] == len(load_dataset(data).rows("val"))
     assert got["tasks"]["ZSL"]["mAP"] is None
     assert "nan" not in stdout.lower()
     told_why = refused("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--resamples", 0)
@@ -411,7 +411,7 @@ def test_targets_with_unknown_entries(data: Path, report: Path, arrays: dict[str
 def test_an_unreadable_image_is_left_out_and_the_others_are_as_they_were(
     data: Path, model: Path, arrays: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    root, names = PreparedDataset.load(data).image_root, arrays["images"].tolist()
+    root, names = load_dataset(data).image_root, arrays["images"].tolist()
     for name in names:
         target = tmp_path / "images" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -441,7 +441,7 @@ def test_a_closed_set(tmp_path: Path) -> None:
     told(run("--model", tmp_path / "model", "--data", data, "-o", tmp_path / "out", "--resamples", 20, "--k", 1))
     got = figures(tmp_path / "out")
     assert list(got["tasks"]) == ["seen"]
-    stored, dataset = np.load(tmp_path / "out" / "scores.npz"), PreparedDataset.load(data)
+    stored, dataset = np.load(tmp_path / "out" / "scores.npz"), load_dataset(data)
     targets = dataset.targets(dataset.rows("test"))
     top1 = targets[np.arange(len(targets)), stored["scores"].argmax(axis=1)].mean()
     assert got["tasks"]["seen"]["at_1"]["precision"] == pytest.approx(top1)
@@ -518,7 +518,7 @@ def test_partial_scores_of_other_data_are_not_used(
     interrupt(monkeypatch, 7, *arguments)
     encoded.clear()
     told(run(*arguments, *more))
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     assert len(encoded) == len(dataset.rows("val" if "val" in more else "test"))
     stored = np.load(tmp_path / "out" / "scores.npz")
     tagger = Tagger(model)
@@ -531,12 +531,12 @@ def test_partial_scores_of_other_data_are_not_used(
 def test_partial_scores_of_other_photos_are_not_used(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
 ) -> None:
-    root = Path(shutil.copytree(str(PreparedDataset.load(data).image_root), tmp_path / "images"))
+    root = Path(shutil.copytree(str(load_dataset(data).image_root), tmp_path / "images"))
     arguments = ("--model", model, "--data", data, "--images", root, "-o", tmp_path / "out", "--resamples", 0)
     interrupt(monkeypatch, 7, *arguments, "--workers", 1)
     image = np.load(tmp_path / "out" / PARTIAL_FILES[0], mmap_mode="r")
     assert image.any()
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     os.utime(root / dataset.paths[dataset.rows("test")[0]], (1, 1))
     encoded.clear()
     told(run(*arguments, "--workers", 1))

@@ -22,6 +22,7 @@ import pytest
 import torch
 from made_data import run_command, write_photo
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.export import networks, proof, proven, run, torch_programs
 from zsl_tagger.export import precision as conversions
 from zsl_tagger.export.networks import ExportError, write_networks
@@ -36,9 +37,9 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import build_model, load_model, save_weights
 from zsl_tagger.model.tagger_model import DecoderForExport, TaggerModel, softmax_log_odds
 from zsl_tagger.packaged import build
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import (
     NETWORK_FILES,
-    PACKAGED,
     ModelConfig,
     ModelFolder,
     ModelFolderError,
@@ -48,7 +49,7 @@ from zsl_tagger.tagging.model_folder import (
     write_labels,
 )
 from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
-from zsl_tagger.tagging.tagger import LabelSet, Tagger
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.words import sources as word_sources
 from zsl_tagger.words.baking import bake_words, joined
 from zsl_tagger.words.table import WordTable

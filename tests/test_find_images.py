@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
-from zsl_tagger.tagging.tagger import Record
+from zsl_tagger.records.record import Record
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_prep.folders import class_names, prepare_folders
 from data_prep.pipeline import Options
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 
 
@@ -29,7 +29,7 @@ def write_tree(folder: Path, classes: dict[str, int], seed: int = 0) -> None:
 
 def counts(folder: Path) -> dict[str, Counter[str]]:
     """{split: {label: images}}"""
-    dataset = PreparedDataset.load(folder)
+    dataset = load_dataset(folder)
     found: dict[str, Counter[str]] = {}
     for split, row in zip(dataset.splits, dataset.label_indices, strict=True):
         found.setdefault(str(split), Counter()).update(dataset.labels[index] for index in row)
@@ -127,7 +127,7 @@ def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:
     (tmp_path / "in" / "cat" / "new\rline.jpg").write_bytes((tmp_path / "in" / "cat" / "000.jpg").read_bytes())
     info = prepare_folders(tmp_path / "in", tmp_path / "out", Options())
     assert info["dropped"] == {"lies in no class folder": 1, "file name that data.csv cannot hold": 1}
-    assert PreparedDataset.load(tmp_path / "out")
+    assert load_dataset(tmp_path / "out")
 
 
 def test_a_class_called_train_does_not_swallow_the_others(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_cifar_100_is_unpacked_pixel_by_pixel(write: Any, tmp_path: Path) -> Non
     info = prepare_folders(tmp_path / "cifar", tmp_path / "out", Options(val_fraction=0.2))
     assert info["images"]["test"] == 7
     assert info["images"]["train"] + info["images"]["val"] == 17
-    dataset = PreparedDataset.load(tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out")
     assert dataset.image_root is not None
     for split, (pixels, labels) in cifar_arrays().items():
         for number, (row, label) in enumerate(zip(pixels, labels, strict=True)):

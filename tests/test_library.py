@@ -26,7 +26,7 @@ from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, u
 from zsl_tagger.search.query import Query, parse_query
 from zsl_tagger.search.store import INDEX_FILE, Store
 from zsl_tagger.search.update import Counts
-from zsl_tagger.tagging.tagger import LabelSet
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.training.run import train
 
 ROOT = Path(__file__).parent.parent

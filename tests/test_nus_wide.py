@@ -17,7 +17,8 @@ from made_data import NusArchive, write_lines, write_photo
 from data_prep import nus_wide
 from data_prep.nus_wide import Archive, prepare_nus_wide, read_binary_matrix
 from data_prep.pipeline import Options
-from zsl_tagger.datasets.dataset import PreparedDataset, parse_labels, read_dataset
+from zsl_tagger.datasets.format import parse_labels
+from zsl_tagger.datasets.read import load_dataset, read_dataset
 from zsl_tagger.errors import UserError
 
 OPTIONS = Options(missing="random", val_fraction=0.2)
@@ -147,7 +148,7 @@ def test_counts_are_asserted_and_the_differing_ones_named(archive: NusArchive, t
 def test_the_right_counts_need_no_leave(archive: NusArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nus_wide, "EXPECTED", archive.COUNTS)
     prepare_nus_wide(archive.folder, tmp_path / "out", OPTIONS)
-    assert PreparedDataset.load(tmp_path / "out")
+    assert load_dataset(tmp_path / "out")
 
 
 def damage(path: str, change: Callable[[list[str]], list[str]]) -> Callable[[NusArchive], None]:

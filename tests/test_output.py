@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from data_prep.output import OutputFolder, json_bytes, write_whole
-from zsl_tagger.datasets.dataset import CLAIM_FILE
+from zsl_tagger.datasets.format import CLAIM_FILE
 from zsl_tagger.errors import UserError
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zsl_tagger.records.parquet import PARQUET_SCHEMA, records_table
-from zsl_tagger.tagging.tagger import Record, Tag
+from zsl_tagger.records.record import Record, Tag
 
 RECORDS = [
     Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)], sha256="ab" * 32),

@@ -16,7 +16,7 @@ from made_data import NusArchive, write_lines, write_photo
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "cli", "prepare"]
@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None
     assert start(source, out).wait(120) == 0
     undisturbed = contents(tmp_path / "undisturbed")
     assert contents(out) == undisturbed
-    assert PreparedDataset.load(out).info["images"] == {"train": 1050, "val": 150, "test": 300}
+    assert load_dataset(out).info["images"] == {"train": 1050, "val": 150, "test": 300}
 
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
@@ -251,4 +251,4 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_left(images: int, limit
     assert not (out / "dataset.json").exists()
     assert not [path for path in out.iterdir() if path.name.endswith(".writing")]
     assert run("folders", "--source", source, "--output", out)[0] == 0
-    assert PreparedDataset.load(out)
+    assert load_dataset(out)

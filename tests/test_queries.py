@@ -10,15 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.words.table import (
-    UnknownLabelError,
-    WordTable,
-    normalize_label,
-    plural_forms,
-    read_labels_file,
-    singular_forms,
-    split_labels,
-)
+from zsl_tagger.words.label_lists import read_labels_file, split_labels
+from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
+from zsl_tagger.words.table import UnknownLabelError, WordTable
 
 WORDS = (
     "dog", "dining table", "t shirt", "weekend", "week", "end", "traffic light", "red", "bicycle", "leaf", "church",

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 from made_data import run_command, write_photo
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.bulk import ray_engine
 from zsl_tagger.bulk.ray_engine import DEATHS, STORE_BYTES, Image, Job, Ledger, Worker
 from zsl_tagger.errors import UserError
-from zsl_tagger.tagging.model_folder import PACKAGED
-from zsl_tagger.tagging.tagger import Record, Tagger
+from zsl_tagger.records.record import Record
+from zsl_tagger.tagging.tagger import Tagger
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = 80

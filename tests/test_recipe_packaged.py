@@ -19,7 +19,8 @@ from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_
 from zsl_tagger.packaged.train import HeadOnTrunk, TrainConfig, Trainer
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
-from zsl_tagger.words.table import WordTable, normalize_label
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import WordTable
 
 # data.noun lines: offset lexfile type count(hex) (word id)* pointer-count (symbol offset part source/target)* | gloss
 NOUNS = """  1 the licence is at the head of each file

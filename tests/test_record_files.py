@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.records.record_files import LONG, CsvFile, JsonLinesFile, RecordFile, check_not_lost, open_record_file
+from zsl_tagger.records.base import RecordFile
+from zsl_tagger.records.record import Record, Tag
+from zsl_tagger.records.record_files import LONG, check_not_lost, open_record_file
+from zsl_tagger.records.text import CsvFile, JsonLinesFile
 from zsl_tagger.records.writers import LASTING
-from zsl_tagger.tagging.tagger import Record, Tag
 
 SETTINGS: dict[str, Any] = {"format": "any", "labels": "'cat', 'dog' (1234)", "top-k": None}
 

@@ -10,8 +10,8 @@ import pytest
 from zsl_tagger import Tagger
 from zsl_tagger.tagging import shortlist
 from zsl_tagger.tagging import tagger as tag
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.shortlist import Shortlist
-from zsl_tagger.tagging.tagger import LabelSet
 
 CAT = Path(__file__).parent.parent / "examples" / "cat.jpg"
 

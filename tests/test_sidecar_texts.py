@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars import json_key, lines
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.lines import BEGIN, END
-from zsl_tagger.tagging.tagger import Tag
 
 #: As Google Takeout writes them: numbers in quotes, and ones that a float would change.
 TAKEOUT = """{

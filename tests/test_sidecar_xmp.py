@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sidecar_samples import BARE, COMPACT, DARKTABLE, DIGIKAM, EXIFTOOL, LIGHTROOM, SAMPLES
 
+from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.xmp import OURS, RDF, merged, ours
-from zsl_tagger.tagging.tagger import Tag
 
 DC, LR = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
 DIGIKAM_NS, MICROSOFT = "http://www.digikam.org/ns/1.0/", "http://ns.microsoft.com/photo/1.0/"

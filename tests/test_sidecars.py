@@ -19,8 +19,8 @@ from made_data import needs_tool, run_command
 from sidecar_samples import DARKTABLE, DIGIKAM, EXIFTOOL, SAMPLES
 
 from zsl_tagger.bulk import run as tag_run
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars.run import Sidecars
-from zsl_tagger.tagging.tagger import Record, Tag
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("--labels", "cat,pet,wheel")  # the cat photo shows the first two

@@ -12,7 +12,7 @@ from made_data import write_photo
 
 from data_prep.pipeline import Options
 from data_prep.tables import Columns, prepare_table
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 
 ROWS = [
@@ -38,7 +38,7 @@ def write_table(
 
 
 def labels_of(folder: Path) -> dict[str, list[str]]:
-    dataset = PreparedDataset.load(folder)
+    dataset = load_dataset(folder)
     return {
         path: [dataset.labels[index] for index in row]
         for path, row in zip(dataset.paths, dataset.label_indices, strict=True)
@@ -84,7 +84,7 @@ def test_a_split_column_is_followed(photos: Path) -> None:
     rows = "".join(f'{path},"{",".join(tags)}",{split}\n' for (path, tags), split in zip(ROWS, splits, strict=True))
     (photos / "tags.csv").write_text("path,tags,part\n" + rows)
     prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(split="part"))
-    dataset = PreparedDataset.load(photos / "out")
+    dataset = load_dataset(photos / "out")
     assert dict(zip(dataset.paths, dataset.splits.tolist(), strict=True)) == {
         "a.jpg": "train", "b.jpg": "train", "sub/c.jpg": "val", "e.jpg": "test", "f.jpg": "test", "g.jpg": "train",
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_split_column_is_followed(photos: Path) -> None:
 def test_unseen_tags_are_hidden_in_training(photos: Path) -> None:
     write_table(photos / "tags.csv")
     prepare_table(photos / "tags.csv", photos / "out", Options(test_fraction=0.4), unseen="cat, grass")
-    dataset = PreparedDataset.load(photos / "out")
+    dataset = load_dataset(photos / "out")
     assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["cat", "grass"]
     split = dict(zip(dataset.paths, dataset.splits.tolist(), strict=True))
     assert (split["e.jpg"], split["f.jpg"]) == ("test", "test")  # nothing else to learn on them
@@ -203,5 +203,5 @@ def test_a_tab_may_be_typed_as_backslash_t(photos: Path) -> None:
 def test_unseen_labels_that_read_the_same_are_unseen_together(photos: Path) -> None:
     (photos / "tags.csv").write_text("path,tags\na.jpg,Dog\nb.jpg,dog\ne.jpg,cat\nf.jpg,cat\n")
     prepare_table(photos / "tags.csv", photos / "out", Options(), unseen="DOG")
-    dataset = PreparedDataset.load(photos / "out")
+    dataset = load_dataset(photos / "out")
     assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["Dog", "dog"]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import cli
 from data_prep.folders import prepare_folders
 from data_prep.pipeline import Options
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.training.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -65,7 +65,7 @@ def test_what_is_printed(done: SimpleNamespace) -> None:
 
 
 def test_the_model_tags(done: SimpleNamespace, tagged: Path) -> None:
-    photos = PreparedDataset.load(tagged).image_root
+    photos = load_dataset(tagged).image_root
     assert photos is not None
     arguments = ["tag", str(photos / "photos" / "000.jpg"), "--model", str(done.out), "--format", "json"]
     result = CliRunner().invoke(cli.app, [*arguments, "--threshold", "0", "--labels", "lion,sky,zebra"])
@@ -149,7 +149,7 @@ def test_word_vectors_of_another_width_than_the_packaged_model_knows(tagged: Pat
     shutil.copytree(tagged, tmp_path / "data")
     (tmp_path / "data" / "dataset.json").unlink()
     torch.save(torch.load(tagged / "wordvec_array.pth")[:10].clone(), tmp_path / "data" / "wordvec_array.pth")
-    images = PreparedDataset.load(tagged).image_root
+    images = load_dataset(tagged).image_root
     assert images is not None
     told = refused("--data", tmp_path / "data", "--output", tmp_path / "out", "--init", "packaged", "--images", images)
     assert f"the word vectors of {tmp_path / 'data'} are 10 wide, those that " in told

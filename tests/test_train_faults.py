@@ -20,7 +20,7 @@ from made_data import animal_data, loss_curve, small_run, train_arguments, weigh
 from typer.testing import CliRunner
 
 import cli
-from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.export import model_writer
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -430,7 +430,7 @@ def test_out_of_memory_outside_of_the_steps_is_told_too(
 
 def broken(tagged: Path, target: Path, split: str, count: int) -> list[str]:
     """A copy of the photos in which some of a split are broken; their paths, sorted."""
-    dataset = PreparedDataset.load(tagged)
+    dataset = load_dataset(tagged)
     assert dataset.image_root is not None
     shutil.copytree(dataset.image_root / "photos", target / "photos")
     chosen = sorted(dataset.paths[row] for row in dataset.rows(split)[1 : 1 + count])

@@ -30,10 +30,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
-from zsl_tagger.datasets.dataset import PreparedDataset, parse_labels, sha256_of
+from zsl_tagger.datasets.format import parse_labels
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.pretrained import load_model
+from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training import run as run_module
@@ -84,21 +86,21 @@ def test_every_recipe_runs_and_its_model_tags(
     precision = "precision=bf16" if recipe == "imagenet-a2" else "precision=fp32"
     outcome = trained(small_run(data, out, precision, recipe=recipe, backbone=backbone))
     assert outcome.steps >= 2
-    tagger, photo = Tagger(out), PreparedDataset.load(data).image_root
+    tagger, photo = Tagger(out), load_dataset(data).image_root
     assert photo is not None
-    scores = tagger.scores(tagger.encode(photo / PreparedDataset.load(data).paths[0]), tagger.vocabulary)
+    scores = tagger.scores(tagger.encode(photo / load_dataset(data).paths[0]), tagger.vocabulary)
     assert np.isfinite(scores).all()
     config = ModelFolder(out).config
     assert config.image_size == 64
     assert config.provenance["recipe"] == recipe
-    seen = [label for label in PreparedDataset.load(data).labels if not (multi and label in UNSEEN)]
+    seen = [label for label in load_dataset(data).labels if not (multi and label in UNSEEN)]
     if config.closed_set:
         assert [label.name for label in ModelFolder(out).labels()] == seen
         with pytest.raises(UserError, match="zebra"):
             tagger.label_set(["zebra"])
     else:
         assert {label.name: label.seen for label in ModelFolder(out).labels()} == {
-            label: label in seen for label in PreparedDataset.load(data).labels
+            label: label in seen for label in load_dataset(data).labels
         }
         assert len(tagger.label_set(["zebra", "kitchen", *UNSEEN])) == 4  # never seen in training
     losses = [float(row[2]) for row in loss_curve(out)]
@@ -108,7 +110,7 @@ def test_every_recipe_runs_and_its_model_tags(
 
 def test_a_softmax_model_gives_probabilities(animals: Path, tmp_path: Path) -> None:
     trained(small_run(animals, tmp_path / "out", recipe="cifar100"))
-    tagger, dataset = Tagger(tmp_path / "out"), PreparedDataset.load(animals)
+    tagger, dataset = Tagger(tmp_path / "out"), load_dataset(animals)
     assert dataset.image_root is not None
     scores = tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), list(ANIMALS))
     np.testing.assert_allclose(scores.sum(), 1.0, atol=1e-4)
@@ -138,7 +140,7 @@ def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], mark
     """A folder as the released code makes them: word vectors of some labels are others, marks are on all images."""
     shutil.copytree(source, target)
     (target / "dataset.json").unlink()
-    vectors, labels = torch.load(target / "wordvec_array.pth"), PreparedDataset.load(source).labels
+    vectors, labels = torch.load(target / "wordvec_array.pth"), load_dataset(source).labels
     for label, vector in column_of.items():
         vectors[:, labels.index(label)] = torch.from_numpy(vector).float()
     torch.save(vectors, target / "wordvec_array.pth")
@@ -168,7 +170,7 @@ def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -
     recipe = "nus-wide-zsl" if head == "words" else "coco-multilabel"
     more = ("checkpoint_every=1", "epochs=1", *(["labels_per_step=4", "query_dropout=0.1"] if head == "words" else []))
     for name, data in folders.items():
-        run = small_run(data, tmp_path / name, *more, recipe=recipe, images=PreparedDataset.load(tagged).image_root)
+        run = small_run(data, tmp_path / name, *more, recipe=recipe, images=load_dataset(tagged).image_root)
         trained(run)
     clean = tmp_path / "clean"
     assert len(loss_curve(clean)) == 4
@@ -183,7 +185,7 @@ def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -
 @pytest.mark.parametrize("data", ["tagged", "animals"])
 def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     source: Path = request.getfixturevalue(data)
-    clean, dataset = tmp_path / "clean", PreparedDataset.load(source)
+    clean, dataset = tmp_path / "clean", load_dataset(source)
     settings = ("holdout_labels=0.3", "checkpoint_every=1")
     trained(small_run(source, clean, *settings))
     provenance = ModelFolder(clean).config.provenance
@@ -222,7 +224,7 @@ def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path:
 
 def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str, float]:
     """Validation metrics of a saved model on its trained labels."""
-    dataset = PreparedDataset.load(data)
+    dataset = load_dataset(data)
     seen = [label for label, known in zip(dataset.labels, dataset.seen, strict=True) if known]
     rows, images = dataset.rows("val"), dataset.image_root
     assert images is not None
@@ -463,7 +465,7 @@ def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path) -> No
     assert any("tensors from packaged" in line for line in notes)
     assert not any("at random" in line for line in notes)
     assert len(loss_curve(tmp_path / "out")) == 1
-    tagger, dataset = Tagger(tmp_path / "out"), PreparedDataset.load(animals)
+    tagger, dataset = Tagger(tmp_path / "out"), load_dataset(animals)
     assert dataset.image_root is not None
     assert tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), ["zebra", "cat"]).shape == (1, 2)
 
@@ -511,7 +513,7 @@ def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> No
 def test_without_validation_images_the_last_weights_are_kept(tagged: Path, tmp_path: Path) -> None:
     data = bare_copy(tagged, tmp_path / "data", {})
     (data / "data.csv").write_text((data / "data.csv").read_text().replace(",val", ",train"))
-    images = PreparedDataset.load(tagged).image_root
+    images = load_dataset(tagged).image_root
     notes = noted(data, tmp_path / "out", images=images)
     assert any("there is no validation image" in line for line in notes)
     assert validation(tmp_path / "out") == {}

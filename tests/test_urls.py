@@ -14,7 +14,7 @@ from zsl_tagger.images import urls
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.images.urls import find_urls, is_url, read_url
-from zsl_tagger.tagging.tagger import Record
+from zsl_tagger.records.record import Record
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ import torch
 from gensim.models import FastText, KeyedVectors
 from gensim.models.fasttext import save_facebook_model
 
-from zsl_tagger.datasets.dataset import INFO_FILE, sha256_of
+from zsl_tagger.assets import PACKAGED
+from zsl_tagger.datasets.format import INFO_FILE
 from zsl_tagger.errors import UserError
-from zsl_tagger.tagging.model_folder import PACKAGED
+from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.sources import WordSource, open_word_source
 
 WORDS = ["dog", "New_York", "Apple", "apple", "traffic_lights", "café", "塔"]

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from data_prep.wordvecs import MISSING_POLICIES, prepare_wordvecs, word_vectors
-from zsl_tagger.datasets.dataset import sha256_of
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.sources import open_word_source
 
 ROOT = Path(__file__).parent.parent

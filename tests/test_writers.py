@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import WRITERS, JsonWriter
-from zsl_tagger.tagging.tagger import Record, Tag
 
 TAGGED = Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)])
 UNTAGGED = Record("b.jpg", [])

@@ -16,11 +16,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from zsl_tagger.errors import UserError as UserError
     from zsl_tagger.images.preprocessing import ImageError as ImageError
+    from zsl_tagger.images.preprocessing import load_photo as load_photo
     from zsl_tagger.model.drop_in import add_ml_decoder_head as add_ml_decoder_head
     from zsl_tagger.model.ml_decoder import MLDecoder as MLDecoder
+    from zsl_tagger.model.pretrained import load_model as load_model
+    from zsl_tagger.records.record import Record as Record
+    from zsl_tagger.records.record import Tag as Tag
     from zsl_tagger.search.library import Library as Library
-    from zsl_tagger.tagging.tagger import Record as Record
-    from zsl_tagger.tagging.tagger import Tag as Tag
+    from zsl_tagger.tagging.heatmap import overlay as overlay
     from zsl_tagger.tagging.tagger import Tagger as Tagger
     from zsl_tagger.words.table import UnknownLabelError as UnknownLabelError
     from zsl_tagger.words.table import WordTable as WordTable
@@ -29,13 +32,16 @@ _HOME = {
     "ImageError": "images.preprocessing",
     "Library": "search.library",
     "MLDecoder": "model.ml_decoder",
-    "Record": "tagging.tagger",
-    "Tag": "tagging.tagger",
+    "Record": "records.record",
+    "Tag": "records.record",
     "Tagger": "tagging.tagger",
     "UnknownLabelError": "words.table",
     "UserError": "errors",
     "WordTable": "words.table",
     "add_ml_decoder_head": "model.drop_in",
+    "load_model": "model.pretrained",
+    "load_photo": "images.preprocessing",
+    "overlay": "tagging.heatmap",
 }
 
 __all__ = sorted(_HOME)
@@ -43,7 +49,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        return import_module("zsl_tagger.system.version").installed_version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -52,15 +58,6 @@ def __getattr__(name: str) -> Any:
         if error.name not in {"torch", "timm"}:
             raise
         raise ImportError(f'{name} needs the train extra: pip install "zsl-tagger[train]"') from None
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # 15 ms that tagging need not pay
-
-    try:
-        return version("zsl-tagger")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
 
 
 def __dir__() -> list[str]:

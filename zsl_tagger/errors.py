@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -25,3 +26,9 @@ def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 def first_line(error: Exception) -> str:
     """What an error of another library says, short; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def require(module: str) -> None:
+    """Raise a UserError that says what brings a module, unless it is there."""
+    if find_spec(module) is None:
+        raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')

@@ -29,17 +29,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from zsl_tagger.bulk.run import content_of
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.images.urls import is_url, read_url
+from zsl_tagger.records.record import Record
+from zsl_tagger.system.files import content_of
 from zsl_tagger.system.threads import available_cores, map_in_order
-from zsl_tagger.tagging.model_folder import PACKAGED
-from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
-    from zsl_tagger.bulk.run import TagRun
-    from zsl_tagger.records.record_files import RecordFile
+    from zsl_tagger.records.base import RecordFile
 
 #: Images a block: so few that all workers end at about the same time, so many that Ray's own work does not count.
 FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
@@ -89,9 +90,13 @@ def tag_on_ray(
     tagger: Tagger,
     items: Iterable[str | Record],
     labels: LabelSet,
-    run: TagRun,
     lasting: RecordFile | None,
     note: Note,
+    *,
+    threshold: float | None,
+    top_k: int | None,
+    exact: bool,
+    workers: int | None,
 ) -> Generator[Record | None, None, None]:
     """Records in the order of ``items``, None for what is done already; those that are errors pass through.
 
@@ -105,11 +110,11 @@ def tag_on_ray(
         if isinstance(item, str)
     ]
     model = _model_files(tagger.folder.path)
-    job = Job(model, labels, run.threshold, run.top_k, run.exact, lasting is not None, str(Path.cwd()))
+    job = Job(model, labels, threshold, top_k, exact, lasting is not None, str(Path.cwd()))
     due = 0  # the item whose record is next
     if images:
-        with _session(run.workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
-            for number, record in _tagged(images, job, run.workers or _cores(), note):
+        with _session(workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
+            for number, record in _tagged(images, job, workers or _cores(), note):
                 yield from _errors(items[due:number])
                 yield record
                 due = number + 1

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, TextIO
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, is_image
+from zsl_tagger.records.record import Record
 from zsl_tagger.records.writers import LASTING, SUFFIXES, WRITERS
-from zsl_tagger.system.files import locked_file, sha256_of
+from zsl_tagger.system.files import content_of, locked_file
 from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.heatmap import MAPS_A_PHOTO, HeatmapFolder
-from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
-from zsl_tagger.words.table import UnknownLabelError, normalize_label, read_labels_file, split_labels
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.words.label_lists import read_labels_file, split_labels
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import UnknownLabelError
 
 if TYPE_CHECKING:
-    from zsl_tagger.records.record_files import RecordFile
+    from zsl_tagger.records.base import RecordFile
     from zsl_tagger.sidecars.run import Sidecars
 
 #: From so many images on, a line of progress is shown (on a terminal only).
@@ -300,7 +304,17 @@ def _records(
     if run.engine == "ray":
         from zsl_tagger.bulk.ray_engine import tag_on_ray
 
-        return tag_on_ray(tagger, items, labels, run, lasting, note)
+        return tag_on_ray(
+            tagger,
+            items,
+            labels,
+            lasting,
+            note,
+            threshold=run.threshold,
+            top_k=run.top_k,
+            exact=run.exact,
+            workers=run.workers,
+        )
     pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
 
     def work(item: str | Record) -> Record | None:
@@ -334,14 +348,6 @@ def _tagged(
     except ImageError as error:
         return Record(path, [], str(error))
     return Record(path, tags, sha256=sha256)
-
-
-def content_of(path: str) -> str | None:
-    """SHA-256 of a file before it is looked at: if it changes meanwhile, a later run sees that it is another one."""
-    try:
-        return sha256_of(Path(path)) if os.path.isfile(path) else None  # noqa: PTH113 (a null character is no error)
-    except OSError:  # which the reader of images tells
-        return None
 
 
 def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note, stop: StopRequest) -> int:

@@ -6,15 +6,14 @@ Which images are asked, and how many at a time, is not among them.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 
 from zsl_tagger.errors import some
 from zsl_tagger.images.preprocessing import PREPROCESSING_VERSION
-from zsl_tagger.tagging.tagger import EXACT_UP_TO, LabelSet, Tagger
-
-Settings = dict[str, Any]  # names -> what JSON can hold
+from zsl_tagger.records.base import Settings
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import EXACT_UP_TO, Tagger
 
 
 def settings_of(

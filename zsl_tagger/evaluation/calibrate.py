@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
-from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolder, VocabularyLabel, write_config, write_labels
+from zsl_tagger.tagging.model_folder import ModelFolder, VocabularyLabel, write_config, write_labels
 
 
 @dataclass(frozen=True)

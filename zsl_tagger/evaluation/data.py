@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.datasets.dataset import SPLITS, PreparedDataset
+from zsl_tagger.datasets.format import SPLITS
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.score_files import read_targets
-from zsl_tagger.words.table import read_labels_file
+from zsl_tagger.words.label_lists import read_labels_file
 
 LABELS = ("all", "seen", "unseen")
 
@@ -83,7 +84,7 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
     """
     if split not in SPLITS:
         raise UserError(f"expected --split {', '.join(SPLITS)}; got {split!r}")
-    dataset = PreparedDataset.load(folder)
+    dataset = load_dataset(folder)
     rows = dataset.rows(split)
     if not len(rows):
         counts = ", ".join(f"{name} {len(dataset.rows(name)):,}" for name in SPLITS)

@@ -16,8 +16,9 @@ from zsl_tagger.evaluation.score_files import scratch
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
-from zsl_tagger.tagging.tagger import LabelSet, Tagger
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.words.table import UnknownLabelError
 
 SAVE_EVERY = 256  # images: what a killed run may lose

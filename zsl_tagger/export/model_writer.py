@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from zsl_tagger.export.networks import ExportError
-from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import write_proven
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
+from zsl_tagger.tagging.label_set import LabelSet, vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -21,7 +22,6 @@ from zsl_tagger.tagging.model_folder import (
     write_config,
     write_labels,
 )
-from zsl_tagger.tagging.tagger import LabelSet
 from zsl_tagger.words.table import ClassTable, WordTable
 
 #: Of a label without validation images to choose one on.

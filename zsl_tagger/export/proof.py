@@ -16,10 +16,10 @@ import torch
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
-from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.model_folder import ModelConfig
 from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
-from zsl_tagger.tagging.tagger import LabelSet
-from zsl_tagger.words.table import WordTable, unit_length
+from zsl_tagger.words.table import unit_length
 
 #: Largest difference of a logit from torch that counts as the same; of a logit beyond 1, its share.
 TOLERANCE = 1e-4
@@ -74,19 +74,6 @@ class Agreement:
     same_tags: float
     same_top: float
     moved: float
-
-
-def vocabulary_of(labels: list[VocabularyLabel], words: WordTable, config: ModelConfig) -> LabelSet:
-    """The default vocabulary as it is asked.
-
-    Raises:
-        ExportError: there is none.
-        UnknownLabelError: the word table lacks a label.
-    """
-    if not labels:
-        raise ExportError("labels.json has no label: there is nothing to compare torch and the export on")
-    names = [label.name for label in labels]
-    return LabelSet.of_listed(names, names, words.vectors(names), labels, config.unseen_bias)
 
 
 class Proof:

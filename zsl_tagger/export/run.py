@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zsl_tagger import __version__
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
-from zsl_tagger.export.proof import Proof, vocabulary_of
+from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import convert, write_proven
 from zsl_tagger.export.text import Row, summary
 from zsl_tagger.export.words import baked_table
@@ -21,13 +21,14 @@ from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
+from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.label_set import vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
     CONFIG_FILE,
     ENCODER_FILE,
     LABELS_FILE,
     NETWORK_FILES,
-    PACKAGED,
     TRAIN_CONFIG_FILE,
     ModelConfig,
     ModelFolder,
@@ -119,7 +120,7 @@ def _sizes(folder: Path) -> tuple[int, int]:
 
 def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:
     measured = {name: float(f"{value:.6g}") for name, value in asdict(row.agreement).items()}
-    record: dict[str, Any] = {"by": f"zsl-tagger {__version__}", "precision": row.precision}
+    record: dict[str, Any] = {"by": f"zsl-tagger {installed_version()}", "precision": row.precision}
     record |= {"against_torch": {**measured, "photos": photos, "labels": row.labels}}
     return replace(config, provenance={**config.provenance, "export": record})
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
-from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolder, read_config
+from zsl_tagger.tagging.model_folder import ModelFolder, read_config
 from zsl_tagger.words.baking import bake_words, has_same_vectors, joined, open_source_of_other_words
+from zsl_tagger.words.label_lists import read_labels_file
 from zsl_tagger.words.sources import WordSource
-from zsl_tagger.words.table import WordTable, read_labels_file
+from zsl_tagger.words.table import WordTable
 
 
 def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) -> WordTable:

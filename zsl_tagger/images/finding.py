@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
-from zsl_tagger.tagging.tagger import Record
+from zsl_tagger.records.record import Record
 
 Identity = tuple[int, int]  # device and inode: the same folder under whatever path
 

@@ -17,7 +17,7 @@ from fsspec.utils import get_protocol
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, told_as_no_file
-from zsl_tagger.tagging.tagger import Record
+from zsl_tagger.records.record import Record
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a disk of Windows
 

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import write_whole
-from zsl_tagger.tagging.model_folder import PACKAGED, ModelFolderError, read_config
+from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -50,7 +50,8 @@ from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.threads import available_cores
 from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel, write_config, write_labels
 from zsl_tagger.training.checkpoint import fingerprint
-from zsl_tagger.words.table import WordTable, normalize_label
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import WordTable
 
 HERE = Path(__file__).parent
 BACKBONE = "tf_efficientnet_lite2"

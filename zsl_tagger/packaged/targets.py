@@ -22,7 +22,8 @@ import numpy as np
 
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.wordnet import WordNet
-from zsl_tagger.words.table import WordTable, normalize_label, singular_forms
+from zsl_tagger.words.spelling import normalize_label, singular_forms
+from zsl_tagger.words.table import WordTable
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsl_tagger.words.table import normalize_label
+from zsl_tagger.words.spelling import normalize_label
 
 
 @dataclass(frozen=True)

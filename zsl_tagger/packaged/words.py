@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.packaged.wordnet import WordNet
-from zsl_tagger.words.table import WordTable, normalize_label, singular_forms
+from zsl_tagger.words.spelling import normalize_label, singular_forms
+from zsl_tagger.words.table import WordTable
 
 TABLE_SIZE = 100_000
 WORD_DIM = 256

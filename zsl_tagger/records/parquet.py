@@ -14,10 +14,10 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zsl_tagger.bulk.settings import Settings
 from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.records.base import Settings
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
-from zsl_tagger.tagging.tagger import Record, Tag
 
 #: ``tags`` is best first, and empty where no label was reached or the image could not be read; ``error`` says why then.
 PARQUET_SCHEMA = pa.schema(

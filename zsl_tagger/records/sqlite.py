@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.records.record_files import RecordFile, ended_in_order
+from zsl_tagger.records.base import RecordFile, ended_in_order
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
-from zsl_tagger.tagging.tagger import Record, Tag
 
 APPLICATION = 0x7A736C74  # "zslt", in the header of the file: the database is ours
 WAIT = 60  # seconds for another program that writes to it

@@ -11,7 +11,7 @@ import json
 from types import TracebackType
 from typing import TextIO
 
-from zsl_tagger.tagging.tagger import Record
+from zsl_tagger.records.record import Record
 
 BAR_WIDTH = 20
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from zsl_tagger import __version__
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
 from zsl_tagger.model.backbone import Backbone
@@ -19,10 +19,12 @@ from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_che
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.released.names import Released, Report, compare, guess_backbone, read_released
 from zsl_tagger.system.files import check_free, sha256_of, whole_folder, write_whole
-from zsl_tagger.tagging.model_folder import PACKAGED, ModelConfig, VocabularyLabel
+from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
 from zsl_tagger.words.baking import bake_words, table_with_labels
+from zsl_tagger.words.label_lists import read_labels_file
 from zsl_tagger.words.sources import open_word_source
-from zsl_tagger.words.table import UnknownLabelError, WordTable, read_labels_file
+from zsl_tagger.words.table import UnknownLabelError, WordTable
 
 REPORT_FILE = "import_report.txt"
 
@@ -196,7 +198,7 @@ def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | No
         default_threshold=THRESHOLD,
         architecture=architecture_of(model),
         provenance={
-            "imported_by": f"zsl-tagger {__version__}",
+            "imported_by": f"zsl-tagger {installed_version()}",
             "checkpoint": {"file": run.checkpoint.name, "sha256": sha256_of(run.checkpoint)},
             "word_vectors": run.word_vectors,
         },
@@ -238,7 +240,7 @@ def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str
         name=Path(source["file"]).stem,
         backbone=config.architecture["backbone"],
         size=config.image_size,
-        version=__version__,
+        version=installed_version(),
         ask=_ask(config),
         file=source["file"],
         sha256=source["sha256"],

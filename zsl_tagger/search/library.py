@@ -22,7 +22,8 @@ from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, def
 from zsl_tagger.search.update import Counts, Progress, Updater
 from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.threads import available_cores
-from zsl_tagger.tagging.tagger import LabelSet, Tagger
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
 
 __all__ = ["Found", "Library", "Ranking"]
 

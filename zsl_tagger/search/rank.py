@@ -25,7 +25,8 @@ from zsl_tagger.search.packing import unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
 from zsl_tagger.system.threads import map_in_order
-from zsl_tagger.tagging.tagger import LabelSet, Tagger, probabilities
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger, probabilities
 
 FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
 ASKED = FIRST + ROUNDS * MORE

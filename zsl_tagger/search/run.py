@@ -11,6 +11,7 @@ from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.records.record import Record
 from zsl_tagger.records.writers import bar
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
@@ -18,7 +19,6 @@ from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.signals import StopRequest, watching_signals
-from zsl_tagger.tagging.tagger import Record
 
 #: From so many images on, a progress bar is shown (on a terminal only).
 LONG_RUN = 20

@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.records.record import Record
 from zsl_tagger.search.packing import pack_logits, pack_tokens
 from zsl_tagger.search.store import Known, Store
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.threads import map_in_order
-from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
 
 
 @dataclass

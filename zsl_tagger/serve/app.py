@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive
 
-from zsl_tagger import __version__
 from zsl_tagger.errors import UserError
 from zsl_tagger.serve import api
 from zsl_tagger.serve.guard import CLIENT_GONE, Guard
@@ -24,6 +23,7 @@ from zsl_tagger.serve.metrics import Metrics
 from zsl_tagger.serve.tagging import PhotoTagger, read_labels
 from zsl_tagger.serve.uploads import expect_photos, read_form
 from zsl_tagger.serve.work import Budget, ClientGoneError, LateError, QueueFullError, WorkQueue
+from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.tagger import Tagger
 
 PAGE = {
@@ -48,7 +48,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
     metrics = Metrics(waiting=lambda: queue.waiting, held=lambda: budget.total - budget.free)
     app = FastAPI(
         title="zsl-tagger",
-        version=__version__,
+        version=installed_version(),
         summary="Tag photos with any words.",
         description="Photos are looked at in memory, and neither stored nor sent on.",
         docs_url=None,  # it would load from another server

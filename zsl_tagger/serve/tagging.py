@@ -9,10 +9,14 @@ import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, load_upload
+from zsl_tagger.records.record import Record
 from zsl_tagger.serve.limits import LABEL_LENGTH, LABELS, Limits
 from zsl_tagger.serve.uploads import Photo
-from zsl_tagger.tagging.tagger import LabelSet, Record, Tagger
-from zsl_tagger.words.table import UnknownLabelError, normalize_label, split_labels
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.words.label_lists import split_labels
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import UnknownLabelError
 
 _KEPT_LABEL_SETS = 8  # up to 3 MB each
 

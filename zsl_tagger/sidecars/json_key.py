@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, encoding_of
 from zsl_tagger.sidecars.keywords import SidecarError, keyword
-from zsl_tagger.tagging.tagger import Tag
 
 KEY = "zsl-tagger"
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # a number stays what is written

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.tagging.tagger import Tag
+from zsl_tagger.records.record import Tag
 
 #: What XML cannot hold, not even escaped, and halves of characters, which no encoding can.
 _NO_TEXT = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

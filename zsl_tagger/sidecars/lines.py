@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, encoding_of
 from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
-from zsl_tagger.tagging.tagger import Tag
 
 BEGIN = "# tags by zsl-tagger, which its next run replaces"
 END = "# end of tags by zsl-tagger"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import json_key, lines, xmp
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.places import Places
 from zsl_tagger.system.files import waited_lock, write_errors, write_whole
-from zsl_tagger.tagging.tagger import Record, Tag
 
 MAX_BYTES = 64_000_000  # darktable's with many drawn masks have some megabytes
 

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, xml_encoding_of
 from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
 from zsl_tagger.sidecars.xml_spans import XMLNS, Attribute, Edit, Element, Name, XmlTree, edited
-from zsl_tagger.tagging.tagger import Tag
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 OURS = "http://ns.zsl-tagger/sidecar/1.0/"

@@ -230,3 +230,11 @@ def _let_go_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def content_of(path: str) -> str | None:
+    """Return the SHA-256 of a file's content, taken before it is decoded so that a later change is noticed."""
+    try:
+        return sha256_of(Path(path)) if os.path.isfile(path) else None  # noqa: PTH113 (a null character is no error)
+    except OSError:  # the image reader reports it
+        return None

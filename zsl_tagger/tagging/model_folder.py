@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import json_bytes, sha256_of, write_whole
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
@@ -38,7 +39,6 @@ QUERIES_FILE = "queries.onnx"
 NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
-PACKAGED = Path(__file__).parent.parent / "assets" / "packaged"
 
 
 class ModelFolderError(UserError):

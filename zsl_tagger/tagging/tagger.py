@@ -8,19 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.heatmap import relative_maps
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
-from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
+from zsl_tagger.tagging.onnx_model import OnnxModel
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import UnknownLabelError, WordTable
 
@@ -28,100 +29,6 @@ from zsl_tagger.words.table import UnknownLabelError, WordTable
 EXACT_UP_TO = 20_000
 #: About so many words stand for all in a heat map.
 WORDS_IN_GENERAL = 256
-
-
-class Tag(NamedTuple):
-    label: str
-    score: float  # 0..1
-
-
-@dataclass(frozen=True)
-class Record:
-    """What came of one image: its tags, best first, or why it could not be read.
-
-    Attributes:
-        sha256: of the file's content, 64 hexadecimal digits; None where nobody asked, and with an error.
-    """
-
-    path: str
-    tags: list[Tag]
-    error: str | None = None
-    sha256: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` where known."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        known = {} if self.sha256 is None else {"sha256": self.sha256}
-        tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]
-        return {"path": self.path, **known, "tags": tags}
-
-
-class LabelSet:
-    """Labels made ready to be asked: their query vectors and thresholds.
-
-    Attributes:
-        labels: K names as the user wrote them.
-        keys: K spellings under which the labels are the same thing ("dog" for "Dogs").
-        queries: float32 ``(K, word_dim)``.
-        thresholds: float32 ``(K,)``, 0..1.
-        biases: float32 ``(K,)``, added to the logits: that of labels never trained, 0 for others.
-
-    What the network makes of the queries is computed when they are first asked, and kept with them.
-    """
-
-    def __init__(
-        self,
-        labels: Sequence[str],
-        keys: Sequence[str],
-        queries: np.ndarray,
-        thresholds: np.ndarray,
-        biases: np.ndarray,
-    ):
-        self.labels, self.keys, self.queries = list(labels), list(keys), queries
-        self.thresholds, self.biases = thresholds, biases
-        self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
-        self._shortlist: Shortlist | None = None
-
-    @classmethod
-    def of_listed(
-        cls,
-        labels: Sequence[str],
-        keys: Sequence[str],
-        queries: np.ndarray,
-        listed: Sequence[VocabularyLabel],
-        unseen_bias: float,
-    ) -> LabelSet:
-        """With the threshold of each label as it is ``listed``, and the bias for those that were never trained."""
-        thresholds = np.array([label.threshold for label in listed], np.float32)
-        biases = np.array([0.0 if label.seen else unseen_bias for label in listed], np.float32)
-        return cls(labels, keys, queries, thresholds, biases)
-
-    def prepared(self, model: OnnxModel) -> Asked:
-        """What the decoder of ``model`` takes of these labels."""
-        if self._prepared is None or self._prepared[0] is not model:
-            self._prepared, self._shortlist = (model, model.prepare(self.queries)), None
-        return self._prepared[1]
-
-    def shortlist(self, model: OnnxModel) -> Shortlist | None:
-        """To find the best of many; None where the decoder of ``model`` does not show its queries' states."""
-        states = self.prepared(model).get("states")
-        if self._shortlist is None and states is not None:
-            self._shortlist = Shortlist(states, self.biases)
-        return self._shortlist
-
-    def without(self, excluded: Iterable[str]) -> LabelSet:
-        """The same set less the labels of some keys."""
-        out = set(excluded)
-        return self.only([index for index, key in enumerate(self.keys) if key not in out])
-
-    def only(self, keep: Sequence[int]) -> LabelSet:
-        """Some of the labels, by their numbers."""
-        labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
-        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep])
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class Tagger:

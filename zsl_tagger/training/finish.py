@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger import __version__
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import json_bytes, write_whole
-from zsl_tagger.tagging.model_folder import CONFIG_FILE, PACKAGED, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
+from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
@@ -64,7 +65,7 @@ def write_model(
         default_threshold=default,
         architecture=architecture_of(model, softmax=config.loss == "ce"),
         provenance={
-            "trained_by": f"zsl-tagger {__version__}",
+            "trained_by": f"zsl-tagger {installed_version()}",
             "recipe": config.recipe,
             "seed": config.seed,
             "data": {name: dataset.info.get(name) for name in ("name", "task", "images", "sha256")},
@@ -182,7 +183,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
     closed = config.head == "closed"
     return CARD.format(
         name=dataset.info.get("name") or dataset.folder.name,
-        version=__version__,
+        version=installed_version(),
         backbone=written.architecture["backbone"],
         size=config.image_size,
         ask=f"A closed set of {len(split.labels)} classes." if closed

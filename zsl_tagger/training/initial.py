@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.tagging.model_folder import CONFIG_FILE, PACKAGED, ModelConfig, read_config
+from zsl_tagger.tagging.model_folder import CONFIG_FILE, ModelConfig, read_config
 from zsl_tagger.training.config import TrainConfig
 
 

@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import gather_object
 
 from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
@@ -112,7 +113,7 @@ def train(run: TrainRun) -> Outcome | None:
     if run.resume and (run.output / CONFIG_FILE).is_file():
         run.note(f"{run.output} holds a finished model: nothing to resume")
         return None
-    dataset = PreparedDataset.load(run.data)
+    dataset = load_dataset(run.data)
     root = _image_root(dataset, run.images)
     split = split_for_training(dataset, run.config)
     accelerator = _accelerator(run.config)

@@ -12,7 +12,8 @@ import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.words.sources import WordSource, open_word_source
-from zsl_tagger.words.table import WordTable, normalize_label, unit_length
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import WordTable, unit_length
 
 #: Vectors with a smaller cosine than this are not the same one: int8 alone leaves more than 0.9999.
 SAME_VECTOR = 0.995

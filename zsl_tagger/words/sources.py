@@ -12,7 +12,6 @@ Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.wor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -21,10 +20,9 @@ from typing import Protocol
 
 import numpy as np
 
-from zsl_tagger.datasets.dataset import INFO_FILE
-from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.system.files import sha256_of
-from zsl_tagger.tagging.model_folder import PACKAGED
+from zsl_tagger.assets import PACKAGED
+from zsl_tagger.errors import UserError, first_line, require
+from zsl_tagger.words.matrix_files import _open_matrix
 from zsl_tagger.words.table import Resolved, WordTable
 from zsl_tagger.words.vector_files import known_vectors, read_vector_file
 
@@ -146,62 +144,4 @@ def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
 # --- wordvec_array.pth ------------------------------------------------------------------------------------
 
 
-def load_matrix(path: Path) -> np.ndarray:
-    """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
-    require("torch")
-    import torch
-
-    try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no word-vector file at {path}") from None
-    except Exception:  # torch raises nearly anything on a broken file, and its advice is to open it unsafely
-        raise UserError(
-            f"{path} is not a tensor that torch.load(..., weights_only=True) reads: "
-            "expected one of shape (word_dim, labels), as torch.save writes it"
-        ) from None
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
-        came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise UserError(f"{path}: expected one tensor of shape (word_dim, labels), got {came}")
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
-        came = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
-        raise UserError(
-            f"{path}: expected one tensor of shape (word_dim, labels), got {came}: it must be dense and real"
-        )
-    return tensor.detach().float().numpy()
-
-
-def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
-    matrix = load_matrix(path)
-    names = _names_beside(path) or sorted(labels)
-    if not names:
-        raise UserError(f"{path}: nothing beside the file says what its {matrix.shape[1]} columns are")
-    if len(names) != matrix.shape[1]:
-        hint = " (it seems transposed)" if len(names) == matrix.shape[0] else ""
-        raise UserError(
-            f"{path}: expected {len(names)} columns, one for each label in sorted order, "
-            f"got a tensor of shape {matrix.shape}{hint}"
-        )
-    used = np.flatnonzero(np.isfinite(matrix).all(axis=0) & matrix.any(axis=0))  # a column of zeros is no vector
-    return WordTable([names[column] for column in used], np.ascontiguousarray(matrix.T[used]))
-
-
-def _names_beside(path: Path) -> list[str] | None:
-    """Column names, where a report of ours beside the matrix says them: it has the sha256 of what it speaks of."""
-    for listing in (path.with_suffix(".json"), path.parent / INFO_FILE):
-        try:
-            content = json.loads(listing.read_text(encoding="utf-8"))
-            if content["sha256"][path.name] == sha256_of(path):
-                return [str(name) for name in content["labels"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
 # --- shared -----------------------------------------------------------------------------------------------
-
-
-def require(module: str) -> None:
-    """Raise a UserError that says what brings a module, unless it is there."""
-    if find_spec(module) is None:
-        raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')

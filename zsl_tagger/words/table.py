@@ -15,8 +15,6 @@ Anything else is unknown: :class:`UnknownLabelError` names it with the nearest k
 from __future__ import annotations
 
 import difflib
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
 
 WORDS_FILE = "words.txt"
 VECTORS_FILE = "word_vectors.npy"
@@ -37,13 +36,6 @@ SUGGESTED = 10
 SUGGEST_AMONG = 200_000
 
 _FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
-_IRREGULAR = {
-    "men": "man", "women": "woman", "people": "person", "children": "child", "feet": "foot", "teeth": "tooth",
-    "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife", "wolves": "wolf",
-    "loaves": "loaf", "shelves": "shelf", "wives": "wife", "lives": "life", "calves": "calf", "halves": "half",
-    "scarves": "scarf", "hooves": "hoof", "elves": "elf", "thieves": "thief", "cacti": "cactus", "fungi": "fungus",
-    "dice": "die",
-}  # fmt: skip
 
 
 class UnknownLabelError(UserError):
@@ -74,56 +66,6 @@ class Resolved:
     def key(self) -> str:
         """The spelling under which labels are the same thing: "dog" for "Dogs"; an averaged phrase stays itself."""
         return self.words[0] if len(self.words) == 1 else normalize_label(self.label)
-
-
-def normalize_label(label: str) -> str:
-    """``" Café-Bar "`` -> ``"cafe bar"``: the spelling under which words are stored and looked up."""
-    text = unicodedata.normalize("NFKD", label.casefold()).casefold().replace("\u2019", "'")
-    text = "".join(char for char in text if not unicodedata.combining(char))
-    return " ".join(re.sub(r"[-_/]", " ", text).split())
-
-
-def singular_forms(word: str) -> list[str]:
-    """Candidate singulars of an English noun, likeliest first; empty where it does not look like a plural."""
-    head, _, last = word.rpartition(" ")
-    forms = []
-    if last in _IRREGULAR:
-        forms.append(_IRREGULAR[last])
-    elif last.endswith("men") and len(last) > 5:
-        forms.append(last[:-2] + "an")  # policemen
-    elif last.endswith("ies") and len(last) > 4:
-        forms += [last[:-3] + "y", last[:-1]]
-    elif last.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
-        forms += [last[:-2], last[:-1]]
-    elif last.endswith("s") and not last.endswith(("ss", "us", "is")) and len(last) > 3:
-        forms.append(last[:-1])
-    return [f"{head} {form}".strip() for form in forms]
-
-
-def plural_forms(word: str) -> list[str]:
-    """Plurals of an English noun that :func:`singular_forms` reads as it: "dog" -> "dogs", but not "bu" -> "bus"."""
-    head, _, last = word.rpartition(" ")
-    endings = [*(plural for plural, singular in _IRREGULAR.items() if singular == last), last + "s", last + "es"]
-    if last.endswith("y"):
-        endings.append(last[:-1] + "ies")
-    forms = [f"{head} {ending}".strip() for ending in endings]
-    return [form for form in forms if word in singular_forms(form)]
-
-
-def read_labels_file(path: Path) -> list[str]:
-    """Labels of a text file: one a line or several with commas, ``#`` starts a comment."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read the labels file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"the labels file {path} is not UTF-8 text") from None
-    return [name for line in lines for name in split_labels(line.partition("#")[0])]
-
-
-def split_labels(text: str) -> list[str]:
-    """``"dog, beach"`` -> ``["dog", "beach"]``."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 class WordTable:

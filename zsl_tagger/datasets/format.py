@@ -1,0 +1,74 @@
+"""The files of a prepared data set folder, and how labels and paths are written in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from zsl_tagger.errors import UserError
+
+DATASET_FORMAT = 1
+
+
+DATA_FILE = "data.csv"
+
+
+VECTORS_FILE = "wordvec_array.pth"
+
+
+INFO_FILE = "dataset.json"
+
+
+#: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
+CLAIM_FILE = ".prepare.json"
+
+
+SPLITS = ("train", "val", "test")
+
+
+class DatasetError(UserError):
+    """A dataset folder that cannot be used; the message names file and line."""
+
+
+def format_labels(labels: Iterable[str]) -> str:
+    """``["sky", "red car"]`` -> ``"[sky, red car]"``."""
+    return f"[{', '.join(labels)}]"
+
+
+def parse_labels(cell: str) -> list[str]:
+    """``"[sky, red car]"`` -> ``["sky", "red car"]``, as the released code reads it; ``"[]"`` -> ``[]``."""
+    inside = cell.replace("[", "").replace("]", "")
+    return inside.split(", ") if inside else []
+
+
+def label_fault(label: str) -> str | None:
+    """Why a label cannot stand in ``data.csv``; None where it can."""
+    if not label.strip() or label != label.strip():
+        return "is empty or has spaces around it"
+    if re.search(r", |[\[\]\r\n\0]", label):
+        return "holds a comma and a space, a bracket or a line break, which separate labels in data.csv"
+    return None
+
+
+def path_fault(path: str) -> str | None:
+    """Why a path is not one below the image root; None where it is."""
+    if not path:
+        return "the image path is empty"
+    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path or "\0" in path:
+        return f"expected a path below the image root, with '/', got {path!r}"
+    if any(ord(char) < 32 for char in path) or not _is_utf8(path):
+        return f"the path {path!r} holds control characters or is not UTF-8"
+    if ".." in path.split("/"):
+        return f"the path {path!r} leaves the image root"
+    if path != PurePosixPath(path).as_posix() or path == ".":
+        return f"expected a path without '.' or empty parts, got {path!r}"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

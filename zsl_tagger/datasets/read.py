@@ -1,0 +1,355 @@
+"""Read and check a prepared data set folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger.datasets.dataset import PreparedDataset
+from zsl_tagger.datasets.format import (
+    CLAIM_FILE,
+    DATA_FILE,
+    DATASET_FORMAT,
+    INFO_FILE,
+    SPLITS,
+    VECTORS_FILE,
+    DatasetError,
+    format_labels,
+    parse_labels,
+    path_fault,
+)
+from zsl_tagger.errors import UserError, some
+from zsl_tagger.system.files import sha256_of
+
+#: So many problems of one kind are told one by one; the rest are counted.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a folder (or, as a warning, that may surprise)."""
+
+    where: str  # "data.csv:17"
+    what: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{'warning' if self.warning else 'error'}: {self.where}: {self.what}"
+
+
+def load_dataset(folder: str | Path) -> PreparedDataset:
+    """Read a prepared folder and check it.
+
+    Raises:
+        DatasetError: the folder has errors; the first few are named.
+    """
+    dataset, problems = read_dataset(Path(folder))
+    errors = [problem for problem in problems if not problem.warning]
+    if dataset is None:
+        listed = "; ".join(f"{error.where}: {error.what}" for error in errors[:SHOWN])
+        more = f"; and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
+        raise DatasetError(f"{folder} is not a sound dataset folder: {listed}{more}")
+    return dataset
+
+
+def read_dataset(folder: Path, image_root: Path | None = None) -> tuple[PreparedDataset | None, list[Problem]]:
+    """Read a folder and say everything that is wrong with it.
+
+    Args:
+        image_root: look there for the images; without it, their files are not looked at.
+
+    Returns:
+        The dataset, or None where errors leave none, and the problems found.
+    """
+    reader = _Reader(folder)
+    dataset = reader.read()
+    if dataset is not None and image_root is not None:
+        reader.check_images(dataset.paths, image_root)
+    sound = all(problem.warning for problem in reader.problems)
+    return dataset if sound else None, reader.problems
+
+
+class _Reader:
+    """Reads the files one after the other and gathers problems."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.problems: list[Problem] = []
+        self._told: Counter[str] = Counter()
+        self._lines: list[int] = []  # of each image in data.csv
+
+    def read(self) -> PreparedDataset | None:
+        if not self.folder.is_dir():
+            self._error(str(self.folder), "no such folder")
+            return None
+        info = self._read_info()
+        data = self._read_data()
+        benchmark = self._read_benchmark(info)
+        if data is None or benchmark is None:
+            return None
+        paths, label_lists, splits, self._lines = data
+        labels = self._vocabulary(info, benchmark, label_lists)
+        unseen = set(benchmark["test class"])
+        known = {*benchmark.get("train class", labels), *unseen}
+        self._check_labels(label_lists, splits, known, unseen if info else set())
+        self._check_counts(info, splits)
+        vectors = self._read_vectors(labels)
+        if vectors is None or any(not problem.warning for problem in self.problems):
+            return None  # what follows needs sound parts
+        root = Path(info["image_root"]) if info.get("image_root") else None
+        seen = np.array([label not in unseen for label in labels], bool)
+        index = {label: position for position, label in enumerate(labels)}
+        indices = [np.array([index[label] for label in row], np.int64) for row in label_lists]
+        return PreparedDataset(self.folder, root, paths, np.array(splits), indices, tuple(labels), seen, vectors, info)
+
+    def check_images(self, paths: list[str], root: Path) -> None:
+        for line, path in zip(self._lines, paths, strict=True):
+            if not _is_file(root / path):
+                self._many("missing images", f"{DATA_FILE}:{line}", f"no image at {root / path}")
+        self._count_rest()
+
+    # each of these adds the problems it finds
+
+    def _read_info(self) -> dict[str, Any]:
+        path = self.folder / INFO_FILE
+        if not path.exists() and (self.folder / CLAIM_FILE).exists():
+            self._error(str(self.folder), "a run of prepare was stopped here: repeat the command, and it goes on")
+            return {}
+        if not path.exists():
+            self._warn(INFO_FILE, "there is none: a folder that zsl-tagger did not write")
+            return {}
+        info = self._read_json(path)
+        if not isinstance(info, dict):
+            if not self.problems:  # it could be read
+                self._error(INFO_FILE, f"expected an object, got {type(info).__name__}")
+            return {}
+        kinds = {"image_root": str, "benchmark": str, "labels": list, "images": dict, "sha256": dict}
+        odd = [f"{name} to be of type {kind.__name__}" for name, kind in kinds.items()
+               if not isinstance(info.get(name), (kind, type(None)))]  # fmt: skip
+        if odd:
+            self._error(INFO_FILE, f"expected {', '.join(odd)}")
+            return {}
+        if info.get("format_version") != DATASET_FORMAT:
+            self._error(INFO_FILE, f"expected format_version {DATASET_FORMAT}, got {info.get('format_version')!r}")
+        for name, expected in (info.get("sha256") or {}).items():
+            if not (self.folder / name).is_file():
+                self._error(name, "is missing")
+            elif sha256_of(self.folder / name) != expected:
+                self._error(name, f"its sha256 is not the one in {INFO_FILE}: it was changed after it was prepared")
+        return info
+
+    def _read_json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self._error(path.name, f"cannot be read: {error.strerror}")
+        except json.JSONDecodeError as error:
+            self._error(f"{path.name}:{error.lineno}", f"is not valid JSON: {error.msg}")
+        except UnicodeDecodeError:
+            self._error(path.name, "is not UTF-8 text")
+        except RecursionError:
+            self._error(path.name, "is nested too deep")
+        return None
+
+    def _read_data(self) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:
+        path = self.folder / DATA_FILE
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return self._read_rows(csv.reader(file))
+        except OSError as error:
+            self._error(DATA_FILE, f"cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self._error(f"{DATA_FILE}:{_line_that_is_not_utf8(path)}", "is not UTF-8 text")
+        except csv.Error as error:
+            self._error(DATA_FILE, f"is not a CSV file: {error}")
+        return None
+
+    def _read_rows(self, rows: Any) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:
+        header = next(rows, None)
+        if header is None:
+            self._error(DATA_FILE, "is empty: expected a header and one row an image")
+            return None
+        if len(header) == 3 and header[1].startswith("[") and header[2] in SPLITS:
+            self._error(
+                f"{DATA_FILE}:1", "expected a header such as path,labels,split; got an image, which would be lost"
+            )
+        paths, labels, splits, lines = [], [], [], []
+        first_line: dict[str, int] = {}
+        for row in rows:
+            where = f"{DATA_FILE}:{rows.line_num}"
+            if not row:  # a blank line
+                continue
+            if len(row) != 3:
+                self._many("row width", where, f"expected path, labels, split; got {len(row)} columns")
+                continue
+            path, cell, split = row
+            if fault := path_fault(path):
+                self._many("path", where, fault)
+            if path in first_line:
+                self._many("duplicates", where, f"{path!r} is listed already in line {first_line[path]}")
+            if not (cell.startswith("[") and cell.endswith("]")):
+                self._many("labels", where, f"expected labels as [a, b], got {cell!r}")
+            if split not in SPLITS:
+                self._many("split", where, f"expected a split of {', '.join(SPLITS)}; got {split!r}")
+            first_line.setdefault(path, rows.line_num)
+            paths.append(path)
+            labels.append(parse_labels(cell))
+            splits.append(split)
+            lines.append(rows.line_num)
+        self._count_rest()
+        if not paths:
+            self._error(DATA_FILE, "has no row that can be used")
+        elif absent := [split for split in SPLITS if split not in splits]:
+            self._warn(DATA_FILE, f"has no image of the split {' and '.join(absent)}")
+        return paths, labels, splits, lines
+
+    def _read_benchmark(self, info: dict[str, Any]) -> dict[str, list[str]] | None:
+        named, before = info.get("benchmark"), len(self.problems)
+        found = []
+        for path in [self.folder / str(named)] if named else sorted(self.folder.glob("*.json")):
+            if path.name == INFO_FILE:
+                continue
+            content = self._read_json(path)
+            if isinstance(content, dict) and "test class" in content:
+                found.append((path.name, content))
+        if found:
+            del self.problems[before:]  # of other JSON files that lie beside it
+        if len(found) != 1:
+            came = f"got {', '.join(name for name, _ in found)}" if found else "found none"
+            self._error("<benchmark>.json", f'expected one JSON file with "test class" (the unseen labels), {came}')
+            return None
+        name, content = found[0]
+        for key in ("train class", "test class"):
+            names = content.get(key, [])
+            if not isinstance(names, list) or not all(isinstance(label, str) for label in names):
+                self._error(name, f"expected {key!r} to be a list of label names")
+                return None
+            repeated = [label for label, count in Counter(names).items() if count > 1]
+            if repeated:
+                self._error(name, f"{key!r} lists twice: {some(repeated)}")
+        both = set(content.get("train class", [])) & set(content["test class"])
+        if both:
+            self._error(name, f"labels both seen and unseen: {some(sorted(both))}")
+        return content
+
+    def _vocabulary(
+        self, info: dict[str, Any], benchmark: dict[str, list[str]], label_lists: list[list[str]]
+    ) -> list[str]:
+        used = {label for row in label_lists for label in row}
+        labels = sorted({*benchmark.get("train class", []), *benchmark["test class"], *used})
+        if info and info.get("labels") != labels:
+            self._error(INFO_FILE, "its labels are not those of the benchmark file in sorted order")
+        unused = sorted(set(labels) - used)
+        if unused:
+            self._warn(
+                DATA_FILE,
+                f"labels on no image ({len(unused)}): {some(unused)}. The released ML-Decoder code takes its "
+                "vocabulary from data.csv and would then read the columns of wordvec_array.pth wrongly",
+            )
+        return labels
+
+    def _check_labels(
+        self, label_lists: list[list[str]], splits: list[str], known: set[str], kept_out: set[str]
+    ) -> None:
+        """Labels must be ``known``; those ``kept_out`` may be on test images only."""
+        empty = 0
+        for row, split, line in zip(label_lists, splits, self._lines, strict=True):
+            where = f"{DATA_FILE}:{line}"
+            empty += not row
+            for label in row:
+                if label not in known:
+                    self._many("unknown labels", where, f"{label!r} is neither a seen nor an unseen label")
+                elif split != "test" and label in kept_out:
+                    self._many("leaks", where, f"the unseen label {label!r} is on an image of the split {split}")
+            if len(set(row)) < len(row):
+                self._many("repeated labels", where, f"a label is repeated: {format_labels(row)}")
+        self._count_rest()
+        if empty:
+            self._warn(
+                DATA_FILE,
+                f"images without a label: {empty}; the released ML-Decoder code takes that for a label named ''",
+            )
+
+    def _check_counts(self, info: dict[str, Any], splits: list[str]) -> None:
+        counted = Counter(splits)
+        for split, expected in (info.get("images") or {}).items():
+            if counted[split] != expected:
+                self._error(INFO_FILE, f"says {expected} images in {split}, data.csv has {counted[split]}")
+
+    def _read_vectors(self, labels: list[str]) -> np.ndarray | None:
+        from zsl_tagger.errors import require
+        from zsl_tagger.words.matrix_files import load_matrix
+
+        require("torch")  # that it is missing says nothing of the folder
+        try:
+            matrix = load_matrix(self.folder / VECTORS_FILE)
+        except UserError as error:
+            self._error(VECTORS_FILE, str(error))
+            return None
+        if matrix.shape[1] != len(labels):
+            hint = "; it seems transposed" if matrix.shape[0] == len(labels) else ""
+            self._error(
+                VECTORS_FILE,
+                f"expected a column for each of the {len(labels)} labels, got a tensor of shape {matrix.shape}{hint}",
+            )
+            return None
+        for kind, bad in (("not finite", ~np.isfinite(matrix).all(axis=0)), ("all zero", ~matrix.any(axis=0))):
+            if bad.any():
+                names = [labels[column] for column in np.flatnonzero(bad)]
+                self._error(VECTORS_FILE, f"vectors that are {kind} ({len(names)}): {some(names)}")
+        return np.ascontiguousarray(matrix.T)  # (K, word_dim)
+
+    def _error(self, where: str, what: str) -> None:
+        self.problems.append(Problem(where, what))
+
+    def _warn(self, where: str, what: str) -> None:
+        self.problems.append(Problem(where, what, warning=True))
+
+    def _many(self, kind: str, where: str, what: str) -> None:
+        """An error of a kind that may come thousands of times: the first few are told."""
+        self._told[kind] += 1
+        if self._told[kind] <= SHOWN:
+            self._error(where, what)
+
+    def _count_rest(self) -> None:
+        for kind, count in self._told.items():
+            if count > SHOWN:
+                self._error(DATA_FILE, f"and {count - SHOWN} more of that kind ({kind})")
+        self._told.clear()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the system
+        return False
+
+
+def _line_that_is_not_utf8(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # it has changed since
+
+
+def summary(folder: Path, dataset: PreparedDataset | None, problems: list[Problem]) -> list[str]:
+    """What :func:`read_dataset` found, for a person: a line a problem, errors first, and a verdict."""
+    lines = [str(problem) for problem in sorted(problems, key=lambda problem: problem.warning)]
+    if dataset is None:
+        return [*lines, f"{folder}: not sound, {sum(not problem.warning for problem in problems)} errors"]
+    images = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in SPLITS)
+    seen = int(dataset.seen.sum())
+    return [
+        *lines,
+        f"{folder}: sound. Images: {images}; labels: {seen:,} seen, {len(dataset.labels) - seen:,} unseen; "
+        f"word vectors {dataset.word_vectors.shape[1]} wide",
+    ]

@@ -1,0 +1,91 @@
+"""A file of records that a stopped run can be resumed from: what all formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from zsl_tagger.errors import UserError, difference
+from zsl_tagger.records.record import Record, Tag
+from zsl_tagger.records.writers import as_utf8
+
+Note = Callable[[str], None]
+
+
+class RecordFile:
+    """What the files of all formats share. ``with file: file(record)``.
+
+    Args:
+        path: a regular file, or where one shall be; no link.
+        settings: how this run makes records.
+        resume: go on with what is there, else it is replaced.
+        note: is told what a person should know.
+
+    Raises:
+        UserError: on entering: what is there cannot be gone on with.
+    """
+
+    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
+        self.path, self.settings, self.resume, self.note = path, settings, resume, note
+        self.output = path  # what a person calls it
+        self._kept: list[Record] = []  # errors of images that have tags
+
+    def __enter__(self) -> RecordFile:
+        raise NotImplementedError
+
+    def is_done(self, path: str, sha256: str) -> bool:
+        """Whether a run before tagged this path with this content; from any thread."""
+        raise NotImplementedError
+
+    def tags_of(self, sha256: str) -> list[Tag] | None:
+        """The tags that a run before found for this content under any path; from any thread."""
+        raise NotImplementedError
+
+    def sha256_of(self, path: str) -> str | None:
+        """Of the content that a run before tagged under this path; None where none did."""
+        raise NotImplementedError
+
+    def error_of(self, path: str) -> str | None:
+        """Why an image could not be read before; "" where it has tags, None where nothing is known of it."""
+        raise NotImplementedError
+
+    def add(self, record: Record) -> None:
+        """Add a record, which takes the place of the one before of this path."""
+        raise NotImplementedError
+
+    def __call__(self, record: Record) -> None:
+        """Add a record that is not there; but no error in the place of tags: a lost disk must not cost them."""
+        if record.sha256 is not None and self.is_done(record.path, record.sha256):
+            return
+        before = None if record.error is None else self.error_of(record.path)
+        if before == "":
+            self._kept.append(record)
+        elif before is None or before != as_utf8(record.error or ""):  # else it says so already
+            self.add(record)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._kept:
+            first, more = self._kept[0], ", ..." if len(self._kept) > 1 else ""
+            self.note(
+                f"{len(self._kept):,} of the images that have tags cannot be read now; their tags are kept: "
+                f"{as_utf8(first.path)} ({first.error}){more}"
+            )
+
+    def _check_settings(self, held: Settings) -> None:
+        if held != self.settings:
+            raise UserError(
+                f"{self.output} was written with other settings ({difference(held, self.settings)}): "
+                "give the same, another --output, or --overwrite"
+            )
+
+
+def ended_in_order(kind: type[BaseException] | None) -> bool:
+    """Whether a run came to its end or was asked to end; after an error the file is left as it is."""
+    return kind is None or issubclass(kind, KeyboardInterrupt)
+
+
+Settings = dict[str, Any]  # names -> what JSON can hold

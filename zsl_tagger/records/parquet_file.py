@@ -1,0 +1,52 @@
+"""A Parquet file of records: written from a journal when a run ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
+from zsl_tagger.records.text import JsonLinesFile
+from zsl_tagger.system.files import json_bytes, write_whole
+
+
+class ParquetFile(JsonLinesFile):
+    """Parquet cannot be added to: records go to ``tags.parquet.journal.jsonl``, and the file is made of it at the end.
+
+    A stopped run goes on with the journal. Where there is none any more, it is made from the Parquet file first.
+    """
+
+    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
+        super().__init__(journal_of(path), settings, resume, note)
+        self.output = path
+
+    def __enter__(self) -> RecordFile:
+        from zsl_tagger.records import (
+            parquet as parquet_records,  # pyarrow is of an extra: its lack is told before the work
+        )
+
+        if self.resume and not self.path.exists() and self.output.exists():
+            count, held, records = parquet_records.read(self.output)
+            if count:
+                self._check_settings(held)
+                write_whole(self.settings_path, json_bytes(held))
+                write_whole(self.path, lambda file: file.writelines(map(self.to_bytes, records)))
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from zsl_tagger.records import parquet as parquet_records
+
+        super().__exit__(kind, error, trace)
+        if not ended_in_order(kind):
+            return
+        with self.path.open("rb") as file:
+            records = (found.record for found in self.read(file) if found.record is not None)
+            write_whole(self.output, lambda target: parquet_records.write(target, records, self.settings))
+        self.path.unlink()
+        self.settings_path.unlink()
+
+
+def journal_of(parquet: Path) -> Path:
+    return parquet.with_name(f"{parquet.name}.journal.jsonl")

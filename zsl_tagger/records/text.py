@@ -1,0 +1,268 @@
+"""Record files in text, JSON Lines and CSV: read by byte position, appended, rewritten whole at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
+from zsl_tagger.records.record import Record, Tag
+from zsl_tagger.records.writers import as_utf8
+from zsl_tagger.system.files import json_bytes, write_whole
+
+
+class Held(NamedTuple):
+    """A record in a text file: what it says, and from which byte to which."""
+
+    sha256: bytes | None
+    error: str  # "" where there are tags
+    start: int
+    end: int
+
+
+class Found(NamedTuple):
+    """A record as it was read; None where the bytes up to ``end`` are none."""
+
+    record: Record | None
+    end: int
+    line: int  # where it begins, from 1
+
+
+class TextFile(RecordFile):
+    """One record after the other; a format says how one is written and read."""
+
+    header = b""
+
+    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
+        super().__init__(path, settings, resume, note)
+        self.settings_path = path.with_name(f"{path.name}.settings.json")
+        self._by_path: dict[str, Held] = {}
+        self._by_content: dict[bytes, Held] = {}
+        self._replaced: list[Held] = []
+        self._reading = threading.Lock()
+
+    def to_bytes(self, record: Record) -> bytes:
+        raise NotImplementedError
+
+    def read(self, file: BinaryIO) -> Iterator[Found]:
+        """From where the file stands, behind the header, to its end."""
+        raise NotImplementedError
+
+    def __enter__(self) -> RecordFile:
+        if not (self.resume and self._goes_on()):
+            self.path.write_bytes(self.header)  # first: settings must not stand beside records of others
+            write_whole(self.settings_path, json_bytes(self.settings))
+        self._file = self.path.open("ab")
+        self._stored = self.path.open("rb")
+        return self
+
+    def _goes_on(self) -> bool:
+        """Look at what is there; False where there is no record."""
+        if not self.path.exists() or self.path.stat().st_size <= len(self.header):
+            return False
+        self._check_settings(self._read_settings())
+        with self.path.open("rb+") as file:
+            if file.read(len(self.header)) != self.header:
+                raise UserError(f"{self.path}: expected its first line to be {self.header.decode().strip()}")
+            end = self._look_at(file)
+            if dropped := self.path.stat().st_size - end:
+                self.note(f"{self.path}: its last {dropped:,} bytes were no whole record; that image is done again")
+                file.truncate(end)
+        return True
+
+    def _read_settings(self) -> Settings:
+        try:
+            return dict(json.loads(self.settings_path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            raise UserError(
+                f"cannot go on with {self.path}: {self.settings_path.name}, which says how it was made, is not there "
+                "or cannot be read: give another --output, or --overwrite"
+            ) from None
+
+    def _look_at(self, file: BinaryIO) -> int:
+        """Remember each record; returns where the last whole one ends."""
+        end, torn = file.tell(), 0
+        for found in self.read(file):
+            if found.record is None:
+                torn = torn or found.line
+            elif torn:
+                raise UserError(
+                    f"{self.path}: line {torn} is not as it was written, and records follow it: "
+                    "mend or delete it, or give --overwrite"
+                )
+            else:
+                self._remember(found.record, end, found.end)
+                end = found.end
+        return end
+
+    def _remember(self, record: Record, start: int, end: int) -> None:
+        digest = bytes.fromhex(record.sha256) if record.sha256 else None
+        held = Held(digest, as_utf8(record.error or ""), start, end)
+        self._forget(record.path)
+        self._by_path[as_utf8(record.path)] = held
+        if digest is not None:
+            self._by_content[digest] = held
+
+    def _forget(self, path: str) -> None:
+        before = self._by_path.pop(as_utf8(path), None)
+        if before is not None:
+            self._replaced.append(before)
+
+    def is_done(self, path: str, sha256: str) -> bool:
+        held = self._by_path.get(as_utf8(path))
+        return held is not None and held.sha256 == bytes.fromhex(sha256)
+
+    def tags_of(self, sha256: str) -> list[Tag] | None:
+        held = self._by_content.get(bytes.fromhex(sha256))
+        if held is None:
+            return None
+        with self._reading:
+            self._stored.seek(held.start)
+            content = self._stored.read(held.end - held.start)
+        record = next(self.read(io.BytesIO(content))).record
+        return None if record is None else record.tags
+
+    def sha256_of(self, path: str) -> str | None:
+        held = self._by_path.get(as_utf8(path))
+        return held.sha256.hex() if held is not None and held.sha256 is not None else None
+
+    def error_of(self, path: str) -> str | None:
+        held = self._by_path.get(as_utf8(path))
+        return None if held is None else held.error
+
+    def add(self, record: Record) -> None:
+        self._file.write(self.to_bytes(record))
+        self._file.flush()
+        self._forget(record.path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._stored.close()
+        if ended_in_order(kind) and self._replaced:
+            self._leave_out_replaced()
+        super().__exit__(kind, error, trace)
+
+    def _leave_out_replaced(self) -> None:
+        mode, size = self.path.stat().st_mode, self.path.stat().st_size
+
+        def copy(target: BinaryIO) -> None:
+            with self.path.open("rb") as source:
+                for start, end in [*sorted((held.start, held.end) for held in self._replaced), (size, size)]:
+                    while (left := start - source.tell()) > 0:
+                        target.write(source.read(min(left, 1 << 20)))
+                    source.seek(end)
+
+        write_whole(self.path, copy)
+        self.path.chmod(mode)
+
+
+class JsonLinesFile(TextFile):
+    """One JSON object a line: ``{"path", "sha256", "tags"}`` or ``{"path", "error"}``."""
+
+    def to_bytes(self, record: Record) -> bytes:
+        return as_utf8(json.dumps(record.as_dict(), ensure_ascii=False) + "\n").encode()
+
+    def read(self, file: BinaryIO) -> Iterator[Found]:
+        end = file.tell()
+        for number, line in enumerate(file, 1):
+            end += len(line)
+            yield Found(_from_json(line), end, number)
+
+
+def _from_json(line: bytes) -> Record | None:
+    try:
+        content: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+        if "error" in content:
+            return Record(content["path"], [], content["error"])
+        tags = [Tag(tag["label"], tag["score"]) for tag in content["tags"]]
+        return Record(content["path"], tags, sha256=content["sha256"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+class CsvFile(TextFile):
+    """One row a tag; ``n_tags`` says how many rows an image has, so that half an image is not taken for a whole one.
+
+    An image without tags has ``n_tags`` 0 and one row.
+    """
+
+    columns = ("path", "label", "score", "error", "sha256", "n_tags")
+    header = (",".join(columns) + "\r\n").encode()
+
+    def to_bytes(self, record: Record) -> bytes:
+        shared = [record.error or "", record.sha256 or "", len(record.tags)]
+        rows = [[record.path, tag.label, f"{tag.score:.4f}", *shared] for tag in record.tags]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows or [[record.path, "", "", *shared]])
+        return as_utf8(text.getvalue()).encode()
+
+    def read(self, file: BinaryIO) -> Iterator[Found]:
+        rows: list[_Row] = []  # of one image
+        for row in _rows(file):
+            if rows and (row.cells is None or _image_of(row) != _image_of(rows[0])):
+                yield Found(None, rows[-1].end, rows[0].line)
+                rows = []
+            if row.cells is None:
+                yield Found(None, row.end, row.line)
+                continue
+            rows.append(row)
+            if len(rows) == max(1, int(row.cells[5])):
+                yield Found(_from_rows(rows), row.end, rows[0].line)
+                rows = []
+        if rows:
+            yield Found(None, rows[-1].end, rows[0].line)
+
+
+class _Row(NamedTuple):
+    cells: list[str] | None  # None: not a whole row of the columns
+    end: int
+    line: int
+
+
+def _rows(file: BinaryIO) -> Iterator[_Row]:
+    end, line, whole = file.tell(), 1, False  # the first line is the header
+
+    def lines() -> Iterator[str]:
+        nonlocal end, line, whole
+        for content in file:
+            end, line, whole = end + len(content), line + 1, content.endswith(b"\r\n")
+            yield content.decode(errors="surrogateescape")
+
+    reader = csv.reader(lines())
+    while True:
+        first = line + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            cells = []
+        yield _Row(cells if whole and _is_row(cells) else None, end, first)
+
+
+def _is_row(cells: list[str]) -> bool:
+    try:
+        return len(cells) == len(CsvFile.columns) and int(cells[5]) >= 0 and (not cells[1] or 0 <= float(cells[2]) <= 1)
+    except ValueError:
+        return False
+
+
+def _image_of(row: _Row) -> list[str]:
+    assert row.cells is not None
+    return [row.cells[0], *row.cells[3:]]
+
+
+def _from_rows(rows: list[_Row]) -> Record | None:
+    cells = [row.cells for row in rows if row.cells is not None]
+    path, _, _, error, sha256, _ = cells[0]
+    tags = [Tag(label, float(score)) for _, label, score, *_ in cells if label]
+    return Record(path, tags, error or None, sha256 or None)

@@ -1,0 +1,13 @@
+"""The version of the installed package."""
+
+from __future__ import annotations
+
+
+def installed_version() -> str:
+    """Return the installed version of zsl-tagger, "0" in a checkout that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 15 ms that tagging need not pay
+
+    try:
+        return version("zsl-tagger")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,68 @@
+"""Read a ``wordvec_array.pth``: a matrix (word_dim, K) of word vectors, one column a label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.errors import UserError, require
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.words.table import WordTable
+
+#: The report of a prepared folder, which names the columns of the matrix beside it.
+LISTING_FILE = "dataset.json"
+
+
+def load_matrix(path: Path) -> np.ndarray:
+    """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
+    require("torch")
+    import torch
+
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no word-vector file at {path}") from None
+    except Exception:  # torch raises nearly anything on a broken file, and its advice is to open it unsafely
+        raise UserError(
+            f"{path} is not a tensor that torch.load(..., weights_only=True) reads: "
+            "expected one of shape (word_dim, labels), as torch.save writes it"
+        ) from None
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 2:
+        came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise UserError(f"{path}: expected one tensor of shape (word_dim, labels), got {came}")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
+        came = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
+        raise UserError(
+            f"{path}: expected one tensor of shape (word_dim, labels), got {came}: it must be dense and real"
+        )
+    return tensor.detach().float().numpy()
+
+
+def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
+    matrix = load_matrix(path)
+    names = _names_beside(path) or sorted(labels)
+    if not names:
+        raise UserError(f"{path}: nothing beside the file says what its {matrix.shape[1]} columns are")
+    if len(names) != matrix.shape[1]:
+        hint = " (it seems transposed)" if len(names) == matrix.shape[0] else ""
+        raise UserError(
+            f"{path}: expected {len(names)} columns, one for each label in sorted order, "
+            f"got a tensor of shape {matrix.shape}{hint}"
+        )
+    used = np.flatnonzero(np.isfinite(matrix).all(axis=0) & matrix.any(axis=0))  # a column of zeros is no vector
+    return WordTable([names[column] for column in used], np.ascontiguousarray(matrix.T[used]))
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """Column names, where a report of ours beside the matrix says them: it has the sha256 of what it speaks of."""
+    for listing in (path.with_suffix(".json"), path.parent / LISTING_FILE):
+        try:
+            content = json.loads(listing.read_text(encoding="utf-8"))
+            if content["sha256"][path.name] == sha256_of(path):
+                return [str(name) for name in content["labels"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
