@@ -102,7 +102,8 @@ def tag(
     Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
     by a signal.
     """
-    from zsl_tagger.bulk.run import TagRun, run_tagging
+    from zsl_tagger.bulk.options import TagRun
+    from zsl_tagger.bulk.run import run_tagging
 
     run = TagRun(
         paths=paths,

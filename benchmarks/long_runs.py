@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import ROOT, write_result
-from zsl_tagger.bulk.run import TagRun, run_tagging
+from zsl_tagger.bulk.options import TagRun
+from zsl_tagger.bulk.run import run_tagging
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.record_files import open_record_file

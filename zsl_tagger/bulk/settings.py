@@ -19,7 +19,10 @@ from zsl_tagger.tagging.tagger import EXACT_UP_TO, Tagger
 def settings_of(
     tagger: Tagger, labels: LabelSet, *, threshold: float | None, top_k: int | None, exact: bool
 ) -> Settings:
-    """Of labels in another order they are the same; long lists and files stand there as the start of their SHA-256."""
+    """Return the settings that a run's tags depend on.
+
+    Independent of label order. Long lists and model files are represented by a truncated SHA-256.
+    """
     order = np.argsort(labels.labels, kind="stable")
     names = [labels.labels[index] for index in order]
     asked = _short("\n".join(names).encode(errors="surrogatepass"), labels.queries[order], labels.biases[order])

@@ -1,0 +1,59 @@
+"""The labels of a run: read, looked up, less the excluded ones."""
+
+from __future__ import annotations
+
+from zsl_tagger.bulk.options import Note, TagRun
+from zsl_tagger.errors import UserError
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.words.label_lists import read_labels_file, split_labels
+from zsl_tagger.words.spelling import normalize_label
+from zsl_tagger.words.table import UnknownLabelError
+
+
+def requested_labels(run: TagRun, note: Note) -> list[str] | None:
+    if run.labels_file is not None:
+        names, source = read_labels_file(run.labels_file), f"--labels-file {run.labels_file}"
+    elif run.labels is not None:
+        names, source = split_labels(run.labels), "--labels"
+    else:
+        return None
+    if not names:
+        raise UserError(f'the label list of {source} is empty: give at least one label, e.g. --labels "dog,beach"')
+    return _without_duplicates(names, note)
+
+
+def _without_duplicates(names: list[str], note: Note) -> list[str]:
+    unique: dict[str, str] = {}
+    for name in names:
+        key = normalize_label(name)
+        if key in unique:
+            note(f"label {name!r} is given more than once (first as {unique[key]!r}); it is asked once")
+        else:
+            unique[key] = name
+    return list(unique.values())
+
+
+def label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Note) -> LabelSet:
+    labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
+    left_out = {tagger.key(name): name for name in split_labels(run.exclude)}
+    for key, name in left_out.items():
+        if key not in labels.keys:
+            note(f"--exclude {name!r} is not among the labels")
+    labels = labels.without(left_out)
+    if not len(labels):
+        raise UserError("no label is left to ask after --exclude")
+    return labels
+
+
+def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Note) -> LabelSet:
+    try:
+        return tagger.label_set(names)
+    except UnknownLabelError as error:
+        if not skip_unknown:
+            raise UserError(f"{error} (--skip-unknown goes on without)") from None
+        note(f"{error}; skipped")
+        known = [name for name in names if name not in error.suggestions]
+    if not known:
+        raise UserError("none of the labels is known")
+    return tagger.label_set(known)

@@ -1,0 +1,100 @@
+"""Where the records of a run go: a stream, or a file that a stopped run resumes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from zsl_tagger.bulk.options import Note, TagRun, format_of
+from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, is_image
+from zsl_tagger.records.record import Record
+from zsl_tagger.records.writers import LASTING, WRITERS
+from zsl_tagger.system.files import locked_file
+from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.tagger import Tagger
+
+if TYPE_CHECKING:
+    from zsl_tagger.records.base import RecordFile
+
+
+Sink = Callable[[Record], None]
+
+
+def record_file(
+    run: TagRun, first: list[str | Record], tagger: Tagger, labels: LabelSet, note: Note, stack: ExitStack
+) -> RecordFile | None:
+    """The output as a file that a stopped run goes on with; None where it is a stream, or of another format."""
+    if run.output is None:
+        return None
+    from zsl_tagger.bulk.settings import settings_of
+    from zsl_tagger.records.record_files import check_not_lost, open_record_file
+
+    _check_output(run, run.output, first)
+    if run.output.exists() and not run.output.is_file():  # a device or a pipe
+        return None
+    path, kind = Path(os.path.realpath(run.output)), format_of(run)
+    with output_errors(run.output):
+        stack.enter_context(locked_file(path))
+        if not (run.resume or run.overwrite):
+            check_not_lost(kind, path)
+        if kind not in LASTING:
+            return None
+        settings = settings_of(tagger, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+        return stack.enter_context(open_record_file(kind, path, {"format": kind, **settings}, run.resume, note))
+
+
+def _check_output(run: TagRun, output: Path, first: list[str | Record]) -> None:
+    """Raise a UserError where an image or something that this run reads would be overwritten."""
+    if output.is_dir():
+        raise UserError(f"cannot write --output {output}: it is a folder, expected a file")
+    if output.exists() and not output.is_file() and format_of(run) not in WRITERS:
+        raise UserError(f"cannot write --output {output}: {format_of(run)} needs a regular file")
+    inputs = [*run.paths, *first] if run.labels_file is None else [*run.paths, *first, str(run.labels_file)]
+    if output.suffix.lower() in IMAGE_SUFFIXES or (
+        output.is_file() and (is_image(output) or _is_stdin(output) or any(_is_same(output, item) for item in inputs))
+    ):
+        raise UserError(f"--output {output} is an image or one of the inputs; it would be overwritten")
+
+
+def _is_same(output: Path, item: str | Record) -> bool:
+    try:
+        return isinstance(item, str) and output.samefile(item)
+    except (OSError, ValueError):  # it is not there
+        return False
+
+
+def _is_stdin(output: Path) -> bool:
+    try:
+        return os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno()))
+    except (OSError, ValueError, AttributeError):  # it is closed
+        return False
+
+
+@contextmanager
+def output_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write --output {output}: {error.strerror or error}") from None
+
+
+def open_sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> list[Sink]:
+    """Where each record goes, in turn; ``stack`` closes them. The output comes last: what it holds is done."""
+    write: Sink = lasting or stack.enter_context(WRITERS[format_of(run)](_stream(run.output, stack)))
+    if run.dry_run or run.remove:  # the changes are printed in place of the tags
+        return [lambda record: None if record.error is None else write(record)]
+    return [write]
+
+
+def _stream(output: Path | None, stack: ExitStack) -> TextIO:
+    if output is None:
+        if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not end the run
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+        return sys.stdout
+    with output_errors(output):
+        return stack.enter_context(output.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
