@@ -50,7 +50,6 @@ from zsl_tagger.tagging.model_folder import (
 )
 from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
 from zsl_tagger.tagging.tagger import Tagger
-from zsl_tagger.words import sources as word_sources
 from zsl_tagger.words.baking import bake_words, joined
 from zsl_tagger.words.table import WordTable
 
@@ -669,7 +668,7 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     assert "knows none of the 1 words" in refused(*asked)
     words.write_text("zebra\n")
     with monkeypatch.context() as patched:
-        patched.setattr(word_sources, "find_spec", lambda _: None)
+        patched.setattr("zsl_tagger.errors.find_spec", lambda _: None)
         assert 'gensim is not installed; it comes with: pip install "zsl-tagger[train]"' in refused(*asked)
     config = read_config(own)
     for spec, message in (
