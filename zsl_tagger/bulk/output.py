@@ -1,4 +1,4 @@
-"""Where the records of a run go: a stream, or a file that a stopped run resumes."""
+"""Open the output of a run: a stream, or a file that a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Sink = Callable[[Record], None]
 def record_file(
     run: TagRun, first: list[str | Record], tagger: Tagger, labels: LabelSet, note: Note, stack: ExitStack
 ) -> RecordFile | None:
-    """The output as a file that a stopped run goes on with; None where it is a stream, or of another format."""
+    """Open the output as a file that a stopped run resumes; None if it is a stream or of another format."""
     if run.output is None:
         return None
     from zsl_tagger.bulk.settings import settings_of
@@ -84,7 +84,7 @@ def output_errors(output: Path) -> Iterator[None]:
 
 
 def open_sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> list[Sink]:
-    """Where each record goes, in turn; ``stack`` closes them. The output comes last: what it holds is done."""
+    """Return the sinks of each record in order; ``stack`` closes them. The output is last: what it holds is done."""
     write: Sink = lasting or stack.enter_context(WRITERS[format_of(run)](_stream(run.output, stack)))
     if run.dry_run or run.remove:  # the changes are printed in place of the tags
         return [lambda record: None if record.error is None else write(record)]

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger tag`` does: find images, tag them, write the records."""
+"""Run ``zsl-tagger tag``: find images, tag them, write the records."""
 
 from __future__ import annotations
 

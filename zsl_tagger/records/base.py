@@ -12,10 +12,11 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 
 Note = Callable[[str], None]
+Settings = dict[str, Any]  # names -> values that JSON can hold
 
 
 class RecordFile:
-    """What the files of all formats share. ``with file: file(record)``.
+    """A record file of any format. ``with file: file(record)``.
 
     Args:
         path: a regular file, or where one shall be; no link.
@@ -36,7 +37,7 @@ class RecordFile:
         raise NotImplementedError
 
     def is_done(self, path: str, sha256: str) -> bool:
-        """Whether a run before tagged this path with this content; from any thread."""
+        """Return whether an earlier run tagged this path with this content. Thread-safe."""
         raise NotImplementedError
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
@@ -44,7 +45,7 @@ class RecordFile:
         raise NotImplementedError
 
     def sha256_of(self, path: str) -> str | None:
-        """Of the content that a run before tagged under this path; None where none did."""
+        """Return the hash of the content that an earlier run tagged under this path, None if there was none."""
         raise NotImplementedError
 
     def error_of(self, path: str) -> str | None:
@@ -84,8 +85,5 @@ class RecordFile:
 
 
 def ended_in_order(kind: type[BaseException] | None) -> bool:
-    """Whether a run came to its end or was asked to end; after an error the file is left as it is."""
+    """Return whether a run finished or was asked to stop; after an error the file is left untouched."""
     return kind is None or issubclass(kind, KeyboardInterrupt)
-
-
-Settings = dict[str, Any]  # names -> what JSON can hold

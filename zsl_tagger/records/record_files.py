@@ -1,4 +1,4 @@
-"""Files of records that a stopped run goes on with: JSON Lines, CSV, Parquet here, SQLite in :mod:`sqlite_records`.
+"""Open the files of records that a stopped run resumes: JSON Lines, CSV, Parquet or SQLite.
 
 A record is added whole, in the order of the run, and later runs skip what is done: the same path with the same content.
 Whatever ends a run, at most the records in hand are missing: a torn last record is dropped when the next run starts.
@@ -21,7 +21,7 @@ LONG = 100_000
 
 
 def open_record_file(kind: str, path: Path, settings: Settings, resume: bool, note: Note) -> RecordFile:
-    """The file of one of the formats ``LASTING``, to be entered."""
+    """Return the file for one of the formats ``LASTING``, to be entered with ``with``."""
     if kind == "sqlite":
         from zsl_tagger.records.sqlite import SqliteFile
 

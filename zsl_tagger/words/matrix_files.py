@@ -41,7 +41,7 @@ def load_matrix(path: Path) -> np.ndarray:
     return tensor.detach().float().numpy()
 
 
-def _open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
+def open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
     matrix = load_matrix(path)
     names = _names_beside(path) or sorted(labels)
     if not names:

@@ -22,7 +22,7 @@ import numpy as np
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, require
-from zsl_tagger.words.matrix_files import _open_matrix
+from zsl_tagger.words.matrix_files import open_matrix
 from zsl_tagger.words.table import Resolved, WordTable
 from zsl_tagger.words.vector_files import known_vectors, read_vector_file
 
@@ -65,7 +65,7 @@ def open_word_source(spec: str, labels: Sequence[str] = ()) -> WordSource:
     if kind == "st" and name:
         return SentenceSource(name)
     if kind == "file" and name:
-        return _open_matrix(Path(name), labels)
+        return open_matrix(Path(name), labels)
     raise UserError(
         f"expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER' or 'file:FILE.pth', got {spec!r}"
     )
@@ -139,9 +139,3 @@ def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
     if not hasattr(vectors, "index_to_key"):
         raise UserError(f"gensim:{name} is a corpus, not word vectors")
     return known_vectors(vectors.index_to_key, vectors.vectors, f"gensim:{name}")
-
-
-# --- wordvec_array.pth ------------------------------------------------------------------------------------
-
-
-# --- shared -----------------------------------------------------------------------------------------------
