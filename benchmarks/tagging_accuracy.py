@@ -89,7 +89,6 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
     import torch
 
     from zsl_tagger.model.pretrained import load_model
-    from zsl_tagger.packaged.build import IMAGE_SIZE
 
     folder = ModelFolder(model)
     table = folder.words()
@@ -101,8 +100,8 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
     rows = []
     with torch.inference_mode():
         for path in paths:
-            x = torch.from_numpy(load_array(path, IMAGE_SIZE).copy()).float().permute(2, 0, 1)[None] / 127.5 - 1
-            top = backbone.network(x).softmax(-1)[0].topk(CONSE_CLASSES)
+            pixels = torch.from_numpy(load_array(path, folder.config.image_size).copy())[None]  # (1, S, S, 3)
+            top = backbone.network(tagger_model.normalize(pixels)).softmax(-1)[0].topk(CONSE_CLASSES)
             embedding = top.values @ vectors[top.indices]
             rows.append(torch.nn.functional.cosine_similarity(embedding[None], queries).numpy())
     return np.stack(rows)

@@ -137,6 +137,19 @@ def test_labels_per_step_keeps_those_on_the_images_first(most: int) -> None:
         assert len(np.intersect1d(asked, positives)) == min(most, len(positives))
 
 
+@pytest.mark.parametrize(("share", "positives"), [(0.0, 20), (0.25, 15), (1.0, 0)])
+def test_a_share_of_the_labels_is_on_no_image(share: float, positives: int) -> None:
+    on_images = np.arange(30)
+    augment = make(labels_per_step=20, negative_share=share, negative_weight=2.5)
+    kept = augment.labels(on_images, LABELS, (1, 2))
+    assert len(kept) == 20
+    assert np.isin(kept, on_images).sum() == positives
+    weights = augment.label_weights(kept, on_images)
+    assert weights is not None
+    assert weights.tolist() == [1.0 if label < 30 else 2.5 for label in kept]
+    assert make(labels_per_step=20).label_weights(kept, on_images) is None
+
+
 def test_labels_per_step_draws_the_others_evenly() -> None:
     positives, counted = np.array([2, 3, 31]), np.zeros(LABELS)
     for step in range(400):

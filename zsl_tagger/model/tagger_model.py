@@ -35,8 +35,11 @@ class TaggerModel(nn.Module):
 
     def backbone_tokens(self, images: Tensor) -> Tensor:
         """uint8 ``(B, S, S, 3)``, RGB -> backbone tokens ``(B, L, C)``."""
-        x = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
-        return self.backbone(x)
+        return self.backbone(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return images as the backbone reads them: uint8 ``(B, S, S, 3)``, RGB -> float ``(B, 3, S, S)``."""
+        return ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Backbone tokens ``(B, L, C)`` -> embedded tokens ``(B, L, D)``."""
@@ -69,6 +72,17 @@ class EncoderForExport(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.encode(images)
+
+
+class BackboneForExport(nn.Module):
+    """Images -> backbone tokens: what training computes once where the backbone is frozen."""
+
+    def __init__(self, model: TaggerModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.backbone_tokens(images)
 
 
 class QueriesForExport(nn.Module):

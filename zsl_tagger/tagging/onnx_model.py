@@ -34,10 +34,10 @@ class OnnxModel:
     def __init__(self, folder: Path, config: ModelConfig, threads: int):
         self.image_size = config.image_size
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
-        self._encoder = _session(folder / ENCODER_FILE, threads)
-        self._decoder = _session(folder / DECODER_FILE, threads)
+        self._encoder = open_session(folder / ENCODER_FILE, threads)
+        self._decoder = open_session(folder / DECODER_FILE, threads)
         takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
-        self._queries = _session(folder / QUERIES_FILE, threads) if takes_states else None
+        self._queries = open_session(folder / QUERIES_FILE, threads) if takes_states else None
         self._check(folder)
 
     def _check(self, folder: Path) -> None:
@@ -100,7 +100,7 @@ def _parts(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + LABELS_PER_CALL] for start in range(0, len(rows), LABELS_PER_CALL)]
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised, and reported by us

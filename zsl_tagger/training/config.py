@@ -41,7 +41,10 @@ class TrainConfig:
 
     # --- what is trained
     freeze: bool = False  # the backbone's weights and statistics stay as they are
-    cache_views: int = 0  # freeze only: of each photo so many views are drawn and computed once
+    cache_views: int = 0  # freeze only: views of each photo that are drawn and computed once
+    mosaic4: float = 0.0  # cache_views only: share of images that are four photos, each at half size
+    mosaic9: float = 0.0  # cache_views only: share of images that are nine photos, each at a third of the size
+    token_dropout: float = 0.0  # cache_views only: share of an image's tokens left out of a step
     epochs: int = 40
     min_epoch_steps: int = 1  # an epoch of few images shows them several times
     batch_size: int = 56  # images a step, over all processes
@@ -74,7 +77,9 @@ class TrainConfig:
     random_queries: int = 0  # queries of random direction a step
     random_query_target: float = 1.0
     query_dropout: float = 0.0  # chance of a label to be left out of a step
-    labels_per_step: int | None = None  # at most so many labels a step, those of its images first
+    labels_per_step: int | None = None  # most labels a step, those of its images first
+    negative_share: float = 0.0  # least share of labels_per_step that are on no image of the step
+    negative_weight: float = 1.0  # weight of those labels in the loss: each stands for others that were not drawn
     holdout_labels: float = 0.0  # share of the seen labels kept out of training, to judge zero-shot on validation
 
     # --- the images
@@ -110,6 +115,9 @@ class TrainConfig:
         return [
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
             (self.cache_views and not self.freeze, "cache_views needs freeze=true: a trained backbone changes"),
+            (not self.cache_views and (self.mosaic4 or self.mosaic9 or self.token_dropout),
+             "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true and cache_views"),
+            (self.mosaic4 + self.mosaic9 > 1, "expected mosaic4 and mosaic9 to add up to at most 1"),
             (self.cache_views and (self.mixup or self.cutmix), "mixup and cutmix mix pixels: set cache_views=0"),
             (closed and (queries or self.query_dropout or self.labels_per_step),
              "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
@@ -132,6 +140,11 @@ class TrainConfig:
                 raise UserError(f"expected --set name=value, got {setting!r}")
             values[name.strip()] = _parsed(name.strip(), text.strip())
         return dataclasses.replace(self, **values)
+
+    @property
+    def layouts(self) -> tuple[int, ...]:
+        """How many photos an image may consist of: 1, and 4 and 9 where there are such mosaics."""
+        return (1, *((4,) if self.mosaic4 else ()), *((9,) if self.mosaic9 else ()))
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -161,13 +174,15 @@ _SHARE, _POSITIVE = (0.0, 1.0), (1, _HUGE)
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("drop_path", "dropout", "warmup", "ema", "smoothing", "target_threshold", "random_query_target", "crop_scale",
-         "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay"), _SHARE),
+         "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay",
+         "negative_share", "mosaic4", "mosaic9"), _SHARE),
+    "token_dropout": (0.0, 0.99),
     **dict.fromkeys(
         ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
          "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
-         "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
+         "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
     "bias_init": (-_HUGE, _HUGE),
 }  # fmt: skip
 

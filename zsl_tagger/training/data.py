@@ -6,7 +6,7 @@ import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -105,8 +105,27 @@ def _some(dataset: PreparedDataset, columns: np.ndarray) -> str:
     return ", ".join(names) + (", ..." if len(columns) > 3 else "")
 
 
+#: Photos in the largest mosaic.
+MOST_PHOTOS = 9
+
+
+def mosaic(photos: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return one image's row of a batch of mosaics: its photos, then -1, int64 ``(MOST_PHOTOS,)``."""
+    row = np.full(MOST_PHOTOS, -1)
+    row[: len(photos)] = photos
+    return row
+
+
+def photos_of(image: np.ndarray) -> np.ndarray:
+    """Return the photos of one image of a batch: itself, or those of a mosaic."""
+    return np.atleast_1d(image)[np.atleast_1d(image) >= 0]
+
+
 class Targets:
-    """0/1 targets of images over the trained labels, made a batch at a time."""
+    """0/1 targets of images over the trained labels, made a batch at a time.
+
+    ``rows`` are int64 ``(b,)``, or mosaics ``(b, MOST_PHOTOS)``, which have the labels of all their photos.
+    """
 
     def __init__(self, dataset: PreparedDataset, columns: np.ndarray):
         place = np.full(len(dataset.labels), -1)
@@ -120,14 +139,63 @@ class Targets:
         return places[places >= 0]
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
-        return np.unique(np.concatenate([self.of(row) for row in rows]))
+        """Return the labels on the images, ascending."""
+        return np.unique(np.concatenate([self.of(row) for row in rows[rows >= 0]]))
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
-        """float32 ``(len(rows), K)``."""
+        """Return the targets, float32 ``(b, K)``."""
         targets = np.zeros((len(rows), self._count), np.float32)
-        for line, row in enumerate(rows):
-            targets[line, self.of(row)] = 1.0
+        for line, image in enumerate(rows):
+            for row in photos_of(image):
+                targets[line, self.of(row)] = 1.0
         return targets
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
+        """Return how sure each target is; None: all are equally sure."""
+        return None
+
+
+class PartialTargets:
+    """Soft targets, some of them unknown, with the interface of :class:`Targets`.
+
+    Args:
+        values: float32 ``(N, K)`` in 0..1, by photo and label.
+        known: float32 ``(N, K)``, weight in the loss; 0 where a target is not known.
+    """
+
+    #: A label on at least one image of a step by more than this counts as positive in that step.
+    POSITIVE = 0.3
+
+    def __init__(self, values: np.ndarray, known: np.ndarray):
+        self.values, self.known = values, known
+
+    def positives(self, rows: np.ndarray) -> np.ndarray:
+        """Return the labels on the images, ascending."""
+        photos = rows[rows >= 0]
+        return np.flatnonzero((self.values[photos] * self.known[photos]).max(axis=0) > self.POSITIVE)
+
+    def matrix(self, rows: np.ndarray) -> np.ndarray:
+        """Return the targets, float32 ``(b, K)``; a mosaic shows what any of its photos shows."""
+        return np.stack([self.values[photos_of(image)].max(axis=0) for image in rows])
+
+    def weights(self, rows: np.ndarray) -> np.ndarray:
+        """Return the weights, float32 ``(b, K)``.
+
+        What one photo of a mosaic leaves open is open for the mosaic too, unless another photo shows it.
+        """
+        least = np.stack([self.known[photos_of(image)].min(axis=0) for image in rows])
+        return np.where(self.matrix(rows) > 0.5, np.float32(1.0), least)
+
+
+class ImageSchedule(Protocol):
+    """What training needs to know of the order of images; :class:`Schedule` is that of ``zsl-tagger train``."""
+
+    config: TrainConfig
+    steps: int
+    steps_per_epoch: int
+
+    def batch(self, step: int) -> np.ndarray:
+        """Return the images of a step, int64 ``(batch_size,)``; with mosaics ``(batch_size, MOST_PHOTOS)``."""
 
 
 class Schedule:
@@ -144,12 +212,21 @@ class Schedule:
         self._epoch, self._order = -1, rows
 
     def batch(self, step: int) -> np.ndarray:
-        """int64 ``(batch_size,)`` images of a step."""
+        """Return the images of a step, int64 ``(batch_size,)``; with mosaics ``(batch_size, MOST_PHOTOS)``."""
         epoch, part = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
         size = self.config.batch_size
-        return self._order[part * size : (part + 1) * size]
+        photos = self._order[part * size : (part + 1) * size]
+        return photos if self.config.layouts == (1,) else self._mosaics(photos, step)
+
+    def _mosaics(self, photos: np.ndarray, step: int) -> np.ndarray:
+        """Fill up the images that are drawn as mosaics with other photos."""
+        random = np.random.default_rng([self.config.seed, 37, step])
+        counts = draw_layouts(len(photos), self.config.mosaic4, self.config.mosaic9, random)
+        return np.stack(
+            [mosaic([photo, *random.choice(self.rows, count - 1)]) for photo, count in zip(photos, counts, strict=True)]
+        )
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """The images of an epoch, int64, at least as many as it shows."""
@@ -164,6 +241,11 @@ class Schedule:
         return np.tile(self.rows[list(sampler)], rounds)
 
 
+def draw_layouts(images: int, mosaic4: float, mosaic9: float, random: np.random.Generator) -> np.ndarray:
+    """Draw how many photos each image consists of, int64 ``(images,)`` of 1, 4 and 9."""
+    return random.choice([1, 4, 9], images, p=[1 - mosaic4 - mosaic9, mosaic4, mosaic9])
+
+
 @dataclass(frozen=True)
 class Part:
     """A process's part of a step: ``rows`` its images, ``places`` their places in the step's batch."""
@@ -173,7 +255,7 @@ class Part:
     places: np.ndarray
 
 
-def parts(schedule: Schedule, first_step: int, rank: int, processes: int) -> Iterator[Part]:
+def parts(schedule: ImageSchedule, first_step: int, rank: int, processes: int) -> Iterator[Part]:
     """The parts of one process, ``accumulate`` a step, from ``first_step`` to the end.
 
     Images are dealt one by one: with repeated augmentation, the draws of an image go to different processes.

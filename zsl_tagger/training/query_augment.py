@@ -8,7 +8,8 @@ With q_k the unit word vectors of a step's K labels, d their width, z standard n
                        image. The paper's target is positive (1): it keeps the decoder from saying "no" to whatever
                        it does not know
 ``query_dropout`` p    each label is left out of a step with chance p
-``labels_per_step`` M  where more than M labels are left: those on the step's images, then others at random
+``labels_per_step`` M  where more than M labels are left: those on the step's images, then others at random;
+                       ``negative_share`` n of the M are others in any case, with ``negative_weight`` in the loss
 =====================  ==========================================================================================
 
 The paper gives no magnitudes. A draw depends on seed and step alone: every process of a run draws the same.
@@ -44,9 +45,17 @@ class QueryAugment:
         if most is not None and len(kept) > most:
             shown = np.isin(kept, positives)
             order = random.permutation(len(kept))
-            first = order[np.argsort(~shown[order], kind="stable")][:most]  # those on the images come first
-            kept = kept[np.sort(first)]
+            on_images, others = order[shown[order]], order[~shown[order]]
+            first = most - round(self.config.negative_share * most)
+            chosen = np.concatenate([on_images[:first], others, on_images[first:]])[:most]
+            kept = kept[np.sort(chosen)]
         return kept if len(kept) else np.arange(count)[:1]
+
+    def label_weights(self, labels: np.ndarray, positives: np.ndarray) -> np.ndarray | None:
+        """Return the weight of each chosen label in the loss, float32 ``(K,)``; None where all are 1."""
+        if self.config.negative_weight == 1.0:
+            return None
+        return np.where(np.isin(labels, positives), 1.0, self.config.negative_weight).astype(np.float32)
 
     def queries(self, vectors: Tensor, seed: tuple[int, ...]) -> Tensor:
         """Unit word vectors ``(K, word_dim)`` -> queries ``(K + random_queries, word_dim)``."""

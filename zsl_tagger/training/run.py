@@ -116,7 +116,7 @@ def train(run: TrainRun) -> Outcome | None:
     dataset = load_dataset(run.data)
     root = _image_root(dataset, run.images)
     split = split_for_training(dataset, run.config)
-    accelerator = _accelerator(run.config)
+    accelerator = make_accelerator(run.config)
     keep_freed_memory()
     speak = run.note if accelerator.is_main_process else lambda _: None
     try:
@@ -257,10 +257,15 @@ class _Run:
             size = self.config.image_size
             pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.mean.device)
             _, tokens, channels = model.eval().backbone_tokens(pixels).shape
-        check_room(folder, len(rows), tokens, channels, self.config.cache_views)
+        check_room(folder, len(rows), tokens, channels, self.config)
         cache = FeatureCache(folder, self.root, self.dataset.paths, rows, self.config)
         start = time.monotonic()
-        progress = Progress(self.config.cache_views * len(rows), 0, self.accelerator.is_main_process, self.note)
+        progress = Progress(
+            self.config.cache_views * len(self.config.layouts) * len(rows),
+            0,
+            self.accelerator.is_main_process,
+            self.note,
+        )
         with progress.running("features"):
             cache.fill(model, self.accelerator.process_index, self.accelerator.num_processes, progress.step)
         self.accelerator.wait_for_everyone()
@@ -387,7 +392,8 @@ def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:
     return root
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Return the accelerator of a run: a GPU where there is one, in the precision of the settings."""
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("precision=fp16 needs a CUDA GPU: set precision=bf16 or fp32")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -19,7 +20,7 @@ from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import Schedule, Shown, Split, Targets
+from zsl_tagger.training.data import ImageSchedule, PartialTargets, Shown, Split, Targets
 from zsl_tagger.training.log import Progress, RunLog
 from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
@@ -82,8 +83,8 @@ class Trainer:
         self,
         model: TaggerModel,
         split: Split,
-        targets: Targets,
-        schedule: Schedule,
+        targets: Targets | PartialTargets,
+        schedule: ImageSchedule,
         config: TrainConfig,
         accelerator: Accelerator,
         *,
@@ -155,7 +156,7 @@ class Trainer:
     def _train_step(self, shown: Iterator[Shown]) -> Tensor:
         """One update; returns this process's share of the loss."""
         seed = (self.config.seed, self.step)
-        asked, queries = self._ask()
+        asked, queries, label_weights = self._ask()
         total = torch.zeros((), device=self.accelerator.device)
         for turn in range(self.config.accumulate):
             last = turn == self.config.accumulate - 1
@@ -164,7 +165,7 @@ class Trainer:
                 self.faults.update(part.faults)
                 # Dropout differs between processes and parts, and is the same in a resumed run.
                 seed_everything((*seed, turn, self.accelerator.process_index))
-                loss = self._loss(part, asked, queries)
+                loss = self._loss(part, asked, queries, label_weights)
                 self.accelerator.backward(loss * self.accelerator.num_processes)  # gradients are averaged over them
                 total += loss.detach()
         if self.config.clip_grad:
@@ -176,17 +177,18 @@ class Trainer:
             self.ema.update(self.trained, self.step)
         return total
 
-    def _ask(self) -> tuple[np.ndarray, Tensor | None]:
-        """The labels of a step, and their queries."""
+    def _ask(self) -> tuple[np.ndarray, Tensor | None, np.ndarray | None]:
+        """Choose the labels of a step; return them, their queries, and their weights in the loss."""
         if self.vectors is None:
-            return np.arange(len(self.split.labels)), None
+            return np.arange(len(self.split.labels)), None, None
         positives = self.targets.positives(self.schedule.batch(self.step))
         asked = self.augment.labels(positives, len(self.split.labels), (self.config.seed, self.step, 1))
         vectors = self.vectors[torch.from_numpy(asked).to(self.vectors.device)]
-        return asked, self.augment.queries(vectors, (self.config.seed, self.step, 2))
+        queries = self.augment.queries(vectors, (self.config.seed, self.step, 2))
+        return asked, queries, self.augment.label_weights(asked, positives)
 
-    def _loss(self, part: Shown, asked: np.ndarray, queries: Tensor | None) -> Tensor:
-        """A part's share of the step's loss, so that the parts of all processes add up to it."""
+    def _loss(self, part: Shown, asked: np.ndarray, queries: Tensor | None, label_weights: np.ndarray | None) -> Tensor:
+        """Return a part's share of the step's loss, so that the parts of all processes add up to it."""
         device = self.accelerator.device
         inputs = part.inputs.to(device, non_blocking=True)
         targets = torch.from_numpy(self.targets.matrix(part.rows)[:, asked]).to(device)  # (b, K)
@@ -198,6 +200,10 @@ class Trainer:
         targets = self.augment.targets(targets)  # (b, K + R)
         logits = self.network(inputs, queries).float()
         losses = self.loss(logits, targets)  # (b, K + R), or (b,) of cross entropy
+        for weights in (self.targets.weights(part.rows), label_weights):
+            if weights is not None:  # (b, all labels), then (K,); random queries keep weight 1
+                chosen = torch.from_numpy(weights[:, asked] if weights.ndim == 2 else weights).to(device)
+                losses = losses * functional.pad(chosen, (0, losses.shape[1] - len(asked)), value=1.0)
         if self.config.reduction == "sum":
             return losses.sum()
         return losses.sum() / (self.config.batch_size * (losses.shape[1] if losses.ndim == 2 else 1))

@@ -58,35 +58,55 @@ def score_rows(
     workers: int,
     cache: FeatureCache | None = None,
 ) -> tuple[Scores, dict[int, str]]:
-    """Logits of images, with the model in evaluation mode, and which could not be read.
+    """Return the logits of images, with the model in evaluation mode, and which images could not be read.
 
     Args:
         queries: unit word vectors ``(K, word_dim)``; None for a closed set.
     """
+    if cache is not None:
+        return score_cached(model, queries, cache, rows), {}
     model.eval()
     kept, logits, faults = [], [], {}
-    with closing(_batches(dataset, rows, root, image_size, workers, cache)) as batches:
-        for these, inputs, bad in batches:
+    with closing(_batches(dataset, rows, root, image_size, workers)) as batches:
+        for these, pixels, bad in batches:
             faults.update(bad)
             if len(these):
-                inputs = inputs.to(model.mean.device)
-                tokens = model.encode(inputs) if cache is None else model.embed(inputs.float())
                 kept.append(these)
-                logits.append(model.score(tokens, queries).float().cpu().numpy())
+                logits.append(_logits(model, model.encode(pixels.to(model.mean.device)), queries))
+    return _scores(model, queries, kept, logits), faults
+
+
+@torch.inference_mode()
+def score_cached(model: TaggerModel, queries: Tensor | None, cache: FeatureCache, rows: np.ndarray) -> Scores:
+    """Return the logits of images whose features are cached, of those that could be read.
+
+    Args:
+        queries: as of :func:`score_rows`.
+    """
+    model.eval()
+    rows = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
+    kept = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+    logits = []
+    for these in kept:
+        tokens = model.embed(cache.stack(these.tolist()).to(model.mean.device).float())
+        logits.append(_logits(model, tokens, queries))
+    return _scores(model, queries, kept, logits)
+
+
+def _logits(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> np.ndarray:
+    logits: np.ndarray = model.score(tokens, queries).float().cpu().numpy()
+    return logits
+
+
+def _scores(model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], logits: list[np.ndarray]) -> Scores:
     width = model.head.num_classes if queries is None else len(queries)
     empty = np.zeros((0, width or 0), np.float32)
-    return Scores(np.concatenate([rows[:0], *kept]), np.concatenate([empty, *logits])), faults
+    return Scores(np.concatenate([np.zeros(0, np.int64), *rows]), np.concatenate([empty, *logits]))
 
 
 def _batches(
-    dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int, workers: int, cache: FeatureCache | None
+    dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int, workers: int
 ) -> Generator[tuple[np.ndarray, Tensor, dict[int, str]], None, None]:
-    if cache is not None:
-        good = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
-        for start in range(0, len(good), AT_ONCE):
-            these = good[start : start + AT_ONCE]
-            yield these, cache.stack(these.tolist(), [0] * len(these)), {}
-        return
     images = PlainImages(dataset, rows, root, image_size)
     loader: DataLoader[list[Tensor | str]] = DataLoader(
         images,

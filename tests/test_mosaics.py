@@ -1,0 +1,227 @@
+"""Mosaics of cached features, partial targets and weighted labels: what the packaged model's training adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from made_data import dataset_of, write_photo
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.export import networks
+from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.pretrained import build_model
+from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.training import features
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import MOST_PHOTOS, PartialTargets, Schedule, Split, Targets, mosaic, parts, photos_of
+from zsl_tagger.training.features import FeatureCache, check_room, fast_backbone
+from zsl_tagger.training.losses import asymmetric_loss
+from zsl_tagger.training.trainer import Trainer
+
+PHOTOS, SIDE = 7, 96
+CONFIG = TrainConfig(
+    backbone="test_efficientnet", image_size=SIDE, freeze=True, cache_views=2, mosaic4=0.3, mosaic9=0.3,
+    batch_size=11, epochs=3, seed=5, dim=24, ffn_dim=29, heads=3, dropout=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(PHOTOS):
+        write_photo(folder / f"{number}.jpg", number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> TaggerModel:
+    torch.manual_seed(3)
+    return build_model(Backbone("test_efficientnet"), {"dim": 24, "ffn_dim": 29, "heads": 3}, word_dim=6).eval()
+
+
+def cache_of(photos: Path, folder: Path, model: TaggerModel, config: TrainConfig = CONFIG) -> FeatureCache:
+    cache = FeatureCache(folder, photos, [f"{number}.jpg" for number in range(PHOTOS)], np.arange(PHOTOS), config)
+    cache.fill(model, 0, 1, lambda _: None)
+    cache.read_faults()
+    return cache
+
+
+# --- which photos -----------------------------------------------------------------------------------------
+
+
+def test_a_step_has_its_share_of_mosaics() -> None:
+    schedule = Schedule(np.arange(100, 131), CONFIG.changed(["batch_size=31", "epochs=40"]))
+    batches = np.stack([schedule.batch(step) for step in range(40)])  # (40, 31, 9)
+    assert batches.shape == (40, 31, MOST_PHOTOS)
+    counts = (batches >= 0).sum(axis=-1)
+    assert set(np.unique(counts)) == {1, 4, 9}
+    for photos, share in ((1, 0.4), (4, 0.3), (9, 0.3)):
+        assert (counts == photos).mean() == pytest.approx(share, abs=0.05)
+    assert all(sorted(batch[:, 0]) == list(range(100, 131)) for batch in batches)  # an epoch shows each photo
+    assert set(np.unique(batches)) == {-1, *range(100, 131)}
+    assert (schedule.batch(3) == batches[3]).all()
+
+
+def test_without_mosaics_a_step_is_a_row_of_photos() -> None:
+    schedule = Schedule(np.arange(31), CONFIG.changed(["mosaic4=0", "mosaic9=0"]))
+    assert schedule.batch(0).shape == (11,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["cache_views=0"], "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true"),
+        (["mosaic4=0.8"], "expected mosaic4 and mosaic9 to add up to at most 1"),
+        (["token_dropout=1"], r"expected token_dropout in 0\.\.0\.99, got 1\.0"),
+    ],
+)
+def test_settings_that_do_not_fit(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CONFIG.changed(settings)
+
+
+# --- their features ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layout", "side"), [(1, 96), (4, 48), (9, 32)])
+def test_cached_tokens_are_torchs_of_the_photo_at_its_size(
+    photos: Path, tmp_path: Path, model: TaggerModel, layout: int, side: int
+) -> None:
+    cache = cache_of(photos, tmp_path, model)
+    for number in range(PHOTOS):
+        pixels = torch.from_numpy(load_array(photos / f"{number}.jpg", side).copy())[None]
+        with torch.inference_mode():
+            expected = model.backbone_tokens(pixels)[0].numpy()
+        np.testing.assert_allclose(cache.features(number, 0, layout), expected, atol=5e-3, rtol=5e-3)
+
+
+def test_an_image_shows_the_tokens_of_its_photos(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
+    cache = cache_of(photos, tmp_path, model)
+    schedule = Schedule(np.arange(PHOTOS), CONFIG)
+    known = {
+        layout: [
+            {token.tobytes() for view in (0, 1) for token in cache.features(row, view, layout)} for row in range(7)
+        ]
+        for layout in (1, 4, 9)
+    }
+    for shown in cache.shown(parts(schedule, 0, 0, 1)):
+        assert shown.inputs.shape[:2] == (11, 9)  # the fewest: 3 x 3 of a photo, 4 x 2 x 2 and 9 x 1 of mosaics
+        for image, tokens in zip(shown.rows, shown.inputs.numpy(), strict=True):
+            own = photos_of(image)
+            allowed = set().union(*(known[len(own)][row] for row in own))
+            assert {token.tobytes() for token in tokens} <= allowed
+
+
+def test_tokens_are_left_out_at_random(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
+    config = CONFIG.changed(["token_dropout=0.25", "mosaic4=0", "mosaic9=0"])
+    cache = cache_of(photos, tmp_path, model, config)
+    schedule = Schedule(np.arange(PHOTOS), config)
+    first, again = ([shown.inputs for shown in cache.shown(parts(schedule, 0, 0, 1))] for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert first[0].shape[1] == 7  # of 9
+    assert not torch.equal(first[0], first[1])
+
+
+def test_room_for_mosaics(tmp_path: Path) -> None:
+    check_room(tmp_path, 10, 9, 16, CONFIG)
+    with pytest.raises(UserError, match=r"the features of 1,000,000,000 photos need 1003520\.0 GB in"):
+        check_room(tmp_path, 10**9, 144, 1280, CONFIG)
+
+
+def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
+    model: TaggerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    with fast_backbone(model, [64]) as tokens_of:
+        assert tokens_of.__name__ == "in_onnx_runtime"
+        by_onnx_runtime = tokens_of(images)
+
+    def fails(*_: Any) -> None:
+        raise networks.ExportError("no such operation")
+
+    monkeypatch.setattr(features, "write_backbone", fails)
+    with fast_backbone(model, [64]) as tokens_of:
+        assert tokens_of.__name__ == "in_torch"
+        np.testing.assert_allclose(tokens_of(images), by_onnx_runtime, atol=1e-4)
+
+
+def test_an_export_that_computes_something_else_is_not_used(
+    model: TaggerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other:
+        def run(self, _: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.zeros((len(feeds["images"]), 4, model.backbone.channels), np.float32)]
+
+    monkeypatch.setattr(features, "open_session", lambda *_: Other())
+    with fast_backbone(model, [64]) as tokens_of:
+        assert tokens_of.__name__ == "in_torch"
+
+
+# --- targets ----------------------------------------------------------------------------------------------
+
+
+def test_a_mosaic_has_the_labels_of_its_photos(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, ["sky", "dog sky", "", "owl"], ["train"] * 4)
+    targets = Targets(dataset, np.arange(3))  # dog, owl, sky
+    rows = np.stack([mosaic([0]), mosaic([1, 3, 2, 2]), mosaic([2])])
+    assert targets.matrix(rows).tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 0]]
+    assert targets.positives(rows).tolist() == [0, 1, 2]
+    assert targets.weights(rows) is None
+
+
+def test_partial_targets_equal_a_loop() -> None:
+    random = np.random.default_rng(0)
+    values, known = random.random((2, 13, 11)).astype(np.float32)
+    values[random.random(values.shape) < 0.5] = 0
+    targets = PartialTargets(values, known)
+    rows = np.stack([mosaic(random.integers(0, 13, count)) for count in (1, 4, 9, 1)])
+    for line, image in enumerate(rows):
+        own = [photo for photo in image if photo >= 0]
+        for label in range(11):
+            value = max(values[photo, label] for photo in own)
+            weight = 1.0 if value > 0.5 else min(known[photo, label] for photo in own)
+            assert targets.matrix(rows)[line, label] == value
+            assert targets.weights(rows)[line, label] == pytest.approx(weight)
+    shown = {int(photo) for photo in rows.ravel() if photo >= 0}
+    expected = [label for label in range(11) if any(values[p, label] * known[p, label] > 0.3 for p in shown)]
+    assert targets.positives(rows).tolist() == expected
+
+
+def test_the_loss_is_weighted_by_label_and_by_what_is_known(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
+    """Against the formula, on one step of the trainer."""
+    config = CONFIG.changed(["labels_per_step=5", "negative_share=0.4", "negative_weight=3", "random_queries=2"])
+    random = np.random.default_rng(1)
+    values = (random.random((PHOTOS, 13)) < 0.2).astype(np.float32)
+    known = random.random((PHOTOS, 13)).astype(np.float32)
+    vectors = torch.nn.functional.normalize(torch.randn(13, 6)).numpy()
+    cache = cache_of(photos, tmp_path / "cache", model, config)
+    rows = np.arange(PHOTOS)
+    labels = tuple(f"w{number}" for number in range(13))
+    split = Split(labels, np.arange(13), vectors, (), rows[:0], rows, rows[:0])
+    targets, schedule = PartialTargets(values, known), Schedule(rows, config)
+    trainer = Trainer(
+        model, split, targets, schedule, config, Accelerator(cpu=True),
+        from_features=True, shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
+        validate=lambda _: {}, folder=tmp_path, data="",
+    )  # fmt: skip
+    chosen, queries, label_weights = trainer._ask()
+    batch = schedule.batch(0)
+    assert len(chosen) == 5
+    assert label_weights is not None
+    assert (label_weights == [1 if label in targets.positives(batch) else 3 for label in chosen]).all()
+    assert (label_weights == 3).sum() >= 2
+    part = next(cache.shown(parts(schedule, 0, 0, 1)))
+    loss = trainer._loss(part, chosen, queries, label_weights)
+    with torch.no_grad():
+        logits = model.score(model.embed(part.inputs.float()), queries)
+    wanted = torch.from_numpy(targets.matrix(batch)[:, chosen])
+    weights = torch.from_numpy(targets.weights(batch)[:, chosen] * label_weights)
+    expected = (asymmetric_loss(logits[:, :5], wanted) * weights).sum()
+    expected += asymmetric_loss(logits[:, 5:], torch.ones(11, 2)).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,43 @@
+"""The settings of the packaged model's training, chosen on held-out photos and coco100 (benchmarks/README.md).
+
+Another backbone of timm with an ImageNet-1k classifier is one setting away: ``--set backbone=NAME --set image_size=N``.
+"""
+
+from __future__ import annotations
+
+from zsl_tagger.training.config import TrainConfig
+
+CONFIG = TrainConfig(
+    recipe="packaged",
+    backbone="tf_efficientnet_lite2",
+    image_size=384,
+    dim=256,
+    ffn_dim=512,
+    heads=8,
+    dropout=0.0,
+    bias_init=-3.0,
+    freeze=True,
+    cache_views=3,
+    mosaic4=0.3,
+    mosaic9=0.2,
+    token_dropout=0.25,
+    epochs=1,
+    min_epoch_steps=3500,
+    batch_size=32,
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=1e-2,
+    warmup=0.15,
+    clip_grad=320.0,
+    ema=0.998,
+    precision="bf16",
+    gamma_neg=2.0,
+    clip=0.0,
+    query_noise=0.1,
+    labels_per_step=384,
+    negative_share=1 / 3,
+    negative_weight=3.0,
+    crop="random",
+    crop_scale=0.35,
+    checkpoint_every=250,
+)
