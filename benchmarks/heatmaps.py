@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.common import write_result
 from zsl_tagger import Tagger
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 
 MOSAICS = 300
 Maps = dict[str, np.ndarray]  # kind -> (K, R, R)
@@ -41,7 +41,7 @@ def mosaics(tagger: Tagger, photos: Path) -> dict[str, dict[str, float]]:
     rows: dict[str, list[list[float]]] = {}
     for _ in range(MOSAICS):
         pair = random.sample(paths, 2)
-        halves = [load_array(path, 768)[:, ::2] for path in pair]  # each (768, 384, 3)
+        halves = [load_array(path, Preprocessing(768))[:, ::2] for path in pair]  # each (768, 384, 3)
         both = [
             maps_of(tagger, tagger.encode(np.concatenate(order, axis=1)), [named[path] for path in pair])
             for order in (halves, halves[::-1])

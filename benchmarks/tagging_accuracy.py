@@ -100,7 +100,7 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
     rows = []
     with torch.inference_mode():
         for path in paths:
-            pixels = torch.from_numpy(load_array(path, folder.config.image_size).copy())[None]  # (1, S, S, 3)
+            pixels = torch.from_numpy(load_array(path, folder.config.preprocessing).copy())[None]  # (1, S, S, 3)
             top = backbone.network(tagger_model.normalize(pixels)).softmax(-1)[0].topk(CONSE_CLASSES)
             embedding = top.values @ vectors[top.indices]
             rows.append(torch.nn.functional.cosine_similarity(embedding[None], queries).numpy())

@@ -90,8 +90,8 @@ def folder_throughput(photos: list[str], rounds: int = 5) -> dict[str, object]:
     cores = available_cores()
     tagger = Tagger(workers=cores)
     two = tagger.label_set(["dog", "beach"])
-    size = ModelFolder().config.image_size
-    feeds = [{"images": load_array(photo, size)[None]} for photo in photos]
+    preprocessing = ModelFolder().config.preprocessing
+    feeds = [{"images": load_array(photo, preprocessing)[None]} for photo in photos]
     wide, narrow = _bare_session(cores), _bare_session(1)
     with ThreadPoolExecutor(cores) as pool:
         jobs: dict[str, Callable[[], object]] = {

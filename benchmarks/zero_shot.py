@@ -50,7 +50,7 @@ from benchmarks.query_augmentation import photo_labels
 from benchmarks.tagging_accuracy import LEAST_POSITIVES, read_coco
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.evaluation.metrics import average_precision, mean_average_precision, precision_recall_f1_at_k
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.backbone import Backbone, normalization
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import pretrained_backbone
@@ -133,12 +133,16 @@ class Photos:
     @cached_property
     def full(self) -> np.ndarray:
         """Tokens of the photos at 256 px, ``(N, 64, 1280)``."""
-        return self.tokens("full", lambda row: load_array(self.root / self.paths[row], SIZE), len(self.paths))
+        return self.tokens(
+            "full", lambda row: load_array(self.root / self.paths[row], Preprocessing(SIZE)), len(self.paths)
+        )
 
     @cached_property
     def half(self) -> np.ndarray:
         """Tokens of the photos at 128 px, the parts of mosaics, ``(N, 16, 1280)``."""
-        return self.tokens("half", lambda row: load_array(self.root / self.paths[row], HALF), len(self.paths))
+        return self.tokens(
+            "half", lambda row: load_array(self.root / self.paths[row], Preprocessing(HALF)), len(self.paths)
+        )
 
     @cached_property
     def pooled(self) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +153,7 @@ class Photos:
         """Backbone tokens of ``count`` images, memory-mapped; computed where they are not there yet."""
         path = self.work / f"{name}.npy"
         if not path.exists():
-            mean, std = (part * 255 for part in normalization(self.backbone))
+            mean, std = (torch.tensor(part) * 255 for part in normalization(self.backbone))
             blocks = []
             with torch.inference_mode():
                 pixels = map_in_order(read, range(count), available_cores())
@@ -164,7 +168,7 @@ class Photos:
         """Tokens of 2x2 mosaics made in pixels of the photos ``parts`` (M, 4)."""
 
         def read(row: int) -> np.ndarray:
-            a, b, c, d = (load_array(self.root / self.paths[part], HALF) for part in parts[row])
+            a, b, c, d = (load_array(self.root / self.paths[part], Preprocessing(HALF)) for part in parts[row])
             return np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)])
 
         return self.tokens(name, read, len(parts))
@@ -703,7 +707,7 @@ def f1_at_3(scores: np.ndarray, targets: np.ndarray) -> float:
 
 def coco_map(scorer: Scorer, photos: Photos) -> float:
     paths, targets, names = read_coco(photos.root / "coco100")
-    tokens = photos.tokens("coco", lambda row: load_array(paths[row], SIZE), len(paths))
+    tokens = photos.tokens("coco", lambda row: load_array(paths[row], Preprocessing(SIZE)), len(paths))
     enough = targets.sum(axis=0) >= LEAST_POSITIVES
     scores = scorer(tokens, WordTable.load(PACKAGED).vectors(names))
     return mean_average_precision(scores[:, enough], targets[:, enough])

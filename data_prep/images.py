@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
@@ -129,7 +129,7 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
     if known and known.problem is None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
         return known
     try:
-        pixels = load_array(root / path, _LOOK_AT)  # (64, 64, 3): as training will read it
+        pixels = load_array(root / path, Preprocessing(_LOOK_AT))  # (64, 64, 3): as training will read it
         sha256 = hashlib.sha256((root / path).read_bytes()).hexdigest()
     except (ImageError, OSError) as error:
         return Look(path, status.st_size, status.st_mtime_ns, str(error))

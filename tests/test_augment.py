@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.training.augment import Augment, BatchMix, seed_everything
 from zsl_tagger.training.config import TrainConfig
 
@@ -52,7 +52,7 @@ def make(**values: Any) -> Augment:
 
 def test_no_augmentation_is_preprocessing(photo: Path, examples: Path) -> None:
     for path in (photo, examples / "cat.jpg"):
-        np.testing.assert_array_equal(make()(path, (3, 5)), load_array(path, SIZE))
+        np.testing.assert_array_equal(make()(path, (3, 5)), load_array(path, Preprocessing(SIZE)))
 
 
 @SETTINGS
@@ -94,7 +94,7 @@ def test_an_unreadable_image_is_an_image_error(tmp_path: Path, values: dict[str,
 
 
 def test_flip_is_a_mirror_or_nothing(photo: Path) -> None:
-    plain = load_array(photo, SIZE)
+    plain = load_array(photo, Preprocessing(SIZE))
     mirrored = plain[:, ::-1]
     np.testing.assert_array_equal(make(flip=1.0)(photo, (3, 5)), mirrored)
     flips = 0
@@ -113,7 +113,7 @@ def boxes(pixels: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_cutout_is_one_box_of_one_colour(photo: Path, share: float) -> None:
-    plain, augment = load_array(photo, SIZE), make(cutout=share)
+    plain, augment = load_array(photo, Preprocessing(SIZE)), make(cutout=share)
     heights, middles = [], []
     for step in range(60):
         pixels = augment(photo, (3, step))
@@ -130,7 +130,7 @@ def test_cutout_is_one_box_of_one_colour(photo: Path, share: float) -> None:
 
 def test_cutout_by_hand(photo: Path) -> None:
     """The middle is drawn first, x then y, and then the colour; the box is cut at the edge."""
-    plain = load_array(photo, SIZE)
+    plain = load_array(photo, Preprocessing(SIZE))
     edges = 0
     for step in range(20):
         seed_everything((3, step))
@@ -147,7 +147,7 @@ def test_cutout_by_hand(photo: Path) -> None:
 
 
 def test_a_cutout_smaller_than_a_pixel_cuts_nothing(photo: Path) -> None:
-    np.testing.assert_array_equal(make(cutout=0.01)(photo, (3, 5)), load_array(photo, SIZE))
+    np.testing.assert_array_equal(make(cutout=0.01)(photo, (3, 5)), load_array(photo, Preprocessing(SIZE)))
 
 
 def write_ramp(path: Path) -> None:

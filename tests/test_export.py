@@ -30,7 +30,7 @@ from zsl_tagger.export.precision import halve
 from zsl_tagger.export.proof import Case, Proof
 from zsl_tagger.export.torch_programs import Programs
 from zsl_tagger.export.words import baked_table
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
@@ -73,7 +73,7 @@ def folder(model: TaggerModel, tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     WordTable(["dog", "cat", "beach"], rng.normal(size=(3, WORD_DIM)).astype(np.float32)).save(tmp_path)
     write_labels(tmp_path, [VocabularyLabel("dog", 0.0), VocabularyLabel("cat", 0.0)])
-    write_config(tmp_path, ModelConfig(image_size=SIZE, word_dim=WORD_DIM, default_threshold=0.0))
+    write_config(tmp_path, ModelConfig(Preprocessing(SIZE), word_dim=WORD_DIM, default_threshold=0.0))
     return tmp_path
 
 
@@ -125,7 +125,7 @@ def test_log_odds_are_exact_where_the_softmax_is_sure() -> None:
 
 
 def test_networks_that_do_not_fit_the_config_are_named(folder: Path) -> None:
-    write_config(folder, ModelConfig(image_size=64, word_dim=WORD_DIM, default_threshold=0.0))
+    write_config(folder, ModelConfig(Preprocessing(64), word_dim=WORD_DIM, default_threshold=0.0))
     with pytest.raises(ModelFolderError, match=r"encoder.onnx: expected 'images' of shape \(any, 64, 64, 3\), got"):
         Tagger(folder)
 
@@ -188,14 +188,16 @@ def write_folder(folder: Path, source: Path, closed: bool = False) -> Path:
     if not closed:
         WordTable(LABELS, table.vectors(LABELS), normalized=True).save(folder)
     queries = np.arange(len(LABELS)) if closed else table.vectors(LABELS)
-    config = ModelConfig(SIZE, 0 if closed else WIDTH, 0.4, architecture, {}, closed_set=closed, unseen_bias=0.25)
+    config = ModelConfig(
+        Preprocessing(SIZE), 0 if closed else WIDTH, 0.4, architecture, {}, closed_set=closed, unseen_bias=0.25
+    )
     logits = np.median(proof.torch_logits(model, config, proof.made_images(SIZE)[1:], queries), axis=0)  # (K,)
     thresholds = 1 / (1 + np.exp(-logits - 0.25 * (np.arange(len(LABELS)) == 2)))
     labels = [VocabularyLabel(name, float(thresholds[i]), seen=i != 2) for i, name in enumerate(LABELS)]
     write_labels(folder, labels)
     (folder / "README.md").write_text("the card")
-    provenance = {"word_vectors": None if closed else f"gensim:{source}", "seed": 7}
-    write_config(folder, replace(config, provenance=provenance))
+    source_of_words = None if closed else f"gensim:{source}"
+    write_config(folder, replace(config, provenance={"seed": 7}, word_source=source_of_words))
     return folder
 
 
@@ -228,7 +230,7 @@ def state(folder: Path) -> dict[str, bytes]:
 
 
 def arrays(photos: Path) -> np.ndarray:
-    return np.stack([load_array(path, SIZE) for path in sorted(photos.iterdir())])
+    return np.stack([load_array(path, Preprocessing(SIZE)) for path in sorted(photos.iterdir())])
 
 
 def expected_logits(folder: Path, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -288,8 +290,7 @@ def test_the_folder_is_otherwise_as_it_was(exported: dict[str, Path], tmp_path: 
     config = read_config(exported["fp32"])
     record = config.provenance.pop("export")
     other = read_config(tmp_path / "new")
-    other.provenance["word_vectors"] = config.provenance["word_vectors"]  # where the file lies
-    assert config == other
+    assert config == replace(other, word_source=config.word_source)  # where the file lies
     assert record["precision"] == "fp32"
     assert (record["against_torch"]["photos"], record["against_torch"]["labels"]) == (4, 7)
     assert 0 < record["against_torch"]["difference"] < 1e-4
@@ -677,10 +678,10 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
         ("packaged", "expected vectors of width 10, got 256"),
         (f"gensim:{tmp_path / 'gone.txt'}", "no word-vector file at"),
     ):
-        write_config(own, replace(config, provenance={"word_vectors": spec}))
+        write_config(own, replace(config, word_source=spec))
         assert message in refused(*asked)
     write_source(tmp_path / "other.txt", seed=9)
-    write_config(own, replace(config, provenance={"word_vectors": f"gensim:{tmp_path / 'other.txt'}"}))
+    write_config(own, replace(config, word_source=f"gensim:{tmp_path / 'other.txt'}"))
     assert "are not those the model was trained with: it is another source now" in refused(*asked)
 
 

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, features
 
 from zsl_tagger.images import preprocessing
 from zsl_tagger.images.finding import find_images
-from zsl_tagger.images.preprocessing import ImageError, load_array, load_photo, load_upload
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array, load_photo, load_upload
 
 pillow_heif.register_heif_opener()  # here to write; the tests of reading without it run in a process of their own
 
@@ -56,13 +56,13 @@ def with_claimed_size(path: Path, width: int, height: int) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_turned_once(tmp_path: Path, kind: str, orientation: int) -> None:
     """As the same picture in PNG, whose orientation only this project's code turns."""
-    expected = corners(load_array(saved(tmp_path / "a.png", orientation=orientation), 64))
+    expected = corners(load_array(saved(tmp_path / "a.png", orientation=orientation), Preprocessing(64)))
     path = saved(tmp_path / f"a.{kind}", orientation=orientation)
-    assert corners(load_array(path, 64)) == expected
+    assert corners(load_array(path, Preprocessing(64))) == expected
     assert load_photo(path, 64).size == ((128, 96) if orientation < 5 else (96, 128))
-    assert np.array_equal(load_upload(path.read_bytes(), 64), load_array(path, 64))
+    assert np.array_equal(load_upload(path.read_bytes(), Preprocessing(64)), load_array(path, Preprocessing(64)))
     with pytest.raises(ImageError, match="too large: "):
-        load_upload(path.read_bytes(), 64, max_pixels=128 * 96 - 1)
+        load_upload(path.read_bytes(), Preprocessing(64), max_pixels=128 * 96 - 1)
 
 
 def test_turned_once_where_a_phone_says_it_twice(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_turned_once_where_a_phone_says_it_twice(tmp_path: Path) -> None:
     content = (tmp_path / "a.heic").read_bytes()
     assert b"irot" in content
     assert exif.tobytes()[6:] in content
-    expected = corners(load_array(saved(tmp_path / "a.png", orientation=6), 64))
-    assert corners(load_array(tmp_path / "a.heic", 64)) == expected
+    expected = corners(load_array(saved(tmp_path / "a.png", orientation=6), Preprocessing(64)))
+    assert corners(load_array(tmp_path / "a.heic", Preprocessing(64))) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,26 +87,26 @@ def test_what_is_transparent_is_white(tmp_path: Path, kind: str) -> None:
     image = Image.fromarray(QUARTERS).convert("RGBA")
     image.putalpha(0)
     image.save(tmp_path / f"a.{kind}")
-    assert (load_array(tmp_path / f"a.{kind}", 32) == 255).all()
+    assert (load_array(tmp_path / f"a.{kind}", Preprocessing(32)) == 255).all()
 
 
 def test_what_is_transparent_is_white_where_colours_were_multiplied_with_it() -> None:
-    assert (load_array(Image.new("RGBa", (9, 9)), 32) == 255).all()
+    assert (load_array(Image.new("RGBa", (9, 9)), Preprocessing(32)) == 255).all()
 
 
 def test_ten_bits(tmp_path: Path) -> None:
     wide = (QUARTERS.astype(np.uint16) * 257).tobytes()
     pillow_heif.encode("RGB;16", (128, 96), wide, str(tmp_path / "a.heic"), quality=95)
     assert pillow_heif.open_heif(tmp_path / "a.heic").info["bit_depth"] > 8
-    assert corners(load_array(tmp_path / "a.heic", 64)) == corners(QUARTERS[:96, 16:112])
+    assert corners(load_array(tmp_path / "a.heic", Preprocessing(64))) == corners(QUARTERS[:96, 16:112])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_of_several_pictures(tmp_path: Path, kind: str) -> None:
     others = [Image.fromarray(255 - QUARTERS)]
     Image.fromarray(QUARTERS).save(tmp_path / f"a.{kind}", save_all=True, append_images=others, quality=95)
-    expected = corners(load_array(Image.fromarray(QUARTERS), 64))
-    assert corners(load_array(tmp_path / f"a.{kind}", 64)) == expected
+    expected = corners(load_array(Image.fromarray(QUARTERS), Preprocessing(64)))
+    assert corners(load_array(tmp_path / f"a.{kind}", Preprocessing(64))) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,13 +118,13 @@ def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path, kind: str, mo
 
     monkeypatch.setattr(preprocessing, "_upright", decode)
     with pytest.raises(ImageError, match="too large: 13000 x 12000 pixels, the limit is 150 million"):
-        load_array(path, 64)
+        load_array(path, Preprocessing(64))
 
 
 def test_a_picture_larger_than_it_claims_is_refused(tmp_path: Path) -> None:
     """Else a few kilobytes could claim 16 pixels and hold gigabytes."""
     with pytest.raises(ImageError, match="broken image data"):
-        load_array(with_claimed_size(saved(tmp_path / "a.heic"), 16, 16), 64)
+        load_array(with_claimed_size(saved(tmp_path / "a.heic"), 16, 16), Preprocessing(64))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +142,7 @@ def test_every_cut_and_many_flipped_bytes_give_an_image_error(tmp_path: Path, ki
         path = tmp_path / f"{number}.{kind}"
         path.write_bytes(data)
         try:
-            load_array(path, 16)
+            load_array(path, Preprocessing(16))
         except ImageError as error:
             told.append(str(error))
     assert len(told) > len(broken) // 2
@@ -186,16 +186,16 @@ def test_avif_that_pillow_cannot_read_says_how_to_get_it(tmp_path: Path, monkeyp
     content = with_claimed_size(saved(tmp_path / "a.avif"), 0, 0)  # Pillow does not take it
     monkeypatch.setattr(features, "check", lambda feature: feature != "avif")
     with pytest.raises(ImageError, match=r'AVIF needs Pillow 11\.3 or newer.* pip install "zsl-tagger\[heic\]"'):
-        load_array(content, 16)
+        load_array(content, Preprocessing(16))
 
 
 def test_other_photos_load_nothing_of_it(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a photo at all, though it begins like one")
     code = f"""
 import sys
-from zsl_tagger.images.preprocessing import ImageError, load_array
-load_array({str(examples / "cat.jpg")!r}, 64)
-try: load_array({str(tmp_path / "broken.jpg")!r}, 64)
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
+load_array({str(examples / "cat.jpg")!r}, Preprocessing(64))
+try: load_array({str(tmp_path / "broken.jpg")!r}, Preprocessing(64))
 except ImageError: pass
 print("pillow_heif" in sys.modules)"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -32,7 +32,7 @@ from data_prep.images import (
     reason,
 )
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,9 +57,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are read."""
     names: list[str] = []
 
-    def load(path: Path, size: int) -> np.ndarray:
+    def load(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         names.append(path.name)
-        return load_array(path, size)
+        return load_array(path, preprocessing)
 
     monkeypatch.setattr(images, "load_array", load)
     return names
@@ -95,14 +95,14 @@ def test_the_perceptual_hash_is_the_slow_one(examples: Path, tmp_path: Path) -> 
     """Journals of earlier runs hold these hashes."""
     names = sorted(path.name for path in examples.glob("*.jpg"))
     for name, found in look(examples, names, tmp_path / "images.jsonl").items():
-        assert found.phash == slow_perceptual_hash(load_array(examples / name, 64))
+        assert found.phash == slow_perceptual_hash(load_array(examples / name, Preprocessing(64)))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_asked(workers: int, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(path: Path, size: int) -> np.ndarray:
+    def load(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         time.sleep(0.05 if path.name in ("d ä.jpg", "c.jpg") else 0)  # later ones are done before
-        return load_array(path, size)
+        return load_array(path, preprocessing)
 
     monkeypatch.setattr(images, "load_array", load)
     found = look(photos, NAMES, workers=workers)

@@ -25,7 +25,7 @@ from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import ExportError
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model, read_checkpoint
 from zsl_tagger.released.names import guess_backbone, read_released
@@ -263,7 +263,7 @@ def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
         f"  every threshold is 0.5: zsl-tagger calibrate --model {out} --data DATA chooses them",
         f"  tag with it: zsl-tagger tag photos --model {out}",
     ]
-    photo = torch.from_numpy(load_array(tmp_path / "photo.jpg", SIZE)[None].copy())
+    photo = torch.from_numpy(load_array(tmp_path / "photo.jpg", Preprocessing(SIZE))[None].copy())
     expected = dict(zip(NAMES, checkpoint.logits(photo, name="resnet18").sigmoid()[0].tolist(), strict=True))
     status, stdout, stderr = run_command(
         "tag", tmp_path / "photo.jpg", "--model", out, "--threshold", 0, "--format", "jsonl"

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.tagging.model_folder import (
     ModelConfig,
     ModelFolder,
     ModelFolderError,
     VocabularyLabel,
+    read_config,
     write_config,
     write_labels,
 )
+from zsl_tagger.tagging.onnx_model import open_session
+from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.words.table import WordTable
 
 FILES = ("config.json", "labels.json", "encoder.onnx", "decoder.onnx", "words.txt", "word_vectors.npy")
 CONFIG = ModelConfig(
-    image_size=224,
+    Preprocessing(224, mean=(0.48145466, 0.5, 0.406), std=(0.229, 0.224, 0.225)),
     word_dim=3,
     default_threshold=0.35,
     architecture={"backbone": "tiny", "blocks": [1, 2]},
     provenance={"made by": "a test, für 塔"},
+    word_source="gensim:塔.txt",
 )
 LABELS = [VocabularyLabel("Dining-Table", 0.25), VocabularyLabel("塔", 0.0, seen=False), VocabularyLabel("dog", 1.0)]
 ROWS = np.array([[3, 0, 4], [0, -5, 0]], np.int8)
@@ -101,8 +109,13 @@ def test_every_missing_file_is_named(folder: Path, names: list[str]) -> None:
         (edited(colour="red"), r"config\.json: got an unexpected keyword argument 'colour'"),
         (edited(word_dim=None), r"config\.json: missing 1 required positional argument: 'word_dim'"),
         ([], r"config\.json: expected an object, got list"),
-        (edited(format_version=2), r"config\.json: expected format_version 1, got 2: .*another version of zsl-tagger"),
-        (edited(format_version="1"), "expected format_version 1, got '1'"),
+        (
+            edited(format_version=3),
+            r"config\.json: expected format_version 1 or 2, got 3: .*another version of zsl-tagger",
+        ),
+        (edited(format_version="1"), "expected format_version 1 or 2, got '1'"),
+        (edited(format_version=True), "expected format_version 1 or 2, got True"),
+        (edited(image_size=None), r"config\.json: missing 1 required positional argument: 'image_size'"),
         (edited(image_size=0), r"config\.json: expected image_size to be a positive whole number, got 0"),
         (edited(image_size=22.4), r"expected image_size to be a positive whole number, got 22\.4"),
         (edited(word_dim="3"), "expected word_dim to be a positive whole number, got '3'"),
@@ -119,9 +132,62 @@ def test_faulty_config(folder: Path, content: Any, message: str) -> None:
     assert isinstance(caught.value, UserError)
 
 
+def stated(**changes: Any) -> dict[str, Any]:
+    """Return a config of format 2 as JSON, with fields of its preprocessing changed."""
+    preprocessing = {"image_size": 224, "resize": "squash", "interpolation": "bicubic", "version": 1, **changes}
+    return edited(image_size=None, format_version=2, preprocessing=preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (edited(image_size=None, format_version=2), "expected preprocessing to be an object, got None"),
+        (
+            edited(image_size=None, format_version=2, preprocessing=[224]),
+            r"expected preprocessing to be an object, got \[",
+        ),
+        (stated(size=3), "got an unexpected keyword argument 'size'"),
+        (stated(image_size=True), "expected image_size to be a positive whole number, got True"),
+        (stated(resize="crop"), "expected resize of the preprocessing to be 'squash', got 'crop': .*another version"),
+        (stated(interpolation="cubic"), "expected interpolation of the preprocessing to be 'bicubic', got 'cubic'"),
+        (stated(version=2), "expected version of the preprocessing to be 1, got 2: .*another version of zsl-tagger"),
+        (stated(mean=0.5), r"expected mean to be three numbers, got 0\.5"),
+        (stated(mean=[0.5, 0.5]), r"expected mean to be three numbers, got \[0\.5, 0\.5\]"),
+        (stated(std=[0.5, "a", 1]), "expected std to be three numbers"),
+        (stated(std=[0.5, 0, 1]), "expected std to be three positive numbers"),
+        ({**stated(), "word_source": 3}, "expected word_source to be text, got 3"),
+    ],
+)
+def test_faulty_preprocessing(folder: Path, content: Any, message: str) -> None:
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=message):
+        ModelFolder(folder)
+
+
+def test_a_folder_of_version_1_is_read_as_it_was_made(folder: Path) -> None:
+    content = edited(provenance={"word_vectors": "gensim:a.txt"})
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    config = ModelFolder(folder).config
+    assert config.preprocessing == Preprocessing(224)
+    assert (config.preprocessing.mean, config.preprocessing.std) == (None, None)  # the backbone's
+    assert config.word_source == "gensim:a.txt"
+    write_config(folder, config)
+    assert ModelFolder(folder).config == config
+
+
+def test_a_configuration_says_how_images_and_words_become_inputs(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert content["preprocessing"] == {
+        "image_size": 224, "resize": "squash", "interpolation": "bicubic",
+        "mean": [0.48145466, 0.5, 0.406], "std": [0.229, 0.224, 0.225], "version": 1,
+    }  # fmt: skip
+    assert content["word_source"] == "gensim:塔.txt"
+    assert content["format_version"] == 2
+
+
 @pytest.mark.parametrize("threshold", [0, 0.0, 1, 1.0])
 def test_the_ends_of_the_threshold_range_are_valid(folder: Path, threshold: float) -> None:
-    write_config(folder, ModelConfig(8, 3, threshold))
+    write_config(folder, ModelConfig(Preprocessing(8), 3, threshold))
     assert ModelFolder(folder).config.default_threshold == threshold
 
 
@@ -195,3 +261,27 @@ def test_another_word_dim(folder: Path) -> None:
     np.save(folder / "word_vectors.npy", np.ones((2, 4), np.int8))
     with pytest.raises(ModelFolderError, match=r"word_vectors\.npy: expected word vectors of width 3, got 4$"):
         ModelFolder(folder).words()
+
+
+def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Path) -> None:
+    """Its folder is of version 1: scores are those of the steps it was made with, also when it is rewritten as 2."""
+    rewritten = tmp_path / "model"
+    shutil.copytree(PACKAGED, rewritten)
+    assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 1
+    write_config(rewritten, read_config(rewritten))
+    assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 2
+    as_shipped, as_rewritten = Tagger(), Tagger(rewritten)
+    labels = as_shipped.label_set(["cat", "coffee", "rocket", "space suit", "person"])
+    encoder, queries, decoder = (
+        open_session(PACKAGED / f"{name}.onnx", 1) for name in ("encoder", "queries", "decoder")
+    )
+    for photo in sorted(examples.glob("*.jpg")):
+        with Image.open(photo) as opened:
+            opened.draft("RGB", (768, 768))
+            image = opened.convert("RGB").resize((384, 384), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        (tokens,) = encoder.run(None, {"images": np.asarray(image)[None]})
+        states, projected = queries.run(None, {"queries": labels.queries})
+        feeds = {"tokens": tokens, "states": states, "projected": projected}
+        logits = decoder.run(["logits"], feeds)[0]
+        for tagger in (as_shipped, as_rewritten):
+            assert (tagger.logits(tagger.encode(photo), labels) == logits).all()

@@ -13,7 +13,7 @@ from made_data import dataset_of, write_photo
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export import networks
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -95,7 +95,7 @@ def test_cached_tokens_are_torchs_of_the_photo_at_its_size(
 ) -> None:
     cache = cache_of(photos, tmp_path, model)
     for number in range(PHOTOS):
-        pixels = torch.from_numpy(load_array(photos / f"{number}.jpg", side).copy())[None]
+        pixels = torch.from_numpy(load_array(photos / f"{number}.jpg", Preprocessing(side)).copy())[None]
         with torch.inference_mode():
             expected = model.backbone_tokens(pixels)[0].numpy()
         np.testing.assert_allclose(cache.features(number, 0, layout), expected, atol=5e-3, rtol=5e-3)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsl_tagger.images.preprocessing import ImageError, load_array, load_upload
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array, load_upload
 
 SIDE = 8
 GREY = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 4 + 3).astype(np.uint8)  # 3, 7 .. 255
@@ -109,13 +109,13 @@ KINDS: dict[str, tuple[Image.Image, dict[str, Any], np.ndarray, int]] = {
 def test_every_kind_of_file_and_the_same_picture_opened_by_the_caller(tmp_path: Path, name: str) -> None:
     image, options, expected, tolerance = KINDS[name]
     image.save(tmp_path / name, **options)
-    array = load_array(tmp_path / name, SIDE)
+    array = load_array(tmp_path / name, Preprocessing(SIDE))
     assert array.dtype == np.uint8
     assert difference(array, expected) <= tolerance
     with Image.open(tmp_path / name) as opened:
-        assert np.array_equal(load_array(opened, SIDE), array)
-    assert np.array_equal(load_array((tmp_path / name).read_bytes(), SIDE), array)
-    assert np.array_equal(load_upload((tmp_path / name).read_bytes(), SIDE), array)
+        assert np.array_equal(load_array(opened, Preprocessing(SIDE)), array)
+    assert np.array_equal(load_array((tmp_path / name).read_bytes(), Preprocessing(SIDE)), array)
+    assert np.array_equal(load_upload((tmp_path / name).read_bytes(), Preprocessing(SIDE)), array)
 
 
 def test_an_upload_is_decoded_as_the_file_is(tmp_path: Path) -> None:
@@ -125,15 +125,15 @@ def test_an_upload_is_decoded_as_the_file_is(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
     content = (tmp_path / "a.jpg").read_bytes()
-    array = load_upload(content, SIDE)
-    assert np.array_equal(array, load_array(tmp_path / "a.jpg", SIDE))
+    array = load_upload(content, Preprocessing(SIDE))
+    assert np.array_equal(array, load_array(tmp_path / "a.jpg", Preprocessing(SIDE)))
     with Image.open(tmp_path / "a.jpg") as opened:
-        assert not np.array_equal(array, load_array(opened, SIDE))  # decoded whole
+        assert not np.array_equal(array, load_array(opened, Preprocessing(SIDE)))  # decoded whole
     with pytest.raises(ImageError, match=r"too large: 170 x 130 pixels, the limit is 0 million"):
-        load_upload(content, SIDE, max_pixels=170 * 130 - 1)
-    load_upload(content, SIDE, max_pixels=170 * 130)
+        load_upload(content, Preprocessing(SIDE), max_pixels=170 * 130 - 1)
+    load_upload(content, Preprocessing(SIDE), max_pixels=170 * 130)
     with pytest.raises(ImageError, match="empty file"):
-        load_upload(b"", SIDE)
+        load_upload(b"", Preprocessing(SIDE))
 
 
 ARRAYS: dict[str, tuple[np.ndarray, np.ndarray]] = {
@@ -156,14 +156,14 @@ def test_an_array_gives_what_the_file_gives_and_is_not_changed(tmp_path: Path, n
     array, picture = ARRAYS[name]
     before = array.copy()
     Image.fromarray(picture).save(tmp_path / "picture.png")
-    assert np.array_equal(load_array(array, 5), load_array(tmp_path / "picture.png", 5))
+    assert np.array_equal(load_array(array, Preprocessing(5)), load_array(tmp_path / "picture.png", Preprocessing(5)))
     assert np.array_equal(array, before)
 
 
 def test_a_dark_16_bit_file_is_as_dark_as_its_array(tmp_path: Path) -> None:
     dark = np.full((3, 4), 200, np.uint16)  # 200 of 65535: as good as black
     Image.fromarray(dark).save(tmp_path / "dark.png")
-    assert difference(load_array(tmp_path / "dark.png", 2), load_array(dark, 2)) <= 1
+    assert difference(load_array(tmp_path / "dark.png", Preprocessing(2)), load_array(dark, Preprocessing(2))) <= 1
 
 
 # --- orientation and size ---------------------------------------------------------------------------------
@@ -198,31 +198,35 @@ def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, suffix: st
     path = tmp_path / f"turned.{suffix}"
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright))))
     stored.save(path, exif=exif, quality=97)  # the quality is for JPEG, the others are lossless
-    assert difference(load_array(path, 17), load_array(upright, 17)) <= tolerance
+    assert difference(load_array(path, Preprocessing(17)), load_array(upright, Preprocessing(17))) <= tolerance
     with Image.open(path) as opened:
-        assert difference(load_array(opened, 17), load_array(upright, 17)) <= tolerance
+        assert difference(load_array(opened, Preprocessing(17)), load_array(upright, Preprocessing(17))) <= tolerance
 
 
 def test_a_large_jpeg_decoded_small_stays_close_to_the_full_decode(tmp_path: Path) -> None:
     smooth_picture(1601, 1203).save(tmp_path / "large.jpg", quality=92)
     with Image.open(tmp_path / "large.jpg") as image:
         full = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.BICUBIC))
-    array = load_array(tmp_path / "large.jpg", 96)
+    array = load_array(tmp_path / "large.jpg", Preprocessing(96))
     assert difference(array, full) <= 8
-    assert np.array_equal(load_array((tmp_path / "large.jpg").read_bytes(), 96), array)  # reduced by the same steps
+    assert np.array_equal(
+        load_array((tmp_path / "large.jpg").read_bytes(), Preprocessing(96)), array
+    )  # reduced by the same steps
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 224])
 def test_one_pixel_fills_the_square(tmp_path: Path, size: int) -> None:
     Image.new("RGB", (1, 1), (10, 130, 250)).save(tmp_path / "one.png")
-    assert np.array_equal(load_array(tmp_path / "one.png", size), np.full((size, size, 3), [10, 130, 250]))
+    assert np.array_equal(
+        load_array(tmp_path / "one.png", Preprocessing(size)), np.full((size, size, 3), [10, 130, 250])
+    )
 
 
 @pytest.mark.parametrize("along", [0, 1])
 def test_extreme_aspect_ratio(tmp_path: Path, along: int) -> None:
     ramp = grey_rgb(np.linspace(0, 255, 3000).astype(np.uint8)[:, None])  # 1 pixel wide, 3000 high
     Image.fromarray(np.moveaxis(ramp, 0, along)).save(tmp_path / "strip.png")
-    lines = np.moveaxis(load_array(tmp_path / "strip.png", 10), along, 0)
+    lines = np.moveaxis(load_array(tmp_path / "strip.png", Preprocessing(10)), along, 0)
     assert difference(lines, np.broadcast_to(lines[:, :1], lines.shape)) == 0
     assert np.allclose(lines[:, 0, 0], np.arange(10) * 25.5 + 12.75, atol=2)
 
@@ -242,7 +246,7 @@ def test_the_callers_image_is_not_changed(tmp_path: Path, name: str, loaded: boo
     with Image.open(tmp_path / name) as given, Image.open(tmp_path / name) as untouched:
         if loaded:
             given.load()
-        load_array(given, 4)
+        load_array(given, Preprocessing(4))
         assert (given.size, given.mode) == (untouched.size, untouched.mode)
         assert given.tobytes() == untouched.tobytes()
         assert given.info == untouched.info
@@ -274,9 +278,9 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "photo.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=message):
-        load_array(tmp_path / "photo.jpg", SIDE)
+        load_array(tmp_path / "photo.jpg", Preprocessing(SIDE))
     with pytest.raises(ImageError, match=message):
-        load_array(content, SIDE)
+        load_array(content, Preprocessing(SIDE))
 
 
 def encoded(path: Path) -> bytes:
@@ -292,7 +296,7 @@ def test_half_a_file(tmp_path: Path, name: str, opened: bool) -> None:
     data = encoded(tmp_path / name)
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with Image.open(tmp_path / name) as image, pytest.raises(ImageError, match=r"broken image data .*truncated"):
-        load_array(image if opened else tmp_path / name, SIDE)
+        load_array(image if opened else tmp_path / name, Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
@@ -303,7 +307,7 @@ def test_a_file_cut_anywhere_gives_a_picture_or_an_image_error(tmp_path: Path, s
     for length in range(1, len(data), max(1, len(data) // 60)):
         path.write_bytes(data[:length])
         try:
-            assert load_array(path, SIDE).shape == (SIDE, SIDE, 3)
+            assert load_array(path, Preprocessing(SIDE)).shape == (SIDE, SIDE, 3)
         except ImageError:
             failed += 1
     assert failed > 5
@@ -311,12 +315,12 @@ def test_a_file_cut_anywhere_gives_a_picture_or_an_image_error(tmp_path: Path, s
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^no such file$"):
-        load_array(tmp_path / "missing.jpg", SIDE)
+        load_array(tmp_path / "missing.jpg", Preprocessing(SIDE))
 
 
 def test_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^is a folder, not an image$"):
-        load_array(str(tmp_path), SIDE)
+        load_array(str(tmp_path), Preprocessing(SIDE))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -324,7 +328,7 @@ def test_no_permission(tmp_path: Path) -> None:
     encoded(tmp_path / "secret.png")
     (tmp_path / "secret.png").chmod(0)
     with pytest.raises(ImageError, match=r"^no permission to read it$"):
-        load_array(tmp_path / "secret.png", SIDE)
+        load_array(tmp_path / "secret.png", Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +348,7 @@ def test_no_permission(tmp_path: Path) -> None:
 )
 def test_an_array_that_is_no_picture(array: np.ndarray, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        load_array(array, SIDE)
+        load_array(array, Preprocessing(SIDE))
 
 
 # --- many at once -----------------------------------------------------------------------------------------
@@ -354,9 +358,9 @@ def test_many_threads_load_what_one_loads(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in KINDS]
     for path in paths:
         KINDS[path.name][0].save(path, **KINDS[path.name][1])
-    alone = [load_array(path, 6) for path in paths]
+    alone = [load_array(path, Preprocessing(6)) for path in paths]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda path: load_array(path, 6), paths * 8))
+        together = list(pool.map(lambda path: load_array(path, Preprocessing(6)), paths * 8))
     assert all(np.array_equal(got, alone[index % len(paths)]) for index, got in enumerate(together))
 
 
@@ -372,7 +376,7 @@ def test_many_threads_leave_the_settings_of_the_process_alone(tmp_path: Path, mo
     monkeypatch.setattr(Image, "open", open_slowly)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: load_array(tmp_path / "small.png", SIDE), range(3)))
+        list(pool.map(lambda _: load_array(tmp_path / "small.png", Preprocessing(SIDE)), range(3)))
     assert Image.MAX_IMAGE_PIXELS == 12_345_678
     assert list(warnings.filters) == filters
 
@@ -388,13 +392,15 @@ def test_a_broken_exif_tag_does_not_cost_the_photo(tmp_path: Path) -> None:
     broken = bytearray(content)
     broken[tag + 2 : tag + 4] = b"\x0c\x00" if content[tag] == 0x0E else b"\x00\x0c"  # said to be a float
     (tmp_path / "b.jpg").write_bytes(bytes(broken))
-    assert (load_array(tmp_path / "b.jpg", 16) == load_array(tmp_path / "a.jpg", 16)).all()
+    assert (
+        load_array(tmp_path / "b.jpg", Preprocessing(16)) == load_array(tmp_path / "a.jpg", Preprocessing(16))
+    ).all()
 
 
 def test_a_pipe_is_not_called_empty(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
-        load_array(tmp_path / "pipe.jpg", 16)
+        load_array(tmp_path / "pipe.jpg", Preprocessing(16))
 
 
 def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +408,6 @@ def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch
     Image.new("RGB", (5, 7)).save(tmp_path / "a.tiff")
     monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: (_ for _ in ()).throw(TypeError("'float' object")))
     with pytest.raises(ImageError, match=r"broken image data \('float' object\)"):
-        load_array(tmp_path / "a.tiff", 8)
+        load_array(tmp_path / "a.tiff", Preprocessing(8))
     with pytest.raises(TypeError):
-        load_array(3, 8)
+        load_array(3, Preprocessing(8))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import (
     WEIGHTS_FILE,
@@ -209,7 +210,7 @@ def make_model(seed: int, word_dim: int | None = 5, **shape: Any) -> TaggerModel
 def test_a_saved_model_comes_back_to_the_value(word_dim: int | None, shape: dict[str, Any], tmp_path: Path) -> None:
     model = make_model(1, word_dim, **shape)
     save_weights(model, tmp_path)
-    config = ModelConfig(64, word_dim or 0, 0.5, {**SHAPE, **shape}, closed_set=word_dim is None)
+    config = ModelConfig(Preprocessing(64), word_dim or 0, 0.5, {**SHAPE, **shape}, closed_set=word_dim is None)
     write_config(tmp_path, config)
     torch.manual_seed(99)
     loaded = load_model(tmp_path)
@@ -237,7 +238,7 @@ def test_a_model_folder_that_is_not_whole(change: str, message: str, tmp_path: P
     folder = tmp_path / "model"
     if change != "no folder":
         folder.mkdir()
-        write_config(folder, ModelConfig(64, 5, 0.5, SHAPE))
+        write_config(folder, ModelConfig(Preprocessing(64), 5, 0.5, SHAPE))
         state = {name: value.clone() for name, value in make_model(1).state_dict().items()}
         if change == "missing":
             del state["head.bias"]

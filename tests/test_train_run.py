@@ -33,7 +33,7 @@ from sklearn.metrics import average_precision_score
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.model_folder import ModelFolder
@@ -233,7 +233,9 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
         scores = np.concatenate([tagger.scores(tagger.encode(images / dataset.paths[row]), seen) for row in rows])
     else:
         model = load_model(folder)
-        pixels = torch.from_numpy(np.stack([load_array(images / dataset.paths[row], 64) for row in rows]))
+        pixels = torch.from_numpy(
+            np.stack([load_array(images / dataset.paths[row], Preprocessing(64)) for row in rows])
+        )
         vectors = dataset.word_vectors[dataset.seen]
         queries = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         with torch.inference_mode():

@@ -18,7 +18,7 @@ from made_data import dataset_of
 from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
     Part,
@@ -340,7 +340,7 @@ def part_of(rows: list[int]) -> Part:
 def test_a_part_is_read_in_order(root: Path) -> None:
     shown = images_of(root)[part_of([8, 2, 28, 2])]
     assert shown.inputs.dtype == torch.uint8
-    expected = np.stack([load_array(root / f"{row:03d}.png", SIZE) for row in (8, 2, 28, 2)])
+    expected = np.stack([load_array(root / f"{row:03d}.png", Preprocessing(SIZE)) for row in (8, 2, 28, 2)])
     np.testing.assert_array_equal(shown.inputs.numpy(), expected)
     assert shown.rows.tolist() == [8, 2, 28, 2]
     assert shown.faults == []
@@ -369,7 +369,7 @@ def test_an_unreadable_image_is_replaced_and_reported(
 ) -> None:
     shown = images_of(root, broken)[part_of([6, row, 16])]
     assert shown.rows.tolist() == [6, instead, 16]  # the targets are made of these
-    np.testing.assert_array_equal(shown.inputs[1].numpy(), load_array(root / f"{instead:03d}.png", SIZE))
+    np.testing.assert_array_equal(shown.inputs[1].numpy(), load_array(root / f"{instead:03d}.png", Preprocessing(SIZE)))
     assert shown.faults == [(number, "no such file") for number in told]
 
 

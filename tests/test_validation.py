@@ -20,7 +20,7 @@ from zsl_tagger.evaluation.thresholds import (
     calibrate_unseen,
     choose_thresholds,
 )
-from zsl_tagger.images.preprocessing import load_array
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -246,7 +246,7 @@ def by_one(photos: PreparedDataset, rows: Sequence[int], model: TaggerModel, que
     lines = []
     with torch.no_grad():
         for row in rows:
-            pixels = torch.from_numpy(load_array(photos.folder / photos.paths[row], SIZE).copy())
+            pixels = torch.from_numpy(load_array(photos.folder / photos.paths[row], Preprocessing(SIZE)).copy())
             lines.append(model(pixels[None], queries)[0].numpy())
     return np.stack(lines)
 

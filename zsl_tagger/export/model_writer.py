@@ -9,6 +9,7 @@ from typing import Any
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import write_proven
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
@@ -57,6 +58,12 @@ def write_model_folder(
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason
+
+
+def preprocessing_of(model: TaggerModel, image_size: int) -> Preprocessing:
+    """Return how images become what the model reads, for ``config.json``."""
+    mean, std = model.normalization
+    return Preprocessing(image_size, mean=mean, std=std)
 
 
 def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from zsl_tagger.export.proven import convert, write_proven
 from zsl_tagger.export.text import Row, summary
 from zsl_tagger.export.words import baked_table
 from zsl_tagger.images.finding import find_images
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
 from zsl_tagger.system.version import installed_version
@@ -74,7 +74,7 @@ def export(run: ExportRun) -> list[str]:
     """
     source = ModelFolder(_model_folder(run.model), networks=False)
     target = _checked_target(run, source)
-    photos = _photos(run.images, source.config.image_size)
+    photos = _photos(run.images, source.config.preprocessing)
     with _made(target), locked(target), scratch_inside(target) as scratch:
         words = None if run.bake_words is None else baked_table(run.bake_words, source, run.note)
         with write_errors(target):
@@ -167,14 +167,14 @@ def _made(target: Path) -> Iterator[None]:
             target.rmdir()
 
 
-def _photos(paths: list[Path], size: int) -> list[np.ndarray]:
-    """uint8 ``(S, S, 3)`` of each image."""
+def _photos(paths: list[Path], preprocessing: Preprocessing) -> list[np.ndarray]:
+    """Return each image as the model reads it, uint8 ``(S, S, 3)``."""
     photos = []
     for found in find_images(map(str, paths)):
         if not isinstance(found, str):
             raise UserError(f"--images {found.path}: {found.error}")
         try:
-            photos.append(load_array(found, size))
+            photos.append(load_array(found, preprocessing))
         except ImageError as error:
             raise UserError(f"--images {found}: {error}") from None
     if paths and not photos:

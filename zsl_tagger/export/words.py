@@ -49,7 +49,7 @@ def _listed(listing: str) -> list[str]:
 
 
 def _source_of(folder: ModelFolder) -> str | None:
-    spec = folder.config.provenance.get("word_vectors")
+    spec = folder.config.word_source
     # The packaged model, or a copy of it: its configuration does not say that its table is the source.
     return "packaged" if spec is None and folder.config == read_config(PACKAGED) else spec
 

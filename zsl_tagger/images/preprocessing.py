@@ -1,19 +1,20 @@
-"""Image file -> array: the one path used by training, evaluation, tagging and export.
+"""Turn an image file into an array: the one path used by training, evaluation, tagging and export.
 
-The array is ``uint8 (size, size, 3)``; the mean/std normalisation belongs to the model (it is the first
-node of ``encoder.onnx``), so an image is converted in one way wherever it is used. (A large JPEG given as a path or
-as bytes is decoded at a reduced scale of at least twice the size; as a PIL image it comes decoded, so its scores may
-differ a little.)
+The array is uint8 ``(S, S, 3)``. The network normalises it with mean and standard deviation (the first node of
+``encoder.onnx``), so an image is converted in one way wherever it is used. A large JPEG given as a path or as bytes
+is decoded at a reduced scale of at least twice S; a PIL image comes decoded, so its scores may differ a little.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from zsl_tagger.errors import UserError, first_line
 
-#: Raised by one whenever the array made of the same image file changes: results of another version are not the same.
+#: Bump when the pixels decoded from a given file change. Scores from different versions are not comparable.
 PREPROCESSING_VERSION = 1
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
@@ -52,20 +53,68 @@ class ImageError(UserError):
     """An image that cannot be used. The message is one line that a person can act on."""
 
 
-def load_array(source: Any, size: int) -> np.ndarray:
-    """One image as the array the model reads.
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes what the network reads; a part of each model folder's ``config.json``.
+
+    Attributes:
+        image_size: side S of the square image, in pixels.
+        resize: "squash": the whole image is resized to the square, its aspect ratio is not kept (as in ML-Decoder).
+        interpolation: "bicubic".
+        mean, std: of RGB values in 0..1, which the network subtracts and divides by; None where a folder of an older
+            version does not say: those of the backbone.
+        version: ``PREPROCESSING_VERSION`` of the code that made the training images.
+
+    Raises:
+        UserError: a value that this version of zsl-tagger cannot reproduce.
+    """
+
+    image_size: int
+    resize: str = "squash"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    version: int = PREPROCESSING_VERSION
+
+    def __post_init__(self) -> None:
+        if type(self.image_size) is not int or self.image_size < 1:
+            raise UserError(f"expected image_size to be a positive whole number, got {self.image_size!r}")
+        for name, known in (("resize", "squash"), ("interpolation", "bicubic"), ("version", PREPROCESSING_VERSION)):
+            if getattr(self, name) != known:
+                raise UserError(
+                    f"expected {name} of the preprocessing to be {known!r}, got {getattr(self, name)!r}: "
+                    "the model was written by another version of zsl-tagger"
+                )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if not (isinstance(values, (list, tuple)) and len(values) == 3 and all(map(_is_number, values))):
+                raise UserError(f"expected {name} to be three numbers, got {values!r}")
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+        if self.std is not None and min(self.std) <= 0:
+            raise UserError(f"expected std to be three positive numbers, got {self.std!r}")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def load_array(source: Any, preprocessing: Preprocessing) -> np.ndarray:
+    """Return one image as the array the model reads.
 
     Args:
         source: a path, the bytes of an image file, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``,
             uint8 (0..255), uint16 (0..65535) or float (0..1).
-        size: side of the square the image is resized to (aspect ratio is not kept, as in ML-Decoder).
+        preprocessing: of the model: ``tagger.preprocessing``, ``ModelFolder(...).config.preprocessing``.
 
     Returns:
-        uint8 ``(size, size, 3)``, RGB.
+        uint8 ``(S, S, 3)``, RGB.
 
     Raises:
         ImageError: the file is missing, unreadable, truncated, too large or not an image.
     """
+    size = preprocessing.image_size
     if isinstance(source, np.ndarray):
         return _resized(_checked_upright(_from_array(source)), size)
     if not isinstance(source, (Image.Image, bytes)):
@@ -74,8 +123,8 @@ def load_array(source: Any, size: int) -> np.ndarray:
         return _resized(_load(source, size), size)
 
 
-def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """:func:`load_array` of an image file in memory that a stranger sent: the same array as of the file itself.
+def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return an image file that a stranger sent as the array that :func:`load_array` makes of the file.
 
     Args:
         content: the file's bytes. Only the formats of ``IMAGE_SUFFIXES`` are tried: of the others that Pillow knows,
@@ -86,6 +135,7 @@ def load_upload(content: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.n
         ImageError: as :func:`load_array`.
     """
     with _told_as_image_errors():
+        size = preprocessing.image_size
         return _resized(_load_bytes(content, size, max_pixels, sent=True), size)
 
 

@@ -17,6 +17,9 @@ from zsl_tagger.errors import UserError, first_line
 LAST_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 
 
+RGB = tuple[float, float, float]
+
+
 class Backbone(nn.Module):
     """A timm network as a source of tokens.
 
@@ -170,7 +173,7 @@ def _token_channels(network: nn.Module) -> int:
     return int(network.num_features)  # type: ignore[arg-type]
 
 
-def normalization(backbone: Backbone) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``(3,)`` of RGB values in 0..1 that the network was trained with."""
+def normalization(backbone: Backbone) -> tuple[RGB, RGB]:
+    """Return the mean and the standard deviation of RGB values in 0..1 that the network was trained with."""
     config = backbone.network.pretrained_cfg
-    return torch.tensor(config["mean"]), torch.tensor(config["std"])
+    return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))  # type: ignore[return-value]

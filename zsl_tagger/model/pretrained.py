@@ -141,6 +141,9 @@ def load_model(folder: Path | None = None) -> TaggerModel:
         model.load_state_dict({**ours, **state})
     except RuntimeError as error:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit its config.json: {error}") from None
+    stated = config.preprocessing
+    if stated.mean is not None and stated.std is not None:
+        model.normalize_by(stated.mean, stated.std)  # the backbone's own values may change with timm
     return model.eval()
 
 
@@ -156,6 +159,7 @@ def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:
     if any(name.startswith("backbone.") for name in left):
         raise UserError(f"the backbone of {where} does not fit: {_some(left)}")
     model.load_state_dict({**ours, **fitting})
+    model.normalize_by(*source.normalization)
     lines = [f"{len(fitting)} of {len(ours)} tensors from {where}"]
     return lines + ([f"at random, since {where} has none of that shape: {', '.join(left)}"] if left else [])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zsl_tagger.model.backbone import Backbone, normalization
+from zsl_tagger.model.backbone import RGB, Backbone, normalization
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
@@ -25,9 +25,15 @@ class TaggerModel(nn.Module):
     def __init__(self, backbone: Backbone, head: MLDecoder, reading: ClassReading | None = None):
         super().__init__()
         self.backbone, self.reading, self.head = backbone, reading, head
-        mean, std = normalization(backbone)
-        self.register_buffer("mean", mean * 255, persistent=False)
-        self.register_buffer("std", std * 255, persistent=False)
+        self.register_buffer("mean", torch.zeros(3), persistent=False)
+        self.register_buffer("std", torch.ones(3), persistent=False)
+        self.normalize_by(*normalization(backbone))
+
+    def normalize_by(self, mean: RGB, std: RGB) -> None:
+        """Set the mean and the standard deviation of RGB values in 0..1; at first they are the backbone's."""
+        self.normalization = mean, std
+        self.mean.copy_(torch.tensor(mean) * 255)
+        self.std.copy_(torch.tensor(std) * 255)
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 ``(B, S, S, 3)``, RGB -> embedded tokens ``(B, L, D)``."""

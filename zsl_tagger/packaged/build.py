@@ -20,7 +20,7 @@ from torch import Tensor
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.metrics import mean_average_precision
 from zsl_tagger.evaluation.thresholds import choose_thresholds, sigmoid
-from zsl_tagger.export.model_writer import architecture_of
+from zsl_tagger.export.model_writer import architecture_of, preprocessing_of
 from zsl_tagger.export.run import ExportRun, export
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.model.backbone import Backbone
@@ -134,7 +134,7 @@ def build(
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
     write_labels(output, labels)
     written = ModelConfig(
-        image_size=config.image_size,
+        preprocessing=preprocessing_of(model, config.image_size),
         word_dim=table.word_dim,
         default_threshold=round(default_threshold, 4),
         architecture=architecture_of(model),
@@ -144,8 +144,8 @@ def build(
             "training_words": len(targets.words),
             "kept_out": without,
             "held_out": scores,
-            "word_vectors": "packaged",
         },
+        word_source="packaged",
     )
     write_config(output, written)
     write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))

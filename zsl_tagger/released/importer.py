@@ -13,7 +13,7 @@ import torch
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
-from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
+from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_checkpoint
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -193,15 +193,15 @@ def _are_unit(vectors: np.ndarray) -> bool:
 
 def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | None) -> ModelConfig:
     return ModelConfig(
-        image_size=size,
+        preprocessing=preprocessing_of(model, size),
         word_dim=model.head.word_dim or 0,
         default_threshold=THRESHOLD,
         architecture=architecture_of(model),
         provenance={
             "imported_by": f"zsl-tagger {installed_version()}",
             "checkpoint": {"file": run.checkpoint.name, "sha256": sha256_of(run.checkpoint)},
-            "word_vectors": run.word_vectors,
         },
+        word_source=None if words is None else run.word_vectors,
         closed_set=words is None,
         unit_queries=words is None or words.unit,
     )
@@ -247,7 +247,7 @@ def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str
         counts=counts,
         report=REPORT_FILE,
         labels=f"{len(names):,}",
-        vectors="none, a closed set" if config.closed_set else config.provenance["word_vectors"],
+        vectors="none, a closed set" if config.closed_set else config.word_source,
         pixels=_pixels(model),
         threshold=THRESHOLD,
     )

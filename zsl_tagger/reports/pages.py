@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,7 @@ def thumbnail(path: Path) -> str | None:
     from PIL.Image import fromarray
 
     try:
-        pixels = load_array(path, THUMBNAIL)
+        pixels = load_array(path, Preprocessing(THUMBNAIL))
     except (ImageError, OSError):
         return None
     return jpeg_url(fromarray(pixels))

@@ -45,7 +45,7 @@ class PhotoTagger:
         """
         asked = self.label_set(labels)
         try:
-            pixels = load_upload(photo.content, self._tagger.image_size, self._limits.pixels)
+            pixels = load_upload(photo.content, self._tagger.preprocessing, self._limits.pixels)
         except ImageError as error:
             return Record(photo.name, [], str(error)).as_dict()
         except MemoryError:

@@ -1,7 +1,7 @@
 """A model is a folder that can be read with ``cat``: what is in it, and how it is checked when read.
 
 =====================  ======================================================================================
-``config.json``        format version, architecture, preprocessing, query source, default threshold, provenance
+``config.json``        format version, preprocessing, word source, default threshold, architecture, provenance
 ``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
 ``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
 ``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
@@ -27,10 +27,13 @@ from typing import Any
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import json_bytes, sha256_of, write_whole
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
-FORMAT_VERSION = 1
+#: Written; folders of version 1, without preprocessing and word_source, are read as they were made.
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, FORMAT_VERSION)
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 ENCODER_FILE = "encoder.onnx"
@@ -46,9 +49,9 @@ class ModelFolderError(UserError):
 
 
 def _check_version(version: object) -> None:
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in READ_VERSIONS:
         raise ModelFolderError(
-            f"expected format_version {FORMAT_VERSION}, got {version!r}: "
+            f"expected format_version {' or '.join(map(str, READ_VERSIONS))}, got {version!r}: "
             "the model was written by another version of zsl-tagger"
         )
 
@@ -58,9 +61,11 @@ class ModelConfig:
     """``config.json``.
 
     Attributes:
-        image_size: side S of the square image the encoder reads, in pixels.
+        preprocessing: how an image becomes what the encoder reads.
         word_dim: width of the word vectors that are its queries; 0 for a closed set.
         default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
+        word_source: where the word vectors come from, as ``--word-vectors`` names it: "packaged", "gensim:FILE" and so
+            on; None where that is not known, and for a closed set.
         architecture, provenance: for people and for rebuilding the model in torch.
         unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
             trained ones (``zsl-tagger calibrate``).
@@ -68,26 +73,55 @@ class ModelConfig:
         closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
     """
 
-    image_size: int
+    preprocessing: Preprocessing
     word_dim: int
     default_threshold: float
     architecture: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    word_source: str | None = None
     closed_set: bool = False
     unseen_bias: float = 0.0
     unit_queries: bool = True
 
+    @property
+    def image_size(self) -> int:
+        """Return the side S of the square image that the encoder reads, in pixels."""
+        return self.preprocessing.image_size
+
     def __post_init__(self) -> None:
-        _check_version(self.format_version)
-        for name in ("image_size",) if self.closed_set else ("image_size", "word_dim"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ModelFolderError(f"expected {name} to be a positive whole number, got {value!r}")
+        if not self.closed_set and (type(self.word_dim) is not int or self.word_dim < 1):
+            raise ModelFolderError(f"expected word_dim to be a positive whole number, got {self.word_dim!r}")
         if not isinstance(self.default_threshold, (int, float)) or not 0 <= self.default_threshold <= 1:
             raise ModelFolderError(f"expected default_threshold in 0..1, got {self.default_threshold!r}")
         if not isinstance(self.unseen_bias, (int, float)) or not math.isfinite(self.unseen_bias):
             raise ModelFolderError(f"expected unseen_bias to be a number of logits, got {self.unseen_bias!r}")
+        if not isinstance(self.word_source, str | None):
+            raise ModelFolderError(f"expected word_source to be text, got {self.word_source!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``config.json``."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ModelConfig:
+        """Return the configuration that a ``config.json`` of any readable version holds.
+
+        Raises:
+            UserError: another version, or a value that does not fit.
+            TypeError: fields that are missing or not known.
+        """
+        version = content.get("format_version", 1)
+        _check_version(version)  # first: it explains other surprises
+        values = {name: value for name, value in content.items() if name != "format_version"}
+        if version == 1:
+            size = {name: values.pop(name) for name in ("image_size",) if name in values}
+            provenance = values.get("provenance")
+            source = provenance.get("word_vectors") if isinstance(provenance, dict) else None
+            return cls(preprocessing=Preprocessing(**size), word_source=source, **values)
+        stated = values.pop("preprocessing", None)
+        if not isinstance(stated, dict):
+            raise ModelFolderError(f"expected preprocessing to be an object, got {stated!r}")
+        return cls(preprocessing=Preprocessing(**stated), **values)
 
 
 @dataclass(frozen=True)
@@ -179,11 +213,10 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path}: expected an object, got {type(content).__name__}")
     try:
-        _check_version(content.get("format_version", FORMAT_VERSION))  # first: it explains other surprises
-        return ModelConfig(**content)
+        return ModelConfig.from_json(content)
     except TypeError as error:
         raise ModelFolderError(f"{path}: {_field_message(error)}") from None
-    except ModelFolderError as error:
+    except UserError as error:
         raise ModelFolderError(f"{path}: {error}") from None
 
 
@@ -203,7 +236,7 @@ def _read_json(path: Path) -> Any:
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
-    _write_json(folder / CONFIG_FILE, asdict(config))
+    _write_json(folder / CONFIG_FILE, config.to_json())
 
 
 def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:

@@ -32,7 +32,7 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, config: ModelConfig, threads: int):
-        self.image_size = config.image_size
+        self.preprocessing = config.preprocessing
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
         self._encoder = open_session(folder / ENCODER_FILE, threads)
         self._decoder = open_session(folder / DECODER_FILE, threads)
@@ -41,7 +41,7 @@ class OnnxModel:
         self._check(folder)
 
     def _check(self, folder: Path) -> None:
-        size, encoder, decoder = self.image_size, self._encoder, self._decoder
+        size, encoder, decoder = self.preprocessing.image_size, self._encoder, self._decoder
         _expect(folder / ENCODER_FILE, encoder.get_inputs(), {"images": (None, size, size, 3)})
         _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
         width = encoder.get_outputs()[0].shape[2]
@@ -101,6 +101,11 @@ def _parts(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """Open an ONNX network on the CPU.
+
+    Raises:
+        ModelFolderError: it cannot be loaded.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised, and reported by us

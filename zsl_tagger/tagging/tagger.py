@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.heatmap import relative_maps
@@ -56,9 +56,9 @@ class Tagger:
         return self._folder
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the square that the model reads."""
-        return self._model.image_size
+    def preprocessing(self) -> Preprocessing:
+        """Return how an image becomes what the model reads, for :func:`~zsl_tagger.images.preprocessing.load_array`."""
+        return self._model.preprocessing
 
     @cached_property
     def words(self) -> WordTable:
@@ -111,7 +111,7 @@ class Tagger:
         Raises:
             ImageError: it cannot be read.
         """
-        return self._model.encode(load_array(image, self._model.image_size)[None])
+        return self._model.encode(load_array(image, self._model.preprocessing)[None])
 
     def scores(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Score of every label, float32 ``(B, K)`` in 0..1, for tokens ``(B, L, D)`` of :meth:`encode`.

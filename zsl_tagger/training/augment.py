@@ -15,7 +15,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import load_array, load_photo
+from zsl_tagger.images.preprocessing import Preprocessing, load_array, load_photo
 from zsl_tagger.training.config import TrainConfig
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -45,10 +45,10 @@ class Augment:
             ImageError: it cannot be read.
         """
         if self.random_crop is None and not self.steps:
-            return load_array(path, self.size)
+            return load_array(path, Preprocessing(self.size))
         seed_everything(seed)
         if self.random_crop is None:
-            image = Image.fromarray(load_array(path, self.size))
+            image = Image.fromarray(load_array(path, Preprocessing(self.size)))
         else:
             image = self.random_crop(load_photo(path, self.size))
         for step in self.steps:

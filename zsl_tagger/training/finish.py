@@ -13,7 +13,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
-from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, write_model_folder
+from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.system.version import installed_version
@@ -60,7 +60,7 @@ def write_model(
     labels, default, bias = _thresholds(dataset, split, scores, config, note)
     words = word_table(dataset, config, note) if config.head == "words" else None
     written = ModelConfig(
-        image_size=config.image_size,
+        preprocessing=preprocessing_of(model, config.image_size),
         word_dim=model.head.word_dim or 0,
         default_threshold=default,
         architecture=architecture_of(model, softmax=config.loss == "ce"),
@@ -69,12 +69,12 @@ def write_model(
             "recipe": config.recipe,
             "seed": config.seed,
             "data": {name: dataset.info.get(name) for name in ("name", "task", "images", "sha256")},
-            "word_vectors": (dataset.info.get("word_vectors") or {}).get("source"),
             "trained_labels": len(split.labels),
             "held_out_labels": list(split.held_out),
             "validation": outcome.metrics,
             "initial_weights": outcome.initial,
         },
+        word_source=None if config.head == "closed" else (dataset.info.get("word_vectors") or {}).get("source"),
         closed_set=config.head == "closed",
         unseen_bias=bias,
     )
@@ -193,7 +193,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         val=len(split.val),
         labels=len(split.labels),
         held=f", {len(split.held_out)} more kept out to judge zero-shot" if split.held_out else "",
-        vectors="none, a closed set" if closed else written.provenance["word_vectors"] or "unknown",
+        vectors="none, a closed set" if closed else written.word_source or "unknown",
         initial="; ".join(outcome.initial),
         recipe=config.recipe,
         steps=outcome.steps,

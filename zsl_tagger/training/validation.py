@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
-from zsl_tagger.images.preprocessing import ImageError, load_array
+from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
@@ -26,14 +26,18 @@ class PlainImages(Dataset):
     """Images as tagging sees them: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
 
     def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int):
-        self.paths, self.root, self.size = [dataset.paths[row] for row in rows], root, image_size
+        self.paths, self.root, self.preprocessing = (
+            [dataset.paths[row] for row in rows],
+            root,
+            Preprocessing(image_size),
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return torch.from_numpy(load_array(f"{self.root}/{self.paths[index]}", self.size).copy())
+            return torch.from_numpy(load_array(f"{self.root}/{self.paths[index]}", self.preprocessing).copy())
         except ImageError as error:
             return str(error)
 
