@@ -1,4 +1,4 @@
-"""Shared: the repo's example photos, one loaded packaged tagger, a made data set, and torch on one thread."""
+"""What all tests share: example photos, one packaged tagger, made data sets and small models trained on them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,62 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_data import tagged_data
+from made_data import animal_data, small_run, tagged_data
+from paths import ROOT
 
+from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.tagger import Tagger
-
-ROOT = Path(__file__).parent.parent
+from zsl_tagger.training.run import train
 
 
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
-    """So that small runs don't crawl where others use the processor too."""
+    """Keep torch to one thread, so that small runs don't crawl where others use the processor too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared multi-label data set, a new one for each module."""
-    return tagged_data(tmp_path_factory.mktemp("tagged"))
+@pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A prepared multi-label data set."""
+    folder = tagged_data(tmp_path_factory.mktemp("tagged"))
+    yield from unchanged(folder)
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A prepared single-label data set."""
+    folder = animal_data(tmp_path_factory.mktemp("animals"))
+    yield from unchanged(folder)
+
+
+@pytest.fixture(scope="session")
+def tagged_model(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model with word queries, trained on every seen label of ``tagged``."""
+    folder = tmp_path_factory.mktemp("tagged_model") / "model"
+    train(small_run(tagged, folder))
+    yield from unchanged(folder)
+
+
+@pytest.fixture(scope="session")
+def animal_model(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A closed set trained on ``animals`` with cross entropy."""
+    folder = tmp_path_factory.mktemp("animal_model") / "model"
+    train(small_run(animals, folder, recipe="cifar100"))
+    yield from unchanged(folder)
+
+
+def unchanged(folder: Path) -> Iterator[Path]:
+    """Share a folder between tests; a test that changes it must work on a copy."""
+    before = state(folder)
+    yield folder
+    assert state(folder) == before, f"a test has changed {folder}, which others share"
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 HEAVY = {
     "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
     "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic",

@@ -13,6 +13,7 @@ import pandas
 import pytest
 import torch
 from made_data import NusArchive, write_coco, write_photo
+from paths import ROOT
 from released_reference import filled, head_shapes, tresnet_shapes
 from typer.testing import CliRunner
 
@@ -22,7 +23,6 @@ from data_prep import nus_wide
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,313 @@
+"""``tag --engine ray``: the records of the local engine, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from made_data import run_command, write_photo
+from paths import ROOT
+
+from zsl_tagger.assets import PACKAGED
+from zsl_tagger.bulk import ray_engine
+from zsl_tagger.bulk.ray_engine import DEATHS, STORE_BYTES, Image, Job, Ledger, Worker
+from zsl_tagger.errors import UserError
+from zsl_tagger.records.record import Record
+from zsl_tagger.tagging.tagger import Tagger
+
+PHOTOS = 80
+INTERRUPTED = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
+
+
+def lines_of(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.read_bytes().splitlines()]
+
+
+# --- the command in a process of its own -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of photos, and the local engine's records of them."""
+    folder = tmp_path_factory.mktemp("many")
+    for seed in range(PHOTOS):
+        write_photo(folder / "photos" / f"{seed:03d}.jpg", seed)
+    assert run_command("tag", folder / "photos", *LABELS, "--output", folder / "local.jsonl")[0] == 0
+    return folder / "photos", folder / "local.jsonl"
+
+
+def disturbed(photos: Path, output: Path, interfere: Callable[[subprocess.Popen[str]], object]) -> tuple[int, str]:
+    """Run the command, interfere when some records are there; exit status and all that it printed."""
+    command = [sys.executable, "-m", "cli", "tag", str(photos), *LABELS, "--engine", "ray", "--output", str(output)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        journal = output if output.suffix == ".jsonl" else output.with_name(f"{output.name}.journal.jsonl")
+        until(lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 8)
+        interfere(process)
+        printed = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    return process.returncode, printed
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def below(process: int, name: str = "") -> list[int]:
+    """Processes that a process started, and theirs, whose command line begins so."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
+    family = {process}
+    for _ in range(4):
+        family |= {int(row[0]) for row in rows if int(row[1]) in family}
+    return [int(row[0]) for row in rows if int(row[0]) in family - {process} and row[2].startswith(name)]
+
+
+def test_killed_workers_cost_no_photo(tmp_path: Path, many_photos: tuple[Path, Path]) -> None:
+    photos, local = many_photos
+    killed: list[int] = []
+
+    def kill_all(process: subprocess.Popen[str]) -> None:
+        killed.extend(below(process.pid, "ray::MapWorker"))
+        for worker in killed:
+            os.kill(worker, signal.SIGKILL)
+
+    status, printed = disturbed(photos, tmp_path / "ray.jsonl", kill_all)
+    assert killed
+    assert status == 0, printed
+    assert (tmp_path / "ray.jsonl").read_bytes() == local.read_bytes()
+    assert [line for line in printed.splitlines() if not line.startswith("note: ")] == []
+
+
+def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
+    tmp_path: Path, many_photos: tuple[Path, Path]
+) -> None:
+    """By Ctrl-C, which a terminal sends to all processes of the command. The local engine goes on with the file."""
+    photos, local = many_photos
+    output = tmp_path / "ray.parquet"
+    started: list[int] = []
+
+    def interrupt(process: subprocess.Popen[str]) -> None:
+        started.extend(below(process.pid))
+        os.killpg(process.pid, signal.SIGINT)
+
+    status, printed = disturbed(photos, output, interrupt)
+    assert (status, printed) == (130, f"{INTERRUPTED}\n")
+    done = pq.read_table(output).num_rows
+    assert 8 <= done < PHOTOS
+    until(lambda: not any(Path(f"/proc/{process}").exists() for process in started))
+    status, _, stderr = run_command("tag", photos, *LABELS, "--resume", "--output", output)
+    assert (status, stderr) == (0, f"note: done already and skipped: {done}\n")
+    rows = pq.read_table(output, columns=["path", "sha256", "error"]).to_pylist()
+    assert rows == [{"path": line["path"], "sha256": line["sha256"], "error": None} for line in lines_of(local)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--heatmap", "maps"], "error: --heatmap is made on this machine: leave out --engine ray\n"),
+        (["--workers", "0"], "error: expected --workers of at least 1, got 0\n"),
+        (["foo://bucket/photos"], "error: cannot open foo://bucket/photos: Protocol not known: foo\n"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(examples: Path, options: list[str], message: str) -> None:
+    assert run_command("tag", examples / "cat.jpg", *options, "--engine", "ray") == (2, "", message)
+
+
+def test_a_missing_extra_and_a_missing_cluster(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["tag", examples / "cat.jpg", "--labels", "cat", "--engine", "ray"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        message = 'error: this needs ray, which comes with: pip install "zsl-tagger[ray]"\n'
+        assert run_command(*arguments) == (2, "", message)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    status, stdout, stderr = run_command(*arguments)
+    assert (status, stdout, len(stderr.splitlines())) == (2, "", 1)
+    assert stderr.startswith("error: the Ray cluster of RAY_ADDRESS=127.0.0.1:1 cannot be reached: ")
+
+
+# --- in this process, with one Ray for all ------------------------------------------------------------------------
+
+
+USES_RAY = pytest.mark.usefixtures("ray_runs")
+
+
+@pytest.fixture(scope="module")
+def ray_runs() -> Iterator[None]:
+    """One Ray for all tests of this process: to start it takes seconds."""
+    with ray_engine._session(2, STORE_BYTES):
+        yield
+
+
+def ugly_photos(folder: Path, examples: Path) -> Path:
+    """Photos under names that need care, and files that are none."""
+    for seed, name in enumerate(["a b.jpg", 'it\'s "one".jpg', "line\nbreak.jpg", "später.jpg", "deep/er/x.JPG"]):
+        write_photo(folder / name, seed)
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes((folder / "a b.jpg").read_bytes())
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("a letter")
+    (folder / "cut.jpg").write_bytes((examples / "cat.jpg").read_bytes()[:9000])
+    (folder / "large.jpg").write_bytes((examples / "rocket.jpg").read_bytes())  # decoded at a reduced scale
+    (folder / ".hidden.jpg").write_bytes(b"x")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+@USES_RAY
+def test_the_same_file_as_the_local_engine_writes(
+    tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte, with its errors, from paths that start in this folder, and with a model that is sent."""
+    ugly_photos(tmp_path / "photos", examples)
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in PACKAGED.iterdir():
+        (model / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tag", "photos", "gone.jpg", "photos/a b.jpg", "", *LABELS]
+    local = run_command(*arguments, "--output", "local.parquet")
+    assert local[0] == 1
+    assert run_command(*arguments, "--output", "ray.parquet", "--model", model, "--engine", "ray") == local
+    assert Path("ray.parquet").read_bytes() == Path("local.parquet").read_bytes()
+
+
+@USES_RAY
+def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, examples: Path, tagger: Tagger) -> None:
+    """Through fsspec: the bytes are decoded as the file is, and what is broken is told in the same words."""
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name in ("cat.jpg", "rocket.jpg"):
+            archive.write(examples / name, f"in/{name}")
+        archive.writestr("in/empty.jpg", b"")
+        archive.writestr("in/.thumbnails/cat.jpg", b"hidden")
+        archive.writestr("in/notes.txt", b"no photo")
+    inside = f"::file://{tmp_path}/photos.zip"
+    arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
+    status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
+    assert (status, stderr) == (1, "")
+    records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
+    assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
+    assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"
+    local = Record("", tagger.tag(examples / "cat.jpg", ["red", "cat", "texture"], threshold=0)).as_dict()["tags"]
+    assert records.pop(str(examples / "cat.jpg"))["tags"] == local
+    assert records.pop(f"zip://in/cat.jpg{inside}")["tags"] == local
+    assert list(records) == [f"zip://in/rocket.jpg{inside}"]
+
+
+@USES_RAY
+def test_the_readme_shows_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"`zsl-tagger (tag examples gone.jpg --engine ray [^`]+)`", readme)
+    assert command is not None
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert run_command(*shlex.split(command[1]))[0] == 1
+    for row in pq.read_table("tags.parquet").to_pylist():
+        tags = ", ".join(f"{tag['label']} {tag['score']:.2f}" for tag in row["tags"])
+        shown = re.search(rf"^\| {row['path']} \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+        assert shown is not None
+        assert (re.sub(r"\d\.\d+", "#", shown[1]), shown[2]) == (re.sub(r"\d\.\d+", "#", tags), row["error"] or "")
+
+
+@USES_RAY
+def test_resume_goes_on_by_content_with_what_the_local_engine_wrote(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out.jsonl"
+    for seed in range(4):
+        write_photo(photos / f"{seed}.jpg", seed)
+    arguments = ["tag", photos, *LABELS, "--output"]
+    run_command(*arguments, output)
+    write_photo(photos / "2.jpg", 22)
+    write_photo(photos / "4.jpg", 4)
+    status, _, stderr = run_command(*arguments, output, "--resume", "--engine", "ray")
+    assert (status, stderr) == (0, "note: done already and skipped: 3\n")
+    run_command(*arguments, tmp_path / "anew.jsonl")
+    assert sorted(output.read_bytes().splitlines()) == sorted((tmp_path / "anew.jsonl").read_bytes().splitlines())
+
+
+def job(tagger: Tagger, **changed: Any) -> Job:
+    """For :class:`Image` of full paths."""
+    options = {"model": None, "threshold": 0.0, "top_k": None, "exact": False, "hashed": False, "folder": "/"}
+    return Job(labels=tagger.label_set(["cat", "red"]), **{**options, **changed})
+
+
+class DeadlyWorker(Worker):
+    """Dies of a photo named so, as by a decoder that crashes."""
+
+    def _tagged(self, image: Image, source: Any) -> Record | None:
+        if "deadly" in image.path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._tagged(image, source)
+
+
+@USES_RAY
+def test_a_photo_that_kills_every_worker_costs_only_itself(
+    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.cloudpickle
+
+    names = [*(f"{number}.jpg" for number in range(12)), "deadly.jpg", "last.jpg"]
+    for seed, name in enumerate(names):
+        write_photo(tmp_path / name, seed)
+    images = [Image(number, str(tmp_path / name), None) for number, name in enumerate(names)]
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not find this file
+    monkeypatch.setattr(ray_engine, "Worker", DeadlyWorker)
+    notes: list[str] = []
+    found = list(ray_engine._tagged(images, job(tagger), 2, notes.append))
+    assert [number for number, _ in found] == list(range(14))
+    records = [record for _, record in found if record is not None]
+    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
+    expected = [
+        Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
+    ]
+    assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
+    assert notes == ["3 times a worker died while it tagged; its images were tagged again"]
+
+
+def test_the_ledger_knows_which_image_was_in_hand() -> None:
+    ledger = Ledger()
+    assert ledger.begin(0) == (False, set())  # and its worker dies
+    for _ in range(DEATHS):
+        assert ledger.begin(0) == (True, set())
+        ledger.take(0, 4)
+        ledger.take(0, 5)
+    assert ledger.begin(0) == (True, {5})
+    ledger.end(0)
+    assert ledger.begin(0) == (False, {5})  # its records were lost with their machine, and nobody died of it
+    assert ledger.deaths() == DEATHS + 1
+
+
+def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) -> None:
+    class Full:
+        def tag(self, *_: Any, **__: Any) -> None:
+            raise MemoryError("no room")
+
+    worker = Worker.__new__(Worker)
+    worker._job, worker._tagger = job(tagger), Full()  # type: ignore[assignment]
+    found = worker._tagged(Image(0, "cat.jpg", None), str(examples / "cat.jpg"))
+    assert found == Record("cat.jpg", [], "cannot be tagged: MemoryError: no room")
+
+
+@USES_RAY
+def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
+    broken = job(tagger, model={"config.json": b"{}"})
+    with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete, it lacks"):
+        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1, print))

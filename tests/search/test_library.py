@@ -1,0 +1,444 @@
+"""The index of a photo library: what it keeps, how it follows the folders, what it finds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from made_data import write_photo
+from paths import ROOT
+from PIL import Image
+
+from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
+from zsl_tagger.search import rank
+from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
+from zsl_tagger.search.query import Query, parse_query
+from zsl_tagger.search.store import INDEX_FILE, Store
+from zsl_tagger.search.update import Counts
+from zsl_tagger.tagging.label_set import LabelSet
+
+FLOATS = st.floats(-1000, 1000, width=32)
+
+
+# --- packing
+
+
+@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9), elements=FLOATS))
+@settings(deadline=None)
+def test_unpacked_tokens_are_within_half_a_step(tokens: np.ndarray) -> None:
+    unpacked = unpack_tokens(pack_tokens(tokens))
+    assert unpacked.shape == tokens.shape
+    span = tokens.max(axis=1) - tokens.min(axis=1)
+    assert (np.abs(unpacked - tokens) <= span[:, None] / 510 + 1e-3).all()
+
+
+@given(arrays(np.float32, (3, 7), elements=FLOATS))
+@settings(deadline=None)
+def test_unpacked_logits_are_within_half_a_step(logits: np.ndarray) -> None:
+    levels, step, low = unpack_logits([pack_logits(row) for row in logits], 7)
+    span = logits.max(axis=1) - logits.min(axis=1)
+    assert (np.abs(levels * step[:, None] + low[:, None] - logits) <= span[:, None] / 510 + 1e-3).all()
+
+
+def test_nothing_stays_nothing() -> None:
+    """Most values of real tokens are 0, and so they are after."""
+    tokens = np.maximum(np.random.default_rng(0).standard_normal((11, 13)), 0.5).astype(np.float32) - 0.5
+    assert ((unpack_tokens(pack_tokens(tokens)) == 0) >= (tokens == 0)).all()
+
+
+def test_damaged_tokens_are_an_error() -> None:
+    packed = pack_tokens(np.random.default_rng(0).random((5, 7), np.float32))
+    for damaged in (packed[:-9], packed[:30] + packed[40:], b""):
+        with pytest.raises(ValueError, match=r"."):
+            unpack_tokens(damaged)
+
+
+# --- what is typed
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "unwanted"),
+    [
+        ("red bicycle", ("red bicycle",), ()),
+        ("beach, sunset", ("beach", "sunset"), ()),
+        ("snow -dog", ("snow",), ("dog",)),
+        (" beach ,sunset  -person -hot-dog, t-shirt", ("beach", "sunset", "t-shirt"), ("person", "hot-dog")),
+        ("-dog", (), ("dog",)),
+        ("-dog, snow,", ("snow",), ("dog",)),
+    ],
+)
+def test_queries(text: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]) -> None:
+    assert parse_query(text) == Query(text, wanted, unwanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "asks nothing"),
+        (" , ", "asks nothing"),
+        ("snow - dog", 'a "-" without a word'),
+        ("snow -", 'a "-" without a word'),
+        ("snow -hot dog", 'write "-hot-dog" where they belong together, or "-hot, dog"'),
+        ("-dog snow", 'or "-dog, snow" where the photo should show "snow"'),
+    ],
+)
+def test_queries_that_could_mean_two_things_are_told(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_query(text)
+
+
+# --- searching
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
+    """A library of 40 different parts of the example photos."""
+    folder = tmp_path_factory.mktemp("crops")
+    for path in sorted(examples.glob("*.jpg")):
+        with Image.open(path) as image:
+            side = min(image.size) // 2
+            for number in range(10):
+                left, top = number % 5 * (image.width - side) // 4, number // 5 * (image.height - side)
+                image.crop((left, top, left + side, top + side)).save(folder / f"{path.stem} {number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Iterator[Library]:
+    with Library.open(tmp_path_factory.mktemp("index")) as library:
+        assert library.add(crops) == Counts(added=40)
+        yield library
+
+
+@pytest.fixture(scope="module")
+def exact(tagger: Tagger, crops: Path) -> dict[str, np.ndarray]:
+    """Path -> tokens."""
+    return {str(path): tagger.encode(path) for path in crops.iterdir()}
+
+
+@pytest.mark.parametrize("label", ["cat", "person", "red saucer", "launch pad"])
+def test_scores_are_those_of_tag(library: Library, tagger: Tagger, exact: dict[str, np.ndarray], label: str) -> None:
+    """Both of labels whose scores are stored and of others; the bound is the one that docs/search.md states."""
+    found = library.search(label, top=1000)
+    assert len(found) == 40
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    labels = tagger.label_set([label])
+    for path, score, passes in found:
+        expected = tagger.scores(exact[path], labels)[0, 0]
+        assert score == pytest.approx(expected, abs=0.01)
+        if abs(expected - labels.thresholds[0]) > 0.01:
+            assert passes == (expected >= labels.thresholds[0])
+
+
+def test_several_labels_are_a_product(library: Library) -> None:
+    cat, saucer, sky = ({one.path: one for one in library.search(label, 99)} for label in ("cat", "red saucer", "sky"))
+    for one in library.search("sky, red saucer -cat", 99):
+        expected = sky[one.path].score * saucer[one.path].score * (1 - cat[one.path].score)
+        assert one.score == pytest.approx(expected, rel=1e-4)
+        assert one.passes == (sky[one.path].passes and saucer[one.path].passes and not cat[one.path].passes)
+
+
+def test_what_passes_is_counted_and_comes_first(library: Library) -> None:
+    ranking = library.rank(["person -tower"], top=40)[0]
+    passes = [one.passes for one in ranking.found]
+    assert passes == sorted(passes, reverse=True)
+    assert ranking.passing == sum(passes) > 0
+    assert ranking.photos == 40
+    assert library.rank(["person -tower"], top=2)[0].passing == ranking.passing
+
+
+def test_few_photos_are_asked_and_the_best_are_found(
+    library: Library, tagger: Tagger, exact: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of labels that are not in the vocabulary; 28 of 40 photos are asked."""
+    labels = ["red saucer", "launch pad", "shiny helmet", "white porcelain", "brown wood", "furry animal"]
+    monkeypatch.setattr(rank, "FIRST", 10)
+    monkeypatch.setattr(rank, "MORE", 6)
+    asked: list[int] = []
+    ask = rank.Ranker._ask
+
+    def counted(ranker: rank.Ranker, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
+        asked.append(len(photos))
+        return ask(ranker, photos, labels)
+
+    monkeypatch.setattr(rank.Ranker, "_ask", counted)
+    for label in labels:
+        assert label not in tagger.vocabulary.labels
+        scores = {path: tagger.scores(tokens, [label])[0, 0] for path, tokens in exact.items()}
+        best = sorted(scores, key=lambda path: -scores[path])[:10]
+        assert len({one.path for one in library.search(label, 10)} & set(best)) >= 9, label
+    assert asked == [10, 6, 6, 6] * len(labels)
+
+
+def test_all_unknown_words_are_named(library: Library) -> None:
+    with pytest.raises(UnknownLabelError, match=r"'zebbra', did you mean .*'zebra'.*'catt'"):
+        library.rank(["zebbra", "dog -catt"])
+
+
+@pytest.mark.parametrize("top", [0, -3])
+def test_top_is_at_least_1(library: Library, top: int) -> None:
+    with pytest.raises(UserError, match=f"expected top of at least 1, got {top}"):
+        library.search("cat", top)
+
+
+# --- following the folders
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in range(4):
+        write_photo(tmp_path / "photos" / ("a" if seed < 2 else "b") / f"{seed}.jpg", seed)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def small(tmp_path: Path, photos: Path) -> Iterator[Library]:
+    """Of four photos in two folders."""
+    with Library.open(tmp_path / "index") as library:
+        assert library.add(photos) == Counts(added=4)
+        yield library
+
+
+def paths(library: Library) -> list[str]:
+    return sorted(os.path.relpath(one.path, library.folder.parent / "photos") for one in library.search("cat", 99))
+
+
+def test_nothing_is_looked_at_twice(small: Library, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tagger, "encode", None)  # calling it fails
+    assert small.add(photos) == Counts()
+    os.utime(photos / "a/0.jpg")  # touched: the content is the same
+    assert small.add() == Counts()
+    shutil.copy(photos / "a/0.jpg", photos / "a/copy.jpg")
+    assert small.add() == Counts(added=1)
+    (photos / "a/1.jpg").rename(photos / "b/else.jpg")
+    assert small.add() == Counts(moved=1)
+    photos.rename(photos.with_name("pictures"))
+    assert small.add(photos.with_name("pictures")) == Counts(moved=5)
+    assert len(small) == 5
+
+
+def test_changed_and_deleted_photos(small: Library, photos: Path) -> None:
+    write_photo(photos / "a/0.jpg", 77)
+    (photos / "b/3.jpg").unlink()
+    assert small.add(photos) == Counts(changed=1, removed=1)
+    assert paths(small) == ["a/0.jpg", "a/1.jpg", "b/2.jpg"]
+    with sqlite3.connect(small.folder / INDEX_FILE) as database:
+        for table in ("contents", "scores"):  # what no photo shows any more leaves
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (3,)
+
+
+def test_an_open_library_sees_what_another_wrote(small: Library, photos: Path) -> None:
+    assert len(small.search("cat", 99)) == 4
+    write_photo(photos / "new.jpg", 5)
+    with Library.open(small.folder) as other:
+        other.add()
+    assert len(small.search("cat", 99)) == 5
+
+
+def test_photos_of_a_disk_that_is_not_there_are_kept(small: Library, photos: Path) -> None:
+    notes: list[str] = []
+    photos.rename(photos.with_name("unplugged"))
+    counts = small.add(photos, note=notes.append)
+    assert counts == Counts(failed=1)
+    assert notes[0].endswith("photos: No such file or directory")
+    assert notes[1].startswith("4 photos are kept in the index though they cannot be seen")
+    photos.mkdir()  # an empty mount point
+    assert small.add(note=notes.append) == Counts()
+    photos.rmdir()
+    photos.symlink_to("nowhere")
+    assert small.add(photos) == Counts(failed=1)
+    photos.unlink()
+    photos.with_name("unplugged").rename(photos)
+    assert small.add() == Counts()
+    assert len(small) == 4
+
+
+def test_a_disk_mounted_below_the_folder_is_not_there(small: Library, photos: Path) -> None:
+    (photos / "b").rename(photos.with_name("disk"))
+    (photos / "b").mkdir()
+    assert small.add() == Counts()
+    (photos / "b").rmdir()
+    (photos / "b").symlink_to(photos.with_name("nowhere"))
+    assert small.add() == Counts()
+    assert paths(small) == ["a/0.jpg", "a/1.jpg", "b/2.jpg", "b/3.jpg"]
+
+
+def test_a_deleted_folder_leaves_and_prune_removes_what_is_kept(small: Library, photos: Path) -> None:
+    shutil.rmtree(photos / "b")
+    assert small.add() == Counts(removed=2)
+    shutil.rmtree(photos)
+    assert small.add(photos) == Counts(failed=1)
+    assert small.add(photos, prune=True) == Counts(removed=2, failed=1)
+    with pytest.raises(UserError, match="has no folders of photos yet"):
+        small.add()
+
+
+def test_other_folders_of_the_index_stay(small: Library, photos: Path) -> None:
+    write_photo(photos.with_name("more") / "x.jpg", 9)
+    assert small.add(photos.with_name("more")) == Counts(added=1)
+    (photos / "a/0.jpg").unlink()
+    assert small.add(photos.with_name("more")) == Counts()
+    assert small.add() == Counts(removed=1)
+
+
+def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library, photos: Path) -> None:
+    notes: list[str] = []
+    (photos / "a/broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (photos / "a/empty.png").touch()
+    os.mkfifo(photos / "a/pipe.jpg")
+    (photos / "a/0.jpg").write_bytes(b"half a photo, so far")
+    write_photo(photos / "b/last.jpg", 8)
+    assert small.add(note=notes.append) == Counts(added=1, failed=4)
+    assert [note.partition("/a/")[2] for note in notes] == [
+        "0.jpg: not an image that Pillow can read",
+        "broken.jpg: not an image that Pillow can read",
+        "empty.png: empty file (0 bytes)",
+        "pipe.jpg: not a regular file",
+    ]
+    assert "a/0.jpg" in paths(small)  # as it was, until it can be read
+
+
+def test_a_model_of_ones_own_is_remembered(animal_model: Path, tmp_path: Path, photos: Path) -> None:
+    """A closed set, with other tokens than the packaged model's: scores are its own."""
+    with Library.open(tmp_path / "index", animal_model) as library:
+        assert library.add(photos) == Counts(added=4)
+    closed = Tagger(animal_model)
+    with Library.open(tmp_path / "index") as library:
+        for path, score, _ in library.search("dog -bird", 4):
+            dog, bird = closed.scores(closed.encode(path), ["dog", "bird"])[0]
+            assert score == pytest.approx(dog * (1 - bird), abs=0.01)
+        with pytest.raises(UnknownLabelError, match="unknown label 'bicycle'"):
+            library.search("bicycle")
+
+
+# --- faults
+
+
+def index_process(photos: Path, index: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "cli.py", "index", str(photos), "--index", str(index), "--workers", "1"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_photos(index: Path, count: int) -> None:
+    for _ in range(3000):
+        try:
+            with Store(index) as store:
+                if store.count() >= count:
+                    return
+        except UserError:
+            pass
+        time.sleep(0.01)
+    raise AssertionError("no photo came into the index")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.Signals) -> None:
+    for seed in range(24):
+        write_photo(tmp_path / "photos" / f"{seed:02d}.jpg", seed)
+    process = index_process(tmp_path / "photos", tmp_path / "index")
+    wait_for_photos(tmp_path / "index", 3)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=20)
+    expected = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
+    assert process.returncode == expected[number]
+    assert ("the photos looked at so far are in the index" in told) == (number != signal.SIGKILL)
+    with sqlite3.connect(tmp_path / "index" / INDEX_FILE) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = "SELECT count(*) FROM photos JOIN contents ON id = photos.content JOIN scores USING (content)"
+        there = database.execute(rows).fetchone()[0]
+    assert 3 <= there < 24
+    with Library.open(tmp_path / "index") as library:
+        assert len(library.search("cat", 99)) == there
+        assert library.add(tmp_path / "photos") == Counts(added=24 - there)
+
+
+def test_one_run_at_a_time_and_searches_go_on(photos: Path, small: Library) -> None:
+    for seed in range(20):
+        write_photo(photos / f"more{seed}.jpg", 100 + seed)
+    process = index_process(photos, small.folder)
+    wait_for_photos(small.folder, 6)
+    with pytest.raises(UserError, match="another run is writing here"):
+        small.add(photos)
+    assert 6 <= len(small.search("cat", 99)) <= 24
+    assert process.wait(30) == 0
+    assert len(small.search("cat", 99)) == 24
+
+
+def test_a_making_that_was_killed_is_no_index_yet(tmp_path: Path, examples: Path) -> None:
+    (tmp_path / "index").mkdir()
+    database = sqlite3.connect(tmp_path / "index" / INDEX_FILE)
+    database.execute("PRAGMA journal_mode = WAL")  # as far as it came
+    database.close()
+    with Library.open(tmp_path / "index") as library:
+        with pytest.raises(UserError, match=r"no index at .*index: make one with zsl-tagger index"):
+            library.search("cat")
+        assert library.add(examples) == Counts(added=4)
+
+
+def change(index: Path, statement: str) -> None:
+    database = sqlite3.connect(index / INDEX_FILE, isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+
+def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: Path) -> None:
+    small.close()
+    change(small.folder, "PRAGMA user_version = 9")
+    with pytest.raises(UserError, match=r"has format 9, this zsl-tagger reads 1: delete the folder .*index and make"):
+        Library.open(small.folder)
+    change(small.folder, "PRAGMA user_version = 1")
+    change(small.folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
+    with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
+        Library.open(small.folder)
+    change(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
+    with pytest.raises(UserError, match=r"was made with the model .*gone, which is not there: give --model"):
+        Library.open(small.folder)
+
+
+def test_thresholds_may_be_chosen_anew(small: Library, tmp_path: Path) -> None:
+    """What zsl-tagger calibrate changes is not what the index was made with."""
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "zsl_tagger" / "assets" / "packaged", model)
+    labels = (model / "labels.json").read_text()
+    (model / "labels.json").write_text(labels.replace('"threshold": 0.', '"threshold": 0.000'))
+    with Library.open(small.folder, model) as library:
+        assert library.rank(["cat"])[0].passing == 4
+
+
+@pytest.mark.parametrize("damage", ["text", "middle", "half", "other"])
+def test_a_damaged_index_is_told_with_what_to_do(small: Library, damage: str) -> None:
+    small.close()
+    path = small.folder / INDEX_FILE
+    content = path.read_bytes()
+    if damage == "text":
+        path.write_bytes(b"not a database at all, but long enough to be looked at" * 99)
+    elif damage == "middle":
+        path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
+    elif damage == "half":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+        change(small.folder, "CREATE TABLE songs (name)")
+    told = r"is damaged \(.*\): delete the folder .* make it anew"
+    expected = "is no index of zsl-tagger" if damage == "other" else told
+    with pytest.raises(UserError, match=expected), Library.open(small.folder) as library:
+        library.search("red saucer")
+
+
+def test_tokens_damaged_on_the_disk_are_told(small: Library) -> None:
+    small.close()
+    change(small.folder, "UPDATE contents SET tokens = x'0102030405060708090a'")
+    with pytest.raises(UserError, match="is damaged"), Library.open(small.folder) as library:
+        library.search("red saucer")

