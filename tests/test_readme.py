@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import cli
 from benchmarks.readme_tables import with_search_tables, with_tables
-from data_prep import nus_wide
+from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
 
@@ -66,7 +66,7 @@ def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeyp
 def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On made data under the names that the README uses."""
     NusArchive(tmp_path / "NUS-WIDE")
-    monkeypatch.setattr(nus_wide, "EXPECTED", NusArchive.COUNTS)
+    monkeypatch.setattr(nus_wide_archive, "EXPECTED", NusArchive.COUNTS)
     shown = {"train": [[("person", 0)], [("bear", 0)], [("dog", 0)]], "val": [[("dog", 0), ("person", 0)]]}
     write_coco(tmp_path / "COCO", CLASSES, shown, 2014)
     for seed in range(24):

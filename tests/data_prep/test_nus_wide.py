@@ -14,8 +14,10 @@ import pytest
 import torch
 from made_data import NusArchive, write_lines, write_photo
 
-from data_prep import nus_wide
-from data_prep.nus_wide import Archive, prepare_nus_wide, read_binary_matrix
+from data_prep import binary_matrix, nus_wide_archive
+from data_prep.binary_matrix import read_binary_matrix
+from data_prep.nus_wide import prepare_nus_wide
+from data_prep.nus_wide_archive import Archive
 from data_prep.pipeline import Options
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset, read_dataset
@@ -146,7 +148,7 @@ def test_counts_are_asserted_and_the_differing_ones_named(archive: NusArchive, t
 
 
 def test_the_right_counts_need_no_leave(archive: NusArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nus_wide, "EXPECTED", archive.COUNTS)
+    monkeypatch.setattr(nus_wide_archive, "EXPECTED", archive.COUNTS)
     prepare_nus_wide(archive.folder, tmp_path / "out", OPTIONS)
     assert load_dataset(tmp_path / "out")
 
@@ -229,7 +231,7 @@ def test_a_matrix_is_the_same_in_blocks_of_any_size(
     values = np.random.default_rng(3).integers(0, 2, (37, 11))
     path = tmp_path / "matrix.txt"
     path.write_text("\r\n".join(between.join(map(str, row)) + " " for row in values) + "\r\n\r\n")
-    monkeypatch.setattr(nus_wide, "_CHUNK", block)
+    monkeypatch.setattr(binary_matrix, "_CHUNK", block)
     assert np.array_equal(read_binary_matrix(path, 11, 37).toarray(), values)
 
 
@@ -240,7 +242,7 @@ def test_the_line_of_a_fault_is_right_in_blocks_of_any_size(
     lines = ["0 1 1"] * 40
     lines[28] = "0 1 x"
     (tmp_path / "matrix.txt").write_text("\n".join(lines))
-    monkeypatch.setattr(nus_wide, "_CHUNK", block)
+    monkeypatch.setattr(binary_matrix, "_CHUNK", block)
     with pytest.raises(UserError, match=r"matrix.txt:29: expected 0 or 1 in column 3, got 'x'"):
         read_binary_matrix(tmp_path / "matrix.txt", 3, 40)
 

@@ -8,8 +8,9 @@ from sklearn.metrics import average_precision_score
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData
-from zsl_tagger.evaluation.figures import Evaluation, Scores, compare, evaluate_scores
+from zsl_tagger.evaluation.figures import Evaluation, compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import PROTOCOLS, protocol_named
+from zsl_tagger.evaluation.scores import Scores
 
 LABELS = ["s1", "u1", "u2", "u3"]
 SEEN = np.array([True, False, False, False])
@@ -124,8 +125,9 @@ def test_strict_does_not_depend_on_order(seed: int, levels: int) -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, data = random_case(1, 7)
     whole = evaluated(scores, data, "strict", (3,))
-    monkeypatch.setattr("zsl_tagger.evaluation.figures.IMAGES_AT_ONCE", 11)
-    monkeypatch.setattr("zsl_tagger.evaluation.figures.LABELS_AT_ONCE", 3)
+    monkeypatch.setattr("zsl_tagger.evaluation.per_image.IMAGES_AT_ONCE", 11)
+    monkeypatch.setattr("zsl_tagger.evaluation.resampled.IMAGES_AT_ONCE", 11)
+    monkeypatch.setattr("zsl_tagger.evaluation.per_label.LABELS_AT_ONCE", 3)
     parts = evaluated(scores, data, "strict", (3,))
     assert parts.figures["tasks"] == whole.figures["tasks"]
     assert parts.figures["seen_and_unseen"] == whole.figures["seen_and_unseen"]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger.evaluation.data import EvaluationData
-from zsl_tagger.evaluation.figures import BINS, RECALL, SEEN, ZSL
+from zsl_tagger.evaluation.per_image import BINS
+from zsl_tagger.evaluation.per_label import RECALL
+from zsl_tagger.evaluation.scores import SEEN, ZSL
 from zsl_tagger.evaluation.text import against_lines, both_lines, table
 from zsl_tagger.reports.pages import figure, render, svg, thumbnail
 from zsl_tagger.system.files import json_bytes, write_whole

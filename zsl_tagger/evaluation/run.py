@@ -12,10 +12,11 @@ import numpy as np
 
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
-from zsl_tagger.evaluation.figures import Scores, compare, evaluate_scores
+from zsl_tagger.evaluation.figures import compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import SUFFIXES, read_scores, scratch
+from zsl_tagger.evaluation.scores import Scores
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.system.files import locked, write_whole

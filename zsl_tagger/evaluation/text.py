@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zsl_tagger.evaluation.figures import CALIBRATED, GZSL, SEEN, ZSL
+from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL
 from zsl_tagger.reports.text import aligned
 
 TITLES = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}

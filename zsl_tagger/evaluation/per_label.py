@@ -1,0 +1,94 @@
+"""Compute what belongs to one label at a time: average precision, its curve, its resamples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zsl_tagger.evaluation.bootstrap import centred, interval, resampled_average_precision
+from zsl_tagger.evaluation.data import EvaluationData
+from zsl_tagger.evaluation.metrics import (
+    RankingSteps,
+    ranking_steps,
+    tied_images,
+)
+from zsl_tagger.evaluation.protocols import Protocol
+from zsl_tagger.evaluation.scores import Scores
+from zsl_tagger.system.threads import available_cores, map_in_order
+
+LABELS_AT_ONCE = 16
+RECALL = np.linspace(0, 1, 101)  # where precision is read off for the curves
+
+
+def measure_labels(
+    scores: Scores, data: EvaluationData, protocol: Protocol, rows: np.ndarray, counts: np.ndarray | None
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray | None]:
+    """Measure each label over the images ``rows``.
+
+    Returns:
+        a row of figures for each label, precision at each of ``RECALL`` ``(K, 101)``, and with ``counts`` the
+        resampled average precision ``(K, R)``.
+    """
+
+    def work(start: int) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray | None]]:
+        part = slice(start, start + LABELS_AT_ONCE)
+        values = np.ascontiguousarray(scores.values[:, part][rows].T)  # (k, n)
+        ignored = data.ignored[:, part][rows].T if protocol.masks_ignored and data.ignored is not None else None
+        return [
+            _label(start + k, values[k], data.targets[rows, start + k], None if ignored is None else ~ignored[k])
+            for k in range(len(values))
+        ]
+
+    def _label(
+        k: int, values: np.ndarray, truth: np.ndarray, known: np.ndarray | None
+    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+        truth = truth if known is None else truth & known
+        mask = None if known is None else ~known[:, None]
+        steps = ranking_steps(values, truth, known, protocol.ap_ties)
+        precision = steps.average_precision()
+        resampled = None if counts is None else resampled_average_precision(steps, counts).astype(np.float32)
+        row = {
+            "label": data.labels[k],
+            "seen": bool(data.seen[k]),
+            "positives": int(truth.sum()),
+            "unknown": 0 if known is None else int((~known).sum()),
+            "average_precision": precision,
+            "average_precision_95": None if resampled is None else interval(centred(resampled, precision)),
+            "tied_images": int(tied_images(values[:, None], truth[:, None], mask)[0]),
+            "threshold": float(scores.thresholds[k]),
+        }
+        return row, _precision_at_recall(steps), resampled
+
+    starts = range(0, len(data.labels), LABELS_AT_ONCE)
+    done = [one for part in map_in_order(work, starts, available_cores()) for one in part]
+    resampled = None if counts is None else np.array([one for _, _, one in done])
+    return [row for row, _, _ in done], np.array([curve for _, curve, _ in done]), resampled
+
+
+def _precision_at_recall(steps: RankingSteps) -> np.ndarray:
+    """Return the precision where each recall is first reached, NaN for a label without positives, ``(101,)``."""
+    if not len(steps.ends):
+        return np.full(len(RECALL), np.nan)
+    hits = np.cumsum(steps.positives)
+    return (hits / (steps.ends + 1))[np.searchsorted(hits, np.maximum(1, np.ceil(RECALL * hits[-1] - 1e-9)))]
+
+
+def mean_curve(curves: np.ndarray) -> list[float]:
+    """Return the mean precision at each of ``RECALL`` over the labels with positives; empty where there is none."""
+    known = curves[np.isfinite(curves[:, 0])]
+    return [round(float(value), 4) for value in known.mean(axis=0)] if len(known) else []
+
+
+def label_counts(per_label: list[dict[str, Any]], seen: np.ndarray, protocol: Protocol) -> dict[str, Any]:
+    """Count seen and unseen labels, those without positives, and those whose ranking has ties."""
+    empty = [row["label"] for row in per_label if not row["positives"]]
+    tied = [row for row in per_label if row["tied_images"]]
+    return {
+        "seen": int(seen.sum()),
+        "unseen": int((~seen).sum()),
+        "without_positives": len(empty),
+        "without_positives_count_as": 0 if protocol.empty_is_zero else None,
+        "with_ties": len(tied),
+        "tied_images": sum(row["tied_images"] for row in tied),
+    }
