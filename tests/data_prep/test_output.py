@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,9 +100,9 @@ def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
 def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
     finished(tmp_path, IDENTITY)
     before = contents(tmp_path)
-    with pytest.raises(UserError) as caught:
+    message = f"{tmp_path} holds another data set ({told}): give another folder, or --overwrite"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         OutputFolder(tmp_path, {**IDENTITY, **change})
-    assert str(caught.value) == (f"{tmp_path} holds another data set ({told}): give another folder, or --overwrite")
     assert contents(tmp_path) == before
 
 

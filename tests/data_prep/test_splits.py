@@ -139,7 +139,7 @@ def test_unseen_labels_that_cannot_be(asked: str, message: str) -> None:
 
 @pytest.mark.parametrize("asked", ["²", "5²%"])
 def test_a_digit_that_is_no_number(asked: str) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--unseen names what is no label of this data: '{asked}'"):
         choose_unseen(asked, LABELS, 0)
 
 

@@ -485,7 +485,7 @@ def test_tables_cut_anywhere(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("values", [VALUES.T, VALUES.astype("U8")])
 def test_messages_name_the_file_once(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r"s\.npz") as caught:
         scores(write(tmp_path / "s.npz", values))
     assert str(caught.value).count("s.npz") == 1
 

@@ -409,5 +409,5 @@ def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: (_ for _ in ()).throw(TypeError("'float' object")))
     with pytest.raises(ImageError, match=r"broken image data \('float' object\)"):
         load_array(tmp_path / "a.tiff", Preprocessing(8))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"expected str, bytes or os\.PathLike object, not int"):
         load_array(3, Preprocessing(8))

@@ -233,12 +233,12 @@ def test_a_resumed_training_ends_at_the_same_weights(
 
     def dies(trainer: Trainer) -> None:
         if trainer.step == 6:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("while saving step 6")
         save(trainer)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "save", dies)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="while saving step 6"):
             made.train(tmp_path / "cut")
     assert read_checkpoint(tmp_path / "cut" / CHECKPOINT_FILE)["step"] == 3
     resumed = head_of(made.train(tmp_path / "cut"))

@@ -180,9 +180,10 @@ def test_what_is_written_is_there_while_the_run_goes_on(kind: str, path: Path) -
 def test_a_run_that_is_stopped_leaves_what_it_wrote(kind: str, path: Path, error: type[BaseException]) -> None:
     write(kind, path, RECORDS[:2])
     changed = Record("a.jpg", [Tag("cat", 0.75)], sha256=digest(11))
-    with pytest.raises(error), opened(kind, path) as file:  # noqa: PT012
+    message = "this stopped it"
+    with pytest.raises(error, match=message), opened(kind, path) as file:  # noqa: PT012
         file(changed)
-        raise error
+        raise error(message)
     assert kind != "parquet" or read_back(kind, path) == as_read(
         kind, RECORDS[:2] if error is OSError else [RECORDS[1], changed]
     )

@@ -109,7 +109,7 @@ class Stream(io.StringIO):
     def flush(self) -> None:
         self.flushed, self.flushes = self.getvalue(), self.flushes + 1
         if self.flushes == self.interrupt_at:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("Ctrl-C")
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -131,13 +131,13 @@ def write_json(stream: io.StringIO, records: Iterable[Record]) -> None:
 
 def then_ctrl_c(records: list[Record]) -> Iterator[Record]:
     yield from records
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("Ctrl-C")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_json_array_interrupted_between_records_is_closed(count: int) -> None:
     stream = io.StringIO()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^Ctrl-C$"):
         write_json(stream, then_ctrl_c([BROKEN] * count))
     assert json.loads(stream.getvalue()) == [BROKEN.as_dict()] * count
 
@@ -146,6 +146,6 @@ def test_a_json_array_interrupted_between_records_is_closed(count: int) -> None:
 def test_a_json_array_interrupted_while_it_is_flushed_is_closed(count: int) -> None:
     stream = Stream()
     stream.interrupt_at = count
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^Ctrl-C$"):
         write_json(stream, [BROKEN] * 3)
     assert json.loads(stream.getvalue()) == [BROKEN.as_dict()] * count

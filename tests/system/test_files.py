@@ -251,8 +251,8 @@ def test_a_folder_that_fails_leaves_nothing(error: type[BaseException], tmp_path
     def fail() -> None:
         with whole_folder(tmp_path / "model") as folder:
             (folder / "half.txt").write_text("half")
-            raise error
+            raise error("the reason")
 
-    with pytest.raises(UserError if error is OSError else error):
+    with pytest.raises(UserError if error is OSError else error, match="the reason"):
         fail()
     assert list(tmp_path.iterdir()) == []
