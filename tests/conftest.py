@@ -1,4 +1,7 @@
-"""What all tests share: example photos, one packaged tagger, made data sets and small models trained on them."""
+"""What all tests share: example photos, one packaged tagger, made data sets and small models trained on them.
+
+Nothing here is imported that the base install lacks: tests of the base run without torch too (.ci/run).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_data import animal_data, small_run, tagged_data
 from paths import ROOT
 
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.tagger import Tagger
-from zsl_tagger.training.run import train
 
 
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
     """Keep torch to one thread, so that small runs don't crawl where others use the processor too."""
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,6 +29,8 @@ def one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A prepared multi-label data set."""
+    from small_runs import tagged_data
+
     folder = tagged_data(tmp_path_factory.mktemp("tagged"))
     yield from unchanged(folder)
 
@@ -34,6 +38,8 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A prepared single-label data set."""
+    from small_runs import animal_data
+
     folder = animal_data(tmp_path_factory.mktemp("animals"))
     yield from unchanged(folder)
 
@@ -41,6 +47,10 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tagged_model(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model with word queries, trained on every seen label of ``tagged``."""
+    from small_runs import small_run
+
+    from zsl_tagger.training.run import train
+
     folder = tmp_path_factory.mktemp("tagged_model") / "model"
     train(small_run(tagged, folder))
     yield from unchanged(folder)
@@ -49,6 +59,10 @@ def tagged_model(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="session")
 def animal_model(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A closed set trained on ``animals`` with cross entropy."""
+    from small_runs import small_run
+
+    from zsl_tagger.training.run import train
+
     folder = tmp_path_factory.mktemp("animal_model") / "model"
     train(small_run(animals, folder, recipe="cifar100"))
     yield from unchanged(folder)

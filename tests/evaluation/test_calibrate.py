@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from made_data import UNSEEN, run_command, small_run
+from made_data import run_command
+from small_runs import UNSEEN, small_run
 from typer.testing import CliRunner
 
 import cli

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import run_command, small_run
+from made_data import run_command
 from paths import ROOT
 from sklearn.metrics import average_precision_score
+from small_runs import small_run
 
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pytest
-from made_data import UNSEEN, run_command
+from made_data import run_command
 from PIL import Image
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score
+from small_runs import UNSEEN
 
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation import scoring

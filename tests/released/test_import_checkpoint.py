@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from made_data import run_command, weights_of, write_photo
+from made_data import run_command, write_photo
 from released_reference import State, filled, head_logits, head_shapes, tresnet_shapes, tresnet_tokens
 from safetensors.torch import save_file
+from small_runs import weights_of
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from made_data import dataset_of, write_photo
+from made_data import write_photo
+from small_runs import dataset_of
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export import networks

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from made_data import animal_data, run_command, train_arguments, weights_of, write_photo
+from made_data import run_command, write_photo
+from small_runs import animal_data, train_arguments, weights_of
 from typer.testing import CliRunner
 
 import cli

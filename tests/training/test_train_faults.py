@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from made_data import animal_data, loss_curve, small_run, train_arguments, weights_of
 from paths import ROOT
+from small_runs import animal_data, loss_curve, small_run, train_arguments, weights_of
 from typer.testing import CliRunner
 
 import cli

@@ -17,18 +17,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from made_data import (
-    ANIMALS,
-    UNSEEN,
-    loss_curve,
-    small_run,
-    train_arguments,
-    weights_of,
-)
 from paths import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
+from small_runs import ANIMALS, UNSEEN, loss_curve, small_run, train_arguments, weights_of
 
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset

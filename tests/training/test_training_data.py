@@ -14,8 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_data import dataset_of
 from PIL import Image
+from small_runs import dataset_of
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing, load_array

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import dataset_of
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
+from small_runs import dataset_of
 from torch import Tensor
 
 from zsl_tagger.datasets.dataset import PreparedDataset
