@@ -1,7 +1,8 @@
 # The one place for the commands that developers, CI and the README share.
 PYTHON ?= python
+COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
 
-.PHONY: install check lint types test bench
+.PHONY: install check lint types test test-fast test-base bench
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -16,8 +17,20 @@ lint:
 types:
 	$(PYTHON) -m mypy
 
+# One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
+# run after the others, alone.
 test:
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile -m "not alone" $(COVERAGE) --cov-report=
+	$(PYTHON) -m pytest -m alone $(COVERAGE) --cov-append --cov-report=term
+
+test-fast:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "not (slow or browser or ray or alone)"
+
+# What needs no extra; .ci/run runs it on the lower bounds of the base install.
+test-base:
+	$(PYTHON) -m pytest tests/system tests/records/test_writers.py tests/images/test_find_images.py \
+		tests/images/test_preprocessing.py tests/tagging --ignore=tests/tagging/test_heatmap.py \
+		tests/sidecars/test_sidecar_texts.py tests/sidecars/test_sidecar_xmp.py tests/test_cli.py
 
 bench:
 	$(PYTHON) -m benchmarks.tagging_speed

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from paths import ROOT
 
 from zsl_tagger.system.files import sha256_of
@@ -19,6 +18,7 @@ from zsl_tagger.tagging.tagger import Tagger
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
     """Keep torch to one thread, so that small runs don't crawl where others use the processor too."""
+    import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

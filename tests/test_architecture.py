@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {
     "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
     "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic",

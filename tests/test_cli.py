@@ -21,6 +21,8 @@ import zsl_tagger
 from zsl_tagger.bulk import run as tag_run
 from zsl_tagger.tagging.tagger import Tagger
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "cli", "tag"]
 
 

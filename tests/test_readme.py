@@ -23,6 +23,8 @@ from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -27,6 +27,8 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record
 from zsl_tagger.tagging.tagger import Tagger
 
+pytestmark = pytest.mark.ray
+
 PHOTOS = 80
 INTERRUPTED = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")

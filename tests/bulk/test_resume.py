@@ -24,6 +24,8 @@ from read_back import read_back
 from zsl_tagger.records.writers import LASTING
 from zsl_tagger.tagging.tagger import Tagger
 
+pytestmark = pytest.mark.slow
+
 
 def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
@@ -52,7 +54,13 @@ class Library:
         run = f"import runpy\n{code}\nrunpy.run_module('quick_tagger', run_name='__main__')"
         command = [sys.executable, "-c", run, "tag", "photos", "--labels", LABELS, *map(str, options)]
         path = os.pathsep.join([str(ROOT / "tests" / "helpers"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": path, "ASKED": "asked.txt", "SECONDS": str(seconds)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": path,
+            "ASKED": "asked.txt",
+            "SECONDS": str(seconds),
+            "HOLD": "hold.txt",
+        }
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -246,8 +254,10 @@ def test_a_second_run_to_the_same_output_is_refused(kind: str, options: list[str
     (tmp_path / "link.out").symlink_to("tags.out")
     with running(library.start("--output", "tags.out", "--format", kind, seconds=0.01)) as first:
         library.wait_until_asked(IN_HAND + 5)
+        (tmp_path / "hold.txt").touch()
         status, told = library.tag("--output", "link.out", "--format", kind, *options)
         assert first.poll() is None
+        (tmp_path / "hold.txt").unlink()
         first.communicate(timeout=60)
     assert (status, len(told)) == (2, 1)
     assert told[0].endswith("tags.out: another run is writing to it: wait for it, or give another file")

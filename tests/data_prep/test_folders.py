@@ -19,6 +19,8 @@ from data_prep.pipeline import Options
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def write_tree(folder: Path, classes: dict[str, int], seed: int = 0) -> None:
     for name, count in classes.items():

@@ -35,6 +35,8 @@ from data_prep.images import (
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
 
+pytestmark = pytest.mark.slow
+
 
 def look(folder: Path, paths: Sequence[str], journal: Path | None = None, workers: int = 1) -> dict[str, Look]:
     return look_at_images(paths, folder, journal or folder.parent / "images.jsonl", workers, lambda _done, _all: None)

@@ -23,6 +23,8 @@ from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset, read_dataset
 from zsl_tagger.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = Options(missing="random", val_fraction=0.2)
 
 

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 import cli
 from zsl_tagger.datasets.read import load_dataset
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "cli", "prepare"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 

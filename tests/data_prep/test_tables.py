@@ -15,6 +15,8 @@ from data_prep.tables import Columns, prepare_table
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     ("a.jpg", ["cat", "sofa"]), ("b.jpg", ["dog"]), ("sub/c.jpg", ["dog", "grass"]), ("d.jpg", []), ("e.jpg", ["cat"]),
     ("f.jpg", ["grass"]), ("g.jpg", ["sofa"]),

@@ -23,7 +23,7 @@ from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, read_
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training.run import train
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from zsl_tagger.tagging.tagger import Tagger
 REPORT = {"report.json", "per_label.csv", "report.html", "scores.npz"}
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.words.baking import bake_words, joined
 from zsl_tagger.words.table import WordTable
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 SIZE, WORD_DIM = 96, 6
 

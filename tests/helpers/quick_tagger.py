@@ -1,7 +1,8 @@
 """A tagger that is quick and says what it was asked, for runs of the command over files that stand for photos.
 
-Tags are made of a file's first byte. The photos that the network is asked for are written to the file ``$ASKED``, each
-takes ``$SECONDS``. ``python quick_tagger.py tag ...`` is the command in a process of its own.
+Tags are made of a file's first byte. The photos that the network is asked for are written to the file ``$ASKED``. Each
+takes ``$SECONDS``, and longer while there is a file ``$HOLD``. ``python quick_tagger.py tag ...`` is the command in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def encode(self: Tagger, path: str) -> int:  # noqa: ARG001
     with Path(os.environ["ASKED"]).open("a") as asked:
         asked.write(f"{Path(path).name}\n")
     time.sleep(float(os.environ["SECONDS"]))
+    while Path(os.environ.get("HOLD", "no such file")).exists():
+        time.sleep(0.005)
     return content[0]
 
 

@@ -18,6 +18,8 @@ from zsl_tagger.images import preprocessing
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array, load_photo, load_upload
 
+pytestmark = pytest.mark.slow
+
 pillow_heif.register_heif_opener()  # here to write; the tests of reading without it run in a process of their own
 
 

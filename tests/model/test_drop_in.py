@@ -18,7 +18,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULT
 NETWORKS = ROW.findall(PAGE.read_text(encoding="utf-8"))
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 def test_the_page_lists_many_and_all_small_ones() -> None:

@@ -18,6 +18,8 @@ from torch.testing import assert_close
 from zsl_tagger.model import ml_decoder
 from zsl_tagger.model.ml_decoder import DEFAULT_GROUPS, MLDecoder
 
+pytestmark = pytest.mark.slow
+
 B, L, C, D, K, WORD_DIM = 2, 7, 13, 24, 11, 5
 VARIANTS = {
     "closed set, a group per class": {"num_classes": K, "groups": K},

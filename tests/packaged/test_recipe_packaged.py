@@ -30,6 +30,8 @@ from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
+pytestmark = pytest.mark.slow
+
 # data.noun lines: offset lexfile type count(hex) (word id)* pointer-count (symbol offset part source/target)* | gloss
 NOUNS = """  1 the licence is at the head of each file
 00000001 03 n 01 entity 0 000 | what is

@@ -37,7 +37,7 @@ BACKBONE, CHANNELS = "test_resnet", 96
 NAMES = ["cat", "dog", "red car", "tree", "sky"]
 
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 # --- the head: its names, sizes and values ----------------------------------------------------------------
@@ -299,7 +299,11 @@ def test_what_the_folder_holds(closed: Path) -> None:
         "backbone": BACKBONE, "class_reading": False, "dim": DIM, "ffn_dim": FFN, "heads": 8,
         "classes": 5, "groups": 2, "softmax": False,
     }  # fmt: skip
-    assert (config["image_size"], config["closed_set"], config["default_threshold"]) == (SIZE, True, 0.5)
+    assert (config["closed_set"], config["default_threshold"], config["word_source"]) == (True, 0.5, None)
+    assert config["preprocessing"] == {
+        "image_size": SIZE, "resize": "squash", "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "version": 1,
+    }  # fmt: skip
     source = config["provenance"]["checkpoint"]
     assert source["file"] == "checkpoint.pth"
     assert re.fullmatch("[0-9a-f]{64}", source["sha256"])

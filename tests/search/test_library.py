@@ -29,6 +29,8 @@ from zsl_tagger.search.store import INDEX_FILE, Store
 from zsl_tagger.search.update import Counts
 from zsl_tagger.tagging.label_set import LabelSet
 
+pytestmark = pytest.mark.slow
+
 FLOATS = st.floats(-1000, 1000, width=32)
 
 

@@ -19,6 +19,8 @@ from made_data import run_command
 from paths import ROOT
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:

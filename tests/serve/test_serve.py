@@ -37,6 +37,8 @@ from zsl_tagger.serve.limits import Limits
 from zsl_tagger.serve.run import ServeRun, _limits, _url
 from zsl_tagger.tagging.tagger import Tagger
 
+pytestmark = pytest.mark.slow
+
 README = ROOT / "README.md"
 CALM = Limits(waiting=16)
 
@@ -402,6 +404,7 @@ def test_who_hangs_up_costs_nothing(two_workers: Tagger) -> None:
     assert held.encoded == 1
 
 
+@pytest.mark.alone
 def test_who_waits_too_long_is_told(two_workers: Tagger) -> None:
     held = HeldTagger(two_workers)
     with listening(held, Limits(work_seconds=0.3)) as address:
@@ -413,6 +416,7 @@ def test_who_waits_too_long_is_told(two_workers: Tagger) -> None:
         assert answer_of(address, picture(), labels="cat").status == 200
 
 
+@pytest.mark.alone
 def test_slow_clients_are_shown_the_door(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head that does not end, also on a connection that was good before; and a body that trickles in."""
     monkeypatch.setattr(serve_run, "PATIENCE", 0.4)

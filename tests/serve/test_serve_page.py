@@ -20,7 +20,7 @@ from serving import HeldTagger, listening, metric, picture, until
 from zsl_tagger.serve.limits import Limits
 from zsl_tagger.tagging.tagger import Tagger
 
-pytestmark = needs_tool("chromium")
+pytestmark = [needs_tool("chromium"), pytest.mark.browser]
 
 PHOTOS = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "rocket.jpg")
 SOON = 30_000  # milliseconds, on a busy machine

@@ -23,6 +23,8 @@ from zsl_tagger.bulk import run as tag_run
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars.run import Sidecars
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("--labels", "cat,pet,wheel")  # the cat photo shows the first two
 
 Snapshot = dict[str, tuple[bytes, int]]

@@ -10,6 +10,8 @@ from PIL import Image
 
 from zsl_tagger import ImageError, Tagger, UnknownLabelError, UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_right_words_win_on_the_example_photos(tagger: Tagger, examples: Path) -> None:
     words = {"cat": "cat", "coffee": "cup", "astronaut": "person", "rocket": "sky"}

@@ -25,6 +25,8 @@ from zsl_tagger.training.features import FeatureCache, check_room, fast_backbone
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 PHOTOS, SIDE = 7, 96
 CONFIG = TrainConfig(
     backbone="test_efficientnet", image_size=SIDE, freeze=True, cache_views=2, mosaic4=0.3, mosaic9=0.3,

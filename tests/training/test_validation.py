@@ -34,7 +34,7 @@ from zsl_tagger.training.validation import (
     validation_metrics,
 )
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 
 # --- metrics ----------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from data_prep.wordvecs import word_vectors
 from zsl_tagger.errors import UserError
 from zsl_tagger.words.sources import open_word_source
 
+pytestmark = pytest.mark.slow
+
 
 class Attack:
     def __init__(self, marker: Path):

@@ -28,6 +28,8 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.sources import WordSource, open_word_source
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["dog", "New_York", "Apple", "apple", "traffic_lights", "café", "塔"]
 DIM = 5
 VECTORS = (np.random.default_rng(3).standard_normal((7, DIM)) * np.arange(1, 8)[:, None]).astype(np.float32)
