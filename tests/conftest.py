@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
@@ -77,6 +78,22 @@ def unchanged(folder: Path) -> Iterator[Path]:
 
 def state(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out matplotlib's drawing, most of the time of a small run, but in tests marked ``plots``."""
+    if request.node.get_closest_marker("plots") is not None:
+        return
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # the base install has none
+        return
+
+    def savefig(figure: Figure, file: Any, format: str, **_: Any) -> None:  # noqa: A002, ARG001
+        file.write("<svg></svg>" if format == "svg" else b"")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

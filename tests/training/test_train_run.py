@@ -467,6 +467,7 @@ def test_weights_of_a_pypi_package(tagged: Path, tmp_path: Path) -> None:
 # --- what lies beside the model -------------------------------------------------------------------------------------
 
 
+@pytest.mark.plots
 def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
