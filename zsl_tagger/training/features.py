@@ -73,7 +73,7 @@ class FeatureCache:
         if not missing:
             return
         done = 0
-        with fast_backbone(model, [self._side(layout) for layout in self.config.layouts]) as tokens_of:
+        with fast_backbone(model, self.config.sides) as tokens_of:
             for layout, view, start in missing:
                 for count in self._compute(tokens_of, layout, view, start):
                     done += count
@@ -142,17 +142,13 @@ class FeatureCache:
         mosaic = "" if layout == 1 else f"-mosaic{layout}"
         return self.folder / f"view{view}{mosaic}.{start // CHUNK:05d}.npy"
 
-    def _side(self, layout: int) -> int:
-        """Return the pixels a side of a photo in a mosaic of ``layout`` photos."""
-        return self.config.image_size // round(layout**0.5)
-
     def _photos(self, start: int) -> np.ndarray:
         return self.rows[start : start + CHUNK]
 
     def _compute(self, tokens_of: TokensOf, layout: int, view: int, start: int) -> Iterator[int]:
         """Write one file; yield how many photos were done since the last time."""
         photos = self._photos(start)
-        size = self._side(layout)
+        size = self.config.sides[self.config.layouts.index(layout)]
         augment = Augment(replace(self.config if view else PLAIN, image_size=size))
 
         def read(row: int) -> np.ndarray | str:

@@ -166,7 +166,8 @@ class _Run:
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
             self.note(line)
-        model.backbone.check_size(self.config.image_size)
+        for side in self.config.sides:
+            model.backbone.check_size(side)
         if not self.config.freeze:
             model.backbone.leave_out_unused(self.config.image_size)
         model = model.to(self.accelerator.device)
