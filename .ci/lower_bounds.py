@@ -1,9 +1,7 @@
-"""Print the base install's dependencies at their lower bounds, one a line, for pip."""
+"""Print the dependencies of the installed base at their lower bounds, one a line, for pip."""
 
-from pathlib import Path
+from importlib.metadata import requires
 
-import tomllib
-
-project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-for requirement in project["dependencies"]:
-    print(requirement.replace(">=", "=="))
+for requirement in requires("zsl-tagger") or []:
+    if "extra ==" not in requirement:
+        print(requirement.replace(">=", "=="))

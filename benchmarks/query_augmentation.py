@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from benchmarks.common import write_result
 from data_prep.pipeline import Options
@@ -37,7 +38,7 @@ from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.run import TrainRun, train
-from zsl_tagger.training.validation import score_rows
+from zsl_tagger.training.validation import score_cached
 from zsl_tagger.words.table import WordTable
 
 SEEDS = (0, 1, 2)
@@ -168,12 +169,8 @@ def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> 
     rows = data.rows("test")
     plain = TrainConfig(freeze=True, cache_views=1, seed=seed)
     cache = FeatureCache(work / "cache", Path(str(data.image_root)), data.paths, rows, plain)
-    cache.fill(model, 0, 1, lambda done: None)  # noqa: ARG005
-    cache.read_faults()
-    scores, _ = score_rows(
-        model, torch.from_numpy(data.word_vectors), data, rows,
-        root=str(data.image_root), image_size=plain.image_size, workers=0, cache=cache,
-    )  # fmt: skip
+    cache.fill(model, Accelerator(cpu=True), lambda line: None)  # noqa: ARG005
+    scores = score_cached(model, torch.from_numpy(data.word_vectors), cache, rows)
     logits, targets = scores.logits, data.targets(scores.rows).astype(np.int64)
     shows_unseen, unseen = targets[:, ~data.seen].any(axis=1), ~data.seen
     precisions = average_precision(logits[shows_unseen][:, unseen], targets[shows_unseen][:, unseen])

@@ -15,7 +15,7 @@ _CHUNK = 16 << 20  # bytes of the tag matrix read at a time
 
 
 def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
-    """A text of 0 and 1, columns between spaces or tabs -> bool ``(rows, columns)``.
+    """Read a text of 0 and 1, columns between spaces or tabs, into a sparse bool matrix ``(rows, columns)``.
 
     Raises:
         UserError: a row is too short or too long, a value is neither 0 nor 1, or the number of rows is another one; the
@@ -37,7 +37,7 @@ def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
 
 
 def _content_end(file: BinaryIO) -> int:
-    """Where the blank lines at the end of a file begin; the file is left at its start."""
+    """Return where the blank lines at the end of a file begin, and rewind the file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(end - 4096, 0)
@@ -51,7 +51,7 @@ def _content_end(file: BinaryIO) -> int:
 
 
 def _parse_block(block: bytes, columns: int, path: Path, first_line: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole lines -> (ones in each row, columns of all ones).
+    """Parse whole lines into the count of ones of each row and the columns of all ones.
 
     Values are single characters here, so that no text has to be split: half a gigabyte is read in seconds.
     """

@@ -140,7 +140,7 @@ def _find(source: Path, places: Sequence[str]) -> Path | None:
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """(line number, line) of a list; blank lines are left out."""
+    """Return the lines of a list with their numbers, without the blank ones."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     return [(number, line) for number, line in lines if line]
 

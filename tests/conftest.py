@@ -82,7 +82,10 @@ def state(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out matplotlib's drawing, most of the time of a small run, but in tests marked ``plots``."""
+    """Leave out matplotlib's drawing, most of the time of a small run, but in tests marked ``plots``.
+
+    Fixtures of a module or a session come before this one and draw.
+    """
     if request.node.get_closest_marker("plots") is not None:
         return
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from made_data import write_photo
 from sklearn.metrics import average_precision_score
 
@@ -196,7 +197,15 @@ class Made:
         everything = np.full(len(self.listing.files), 1 / len(self.listing.files))
         schedule = PhasedSchedule((Phase(1.0, everything, 1.0),), config)
         return build.train_head(
-            small_model(), self.listing, self.targets, self.table, self.cache, schedule, config, work
+            small_model(),
+            self.listing,
+            self.targets,
+            self.table,
+            self.cache,
+            schedule,
+            config,
+            work,
+            Accelerator(cpu=True),
         )
 
 
@@ -217,7 +226,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     listing = build.Photos(files, {}, np.zeros(photos, bool), np.ones(photos, bool), held_out)
     names = [f"word {chr(97 + number)}" for number in range(words)]
     table = WordTable(names, random.normal(size=(words, 6)).astype(np.float32))
-    cache = build.fill_cache(small_model(), folder, files, SMALL, folder / "work")
+    cache = build.fill_cache(small_model(), folder, files, SMALL, folder / "work", Accelerator(cpu=True))
     return Made(listing, Targets(names, values, np.ones_like(values)), table, cache)
 
 

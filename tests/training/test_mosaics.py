@@ -20,7 +20,17 @@ from zsl_tagger.model.pretrained import build_model
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training import features
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import MOST_PHOTOS, PartialTargets, Schedule, Split, Targets, mosaic, parts, photos_of
+from zsl_tagger.training.data import (
+    MOST_PHOTOS,
+    PartialTargets,
+    Schedule,
+    Split,
+    Targets,
+    draw_layouts,
+    mosaic,
+    parts,
+    photos_of,
+)
 from zsl_tagger.training.features import FeatureCache, check_room, fast_backbone
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.trainer import Trainer
@@ -50,8 +60,7 @@ def model() -> TaggerModel:
 
 def cache_of(photos: Path, folder: Path, model: TaggerModel, config: TrainConfig = CONFIG) -> FeatureCache:
     cache = FeatureCache(folder, photos, [f"{number}.jpg" for number in range(PHOTOS)], np.arange(PHOTOS), config)
-    cache.fill(model, 0, 1, lambda _: None)
-    cache.read_faults()
+    cache.fill(model, Accelerator(cpu=True), lambda _: None)
     return cache
 
 
@@ -71,6 +80,13 @@ def test_a_step_has_its_share_of_mosaics() -> None:
     assert (schedule.batch(3) == batches[3]).all()
 
 
+@pytest.mark.parametrize(("four", "nine"), [(0.8, 0.2), (0.9, 0.1)])
+def test_every_image_may_be_a_mosaic(four: float, nine: float) -> None:
+    """Where rounding makes the sum of the shares a little more than 1, too."""
+    counts = draw_layouts(100, four, nine, np.random.default_rng(0))
+    assert set(counts) == {4, 9}
+
+
 def test_without_mosaics_a_step_is_a_row_of_photos() -> None:
     schedule = Schedule(np.arange(31), CONFIG.changed(["mosaic4=0", "mosaic9=0"]))
     assert schedule.batch(0).shape == (11,)
@@ -80,6 +96,7 @@ def test_without_mosaics_a_step_is_a_row_of_photos() -> None:
     ("settings", "message"),
     [
         (["cache_views=0"], "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true"),
+        (["negative_weight=2"], "negative_share and negative_weight choose among labels: set labels_per_step"),
         (["mosaic4=0.8"], "expected mosaic4 and mosaic9 to add up to at most 1"),
         (["token_dropout=1"], r"expected token_dropout in 0\.\.0\.99, got 1\.0"),
     ],
@@ -131,10 +148,12 @@ def test_tokens_are_left_out_at_random(photos: Path, tmp_path: Path, model: Tagg
     assert not torch.equal(first[0], first[1])
 
 
-def test_room_for_mosaics(tmp_path: Path) -> None:
-    check_room(tmp_path, 10, 9, 16, CONFIG)
-    with pytest.raises(UserError, match=r"the features of 1,000,000,000 photos need 1003520\.0 GB in"):
-        check_room(tmp_path, 10**9, 144, 1280, CONFIG)
+def test_room_for_mosaics(tmp_path: Path, model: TaggerModel) -> None:
+    """2 bytes for each of 3 x 3 + 2 x 2 + 1 tokens, in each of two views."""
+    check_room(tmp_path, 10, model, CONFIG)
+    gigabytes = 4 * 14 * model.backbone.channels
+    with pytest.raises(UserError, match=rf"the features of 1,000,000,000 photos need {gigabytes}\.0 GB in"):
+        check_room(tmp_path, 10**9, model, CONFIG)
 
 
 def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
@@ -196,6 +215,36 @@ def test_partial_targets_equal_a_loop() -> None:
     assert targets.positives(rows).tolist() == expected
 
 
+def trainer_of(
+    model: TaggerModel,
+    split: Split,
+    targets: PartialTargets,
+    cache: FeatureCache,
+    config: TrainConfig,
+    folder: Path,
+) -> Trainer:
+    schedule = Schedule(split.train, config)
+    return Trainer(
+        model, split, targets, schedule, config, Accelerator(cpu=True),
+        from_features=True, shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
+        validate=lambda _: {}, folder=folder, data="",
+    )  # fmt: skip
+
+
+def test_another_normalisation_is_kept_and_has_features_of_its_own(photos: Path, tmp_path: Path) -> None:
+    model = build_model(Backbone("test_efficientnet"), {"dim": 24, "ffn_dim": 29, "heads": 3}, word_dim=6).eval()
+    before = cache_of(photos, tmp_path / "cache", model)
+    model.normalize_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    after = cache_of(photos, tmp_path / "cache", model)
+    assert not np.allclose(before.features(0, 0), after.features(0, 0), atol=1e-2)
+    rows, vectors = np.arange(PHOTOS), np.eye(3, 6, dtype=np.float32)
+    split = Split(("a", "b", "c"), np.arange(3), vectors, (), rows[:0], rows, rows[:0])
+    targets = PartialTargets(np.ones((PHOTOS, 3), np.float32), np.ones((PHOTOS, 3), np.float32))
+    averaged = trainer_of(model, split, targets, after, CONFIG, tmp_path).averaged()
+    assert averaged.normalization == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert torch.equal(averaged.std, model.std)
+
+
 def test_the_loss_is_weighted_by_label_and_by_what_is_known(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
     """Against the formula, on one step of the trainer."""
     config = CONFIG.changed(["labels_per_step=5", "negative_share=0.4", "negative_weight=3", "random_queries=2"])
@@ -207,12 +256,9 @@ def test_the_loss_is_weighted_by_label_and_by_what_is_known(photos: Path, tmp_pa
     rows = np.arange(PHOTOS)
     labels = tuple(f"w{number}" for number in range(13))
     split = Split(labels, np.arange(13), vectors, (), rows[:0], rows, rows[:0])
-    targets, schedule = PartialTargets(values, known), Schedule(rows, config)
-    trainer = Trainer(
-        model, split, targets, schedule, config, Accelerator(cpu=True),
-        from_features=True, shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
-        validate=lambda _: {}, folder=tmp_path, data="",
-    )  # fmt: skip
+    targets = PartialTargets(values, known)
+    trainer = trainer_of(model, split, targets, cache, config, tmp_path)
+    schedule = trainer.schedule
     chosen, queries, label_weights = trainer._ask()
     batch = schedule.batch(0)
     assert len(chosen) == 5

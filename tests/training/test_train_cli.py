@@ -209,7 +209,7 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
     told = refused(*arguments, "--resume", "--set", "lr=0.5", "--set", "epochs=7")
     assert told == (
         f"{out / 'run' / 'checkpoint.pt'} was trained with other settings (epochs 1 -> 7, lr 0.0001 -> 0.5): "
-        "--resume needs the same"
+        "to resume, keep them"
     )
     other = animal_data(tmp_path / "animals")
     assert "was trained on other images, labels" in refused(

@@ -51,7 +51,7 @@ class ImageCounts:
             self._sums[group] += np.bincount(bins[:, columns][chosen], p[:, columns][chosen], BINS)
 
     def histograms(self) -> dict[str, Any]:
-        """By group: counts of false and true entries in bins of probability, and how far from the truth they are.
+        """Return by group the counts of false and true entries in bins of probability, and the calibration error.
 
         ``calibration_error`` is the mean over entries of |mean probability - share of true ones| of the entry's bin.
         """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsl_tagger.evaluation.per_image import IMAGES_AT_ONCE
 from zsl_tagger.evaluation.protocols import Protocol
+
+IMAGES_AT_ONCE = 2048
 
 
 def resampled_means(resampled: np.ndarray, precisions: np.ndarray, protocol: Protocol) -> np.ndarray:

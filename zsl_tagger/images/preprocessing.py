@@ -23,7 +23,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from zsl_tagger.errors import UserError, first_line
 
-#: Bump when the pixels decoded from a given file change. Scores from different versions are not comparable.
+#: Bump when the pixels decoded from a given file change, and keep the old way for model folders that state it: they are
+#: read as they were made. Scores from different versions are not comparable.
 PREPROCESSING_VERSION = 1
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
@@ -114,6 +115,8 @@ def load_array(source: Any, preprocessing: Preprocessing) -> np.ndarray:
     Raises:
         ImageError: the file is missing, unreadable, truncated, too large or not an image.
     """
+    if not isinstance(preprocessing, Preprocessing):
+        raise TypeError(f"expected a Preprocessing, e.g. Preprocessing(384), got {preprocessing!r}")
     size = preprocessing.image_size
     if isinstance(source, np.ndarray):
         return _resized(_checked_upright(_from_array(source)), size)

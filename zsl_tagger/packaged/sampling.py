@@ -44,7 +44,7 @@ def mixture(*parts: tuple[float, np.ndarray]) -> np.ndarray:
 
 
 class PhasedSchedule:
-    """Images of each step, drawn by phase; it stands in for :class:`zsl_tagger.training.data.Schedule`.
+    """Draw the images of each step by phase, in place of :class:`zsl_tagger.training.data.Schedule`.
 
     Args:
         phases: in order; the last one ends at 1.

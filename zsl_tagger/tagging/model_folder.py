@@ -117,7 +117,8 @@ class ModelConfig:
             size = {name: values.pop(name) for name in ("image_size",) if name in values}
             provenance = values.get("provenance")
             source = provenance.get("word_vectors") if isinstance(provenance, dict) else None
-            return cls(preprocessing=Preprocessing(**size), word_source=source, **values)
+            source = None if values.get("closed_set") else source
+            return cls(preprocessing=Preprocessing(**size, version=1), word_source=source, **values)
         stated = values.pop("preprocessing", None)
         if not isinstance(stated, dict):
             raise ModelFolderError(f"expected preprocessing to be an object, got {stated!r}")

@@ -60,6 +60,11 @@ class Tagger:
         """Return how an image becomes what the model reads, for :func:`~zsl_tagger.images.preprocessing.load_array`."""
         return self._model.preprocessing
 
+    @property
+    def image_size(self) -> int:
+        """Return the side in pixels of the square that the model reads."""
+        return self._model.preprocessing.image_size
+
     @cached_property
     def words(self) -> WordTable:
         """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""

@@ -119,6 +119,8 @@ class TrainConfig:
              "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true and cache_views"),
             (self.mosaic4 + self.mosaic9 > 1, "expected mosaic4 and mosaic9 to add up to at most 1"),
             (self.cache_views and (self.mixup or self.cutmix), "mixup and cutmix mix pixels: set cache_views=0"),
+            ((self.negative_share or self.negative_weight != 1) and not self.labels_per_step,
+             "negative_share and negative_weight choose among labels: set labels_per_step"),
             (closed and (queries or self.query_dropout or self.labels_per_step),
              "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
             (not closed and self.groups is not None, "groups needs head=closed"),
@@ -143,7 +145,7 @@ class TrainConfig:
 
     @property
     def layouts(self) -> tuple[int, ...]:
-        """How many photos an image may consist of: 1, and 4 and 9 where there are such mosaics."""
+        """Return how many photos an image may consist of: 1, and 4 and 9 where there are such mosaics."""
         return (1, *((4,) if self.mosaic4 else ()), *((9,) if self.mosaic9 else ()))
 
     @property

@@ -156,7 +156,7 @@ class Targets:
 
 
 class PartialTargets:
-    """Soft targets, some of them unknown, with the interface of :class:`Targets`.
+    """Give soft targets, some of them unknown; the interface is that of :class:`Targets`.
 
     Args:
         values: float32 ``(N, K)`` in 0..1, by photo and label.
@@ -188,7 +188,7 @@ class PartialTargets:
 
 
 class ImageSchedule(Protocol):
-    """What training needs to know of the order of images; :class:`Schedule` is that of ``zsl-tagger train``."""
+    """Say which images each step shows; :class:`Schedule` does it for ``zsl-tagger train``."""
 
     config: TrainConfig
     steps: int
@@ -221,7 +221,7 @@ class Schedule:
         return photos if self.config.layouts == (1,) else self._mosaics(photos, step)
 
     def _mosaics(self, photos: np.ndarray, step: int) -> np.ndarray:
-        """Fill up the images that are drawn as mosaics with other photos."""
+        """Fill up the images that are drawn as mosaics with random photos."""
         random = np.random.default_rng([self.config.seed, 37, step])
         counts = draw_layouts(len(photos), self.config.mosaic4, self.config.mosaic9, random)
         return np.stack(
@@ -243,7 +243,7 @@ class Schedule:
 
 def draw_layouts(images: int, mosaic4: float, mosaic9: float, random: np.random.Generator) -> np.ndarray:
     """Draw how many photos each image consists of, int64 ``(images,)`` of 1, 4 and 9."""
-    return random.choice([1, 4, 9], images, p=[1 - mosaic4 - mosaic9, mosaic4, mosaic9])
+    return random.choice([1, 4, 9], images, p=[max(0.0, 1 - mosaic4 - mosaic9), mosaic4, mosaic9])
 
 
 @dataclass(frozen=True)

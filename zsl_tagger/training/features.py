@@ -2,13 +2,14 @@
 
 View 0 of a photo is the photo as tagging sees it; each further view is a draw of the run's augmentation.
 
-Tokens carry no position. So the tokens of four photos at half size (or nine at a third) are, borders aside, those of a
-mosaic of the photos: mosaics cost nothing and come in new combinations at each step.
+The tokens of a convolutional backbone carry no position. So the tokens of four photos at half size (or nine at a third)
+are, borders aside, those of a mosaic of the photos: mosaics cost nothing and come in new combinations at each step.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import ExportError, write_backbone
@@ -30,6 +32,7 @@ from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Part, Shown, photos_of
+from zsl_tagger.training.log import Progress
 
 #: uint8 images (b, S, S, 3) -> tokens float32 (b, L, C).
 TokensOf = Callable[[np.ndarray], np.ndarray]
@@ -59,8 +62,16 @@ class FeatureCache:
         self.faults: dict[int, str] = {}
         self._open: dict[Path, np.ndarray] = {}
 
-    def fill(self, model: TaggerModel, rank: int, processes: int, progress: Callable[[int], None]) -> None:
-        """Compute what is missing, each process its share of the files; ``progress`` gets the photos done so far."""
+    def fill(self, model: TaggerModel, accelerator: Accelerator, note: Callable[[str], None]) -> None:
+        """Compute what is missing, each process its share of the files, and read which photos have no features."""
+        photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)
+        progress = Progress(photos, 0, accelerator.is_main_process, note)
+        with progress.running("features"):
+            self._fill(model, accelerator.process_index, accelerator.num_processes, progress)
+        accelerator.wait_for_everyone()
+        self._read_faults()
+
+    def _fill(self, model: TaggerModel, rank: int, processes: int, progress: Progress) -> None:
         self.folder = self.folder / self._key(model)
         self.folder.mkdir(parents=True, exist_ok=True)
         jobs = [
@@ -77,10 +88,9 @@ class FeatureCache:
             for layout, view, start in missing:
                 for count in self._compute(tokens_of, layout, view, start):
                     done += count
-                    progress(done)
+                    progress.step(done)
 
-    def read_faults(self) -> None:
-        """Read which photos have no features; call it when every process has filled its share."""
+    def _read_faults(self) -> None:
         for start in range(0, len(self.rows), CHUNK):
             content = json.loads(self._path(1, 0, start).with_suffix(".json").read_text(encoding="utf-8"))
             self.faults.update({int(self.rows[start + int(place)]): reason for place, reason in content.items()})
@@ -113,7 +123,7 @@ class FeatureCache:
         return np.concatenate([self.features(row, view, len(photos)) for row, view in pairs])
 
     def _thinned(self, images: list[np.ndarray], part: Part) -> list[np.ndarray]:
-        """Leave the same number of random tokens in each image."""
+        """Keep the same number of random tokens of each image."""
         if self.config.layouts == (1,) and not self.config.token_dropout:
             return images
         kept = self._tokens_kept()
@@ -134,7 +144,7 @@ class FeatureCache:
         files = [self.root / self.paths[row] for row in self.rows]
         sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
         listed = [f"{self.paths[row]}\0{size}" for row, size in zip(self.rows, sizes, strict=True)]
-        settings = json.dumps({name: pixels[name] for name in _PIXELS})
+        settings = json.dumps([{name: pixels[name] for name in _PIXELS}, model.normalization])
         key = fingerprint([settings, *listed], *model.backbone.state_dict().values())
         return f"{model.backbone.name}-{key}"
 
@@ -230,17 +240,15 @@ def _agree(in_torch: TokensOf, in_onnx_runtime: TokensOf, sizes: Sequence[int]) 
     return True
 
 
-def check_room(folder: Path, photos: int, tokens: int, channels: int, config: TrainConfig) -> None:
-    """Raise a UserError where the disk has no room for the features.
-
-    Args:
-        tokens: L of a photo by itself; in a mosaic it has a fourth or a ninth of them.
-    """
-    import shutil
-
-    views = config.cache_views * sum(1 / layout for layout in config.layouts)
+def check_room(folder: Path, photos: int, model: TaggerModel, config: TrainConfig) -> None:
+    """Raise a UserError where the disk has no room for the features."""
+    numbers = 0
+    with torch.inference_mode():
+        for side in config.sides:
+            pixels = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=model.mean.device)
+            numbers += model.eval().backbone_tokens(pixels).numel()  # (1, L, C)
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = round(2 * photos * tokens * channels * views), shutil.disk_usage(folder).free
+    needed, free = 2 * photos * numbers * config.cache_views, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"the features of {photos:,} photos need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: "

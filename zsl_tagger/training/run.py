@@ -22,7 +22,6 @@ from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
-from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.system.threads import available_cores, keep_freed_memory
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
 from zsl_tagger.training.augment import Augment, seed_everything
@@ -41,10 +40,10 @@ from zsl_tagger.training.data import (
 from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import initial_model, model_to_start_from
-from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, Progress, RunLog, draw_curves, duration
+from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves, duration
 from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.recipes import read_recipe
-from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, told_memory_errors
+from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, run_trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
 from zsl_tagger.words.table import unit_length
 
@@ -254,23 +253,10 @@ class _Run:
     def _fill_cache(self, model: TaggerModel) -> None:
         folder = self.run.cache or self.folder / CACHE_FOLDER
         rows = np.sort(np.concatenate([self.split.train, self.split.val]))
-        with torch.inference_mode():
-            size = self.config.image_size
-            pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.mean.device)
-            _, tokens, channels = model.eval().backbone_tokens(pixels).shape
-        check_room(folder, len(rows), tokens, channels, self.config)
+        check_room(folder, len(rows), model, self.config)
         cache = FeatureCache(folder, self.root, self.dataset.paths, rows, self.config)
         start = time.monotonic()
-        progress = Progress(
-            self.config.cache_views * len(self.config.layouts) * len(rows),
-            0,
-            self.accelerator.is_main_process,
-            self.note,
-        )
-        with progress.running("features"):
-            cache.fill(model, self.accelerator.process_index, self.accelerator.num_processes, progress.step)
-        self.accelerator.wait_for_everyone()
-        cache.read_faults()
+        cache.fill(model, self.accelerator, self.note)
         self.note(
             f"features of {len(rows):,} photos, {self.config.cache_views} views each: {time.monotonic() - start:.0f} s"
         )
@@ -314,15 +300,9 @@ class _Run:
     # --- during and after ---------------------------------------------------------------------------------
 
     def _run_steps(self, trainer: Trainer) -> None:
-        main = self.accelerator.is_main_process
-        log = RunLog(self.folder, trainer.step) if main else None
-        progress = Progress(trainer.schedule.steps, trainer.step, main, self.note)
         try:
-            with watching_signals() as stop, progress.running("training"):
-                trainer.run(log, progress, stop)
+            run_trainer(trainer, self.folder, self.note, self.accelerator.is_main_process)
         finally:
-            if log is not None:
-                log.close()
             self.faults.update(trainer.faults)
 
     def _score(self, model: TaggerModel) -> Scores:

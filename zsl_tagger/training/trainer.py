@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.system.signals import StopRequest
+from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
@@ -249,7 +249,9 @@ class Trainer:
         part = self.averaged_part()
         if isinstance(part, TaggerModel):
             return part
-        return TaggerModel(self.model.backbone, part, self.model.reading).to(self.accelerator.device)  # type: ignore[arg-type]
+        averaged = TaggerModel(self.model.backbone, part, self.model.reading)  # type: ignore[arg-type]
+        averaged.normalize_by(*self.model.normalization)
+        return averaged.to(self.accelerator.device)
 
     def load_best(self) -> None:
         """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
@@ -302,11 +304,11 @@ class Trainer:
         changed = [name for name in {**then, **now} if now.get(name) != then.get(name) and name not in _MAY_CHANGE]
         if changed:
             told = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))
-            raise UserError(f"{self.checkpoint} was trained with other settings ({told}): --resume needs the same")
+            raise UserError(f"{self.checkpoint} was trained with other settings ({told}): to resume, keep them")
         if content["data"] != self.data:
             raise UserError(
                 f"{self.checkpoint} was trained on other images, labels, word vectors or initial weights: "
-                "--resume needs the same"
+                "to resume, keep them"
             )
         self.trained.load_state_dict(content["weights"])
         if self.ema is not None:
@@ -317,6 +319,25 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(content["scaler"])
         self.step, self.best, self.faults = content["step"], content["best"], content["faults"]
         self._seconds_before = content["seconds"]
+
+
+def run_trainer(trainer: Trainer, folder: Path, note: Callable[[str], None], is_main: bool = True) -> None:
+    """Run a trainer to its end with a log in ``folder``, progress, and an end in good order on a signal.
+
+    Args:
+        is_main: of several processes, the one that writes the log and shows the progress.
+
+    Raises:
+        Stopped, UserError: as :meth:`Trainer.run`.
+    """
+    log = RunLog(folder, trainer.step) if is_main else None
+    progress = Progress(trainer.schedule.steps, trainer.step, is_main, note)
+    try:
+        with watching_signals() as stop, progress.running("training"):
+            trainer.run(log, progress, stop)
+    finally:
+        if log is not None:
+            log.close()
 
 
 #: Settings that change how a run is carried out and not what comes of it.

@@ -98,6 +98,7 @@ def score_cached(model: TaggerModel, queries: Tensor | None, cache: FeatureCache
 
 
 def _logits(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> np.ndarray:
+    queries = None if queries is None else queries.to(tokens.device)
     logits: np.ndarray = model.score(tokens, queries).float().cpu().numpy()
     return logits
 
