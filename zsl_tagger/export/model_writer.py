@@ -1,4 +1,4 @@
-"""A model in torch -> a model folder: what training and the import of checkpoints share."""
+"""Write a model in torch as a model folder; training and the import of checkpoints share it."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = 
 
 
 def load_photo(path: str | Path, size: int) -> Image.Image:
-    """An image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
+    """Read an image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
 
     A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale.
 
@@ -155,7 +155,7 @@ def load_photo(path: str | Path, size: int) -> Image.Image:
 
 
 def load_small(path: str | Path, side: int) -> Image.Image:
-    """An image file as an upright RGB image of at most ``side`` pixels each way, in its own proportions.
+    """Read an image file as an upright RGB image of at most ``side`` pixels each way, in its own proportions.
 
     Raises:
         ImageError: as :func:`load_array`.
@@ -166,7 +166,7 @@ def load_small(path: str | Path, side: int) -> Image.Image:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file begins as an image does; no more of it is read."""
+    """Return whether a file begins as an image does; read no more of it."""
     try:
         with _open(path):
             return True

@@ -173,13 +173,13 @@ def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The default vocabulary: one tag a line, ``#`` starts a group's heading."""
+    """Read the default vocabulary: one tag a line, ``#`` starts a group's heading."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
 
 
 def _first_words(annotations: dict[str, list[str]], vocabulary: list[str]) -> list[str]:
-    """Words the table must hold: the vocabulary, the lexicon, tags used more than once."""
+    """Return the words that the table must hold: the vocabulary, the lexicon, tags used more than once."""
     counts: dict[str, int] = {}
     for tags in annotations.values():
         for tag in tags:
@@ -212,7 +212,7 @@ def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowle
 
 
 def training_phases(listing: Photos, targets: Targets, vocabulary: list[str]) -> tuple[Phase, ...]:
-    """First what is rare as often as what is common, in many mosaics; then photos as they come.
+    """Return the phases: first rare words as often as common ones, in many mosaics; then photos as they come.
 
     The first phase teaches what words look like, the second how common they are (decoupled training, Kang et
     al. 2020, arXiv 1910.09217).
@@ -240,7 +240,7 @@ def _folder_words(file: str, knowledge: Knowledge) -> frozenset[str]:
 
 
 def imagenet_wnids(files: list[str]) -> list[str]:
-    """The 1000 WordNet ids in class order, which is their sorted order."""
+    """Return the 1000 WordNet ids in class order, which is their sorted order."""
     wnids = sorted({Path(file).name.split("_")[0] for file in files if file.startswith("imagenet1k/")})
     if len(wnids) != CLASSES:
         raise UserError(f"expected photos of 1000 ImageNet classes in imagenet1k/, found {len(wnids)}")
@@ -264,13 +264,13 @@ def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarra
 
 
 def class_vectors(wnids: list[str], wordnet: WordNet, table: WordTable) -> Tensor:
-    """Unit word vectors of the ImageNet classes ``(1000, word_dim)``: the mean over each one's names."""
+    """Return unit word vectors of the ImageNet classes ``(1000, word_dim)``: the mean over each one's names."""
     rows = [table.vectors(_class_names(wnid, wordnet, table)).mean(axis=0) for wnid in wnids]
     return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)))
 
 
 def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
-    """Its everyday name and its WordNet names; of an unknown breed, the nearest known kind's."""
+    """Return a class's everyday name and its WordNet names; of an unknown breed, the nearest known kind's."""
     known = set(table.words)
     names = [normalize_label(name) for name in lexicon.CLASS_NAMES.get(wnid, ())[:1]]
     names += [name for name in wordnet.synsets[wnid].names if name in known]
@@ -349,7 +349,7 @@ def train_head(
 
 
 def synonyms(name: str, knowledge: Knowledge) -> set[str]:
-    """A word, what WordNet holds for the same, and the lexicon's words that imply it.
+    """Return a word, its synonyms in WordNet, and the lexicon's words that imply it.
 
     Near-synonyms that the lexicon lists only the other way round ("computer keyboard", "phone") are not found.
     """
@@ -360,7 +360,7 @@ def synonyms(name: str, knowledge: Knowledge) -> set[str]:
 
 
 def leave_out(targets: Targets, words: set[str]) -> Targets:
-    """Targets without some words' columns."""
+    """Return the targets without the columns of some words."""
     keep = [column for column, word in enumerate(targets.words) if word not in words]
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
 

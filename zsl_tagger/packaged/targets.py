@@ -1,4 +1,4 @@
-"""Annotated photos -> training targets: which words are true of a photo, false of it, or not known.
+"""Turn annotated photos into training targets: which words are true of a photo, false of it, or not known.
 
 Three sources, each with its own trust:
 
@@ -27,13 +27,13 @@ from zsl_tagger.words.table import WordTable
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:
-    """``path,tags`` rows, tags separated by ``", "`` -> normalised tags by photo path."""
+    """Read ``path,tags`` rows, tags separated by ``", "``, into normalised tags by photo path."""
     with path.open(encoding="utf-8", newline="") as file:
         return {row["path"]: [normalize_label(tag) for tag in row["tags"].split(",")] for row in csv.DictReader(file)}
 
 
 class Knowledge:
-    """What one word says about others."""
+    """Know what one word says about others."""
 
     def __init__(self, wordnet: WordNet, table: WordTable):
         self.wordnet = wordnet
@@ -86,7 +86,7 @@ class Knowledge:
         return frozenset(name for one in ancestors for name in self.wordnet.synsets[one].names)
 
     def class_words(self, wnid: str) -> frozenset[str]:
-        """Words for an ImageNet class."""
+        """Return the words for an ImageNet class."""
         names = lexicon.CLASS_NAMES.get(wnid, self.wordnet.synsets[wnid].names)
         words = {word for name in names for word in self.implied(normalize_label(name))}
         return frozenset((words | self.synset_words(wnid)) & self.table_words)
@@ -113,7 +113,7 @@ def build_targets(
     min_count: int = 2,
     trusted_count: int = 20,
 ) -> Targets:
-    """Targets of N photos.
+    """Return the targets of N photos.
 
     Args:
         files: N paths, as in the annotation.

@@ -1,4 +1,4 @@
-"""A model is a folder that can be read with ``cat``: what is in it, and how it is checked when read.
+"""Read and write model folders, and check them; a model is a folder that can be read with ``cat``.
 
 =====================  ======================================================================================
 ``config.json``        format version, preprocessing, word source, default threshold, architecture, provenance
@@ -162,7 +162,7 @@ class ModelFolder:
             _check_complete(self.path, words)
 
     def networks_sha256(self) -> str:
-        """SHA-256 over its ONNX networks, 64 hexadecimal digits: what tells one model from another."""
+        """Return the SHA-256 over its ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
         files = [self.path / name for name in NETWORK_FILES if (self.path / name).is_file()]
@@ -180,7 +180,7 @@ class ModelFolder:
         return labels
 
     def words(self) -> WordTable:
-        """What can be asked: the word table, or the classes of a closed set."""
+        """Read the word table, or of a closed set its classes."""
         if self.config.closed_set:
             return ClassTable([label.name for label in self.labels()])
         try:
@@ -201,7 +201,7 @@ def named_folder(path: Path) -> Path:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """``config.json`` of a model folder.
+    """Read ``config.json`` of a model folder.
 
     Raises:
         ModelFolderError: no folder, no such file, or its content is not what it should be.

@@ -1,4 +1,4 @@
-"""What a run must not lose: one checkpoint file, whole or not there, and an end in good order on a signal."""
+"""Write and read the checkpoint of a run: one file, whole or absent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(*parts: np.ndarray | Tensor | list[str]) -> str:
-    """Short hash of what a run depends on beside its settings."""
+    """Return a short hash of what a run depends on besides its settings."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, list):

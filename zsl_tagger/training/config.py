@@ -1,4 +1,4 @@
-"""Everything that can be set in a training run: one frozen, validated object that round-trips through JSON."""
+"""Hold everything that can be set in a training run, validated, and read or write it as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zsl_tagger.errors import UserError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. "Step" is one update of the weights; "share" is a number in 0..1.
+    """Hold the settings of one run. "Step" is one update of the weights; "share" is a number in 0..1.
 
     Raises:
         UserError: a value of another type or outside its range; the message has what was expected.
@@ -110,7 +110,7 @@ class TrainConfig:
                 raise UserError(message)
 
     def _rules(self) -> list[tuple[Any, str]]:
-        """(what must not be so, message) for settings that do not go together."""
+        """Return (whether it is violated, message) of each rule for settings that do not go together."""
         closed, queries = self.head == "closed", self.query_noise or self.random_queries or self.holdout_labels
         return [
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
@@ -130,7 +130,7 @@ class TrainConfig:
         ]  # fmt: skip
 
     def changed(self, settings: Iterable[str]) -> TrainConfig:
-        """With ``["lr=1e-3", "freeze=true"]`` set.
+        """Return the settings with e.g. ``["lr=1e-3", "freeze=true"]`` changed.
 
         Raises:
             UserError: no ``=``, no such name (the nearest are named), or a value that does not fit.
@@ -158,7 +158,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "the configuration") -> TrainConfig:
-        """The inverse of :meth:`as_dict`; what is absent has its default."""
+        """Return the settings of a dictionary, the inverse of :meth:`as_dict`; absent ones have their defaults."""
         if not isinstance(values, dict):
             raise UserError(f"{where}: expected an object of settings, got {type(values).__name__}")
         for name in values:
@@ -208,7 +208,7 @@ def _known(name: str) -> Any:
 
 
 def _parsed(name: str, text: str) -> Any:
-    """``--set`` text to a value of the setting's type."""
+    """Convert the text of ``--set`` to a value of the setting's type."""
     if _known(name) is str or get_origin(_known(name)) is Literal:
         return text
     try:

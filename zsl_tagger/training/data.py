@@ -1,4 +1,4 @@
-"""What is shown to the model: which images in which step, read by worker processes, in an order that can be resumed."""
+"""Choose which images each step shows, and read them in worker processes, in an order that can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRIED = 20
 
 @dataclass(frozen=True)
 class Split:
-    """What training may know of a data set: its trained labels only.
+    """Hold what training may know of a data set: its trained labels only.
 
     Attributes:
         labels: K names of the trained labels, sorted.
@@ -122,7 +122,7 @@ def photos_of(image: np.ndarray) -> np.ndarray:
 
 
 class Targets:
-    """0/1 targets of images over the trained labels, made a batch at a time.
+    """Make 0/1 targets of images over the trained labels, a batch at a time.
 
     ``rows`` are int64 ``(b,)``, or mosaics ``(b, MOST_PHOTOS)``, which have the labels of all their photos.
     """
@@ -134,7 +134,7 @@ class Targets:
         self._of_image = dataset.label_indices
 
     def of(self, row: int) -> np.ndarray:
-        """The trained labels of an image, int64."""
+        """Return the trained labels of an image, int64."""
         places = self._places[self._of_image[row]]
         return places[places >= 0]
 
@@ -199,7 +199,7 @@ class ImageSchedule(Protocol):
 
 
 class Schedule:
-    """Which images a step shows: a function of seed and step alone, however many processes share them.
+    """Choose the images of each step from seed and step alone, however many processes share them.
 
     Args:
         rows: the training images; where they are fewer than an epoch shows, they are shown again.
@@ -229,7 +229,7 @@ class Schedule:
         )
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """The images of an epoch, int64, at least as many as it shows."""
+        """Return the images of an epoch, int64, at least as many as it shows."""
         rounds = -(-self.steps_per_epoch * self.config.batch_size // len(self.rows))
         if self.config.repeats == 1:
             random = np.random.default_rng([self.config.seed, epoch])
@@ -256,7 +256,7 @@ class Part:
 
 
 def parts(schedule: ImageSchedule, first_step: int, rank: int, processes: int) -> Iterator[Part]:
-    """The parts of one process, ``accumulate`` a step, from ``first_step`` to the end.
+    """Yield the parts of one process, ``accumulate`` a step, from ``first_step`` to the end.
 
     Images are dealt one by one: with repeated augmentation, the draws of an image go to different processes.
     """
@@ -279,7 +279,7 @@ class Shown:
 
 
 class TrainingImages(Dataset):
-    """Reads and augments the images of a part, in a worker process; one that is unreadable is replaced."""
+    """Read and augment the images of a part in a worker process; replace an unreadable one."""
 
     def __init__(self, root: Path, paths: Sequence[str], rows: np.ndarray, config: TrainConfig):
         self.root, self.paths, self.rows = root, paths, rows
@@ -309,7 +309,7 @@ class TrainingImages(Dataset):
 
 
 def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Generator[Shown, None, None]:
-    """Parts read ahead by worker processes, in order.
+    """Yield the parts in order, read ahead by worker processes.
 
     Raises:
         UserError: too many images in a row cannot be read.
@@ -331,7 +331,7 @@ def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) 
 
 
 def read_all(loader: DataLoader) -> Generator[Any, None, None]:
-    """What a loader gives; its processes are ended when this is closed.
+    """Yield what a loader gives; end its processes when this is closed.
 
     Torch ends them when nothing refers to them any more, but the traceback of an error may.
     """
@@ -344,7 +344,7 @@ def read_all(loader: DataLoader) -> Generator[Any, None, None]:
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches every process of a terminal: a reader that ended would end the step that is to be saved."""
+    """Ignore Ctrl-C, which reaches every process of a terminal: a dead reader would break the step to be saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

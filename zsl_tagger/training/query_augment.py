@@ -1,4 +1,4 @@
-"""What is done to the queries in training: the paper's query augmentations (section 3.3), with formulas.
+"""Augment the queries in training as the paper does (section 3.3), with formulas.
 
 With q_k the unit word vectors of a step's K labels, d their width, z standard normal, all drawn anew each step:
 
@@ -25,13 +25,13 @@ from zsl_tagger.training.config import TrainConfig
 
 
 class QueryAugment:
-    """Chooses a step's labels and makes its queries."""
+    """Choose a step's labels and make its queries."""
 
     def __init__(self, config: TrainConfig):
         self.config = config
 
     def labels(self, positives: np.ndarray, count: int, seed: tuple[int, ...]) -> np.ndarray:
-        """Which labels are asked in a step, int64, ascending.
+        """Return the labels of a step, int64, ascending.
 
         Args:
             positives: the labels on the step's images, int ``(P,)``.
@@ -58,7 +58,7 @@ class QueryAugment:
         return np.where(np.isin(labels, positives), 1.0, self.config.negative_weight).astype(np.float32)
 
     def queries(self, vectors: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Unit word vectors ``(K, word_dim)`` -> queries ``(K + random_queries, word_dim)``."""
+        """Turn unit word vectors ``(K, word_dim)`` into queries ``(K + random_queries, word_dim)``."""
         if not self.config.query_noise and not self.config.random_queries:
             return vectors
         random = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ class QueryAugment:
         return vectors
 
     def targets(self, targets: Tensor) -> Tensor:
-        """``(B, K)`` -> ``(B, K + random_queries)``."""
+        """Add the targets of the random queries: ``(B, K)`` -> ``(B, K + random_queries)``."""
         if not self.config.random_queries:
             return targets
         shape = (len(targets), self.config.random_queries)

@@ -1,4 +1,4 @@
-"""One training run from start to end: what ``zsl-tagger train`` does."""
+"""Carry out one training run from start to end, as ``zsl-tagger train`` does."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TrainRun:
 def resolve_config(
     recipe: str | None, backbone: str | None, init: str | None, settings: list[str], file: Path | None
 ) -> TrainConfig:
-    """The settings a command asks for: a recipe or a file, the shape of the model it starts from, then what is given.
+    """Resolve the settings of a command: a recipe or a file, the shape of the model it starts from, then what is given.
 
     Raises:
         UserError: unknown names, values that do not fit, or a recipe and a file.
@@ -127,7 +127,7 @@ def train(run: TrainRun) -> Outcome | None:
 
 
 def summary(outcome: Outcome | None, output: Path) -> list[str]:
-    """What a person reads at the end."""
+    """Return the lines that a person reads at the end."""
     if outcome is None:
         return []
     told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in outcome.metrics.items() if name != "step")

@@ -1,4 +1,4 @@
-"""The steps of a training run: draw, ask, loss, update; saved and resumable at any of them."""
+"""Run the steps of a training: draw images and labels, compute the loss, update; resumable at any step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ShownFrom = Callable[[int], Generator[Shown, None, None]]  # from a step on, wha
 
 
 class TrainNetwork(nn.Module):
-    """The model as it is trained: from images, or from features of a frozen backbone.
+    """Compute logits as in training: from images, or from features of a frozen backbone.
 
     Args:
         from_features: inputs are backbone tokens.
@@ -66,7 +66,7 @@ class TrainNetwork(nn.Module):
 
 
 class Trainer:
-    """Runs the steps.
+    """Run the steps.
 
     Args:
         model: already on the accelerator's device.
@@ -154,7 +154,7 @@ class Trainer:
                 seen_steps, since = 0, time.monotonic()
 
     def _train_step(self, shown: Iterator[Shown]) -> Tensor:
-        """One update; returns this process's share of the loss."""
+        """Update the weights once and return this process's share of the loss."""
         seed = (self.config.seed, self.step)
         asked, queries, label_weights = self._ask()
         total = torch.zeros((), device=self.accelerator.device)
@@ -211,7 +211,7 @@ class Trainer:
     # --- what is measured ---------------------------------------------------------------------------------
 
     def _look(self, total: float, steps: int, since: float) -> dict[str, float]:
-        """Loss, learning rate and speed since the last look.
+        """Return loss, learning rate and speed since the last look.
 
         Raises:
             UserError: the loss is not a number.
@@ -242,7 +242,7 @@ class Trainer:
         return metrics
 
     def averaged_part(self) -> nn.Module:
-        """The trained part with its averaged weights: what is validated and saved."""
+        """Return the trained part with its averaged weights, which is validated and saved."""
         return self.trained if self.ema is None else self.ema.module
 
     def averaged(self) -> TaggerModel:
@@ -263,7 +263,7 @@ class Trainer:
     # --- what is kept -------------------------------------------------------------------------------------
 
     def _agreed(self, stop: StopRequest) -> int:
-        """The signal that any process has got; 0 for none. Processes that share a step stop at the same one."""
+        """Return the signal that any process has got, 0 for none, so that all stop at the same step."""
         if self.accelerator.num_processes == 1:
             return stop.signal or 0
         mine = torch.tensor([stop.signal or 0], device=self.accelerator.device)
@@ -271,7 +271,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Spent on the run so far, before interruptions too."""
+        """Return the seconds spent on the run so far, before interruptions too."""
         return self._seconds_before + time.monotonic() - self.started
 
     def save(self) -> None:
@@ -294,7 +294,7 @@ class Trainer:
         save_checkpoint(self.checkpoint, content)
 
     def resume(self) -> None:
-        """Go on from the checkpoint.
+        """Continue from the checkpoint.
 
         Raises:
             UserError: there is none, or it is of other settings or data.
@@ -345,7 +345,7 @@ _MAY_CHANGE = frozenset({"workers", "checkpoint_every", "bake_words", "compile",
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A schedule's state without what the schedule has anyway: a function cannot be read back as data."""
+    """Return a schedule's state without its functions, which cannot be read back as data."""
     nested = {name: [_plain(one) for one in value] for name, value in state.items() if name == "_schedulers"}
     kept = {name: value for name, value in state.items() if not callable(value) and name != "_schedulers"}
     return kept | nested

@@ -1,4 +1,4 @@
-"""How good the model is on validation, which decides the step whose weights are kept."""
+"""Measure the model on validation images, which decides the step whose weights are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP = 3  # of F1@3 and recall@3
 
 
 class PlainImages(Dataset):
-    """Images as tagging sees them: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
+    """Read images as tagging does: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
 
     def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int):
         self.paths, self.root, self.preprocessing = (
@@ -44,7 +44,7 @@ class PlainImages(Dataset):
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of images: ``rows`` int64 ``(N,)`` of the data set, ``logits`` float32 ``(N, K)``."""
+    """Hold the logits of images: ``rows`` int64 ``(N,)`` of the data set, ``logits`` float32 ``(N, K)``."""
 
     rows: np.ndarray
     logits: np.ndarray
@@ -130,7 +130,7 @@ def _batches(
 
 
 def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, single: bool) -> dict[str, float]:
-    """Shares in 0..1, by name; without images none.
+    """Return the metrics by name, shares in 0..1; none without images.
 
     ``val_mAP``: mean over the trained labels with positives of average precision, on the images that show a trained
     label or none. ``heldout_mAP``: over the labels of ``holdout_labels``, all images. ``harmonic_mean`` of the two.
@@ -159,7 +159,7 @@ def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, s
 
 
 def selected_by(metrics: dict[str, float]) -> str | None:
-    """The metric whose best value decides which step's weights are kept."""
+    """Return the metric whose best value decides which step's weights are kept."""
     for name in ("harmonic_mean", "val_top1", "val_mAP", "heldout_mAP"):
         if name in metrics:
             return name
