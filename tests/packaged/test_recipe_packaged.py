@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from zsl_tagger.packaged.words import choose_words, compress
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
-from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
@@ -184,29 +183,8 @@ SMALL = CONFIG.changed(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Made:
-    """What training is given: made photos, their features, targets and words."""
-
-    listing: build.Photos
-    targets: Targets
-    table: WordTable
-    cache: FeatureCache
-
-    def train(self, work: Path, config: TrainConfig = SMALL) -> TaggerModel:
-        everything = np.full(len(self.listing.files), 1 / len(self.listing.files))
-        schedule = PhasedSchedule((Phase(1.0, everything, 1.0),), config)
-        return build.train_head(
-            small_model(),
-            self.listing,
-            self.targets,
-            self.table,
-            self.cache,
-            schedule,
-            config,
-            work,
-            Accelerator(cpu=True),
-        )
+def trained(made: build.Material, work: Path, config: TrainConfig = SMALL) -> TaggerModel:
+    return build.train_head(small_model(), made, config, work, Accelerator(cpu=True))
 
 
 def small_model() -> TaggerModel:
@@ -216,7 +194,7 @@ def small_model() -> TaggerModel:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory) -> build.Material:
     folder, photos, words, random = tmp_path_factory.mktemp("made"), 23, 11, np.random.default_rng(0)
     files = [f"{number}.jpg" for number in range(photos)]
     for number, file in enumerate(files):
@@ -227,7 +205,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     names = [f"word {chr(97 + number)}" for number in range(words)]
     table = WordTable(names, random.normal(size=(words, 6)).astype(np.float32))
     cache = build.fill_cache(small_model(), folder, files, SMALL, folder / "work", Accelerator(cpu=True))
-    return Made(listing, Targets(names, values, np.ones_like(values)), table, cache)
+    targets = Targets(names, values, np.ones_like(values))
+    return build.Material(listing, targets, table, [*names, "unheard of"], cache)
 
 
 def head_of(model: TaggerModel) -> dict[str, torch.Tensor]:
@@ -235,11 +214,11 @@ def head_of(model: TaggerModel) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_training_ends_at_the_same_weights(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: build.Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = head_of(made.train(tmp_path / "whole"))
+    whole = head_of(trained(made, tmp_path / "whole"))
     save = Trainer.save
 
     def dies(trainer: Trainer) -> None:
@@ -250,29 +229,28 @@ def test_a_resumed_training_ends_at_the_same_weights(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "save", dies)
         with pytest.raises(KeyboardInterrupt, match="while saving step 6"):
-            made.train(tmp_path / "cut")
+            trained(made, tmp_path / "cut")
     assert read_checkpoint(tmp_path / "cut" / CHECKPOINT_FILE)["step"] == 3
-    resumed = head_of(made.train(tmp_path / "cut"))
+    resumed = head_of(trained(made, tmp_path / "cut"))
     before = head_of(small_model())
     assert any(not torch.equal(whole[name], before[name]) for name in whole)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
-def test_other_settings_or_words_do_not_resume(made: Made, tmp_path: Path) -> None:
-    made.train(tmp_path)
+def test_other_settings_or_words_do_not_resume(made: build.Material, tmp_path: Path) -> None:
+    trained(made, tmp_path)
     with pytest.raises(UserError, match=r"was trained with other settings \(lr 0\.001 -> 0\.002\)"):
-        made.train(tmp_path, SMALL.changed(["lr=0.002"]))
+        trained(made, tmp_path, SMALL.changed(["lr=0.002"]))
     fewer = Targets(made.targets.words[1:], made.targets.values[:, 1:], made.targets.weights[:, 1:])
     with pytest.raises(UserError, match="was trained on other images, labels, word vectors"):
-        replace(made, targets=fewer).train(tmp_path)
+        trained(replace(made, targets=fewer), tmp_path)
 
 
-def test_thresholds_and_scores_come_from_held_out_photos(made: Made, tmp_path: Path) -> None:
-    model = made.train(tmp_path)
-    vocabulary = [*made.targets.words, "unheard of"]
-    labels, default, scores = build.judge(model, made.listing, made.targets, made.table, vocabulary, made.cache)
-    assert [label.name for label in labels] == vocabulary
+def test_thresholds_and_scores_come_from_held_out_photos(made: build.Material, tmp_path: Path) -> None:
+    model = trained(made, tmp_path)
+    labels, default, scores = build.judge(model, made)
+    assert [label.name for label in labels] == made.vocabulary
     assert (labels[-1].threshold, labels[-1].seen) == (round(default, 4), False)
     assert scores["photos"] == 12
     rows = np.flatnonzero(made.listing.held_out)
@@ -286,7 +264,7 @@ def test_thresholds_and_scores_come_from_held_out_photos(made: Made, tmp_path: P
     assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_class_probabilities_are_the_best_of_the_photo_and_its_corners(made: Made) -> None:
+def test_class_probabilities_are_the_best_of_the_photo_and_its_corners(made: build.Material) -> None:
     model = small_model()
     (best,) = build.class_probabilities(model, made.cache, np.array([5]))
     tokens = torch.from_numpy(made.cache.features(5, 0).astype(np.float32)).reshape(3, 3, -1)

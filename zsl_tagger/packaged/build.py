@@ -72,6 +72,17 @@ class Photos:
     held_out: np.ndarray
 
 
+@dataclass(frozen=True)
+class Material:
+    """What the head is trained and judged on: photos, their features and targets, and words with their vectors."""
+
+    listing: Photos
+    targets: Targets
+    table: WordTable
+    vocabulary: list[str]
+    cache: FeatureCache
+
+
 def build(
     photos: Path,
     wordnet_folder: Path,
@@ -94,10 +105,9 @@ def build(
     start = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-
-    # first what may be refused
+    accelerator = make_accelerator(config)
     backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
-    check_backbone(backbone, config)
+    check_backbone(backbone, config)  # before the slow steps
 
     # words and what they imply
     wordnet = WordNet(wordnet_folder)
@@ -107,16 +117,12 @@ def build(
     table.save(output)
     knowledge = Knowledge(wordnet, table)
 
-    # photos and their features
+    # photos, their features, and what is true of them
     listing = list_photos(photos, annotations, knowledge)
     wnids = imagenet_wnids(listing.files)
     seed_everything((config.seed, 0))  # of the head, which starts at random
-    model = make_model(backbone, class_vectors(wnids, wordnet, table), config)
-    accelerator = make_accelerator(config)
-    model = model.to(accelerator.device)
+    model = make_model(backbone, class_vectors(wnids, wordnet, table), config).to(accelerator.device)
     cache = fill_cache(model, photos, listing.files, config, work, accelerator)
-
-    # targets
     targets = build_targets(
         listing.files,
         annotations,
@@ -129,24 +135,34 @@ def build(
     targets = leave_out(targets, {word for name in without for word in synonyms(name, knowledge)})
     print(f"{len(listing.files)} photos, {len(targets.words)} words, {time.monotonic() - start:.0f} s so far")
 
-    # training and thresholds
-    schedule = PhasedSchedule(training_phases(listing, targets, vocabulary), config)
-    model = train_head(model, listing, targets, table, cache, schedule, config, work, accelerator)
-    labels, default_threshold, scores = judge(model, listing, targets, table, vocabulary, cache)
-    model = model.cpu()
+    # training, thresholds, the model folder
+    material = Material(listing, targets, table, vocabulary, cache)
+    model = train_head(model, material, config, work, accelerator)
+    write_model(model.cpu(), material, config, output, photos, without)
+    print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
-    # the model folder
+
+def write_model(
+    model: TaggerModel, material: Material, config: TrainConfig, output: Path, photos: Path, without: list[str]
+) -> None:
+    """Write the model folder, with thresholds and scores from the held-out photos.
+
+    Args:
+        photos: the root of the photos, some of which prove the export.
+        without: words kept out of training, for the record.
+    """
+    labels, default_threshold, scores = judge(model, material)
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
     write_labels(output, labels)
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.image_size),
-        word_dim=table.word_dim,
+        word_dim=material.table.word_dim,
         default_threshold=round(default_threshold, 4),
         architecture=architecture_of(model),
         provenance={
-            "steps": schedule.steps,
+            "steps": config.epochs * config.min_epoch_steps,
             "seed": config.seed,
-            "training_words": len(targets.words),
+            "training_words": len(material.targets.words),
             "kept_out": without,
             "held_out": scores,
         },
@@ -154,10 +170,11 @@ def build(
     )
     write_config(output, written)
     write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
-    held_out = [photos / listing.files[index] for index in np.flatnonzero(listing.held_out)[:PROOF_PHOTOS]]
-    print(*export(ExportRun(output, images=held_out)), sep="\n")
-    write_card(output, written, words=len(table.words), photos=len(listing.files))
-    print(f"done in {(time.monotonic() - start) / 60:.0f} min; {scores}")
+    held_out = np.flatnonzero(material.listing.held_out)[:PROOF_PHOTOS]
+    images = [photos / material.listing.files[index] for index in held_out]
+    print(*export(ExportRun(output, images=images)), sep="\n")
+    write_card(output, written, words=len(material.table.words), photos=len(material.listing.files))
+    print(scores)
 
 
 def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
@@ -307,15 +324,7 @@ def fill_cache(
 
 
 def train_head(
-    model: TaggerModel,
-    listing: Photos,
-    targets: Targets,
-    table: WordTable,
-    cache: FeatureCache,
-    schedule: PhasedSchedule,
-    config: TrainConfig,
-    work: Path,
-    accelerator: Accelerator,
+    model: TaggerModel, material: Material, config: TrainConfig, work: Path, accelerator: Accelerator
 ) -> TaggerModel:
     """Train the head to the end, from the checkpoint in ``work`` where there is one; return the averaged model.
 
@@ -323,7 +332,9 @@ def train_head(
         Stopped: a signal came; the checkpoint was written.
         UserError: the checkpoint belongs to other settings, photos or words.
     """
-    vectors = table.vectors(targets.words)
+    listing, targets = material.listing, material.targets
+    vectors = material.table.vectors(targets.words)
+    schedule = PhasedSchedule(training_phases(listing, targets, material.vocabulary), config)
     rows = np.arange(len(listing.files))
     split = Split(
         labels=tuple(targets.words), columns=np.arange(len(targets.words)), vectors=vectors,
@@ -333,7 +344,7 @@ def train_head(
     trainer = Trainer(
         model, split, PartialTargets(targets.values, targets.weights), schedule, config, accelerator,
         from_features=True,
-        shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
+        shown_from=lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
         validate=lambda _: {},  # the last weights are kept
         folder=work,
         data=fingerprint(
@@ -365,22 +376,17 @@ def leave_out(targets: Targets, words: set[str]) -> Targets:
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
 
 
-def judge(
-    model: TaggerModel,
-    listing: Photos,
-    targets: Targets,
-    table: WordTable,
-    vocabulary: list[str],
-    cache: FeatureCache,
-) -> tuple[list[VocabularyLabel], float, dict[str, float]]:
-    """Choose the thresholds of the vocabulary and score the held-out photos."""
+def judge(model: TaggerModel, material: Material) -> tuple[list[VocabularyLabel], float, dict[str, float]]:
+    """Choose the thresholds of the vocabulary, and that of other words, and score the held-out photos."""
+    listing, targets, vocabulary = material.listing, material.targets, material.vocabulary
     rows = np.flatnonzero(listing.held_out & ~listing.imagenet)
     column = {word: index for index, word in enumerate(targets.words)}
     names = [name for name in vocabulary if normalize_label(name) in column]
     columns = [column[normalize_label(name)] for name in names]
     truth = (targets.values[rows][:, columns] == 1).astype(np.int64)  # said by people, not by the classifier
     trained = (targets.values[~listing.held_out][:, columns] > 0.5).any(axis=0)
-    scores = sigmoid(score_cached(model, torch.from_numpy(table.vectors(names)), cache, rows).logits)
+    queries = torch.from_numpy(material.table.vectors(names))
+    scores = sigmoid(score_cached(model, queries, material.cache, rows).logits)
     thresholds, default = choose_thresholds(scores, truth)
     known = dict(zip(names, thresholds, strict=True))
     seen = dict(zip(names, trained, strict=True))
