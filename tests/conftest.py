@@ -81,22 +81,25 @@ def state(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_plots(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leave out matplotlib's drawing, most of the time of a small run, but in tests marked ``plots``.
 
-    Fixtures of a module or a session come before this one and draw.
+    Fixtures of a module or a session come before this one and draw. The patch is not by ``monkeypatch``, which a test's
+    own fixtures would then outlive.
     """
-    if request.node.get_closest_marker("plots") is not None:
-        return
     try:
         from matplotlib.figure import Figure
     except ImportError:  # the base install has none
+        yield
         return
 
     def savefig(figure: Figure, file: Any, format: str, **_: Any) -> None:  # noqa: A002, ARG001
         file.write("<svg></svg>" if format == "svg" else b"")
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.MonkeyPatch.context() as patched:
+        if request.node.get_closest_marker("plots") is None:
+            patched.setattr(Figure, "savefig", savefig)
+        yield
 
 
 @pytest.fixture(scope="session")
