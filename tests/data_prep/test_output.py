@@ -393,6 +393,7 @@ def test_a_full_disk_at_the_claim_or_at_the_end(tmp_path: Path) -> None:
         assert contents(tmp_path / "out").keys() == {CLAIM_FILE}
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_the_word_vectors_are_written(tmp_path: Path) -> None:
     code = """
 import numpy as np

@@ -356,6 +356,7 @@ def test_twins_are_twins_from_either_side(left: list[str], right: list[str]) -> 
     assert {(b, a) for a, b in twins(left, right)} == set(twins(right, left))
 
 
+@pytest.mark.slow
 def test_a_large_data_set_is_cut_in_seconds() -> None:
     """ImageNet has 1.3 million images: a loop within a loop would take hours."""
     start = time.perf_counter()

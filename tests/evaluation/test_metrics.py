@@ -172,6 +172,7 @@ def test_f1_at_threshold_equals_scikit_learn() -> None:
     np.testing.assert_allclose(found.f1(), f1_score(targets, said, average=None, zero_division=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("unseen", [1, 4, 9])
 def test_seen_unseen_curve_equals_a_loop_over_biases(k: int, unseen: int) -> None:

@@ -457,6 +457,7 @@ def test_csv_with_a_very_long_name(tmp_path: Path) -> None:
         pytest.param(".parquet", None),
     ],
 )
+@pytest.mark.slow
 def test_files_with_a_damaged_byte(tmp_path: Path, suffix: str, save: Any) -> None:
     """Read, where the byte says nothing, or refused in words."""
     whole = write(tmp_path / f"s{suffix}", **({"save": save} if save else {})).read_bytes()

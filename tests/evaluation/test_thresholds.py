@@ -141,6 +141,7 @@ def test_a_precision_that_is_reached_to_the_point() -> None:
     assert choose_thresholds(scores, targets, precision=0.55)[1] < 0.1
 
 
+@pytest.mark.slow
 @FLOATS
 @pytest.mark.parametrize("levels", [3, 11, 10**6])
 def test_common_threshold_has_the_best_f1(dtype: Any, levels: int) -> None:

@@ -253,6 +253,7 @@ def test_a_model_folder_that_is_not_whole(change: str, message: str, tmp_path: P
     assert isinstance(told.value, ModelFolderError) or change == "no file"
 
 
+@pytest.mark.slow
 def test_the_packaged_model_is_that_of_onnx_runtime() -> None:
     folder = ModelFolder()
     model, runtime = load_model(), OnnxModel(folder.path, folder.config, threads=2)

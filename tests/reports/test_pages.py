@@ -40,6 +40,7 @@ def drawn() -> str:
     return svg(plot)
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_a_plot_is_the_same_bytes_twice_and_says_its_text() -> None:
     first = drawn()

@@ -182,6 +182,7 @@ _VALUES = st.recursive(
     st.lists(st.text(max_size=9), max_size=4),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_any_json_object_comes_back(
     value: dict[str, object], indent: int | str | None, labels: list[str], escaped: bool
 ) -> None:

@@ -248,6 +248,7 @@ def sidecars(draw: st.DrawFn) -> str:
     return f'<rdf:RDF xmlns:rdf="{RDF}" {namespaces}>{"".join(parts)}{draw(_SPACE)}</rdf:RDF>{draw(_SPACE)}'
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(sidecars(), st.lists(_TEXT, max_size=4), st.lists(_TEXT, max_size=4))
 def test_any_sidecar_comes_back_to_the_byte(sidecar: str, first: list[str], second: list[str]) -> None:
@@ -262,6 +263,7 @@ def test_any_sidecar_comes_back_to_the_byte(sidecar: str, first: list[str], seco
     assert merged(twice, []) == content
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=5))
 def test_any_label_makes_a_sidecar_that_others_can_read(labels: list[str]) -> None:

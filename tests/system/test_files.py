@@ -173,6 +173,7 @@ while done < 200:
 """
 
 
+@pytest.mark.slow
 def test_the_lock_is_handed_on_without_a_gap(tmp_path: Path) -> None:
     """Its file is removed by one process while others open it: never do two of them hold it."""
     path = tmp_path / "count.txt"

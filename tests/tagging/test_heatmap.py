@@ -147,6 +147,7 @@ def test_file_names_are_safe_and_different(labels: list[str]) -> None:
     assert all(Path(name).name == name and len(name.encode()) < 255 and not name.startswith(".") for name in names)
 
 
+@pytest.mark.slow
 def test_a_closed_set_has_maps_of_its_classes(animal_model: Path) -> None:
     closed = Tagger(animal_model)
     names = closed.vocabulary.labels

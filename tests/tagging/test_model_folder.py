@@ -263,6 +263,7 @@ def test_another_word_dim(folder: Path) -> None:
         ModelFolder(folder).words()
 
 
+@pytest.mark.slow
 def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Path) -> None:
     """Its folder is of version 1: scores are those of the steps it was made with, also when it is rewritten as 2."""
     rewritten = tmp_path / "model"

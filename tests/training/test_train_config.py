@@ -177,6 +177,7 @@ def test_set_refuses(setting: str, message: str) -> None:
         TrainConfig().changed([setting])
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_value_or_a_user_error(text: str) -> None:
@@ -195,6 +196,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from([field.name for field in dataclasses.fields(TrainConfig)]), JSON)
 @settings(max_examples=300, deadline=None)
 def test_any_json_value_is_kept_or_a_user_error(name: str, value: Any) -> None:
@@ -211,6 +213,7 @@ def test_any_json_value_is_kept_or_a_user_error(name: str, value: Any) -> None:
     "clip_grad": st.none() | st.floats(0, 100), "freeze": st.booleans(), "recipe": st.text(max_size=9),
     "schedule": st.sampled_from(["onecycle", "cosine", "constant"]), "labels_per_step": st.none() | st.integers(1, 99),
 }))  # fmt: skip
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 def test_any_sound_settings_round_trip(values: dict[str, Any]) -> None:
     config = TrainConfig(**values)
