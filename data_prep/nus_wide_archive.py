@@ -93,7 +93,7 @@ class Archive:
         return sorted({*self.seen, *self.concepts})
 
     def counts(self) -> dict[str, int]:
-        """What :data:`EXPECTED` has, for this archive."""
+        """Count in this archive what :data:`EXPECTED` lists."""
         return {
             "tags": len(self.tags),
             "concepts": len(self.concepts),

@@ -1,4 +1,4 @@
-"""What all tests share: example photos, one packaged tagger, made data sets and small models trained on them.
+"""Share between all tests: example photos, one packaged tagger, made data sets and small models trained on them.
 
 Nothing here is imported that the base install lacks: tests of the base run without torch too (.ci/run).
 """

@@ -136,7 +136,7 @@ def local_cosine(split: Split, settings: Settings) -> Scorer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the decoders differ in; the defaults are those of the released ML-Decoder recipe, at our size and length."""
+    """Hold the settings of a decoder; the defaults are the released ML-Decoder recipe at our size and length."""
 
     lr: float = 1e-3
     steps: int = 300

@@ -134,7 +134,7 @@ def name_groups(labels: dict[str, str], names: list[str], vectors: np.ndarray, w
 
 
 class Split:
-    """Which names are trained, held out and unseen for a seed, and the images of each part.
+    """Choose the trained, held-out and unseen names of a seed, and the images of each part.
 
     Attributes:
         trained, held, unseen: bool ``(K,)``.

@@ -1,4 +1,4 @@
-"""Where the repository lies."""
+"""Say where the repository is."""
 
 from pathlib import Path
 

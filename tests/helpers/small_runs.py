@@ -62,13 +62,17 @@ def tagged_data(folder: Path, count: int = 50) -> Path:
 
 
 def train_arguments(data: Path, output: Path, *settings: str, backbone: str = "test_resnet") -> list[str]:
-    """What comes after ``zsl-tagger train`` for a small run from scratch."""
+    """Return the arguments of ``zsl-tagger train`` for a small run from scratch."""
     values = [part for one in (*SMALL, *settings) for part in ("--set", one)]
     return ["--data", str(data), "--output", str(output), "--backbone", backbone, "--init", "scratch", *values]
 
 
 def small_run(data: Path, output: Path, *settings: str, recipe: str = "nus-wide-zsl", **options: Any) -> TrainRun:
-    """The same in this process; ``backbone`` and ``init`` are options too, others are those of ``TrainRun``."""
+    """Return the same run as :func:`train_arguments`, for this process.
+
+    Args:
+        options: ``backbone``, ``init``, and those of ``TrainRun``.
+    """
     backbone, init = options.pop("backbone", "test_resnet"), options.pop("init", "scratch")
     config = resolve_config(recipe, backbone, init, [*SMALL, *settings], None)
     return TrainRun(data, output, config, **{"note": lambda _: None, **options})

@@ -265,7 +265,7 @@ def test_another_word_dim(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Path) -> None:
-    """Its folder is of version 1: scores are those of the steps it was made with, also when it is rewritten as 2."""
+    """Compare with the plain steps it was made with, as shipped (format 1) and rewritten as format 2."""
     rewritten = tmp_path / "model"
     shutil.copytree(PACKAGED, rewritten)
     assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 1

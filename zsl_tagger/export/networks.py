@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
         OSError: a full disk.
     """
     images, tokens, queries = examples(model, image_size)
-    try:
+    with _export_errors(model):
         _write(
             EncoderForExport(model),
             (images,),
@@ -59,9 +61,16 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
             inputs={"tokens": TOKEN_AXES, "queries": {0: "labels"}},
             outputs=OUTPUT_AXES,
         )
+
+
+@contextmanager
+def _export_errors(model: TaggerModel) -> Iterator[None]:
+    """Turn what the exporter raises on networks that it does not know into an ExportError."""
+    try:
+        yield
     except OSError:  # a full disk is no fault of the network
         raise
-    except Exception as error:  # the exporter raises what it likes on networks it does not know
+    except Exception as error:  # the exporter raises what it likes
         raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
 
 
@@ -70,13 +79,12 @@ def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
 
     Raises:
         ExportError: the exporter does not know an operation of the network.
+        OSError: a full disk.
     """
     images = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     axes: Axes = {"images": {0: "batch", 1: "height", 2: "width"}}
-    try:
+    with _export_errors(model):
         _write(BackboneForExport(model), (images,), path, inputs=axes, outputs={"tokens": {0: "batch", 1: "places"}})
-    except Exception as error:  # the exporter raises what it likes on networks it does not know
-        raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
 
 
 def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder: Path) -> None:

@@ -214,7 +214,7 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int]) -> Iterator[TokensOf
         try:
             write_backbone(model, path, max(sizes))
             session = open_session(path, available_cores())
-        except (ExportError, ModelFolderError):
+        except (ExportError, ModelFolderError, OSError):  # OSError: no room for temporary files
             yield in_torch
             return
 
