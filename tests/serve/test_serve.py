@@ -440,9 +440,10 @@ def test_slow_clients_are_shown_the_door(two_workers: Tagger, monkeypatch: pytes
             for _ in range(8):
                 slow.sendall(b"A")
                 time.sleep(0.05)
-            answer = slow.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 408")
-        assert b"did not arrive in" in answer
+            answer = http.client.HTTPResponse(slow)
+            answer.begin()
+            assert answer.status == 408
+            assert b"did not arrive in" in answer.read()  # the body may come in a later packet than the head
 
 
 def test_who_reads_no_answer_is_cut_off(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
