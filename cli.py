@@ -81,6 +81,12 @@ def tag(
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
+    precision: Annotated[
+        Optional[float], typer.Option(help="Share of the tags that should be right, e.g. 0.9. [default: screen 0.75]")
+    ] = None,
+    all_levels: Annotated[
+        bool, typer.Option("--all-levels", help="Print parents and synonyms too: animal and mammal beside dog.")
+    ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Ask every label also of more than 20,000.")] = False,
     heatmap: Annotated[
         Optional[Path], typer.Option(help="Write pictures of where each tag was seen to this folder.")
@@ -120,6 +126,8 @@ def tag(
         workers=workers,
         skip_unknown=skip_unknown,
         exact=exact,
+        all_levels=all_levels,
+        precision=precision,
         heatmap=heatmap,
         sidecar=None if sidecar is None else sidecar.value,
         sidecar_stem=sidecar_stem,

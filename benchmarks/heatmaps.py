@@ -22,16 +22,17 @@ import numpy as np
 from benchmarks.common import write_result
 from zsl_tagger import Tagger
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
+from zsl_tagger.tagging.encoded import Encoded
 
 MOSAICS = 300
 Maps = dict[str, np.ndarray]  # kind -> (K, R, R)
 
 
-def maps_of(tagger: Tagger, tokens: np.ndarray, labels: list[str]) -> Maps:
+def maps_of(tagger: Tagger, encoded: Encoded, labels: list[str]) -> Maps:
     """Attention, mean over heads, and the heat maps made of it."""
     asked = tagger.label_set(labels).prepared(tagger._model)
-    heats = tagger.heatmap(tokens, labels)
-    return {"attention": tagger._model.attention(tokens, asked)[0].reshape(heats.shape), "heat map": heats}
+    heats = tagger.heatmap(encoded, labels)
+    return {"attention": tagger._model.attention(encoded, asked)[0].reshape(heats.shape), "heat map": heats}
 
 
 def mosaics(tagger: Tagger, photos: Path) -> dict[str, dict[str, float]]:
@@ -65,12 +66,12 @@ def boxes(tagger: Tagger, folder: Path) -> dict[str, dict[str, float]]:
     rows: dict[str, list[list[float]]] = {}
     for path, width, height, boxes_of in _annotated(folder):
         labels = [name for name in boxes_of if name in tagger.words]
-        tokens = tagger.encode(path)
-        tags = {tag.label for tag in tagger.tag_tokens(tokens, labels)} if labels else set()
+        encoded = tagger.encode(path)
+        tags = {tag.label for tag in tagger.tag_encoded(encoded, labels)} if labels else set()
         labels = [name for name in labels if name in tags]
         if not labels:
             continue
-        maps = maps_of(tagger, tokens, labels)
+        maps = maps_of(tagger, encoded, labels)
         for index, name in enumerate(labels):
             covered = _covered(boxes_of[name], width, height, maps["heat map"].shape[1])
             if covered.mean() >= 0.5:

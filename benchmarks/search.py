@@ -30,11 +30,19 @@ from benchmarks.common import ROOT, write_result
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.search import rank
 from zsl_tagger.search.library import Library
-from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
+from zsl_tagger.search.packing import (
+    pack_classes,
+    pack_logits,
+    pack_tokens,
+    unpack_classes,
+    unpack_logits,
+    unpack_tokens,
+)
 from zsl_tagger.search.store import INDEX_FILE, Known, Store
 from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
-from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.tagging.tagger import Tagger, probabilities
 
 PHOTOS, TOP = 10_000, 100
 PHRASES = [
@@ -80,31 +88,45 @@ def fill(index: Path, library: Library, tagger: Tagger) -> int:
         photos = store.photos()
         real = sorted(path for path in photos if not path.startswith(MIRRORED))
         wanted = [path for path in real[: max(0, PHOTOS - len(real))] if f"{MIRRORED}/{path}" not in photos]
+        contents, classes = [photos[path].content for path in wanted], packed_classes(store)
 
         def made(numbered: tuple[int, tuple[int, bytes]]) -> tuple[int, bytes, bytes]:
             tokens = unpack_tokens(numbered[1][1])
             side = int(len(tokens) ** 0.5)
             tokens = tokens.reshape(side, side, -1)[:, ::-1].reshape(tokens.shape)
-            return numbered[1][0], pack_tokens(tokens), pack_logits(tagger.logits(tokens[None], tagger.vocabulary)[0])
+            logits = tagger.logits(Encoded(tokens[None]), tagger.vocabulary)[0]
+            return numbered[1][0], pack_tokens(tokens), pack_logits(logits)
 
-        packed = store.tokens([photos[path].content for path in wanted])
-        for place, tokens, logits in map_in_order(made, enumerate(packed), tagger.workers):
+        for place, tokens, logits in map_in_order(made, enumerate(store.tokens(contents)), tagger.workers):
             path = f"{MIRRORED}/{wanted[place]}"
             with store.transaction():
-                store.set_photo(path, Known(0, 0, store.add_content(path, tokens, logits)))
+                same = classes[contents[place]].tobytes()  # their windows are mirrored too
+                store.set_photo(path, Known(0, 0, store.add_content(path, tokens, logits, same)))
         return store.count() - len(real)
+
+
+def packed_classes(store: Store) -> dict[int, np.ndarray]:
+    """Of each content: uint8 ``(C,)``."""
+    stored = store.all_logits()
+    return dict(zip(stored.contents.tolist(), stored.classes, strict=True))
+
+
+def unpacked_classes(packed: np.ndarray) -> np.ndarray | None:
+    """uint8 ``(N, C)`` -> float32 ``(N, C)``; None of a model without class evidence."""
+    return unpack_classes(packed) if packed.shape[1] else None
 
 
 def sizes(index: Path) -> dict[str, float]:
     with Store(index) as store:
         contents = [known.content for known in store.photos().values()]
         packed = [len(tokens) for _, tokens in store.tokens(sorted(set(contents)))]
-        logits = len(store.made.labels) + 8
+        classes = store.all_logits().classes.shape[1]
         return {
             "file over photos": round((index / INDEX_FILE).stat().st_size / len(contents)),
             "tokens, mean": round(float(np.mean(packed))),
             "tokens, largest": max(packed),
-            "logits": logits,
+            "logits": len(store.made.labels) + 8,
+            "classes": classes,
         }
 
 
@@ -137,8 +159,10 @@ def projected(tokens: np.ndarray, basis: np.ndarray, mean: np.ndarray) -> np.nda
 
 def forms(tagger: Tagger, unseen: Path) -> dict[str, dict[str, float]]:
     photos = [path for path in find_images([str(unseen)]) if isinstance(path, str)]
-    tokens = np.concatenate([tagger.encode(photo) for photo in photos])  # (N, L, D)
-    exact = scores(tagger, tokens, tagger.vocabulary)
+    encoded = joined([tagger.encode(photo) for photo in photos])
+    tokens, vocabulary = encoded.tokens, tagger.vocabulary  # (N, L, D)
+    logits = decoded(tagger, encoded, vocabulary)
+    exact = scores(logits, encoded.classes, vocabulary)
     flat = tokens.reshape(-1, tokens.shape[-1])
     mean = flat.mean(axis=0)
     basis = np.linalg.svd(flat[::5] - mean, full_matrices=False)[2][:128]
@@ -160,14 +184,22 @@ def forms(tagger: Tagger, unseen: Path) -> dict[str, dict[str, float]]:
     }
     found = {}
     for name, (form, size) in tried.items():
-        kept = scores(tagger, np.stack([form(own) for own in tokens]).astype(np.float32), tagger.vocabulary)
-        found[name] = {"bytes": round(size), **agreement(kept, exact, tagger.vocabulary.thresholds)}
-    stored = unpack_logits([pack_logits(own) for own in _log_odds(exact)], exact.shape[1])
-    kept = _logistic(stored[0] * stored[1][:, None] + stored[2][:, None])
+        as_kept = Encoded(np.stack([form(own) for own in tokens]).astype(np.float32))
+        kept = scores(decoded(tagger, as_kept, vocabulary), encoded.classes, vocabulary)
+        found[name] = {"bytes": round(size), **agreement(kept, exact, vocabulary.thresholds)}
+    levels, step, low = unpack_logits([pack_logits(own) for own in logits], logits.shape[1])
+    each = [None] * len(logits) if encoded.classes is None else encoded.classes
+    packed = np.stack([np.frombuffer(pack_classes(own), np.uint8) for own in each])  # (N, C)
+    kept = scores(levels * step[:, None] + low[:, None], unpacked_classes(packed), vocabulary)
     found["stored scores of the vocabulary"] = {
-        "bytes": exact.shape[1] + 8, **agreement(kept, exact, tagger.vocabulary.thresholds)
+        "bytes": logits.shape[1] + 8 + packed.shape[1], **agreement(kept, exact, vocabulary.thresholds)
     }  # fmt: skip
     return found
+
+
+def joined(several: list[Encoded]) -> Encoded:
+    classes = [one.classes for one in several if one.classes is not None]
+    return Encoded(np.concatenate([one.tokens for one in several]), np.concatenate(classes) if classes else None)
 
 
 def as_bytes(tokens: np.ndarray, bits: int, axis: int) -> np.ndarray:
@@ -175,8 +207,15 @@ def as_bytes(tokens: np.ndarray, bits: int, axis: int) -> np.ndarray:
     return np.rint((tokens - low) / np.where(high > low, (high - low) / (2**bits - 1), 1)).astype(np.uint8)
 
 
-def scores(tagger: Tagger, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
-    return np.concatenate([tagger.scores(tokens[at : at + 4], labels) for at in range(0, len(tokens), 4)])
+def decoded(tagger: Tagger, encoded: Encoded, labels: LabelSet) -> np.ndarray:
+    """Logits ``(N, K)``, without class evidence."""
+    fours = [Encoded(encoded.tokens[at : at + 4]) for at in range(0, len(encoded.tokens), 4)]
+    return np.concatenate([tagger.logits(four, labels) for four in fours])
+
+
+def scores(logits: np.ndarray, classes: np.ndarray | None, labels: LabelSet) -> np.ndarray:
+    """As the tagger makes them of logits of the decoder ``(N, K)``."""
+    return probabilities(labels.log_odds(logits, classes) + labels.biases)
 
 
 def agreement(kept: np.ndarray, exact: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
@@ -203,11 +242,8 @@ def agreement(kept: np.ndarray, exact: np.ndarray, thresholds: np.ndarray) -> di
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:
-    return np.log(scores / (1 - scores))
-
-
-def _logistic(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
+    inside = np.clip(scores, 1e-7, 1 - 1e-7)
+    return np.log(inside / (1 - inside))
 
 
 # --- searches
@@ -265,12 +301,14 @@ def exact_best(index: Path, tagger: Tagger, labels: list[str]) -> dict[str, list
     asked = tagger.label_set(labels)
     with Store(index) as store:
         contents = sorted({known.content for known in store.photos().values()})
+        classes = packed_classes(store)
 
         def ask(packed: tuple[int, bytes]) -> np.ndarray:
-            return tagger.logits(unpack_tokens(packed[1])[None], asked)[0]
+            own = unpacked_classes(classes[contents[packed[0]]][None])
+            return tagger.log_odds(Encoded(unpack_tokens(packed[1])[None], own), asked)[0]
 
-        logits = np.stack(list(map_in_order(ask, store.tokens(contents), tagger.workers)))
-        order = np.argsort(-logits, axis=0, kind="stable")[:TOP]
+        log_odds = np.stack(list(map_in_order(ask, store.tokens(contents), tagger.workers)))
+        order = np.argsort(-log_odds, axis=0, kind="stable")[:TOP]
         return {
             label: [path for at in order[:, place] for path in store.paths_of(contents[at])][:TOP]
             for place, label in enumerate(labels)

@@ -39,7 +39,7 @@ def main() -> None:
     tagger.tag(photos[0], many, top_k=TOP)  # prepares the labels
     shares = []
     for photo in photos:
-        exact = tagger.logits(tagger.encode(photo), many)[0] + many.biases  # (K,)
+        exact = tagger.log_odds(tagger.encode(photo), many)[0] + many.biases  # (K,)
         best = {words[label] for label in np.argsort(-exact, kind="stable")[:TOP]}
         found = {tag.label for tag in tagger.tag(photo, many, threshold=0.0, top_k=TOP)}
         shares.append(len(best & found) / TOP)

@@ -115,7 +115,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASKED", "asked.txt")
     monkeypatch.setenv("SECONDS", "0")
     monkeypatch.setattr(Tagger, "encode", quick_tagger.encode)
-    monkeypatch.setattr(Tagger, "tag_tokens", quick_tagger.tag_tokens)
+    monkeypatch.setattr(Tagger, "tag_encoded", quick_tagger.tag_encoded)
 
 
 #: Photos that a run may have asked for and not written: in work, or waiting for one before them.

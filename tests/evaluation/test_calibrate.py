@@ -208,17 +208,17 @@ def test_a_bias_is_added_to_the_logits_of_labels_never_trained_only(model: Path,
     assert plain.biases.tolist() == [0.0] * len(asked)
     edit(model, unseen_bias=2)
     tagger = Tagger(model)
-    label_set, tokens = tagger.label_set(asked), tagger.encode(image)
+    label_set, encoded = tagger.label_set(asked), tagger.encode(image)
     shift = np.array([0.0 if label in trained(model) else 2.0 for label in asked])
-    expected = 1 / (1 + np.exp(-(tagger.logits(tokens, label_set)[0] + shift)))
-    scores = tagger.scores(tokens, label_set)[0]
+    expected = 1 / (1 + np.exp(-(tagger.log_odds(encoded, label_set)[0] + shift)))
+    scores = tagger.scores(encoded, label_set)[0]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     for label, score in zip(asked, scores, strict=True):
-        assert tagger.scores(tokens, [label])[0, 0] == pytest.approx(score, abs=1e-5)
+        assert tagger.scores(encoded, [label])[0, 0] == pytest.approx(score, abs=1e-5)
         assert dict(tagger.tag(image, [label, "car"], threshold=0))[label] == pytest.approx(score, abs=1e-5)
     again = tagger.label_set(asked).without([tagger.key("zebra")])
     assert again.biases.tolist() == shift[:-1].tolist()
-    np.testing.assert_allclose(tagger.scores(tokens, again)[0], scores[:-1], atol=1e-5)
+    np.testing.assert_allclose(tagger.scores(encoded, again)[0], scores[:-1], atol=1e-5)
 
 
 def test_evaluate_counts_with_the_bias_at_the_threshold_but_not_in_the_ranking(

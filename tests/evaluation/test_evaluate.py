@@ -84,8 +84,8 @@ def test_the_scores_are_those_of_tagging(data: Path, trained: Path, report: Path
     tagger = Tagger(trained)
     labels = tagger.label_set(list(dataset.labels))
     for image, row in list(zip(stored["images"], stored["scores"], strict=True))[:3]:
-        tokens = tagger.encode(f"{dataset.image_root}/{image}")
-        np.testing.assert_allclose(row, tagger.logits(tokens, labels)[0], atol=1e-5)
+        encoded = tagger.encode(f"{dataset.image_root}/{image}")
+        np.testing.assert_allclose(row, tagger.log_odds(encoded, labels)[0], atol=1e-5)
 
 
 def test_the_page_needs_no_other_file(report: Path) -> None:
@@ -287,12 +287,12 @@ def test_the_bias_is_added_to_labels_never_trained_only(model: Path, examples: P
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "unseen_bias": 2.0}))
     tagger = Tagger(model)
-    tokens = tagger.encode(examples / "cat.jpg")
+    encoded = tagger.encode(examples / "cat.jpg")
     both = tagger.label_set([seen, "lion"])
-    logits = tagger.logits(tokens, both)[0]
+    logits = tagger.log_odds(encoded, both)[0]
     expected = 1 / (1 + np.exp(-(logits + np.array([0, 2]))))
-    np.testing.assert_allclose(tagger.scores(tokens, both)[0], expected, rtol=1e-5)
-    np.testing.assert_allclose(tagger.scores(tokens, ["lion"])[0], expected[1:], rtol=1e-5)
+    np.testing.assert_allclose(tagger.scores(encoded, both)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(tagger.scores(encoded, ["lion"])[0], expected[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("bias", ["NaN", '"much"'])

@@ -26,6 +26,7 @@ from small_runs import UNSEEN
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation import scoring
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.tagger import Tagger
 
 REPORT = {"report.json", "per_label.csv", "report.html", "scores.npz"}
@@ -63,7 +64,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     encode = Tagger.encode
 
-    def counted(self: Tagger, image: Any) -> np.ndarray:
+    def counted(self: Tagger, image: Any) -> Encoded:
         seen.append(str(image))
         return encode(self, image)
 
@@ -144,7 +145,7 @@ def test_every_logit_is_that_of_the_tagger_for_the_image_alone(
 ) -> None:
     tagger, root = Tagger(model), load_dataset(data).image_root
     labels = tagger.label_set(arrays["labels"].tolist())
-    expected = np.concatenate([tagger.logits(tagger.encode(f"{root}/{name}"), labels) for name in arrays["images"]])
+    expected = np.concatenate([tagger.log_odds(tagger.encode(f"{root}/{name}"), labels) for name in arrays["images"]])
     np.testing.assert_allclose(arrays["scores"], expected, atol=1e-5)
 
 
@@ -451,7 +452,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: object) -
     monkeypatch.setattr(scoring, "SAVE_EVERY", 2)
     encode, seen = Tagger.encode, []
 
-    def stopped(self: Tagger, image: Any) -> np.ndarray:
+    def stopped(self: Tagger, image: Any) -> Encoded:
         seen.append(image)
         if len(seen) > after:
             raise KeyboardInterrupt
@@ -520,8 +521,8 @@ def test_partial_scores_of_other_data_are_not_used(
     tagger = Tagger(model)
     labels = tagger.label_set(stored["labels"].tolist())
     for image, row in zip(stored["images"], stored["scores"], strict=True):
-        tokens = tagger.encode(f"{dataset.image_root}/{image}")
-        np.testing.assert_allclose(row, tagger.logits(tokens, labels)[0], atol=1e-5)
+        expected = tagger.log_odds(tagger.encode(f"{dataset.image_root}/{image}"), labels)[0]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
 def test_partial_scores_of_other_photos_are_not_used(

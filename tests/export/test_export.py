@@ -37,6 +37,7 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import build_model, load_model, save_weights
 from zsl_tagger.model.tagger_model import DecoderForExport, TaggerModel, softmax_log_odds
 from zsl_tagger.packaged import build
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import (
     NETWORK_FILES,
@@ -89,9 +90,9 @@ def test_tagger_and_torch_give_the_same_scores(model: TaggerModel, folder: Path)
 def test_any_batch_and_label_count(folder: Path) -> None:
     tagger = Tagger(folder)
     images = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.uint8)
-    tokens = tagger._model.encode(images)
-    assert tagger.scores(tokens, ["cat"]).shape == (3, 1)
-    assert tagger.scores(tokens, tagger.vocabulary).shape == (3, 2)
+    encoded = tagger._model.encode(images)
+    assert tagger.scores(encoded, ["cat"]).shape == (3, 1)
+    assert tagger.scores(encoded, tagger.vocabulary).shape == (3, 2)
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -396,12 +397,13 @@ class Shifted:
             for image, row in zip(case.images, case.logits, strict=True)
         }
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        return images
+    def encode(self, images: np.ndarray) -> Encoded:
+        return Encoded(images)
 
-    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    def logits(self, encoded: Encoded, queries: np.ndarray) -> np.ndarray:
         nothing = np.zeros(len(queries), np.float32)
-        return self.shift(np.stack([self.answers.get((row.tobytes(), queries.tobytes()), nothing) for row in tokens]))
+        rows = [self.answers.get((image.tobytes(), queries.tobytes()), nothing) for image in encoded.tokens]
+        return self.shift(np.stack(rows))
 
 
 def test_figures_of_agreement_by_hand(exported: dict[str, Path]) -> None:
@@ -503,8 +505,8 @@ def test_baked_words_tag_without_their_source(own: Path, photos: Path, tmp_path:
 import json, sys
 from zsl_tagger import Tagger
 tagger = Tagger({str(out)!r})
-tokens = tagger.encode({str(photos / "1.jpg")!r})
-print(json.dumps(tagger.scores(tokens, ["Zebra", "New York", "dog", "red hats"]).tolist()))
+encoded = tagger.encode({str(photos / "1.jpg")!r})
+print(json.dumps(tagger.scores(encoded, ["Zebra", "New York", "dog", "red hats"]).tolist()))
 assert not {{"torch", "gensim", "sentence_transformers"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -704,11 +706,11 @@ def test_labels_are_prepared_once_in_a_network_of_their_own(folder: Path) -> Non
     queries = tagger.words.vectors(["cat", "dog", "beach"])
     asked = tagger._model.prepare(queries)
     assert {name: rows.shape for name, rows in asked.items()} == {"states": (3, 24), "projected": (3, 24)}
-    tokens = tagger._model.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8))
-    logits = tagger._model.logits(tokens, asked)
-    np.testing.assert_array_equal(tagger._model.logits(tokens, queries), logits)
+    encoded = tagger._model.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    logits = tagger._model.logits(encoded, asked)
+    np.testing.assert_array_equal(tagger._model.logits(encoded, queries), logits)
     some = {name: rows[[2, 0]] for name, rows in asked.items()}
-    np.testing.assert_allclose(tagger._model.logits(tokens, some), logits[:, [2, 0]], atol=1e-6)
+    np.testing.assert_allclose(tagger._model.logits(encoded, some), logits[:, [2, 0]], atol=1e-6)
 
 
 def test_a_decoder_of_before_takes_the_queries_themselves(model: TaggerModel, folder: Path) -> None:
@@ -716,7 +718,7 @@ def test_a_decoder_of_before_takes_the_queries_themselves(model: TaggerModel, fo
     before = Tagger(folder)
     image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     scores = before.scores(before.encode(image), ["beach", "dog"])
-    tokens, queries = torch.from_numpy(before.encode(image)), torch.from_numpy(before.words.vectors(["cat"]))
+    tokens, queries = torch.from_numpy(before.encode(image).tokens), torch.from_numpy(before.words.vectors(["cat"]))
     networks._write(
         DecoderForExport(model),
         (tokens, queries),

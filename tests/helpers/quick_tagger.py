@@ -32,10 +32,10 @@ def encode(self: Tagger, path: str) -> int:  # noqa: ARG001
     return content[0]
 
 
-def tag_tokens(self: Tagger, tokens: int, labels: LabelSet, **options: Any) -> list[Tag]:  # noqa: ARG001
-    return [Tag(labels.labels[number], 1 - number / 10) for number in range(tokens % 7)]
+def tag_encoded(self: Tagger, encoded: int, labels: LabelSet, **options: Any) -> list[Tag]:  # noqa: ARG001
+    return [Tag(labels.labels[number], 1 - number / 10) for number in range(encoded % 7)]
 
 
 if __name__ == "__main__":
-    Tagger.encode, Tagger.tag_tokens = encode, tag_tokens  # type: ignore[assignment,method-assign]
+    Tagger.encode, Tagger.tag_encoded = encode, tag_encoded  # type: ignore[assignment,method-assign]
     cli.app()

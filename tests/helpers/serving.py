@@ -18,6 +18,7 @@ from PIL import Image
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.limits import Limits
 from zsl_tagger.serve.run import _config
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.tagger import Tagger
 
 
@@ -38,7 +39,7 @@ class HeldTagger:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tagger, name)
 
-    def encode(self, image: Any) -> np.ndarray:
+    def encode(self, image: Any) -> Encoded:
         self.encoded += 1
         assert self.encoded == 0 or self.go.wait(20)
         return self._tagger.encode(image)

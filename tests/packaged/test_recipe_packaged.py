@@ -23,6 +23,7 @@ from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
+from zsl_tagger.tagging.class_evidence import ClassWord
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
@@ -247,11 +248,15 @@ def test_other_settings_or_words_do_not_resume(made: build.Material, tmp_path: P
         trained(replace(made, targets=fewer), tmp_path)
 
 
-def test_thresholds_and_scores_come_from_held_out_photos(made: build.Material, tmp_path: Path) -> None:
+def test_biases_and_scores_come_from_held_out_photos(
+    made: build.Material, tmp_path: Path, knowledge: Knowledge
+) -> None:
     model = trained(made, tmp_path)
-    labels, default, scores = build.judge(model, made)
-    assert [label.name for label in labels] == made.vocabulary
-    assert (labels[-1].threshold, labels[-1].seen) == (round(default, 4), False)
+    judged = build.judge(model, made, {"cat": ClassWord((281, 282), names=True)}, knowledge)
+    listed = [label for label in judged.labels if label.default]
+    assert [*(label.name for label in listed), "unheard of"] == made.vocabulary
+    assert all(label.seen for label in listed)
+    scores = judged.figures
     assert scores["photos"] == 12
     rows = np.flatnonzero(made.listing.held_out)
     with torch.inference_mode():
@@ -260,15 +265,16 @@ def test_thresholds_and_scores_come_from_held_out_photos(made: build.Material, t
     truth = made.targets.values[rows]
     common = truth.sum(axis=0) >= 5
     assert scores["labels"] == common.sum() > 3
-    expected = np.mean([average_precision_score(truth[:, k], logits[:, k]) for k in np.flatnonzero(common)])
+    log_odds = logits * judged.scoring.other[0]  # no word means a class
+    expected = np.mean([average_precision_score(truth[:, k], log_odds[:, k]) for k in np.flatnonzero(common)])
     assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_class_probabilities_are_the_best_of_the_photo_and_its_corners(made: build.Material) -> None:
+def test_class_probabilities_are_the_best_of_the_photos_windows(made: build.Material) -> None:
     model = small_model()
     (best,) = build.class_probabilities(model, made.cache, np.array([5]))
     tokens = torch.from_numpy(made.cache.features(5, 0).astype(np.float32)).reshape(3, 3, -1)
-    windows = [tokens, tokens[:2, :2], tokens[:2, 1:], tokens[1:, :2], tokens[1:, 1:]]
+    windows = tokens.flatten(0, 1)[:, None, None]  # half of 3, rounded down, is 1: each place is a window
     with torch.inference_mode():
         scores = [model.backbone.network.get_classifier()(one.mean((0, 1))).softmax(-1) for one in windows]
     np.testing.assert_allclose(best, torch.stack(scores).amax(0).numpy(), rtol=1e-4)

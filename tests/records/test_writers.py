@@ -62,10 +62,10 @@ def test_table_is_for_people() -> None:
         "a.jpg",
         "  dog    0.93  " + "█" * 19,
         "  beach  0.50  " + "█" * 10,
-        "b.jpg",
-        "  no label reaches its threshold (see all scores with --threshold 0)",
+        "b.jpg: no tags",
         "c.jpg",
         "  error: no such file",
+        "no tags: no label reaches its threshold; --threshold 0 shows all scores",
     ]
 
 

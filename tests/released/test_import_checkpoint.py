@@ -296,7 +296,7 @@ def test_what_the_folder_holds(closed: Path) -> None:
     assert [path.name for path in closed.iterdir() if path.name.startswith(".")] == []
     config = json.loads((out / "config.json").read_text())
     assert config["architecture"] == {
-        "backbone": BACKBONE, "class_reading": False, "dim": DIM, "ffn_dim": FFN, "heads": 8,
+        "backbone": BACKBONE, "class_reading": False, "class_evidence": False, "dim": DIM, "ffn_dim": FFN, "heads": 8,
         "classes": 5, "groups": 2, "softmax": False,
     }  # fmt: skip
     assert (config["closed_set"], config["default_threshold"], config["word_source"]) == (True, 0.5, None)

@@ -25,8 +25,10 @@ from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
 from zsl_tagger.search import rank
 from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
 from zsl_tagger.search.query import Query, parse_query
+from zsl_tagger.search.rank import _Things
 from zsl_tagger.search.store import INDEX_FILE, Store
 from zsl_tagger.search.update import Counts
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 
 pytestmark = pytest.mark.slow
@@ -75,16 +77,34 @@ def test_damaged_tokens_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted", "unwanted"),
     [
-        ("red bicycle", ("red bicycle",), ()),
-        ("beach, sunset", ("beach", "sunset"), ()),
-        ("snow -dog", ("snow",), ("dog",)),
-        (" beach ,sunset  -person -hot-dog, t-shirt", ("beach", "sunset", "t-shirt"), ("person", "hot-dog")),
-        ("-dog", (), ("dog",)),
-        ("-dog, snow,", ("snow",), ("dog",)),
+        ("red bicycle", [("red bicycle",)], ()),
+        ("beach, sunset", [("beach",), ("sunset",)], ()),
+        ("snow -dog", [("snow",)], ("dog",)),
+        (" beach ,sunset  -person -hot-dog, t-shirt", [("beach",), ("sunset",), ("t-shirt",)], ("person", "hot-dog")),
+        ("-dog", [], ("dog",)),
+        ("-dog, snow,", [("snow",)], ("dog",)),
+        ("dog or cat, beach -person", [("dog", "cat"), ("beach",)], ("person",)),
+        ("red bicycle or motor scooter or bus", [("red bicycle", "motor scooter", "bus")], ()),
+        ("oregano, corridor", [("oregano",), ("corridor",)], ()),
     ],
 )
-def test_queries(text: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]) -> None:
-    assert parse_query(text) == Query(text, wanted, unwanted)
+def test_queries(text: str, wanted: list[tuple[str, ...]], unwanted: tuple[str, ...]) -> None:
+    query = parse_query(text)
+    assert query == Query(text, tuple(wanted), unwanted)
+    assert len(query.things) == len(query.labels) == sum(map(len, wanted)) + len(unwanted)
+
+
+def test_one_of_several_is_enough() -> None:
+    """The score by probabilities, in float64."""
+    things = _Things(np.array([0, 0, 1, 2]), wanted=2)
+    logits = np.array([[2.0, -3.0, 0.5, -1.0], [-40.0, 50.0, 40.0, -60.0], [-70.0, -75.0, 3.0, 2.0]])
+    p = 1 / (1 + np.exp(-logits))
+    expected = (1 - (1 - p[:, 0]) * (1 - p[:, 1])) * p[:, 2] * (1 - p[:, 3])
+    promise = things.promise(logits)
+    np.testing.assert_allclose(promise[:2], np.log(expected[:2]), rtol=1e-9, atol=1e-15)
+    assert promise[2] == pytest.approx(np.log(p[2, 0] + p[2, 1]) + np.log(p[2, 2] * (1 - p[2, 3])))
+    tags = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1]], bool)
+    assert things.passes(tags).tolist() == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +113,8 @@ def test_queries(text: str, wanted: tuple[str, ...], unwanted: tuple[str, ...]) 
         ("", "asks nothing"),
         (" , ", "asks nothing"),
         ("snow - dog", 'a "-" without a word'),
+        ("dog or", 'an "or" without a word on each side'),
+        ("or, snow", 'an "or" without a word on each side'),
         ("snow -", 'a "-" without a word'),
         ("snow -hot dog", 'write "-hot-dog" where they belong together, or "-hot, dog"'),
         ("-dog snow", 'or "-dog, snow" where the photo should show "snow"'),
@@ -127,13 +149,13 @@ def library(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Iterator[L
 
 
 @pytest.fixture(scope="module")
-def exact(tagger: Tagger, crops: Path) -> dict[str, np.ndarray]:
-    """Path -> tokens."""
+def exact(tagger: Tagger, crops: Path) -> dict[str, Encoded]:
+    """By path."""
     return {str(path): tagger.encode(path) for path in crops.iterdir()}
 
 
 @pytest.mark.parametrize("label", ["cat", "person", "red saucer", "launch pad"])
-def test_scores_are_those_of_tag(library: Library, tagger: Tagger, exact: dict[str, np.ndarray], label: str) -> None:
+def test_scores_are_those_of_tag(library: Library, tagger: Tagger, exact: dict[str, Encoded], label: str) -> None:
     """Both of labels whose scores are stored and of others; the bound is the one that docs/search.md states."""
     found = library.search(label, top=1000)
     assert len(found) == 40
@@ -164,7 +186,7 @@ def test_what_passes_is_counted_and_comes_first(library: Library) -> None:
 
 
 def test_few_photos_are_asked_and_the_best_are_found(
-    library: Library, tagger: Tagger, exact: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    library: Library, tagger: Tagger, exact: dict[str, Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of labels that are not in the vocabulary; 28 of 40 photos are asked."""
     labels = ["red saucer", "launch pad", "shiny helmet", "white porcelain", "brown wood", "furry animal"]
@@ -180,7 +202,7 @@ def test_few_photos_are_asked_and_the_best_are_found(
     monkeypatch.setattr(rank.Ranker, "_ask", counted)
     for label in labels:
         assert label not in tagger.vocabulary.labels
-        scores = {path: tagger.scores(tokens, [label])[0, 0] for path, tokens in exact.items()}
+        scores = {path: tagger.scores(encoded, [label])[0, 0] for path, encoded in exact.items()}
         best = sorted(scores, key=lambda path: -scores[path])[:10]
         assert len({one.path for one in library.search(label, 10)} & set(best)) >= 9, label
     assert asked == [10, 6, 6, 6] * len(labels)
@@ -400,9 +422,9 @@ def change(index: Path, statement: str) -> None:
 def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: Path) -> None:
     small.close()
     change(small.folder, "PRAGMA user_version = 9")
-    with pytest.raises(UserError, match=r"has format 9, this zsl-tagger reads 1: delete the folder .*index and make"):
+    with pytest.raises(UserError, match=r"has format 9, this zsl-tagger reads 2: delete the folder .*index and make"):
         Library.open(small.folder)
-    change(small.folder, "PRAGMA user_version = 1")
+    change(small.folder, "PRAGMA user_version = 2")
     change(small.folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)

@@ -45,12 +45,12 @@ def test_tokens_of_several_feature_maps_have_no_place() -> None:
 
 
 def test_a_map_does_not_depend_on_the_other_labels(tagger: Tagger, examples: Path) -> None:
-    tokens = tagger.encode(examples / "cat.jpg")
-    together = tagger.heatmap(tokens, ["cat", "wheel", "sky"])
+    encoded = tagger.encode(examples / "cat.jpg")
+    together = tagger.heatmap(encoded, ["cat", "wheel", "sky"])
     assert together.shape == (3, 12, 12)
     assert together.max(axis=(1, 2)) == pytest.approx(1)
     assert together.min() >= 0
-    assert tagger.heatmap(tokens, ["cat"])[0] == pytest.approx(together[0], abs=1e-5)
+    assert tagger.heatmap(encoded, ["cat"])[0] == pytest.approx(together[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -293,8 +293,8 @@ def test_the_nearest_spelling_is_suggested_first(label: str, nearest: str) -> No
 
 
 def test_suggestions_are_no_more_than_asked() -> None:
-    assert TABLE.suggest("glasse", count=2) == ["glasses", "glass"]
-    assert TABLE.suggest("glasse", count=1) == ["glasses"]
+    assert TABLE.suggest("glasse", count=2) == ["glass", "glasses"]
+    assert TABLE.suggest("glasse", count=1) == ["glass"]
 
 
 # --- table ------------------------------------------------------------------------------------------------

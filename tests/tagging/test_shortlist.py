@@ -9,6 +9,7 @@ from paths import ROOT
 from zsl_tagger import Tagger
 from zsl_tagger.tagging import shortlist
 from zsl_tagger.tagging import tagger as tag
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.shortlist import Shortlist
 
@@ -23,15 +24,15 @@ def smooth_case(labels: int, dim: int = 13, seed: int = 0) -> tuple[np.ndarray, 
     return states, (hidden @ random.normal(size=5) + 0.02 * random.normal(size=labels)).astype(np.float32)
 
 
-def found(states: np.ndarray, logits: np.ndarray, biases: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def found(states: np.ndarray, logits: np.ndarray, added: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     asked: list[int] = []
 
     def ask(some: np.ndarray) -> np.ndarray:
         asked.extend(some.tolist())
         return logits[some]
 
-    offsets = np.zeros(len(states), np.float32) if biases is None else biases
-    labels, values = Shortlist(states, offsets).best(ask)
+    zeros = np.zeros(len(states), np.float32)
+    labels, values = Shortlist(states).best(ask, zeros if added is None else added, zeros + 1)
     assert sorted(asked) == sorted(set(asked)) == sorted(labels.tolist())
     np.testing.assert_array_equal(values, logits[labels])
     return labels, values
@@ -90,9 +91,9 @@ def asked_of(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     logits = type(tagger._model).logits
 
-    def counted(model: object, tokens: np.ndarray, asked: dict[str, np.ndarray]) -> np.ndarray:
+    def counted(model: object, encoded: Encoded, asked: dict[str, np.ndarray]) -> np.ndarray:
         counts.append(len(next(iter(asked.values()))))
-        return logits(model, tokens, asked)  # type: ignore[arg-type]
+        return logits(model, encoded, asked)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(tagger._model), "logits", counted)
     return counts

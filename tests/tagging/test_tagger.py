@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from zsl_tagger import ImageError, Tagger, UnknownLabelError, UserError
+from zsl_tagger.tagging.encoded import Encoded
 
 pytestmark = pytest.mark.slow
 
@@ -44,18 +45,20 @@ def test_path_pil_image_and_array_give_the_same_scores(tagger: Tagger, examples:
 
 
 def test_a_score_does_not_depend_on_the_other_labels(tagger: Tagger, examples: Path) -> None:
-    tokens = tagger.encode(examples / "astronaut.jpg")
+    encoded = tagger.encode(examples / "astronaut.jpg")
     labels = tagger.vocabulary.labels[:211]
-    together = tagger.scores(tokens, labels)[0]
+    together = tagger.scores(encoded, labels)[0]
     for index in (0, 97, 210):
-        assert tagger.scores(tokens, [labels[index]])[0, 0] == pytest.approx(together[index], abs=1e-5)
+        assert tagger.scores(encoded, [labels[index]])[0, 0] == pytest.approx(together[index], abs=1e-5)
 
 
 def test_a_score_does_not_depend_on_the_batch(tagger: Tagger, examples: Path) -> None:
     paths = sorted(examples.glob("*.jpg"))
-    tokens = [tagger.encode(path) for path in paths]
-    together = tagger.scores(np.concatenate(tokens), ["person", "cat", "cup"])
-    alone = np.concatenate([tagger.scores(one, ["person", "cat", "cup"]) for one in tokens])
+    encoded = [tagger.encode(path) for path in paths]
+    classes = [one.classes for one in encoded if one.classes is not None]
+    batch = Encoded(np.concatenate([one.tokens for one in encoded]), np.concatenate(classes) if classes else None)
+    together = tagger.scores(batch, ["person", "cat", "cup"])
+    alone = np.concatenate([tagger.scores(one, ["person", "cat", "cup"]) for one in encoded])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -77,10 +80,10 @@ def test_unreadable_images_become_error_records_and_the_rest_goes_on(tagger: Tag
 
 
 def test_labels_in_chunks_equal_labels_at_once(tagger: Tagger, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = tagger.encode(examples / "cat.jpg")
-    expected = tagger.scores(tokens, tagger.vocabulary)
+    encoded = tagger.encode(examples / "cat.jpg")
+    expected = tagger.scores(encoded, tagger.vocabulary)
     monkeypatch.setattr("zsl_tagger.tagging.onnx_model.LABELS_PER_CALL", 97)
-    np.testing.assert_allclose(tagger.scores(tokens, tagger.vocabulary), expected, atol=1e-5)
+    np.testing.assert_allclose(tagger.scores(encoded, tagger.vocabulary), expected, atol=1e-5)
 
 
 def test_top_k_and_threshold_zero(tagger: Tagger, examples: Path) -> None:

@@ -10,6 +10,9 @@ from zsl_tagger.words.label_lists import read_labels_file, split_labels
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import UnknownLabelError
 
+#: Of tags that are written beside photos, where they stay, unless the user says otherwise.
+SIDECAR_PRECISION = 0.9
+
 
 def requested_labels(run: TagRun, note: Note) -> list[str] | None:
     if run.labels_file is not None:
@@ -43,7 +46,20 @@ def label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Note) 
     labels = labels.without(left_out)
     if not len(labels):
         raise UserError("no label is left to ask after --exclude")
-    return labels
+    if run.all_levels:
+        labels = labels.unfolded()
+    return _at_precision(tagger, labels, run, note)
+
+
+def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun, note: Note) -> LabelSet:
+    """Return labels with the thresholds that ``--precision`` asks for; what is written to sidecars must be surer."""
+    if run.precision is not None:
+        return tagger.for_precision(labels, run.precision)
+    knows = tagger.folder.config.precision_shifts
+    if run.sidecar is None or run.threshold is not None or not knows or knows[-1][0] < SIDECAR_PRECISION:
+        return labels
+    note(f"sidecars get surer tags than the screen, those of --precision {SIDECAR_PRECISION:g}")
+    return tagger.for_precision(labels, SIDECAR_PRECISION)
 
 
 def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Note) -> LabelSet:

@@ -33,11 +33,11 @@ def tag_file(
         if stored is not None:  # renamed or copied, or done before and now wanted in a sidecar
             return Record(path, stored, sha256=sha256)
     try:
-        tokens = tagger.encode(path)
-        tags = tagger.tag_tokens(tokens, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+        encoded = tagger.encode(path)
+        tags = tagger.tag_encoded(encoded, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
         if pictures is not None and tags:
             shown = [tag.label for tag in tags[: run.top_k or MAPS_A_PHOTO]]
-            pictures.write(path, shown, tagger.heatmap(tokens, shown))
+            pictures.write(path, shown, tagger.heatmap(encoded, shown))
     except ImageError as error:
         return Record(path, [], str(error))
     return Record(path, tags, sha256=sha256)

@@ -31,6 +31,8 @@ class TagRun:
     workers: int | None = None
     skip_unknown: bool = False
     exact: bool = False
+    all_levels: bool = False
+    precision: float | None = None
     heatmap: Path | None = None
     sidecar: str | None = None  # xmp, txt, json
     sidecar_stem: bool = False
@@ -42,6 +44,8 @@ class TagRun:
 def check_options(run: TagRun) -> None:
     if run.threshold is not None and not 0 <= run.threshold <= 1:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
+    if run.precision is not None and run.threshold is not None:
+        raise UserError("give --precision or --threshold, not both")
     if run.top_k is not None and run.top_k < 1:
         raise UserError(f"expected --top-k of at least 1, got {run.top_k}")
     if run.workers is not None and run.workers < 1:

@@ -125,7 +125,7 @@ def _model_files(folder: Path) -> dict[str, bytes] | None:
     """Of a model folder, what a tagger looks for; the packaged model is with each worker's own installation."""
     if folder == PACKAGED:
         return None
-    kinds = (".json", ".onnx", ".txt", ".npy")
+    kinds = (".json", ".onnx", ".txt", ".npy", ".npz")
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in kinds}
 
 

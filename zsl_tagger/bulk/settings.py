@@ -30,6 +30,7 @@ def settings_of(
         "model": f"networks {tagger.folder.networks_sha256()[:16]}",
         "labels": f"{some(names)} ({asked})",
         "threshold": threshold if threshold is not None else f"each label's own ({_short(labels.thresholds[order])})",
+        "parents and synonyms": "said too" if labels.implied is None else "said once",
         "top-k": top_k,
         "exact": exact or len(labels) <= EXACT_UP_TO,
         "preprocessing": PREPROCESSING_VERSION,

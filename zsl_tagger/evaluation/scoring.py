@@ -59,7 +59,7 @@ def score_with_model(
 
     def work_on(row: int) -> np.ndarray | str:
         try:
-            return tagger.logits(tagger.encode(f"{data.root}/{data.images[row]}"), labels)[0]
+            return tagger.log_odds(tagger.encode(f"{data.root}/{data.images[row]}"), labels)[0]
         except ImageError as error:
             return str(error)
 

@@ -13,6 +13,7 @@ from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, read_class_words
 from zsl_tagger.tagging.label_set import LabelSet, vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
@@ -54,7 +55,8 @@ def write_model_folder(
     model = model.cpu().float().eval()
     save_weights(model, folder)
     asked = words or ClassTable([label.name for label in labels])
-    reason = _export(model, folder, config, vocabulary_of(labels, asked, config), note)
+    meant = read_class_words(folder / CLASS_WORDS_FILE) if model.class_evidence else None
+    reason = _export(model, folder, config, vocabulary_of(labels, asked, config, meant), note)
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason
@@ -76,6 +78,7 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
     shape: dict[str, Any] = {
         "backbone": model.backbone.name,
         "class_reading": model.reading is not None,
+        "class_evidence": model.class_evidence,
         "dim": model.head.dim,
         "ffn_dim": layer.linear1.out_features,
         "heads": layer.attention.heads,

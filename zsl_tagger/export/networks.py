@@ -49,7 +49,7 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
             (images,),
             folder / ENCODER_FILE,
             inputs={"images": {0: "batch"}},
-            outputs={"tokens": {0: "batch"}},
+            outputs={name: {0: "batch"} for name in encoder_outputs(model)},
         )
         if model.head.num_classes is None:
             _write_prepared(model, tokens, queries, folder)
@@ -61,6 +61,11 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
             inputs={"tokens": TOKEN_AXES, "queries": {0: "labels"}},
             outputs=OUTPUT_AXES,
         )
+
+
+def encoder_outputs(model: TaggerModel) -> tuple[str, ...]:
+    """Return the names of what :class:`EncoderForExport` gives."""
+    return ("tokens", "classes") if model.class_evidence else ("tokens",)
 
 
 @contextmanager

@@ -24,8 +24,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-#: Part of the names of the nodes of :class:`zsl_tagger.model.class_reading.ClassReading`.
-CLASS_READING = "/reading/"
+#: Parts of the names of the nodes of :mod:`zsl_tagger.model.class_reading` and :mod:`zsl_tagger.model.class_evidence`.
+CLASSIFIERS = ("/reading/", "/classifier/")
 
 
 def halve(source: Path, target: Path) -> None:
@@ -60,7 +60,7 @@ def quantize(source: Path, target: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,  # 7 bits: 8 overflow on x86 processors without VNNI
-            nodes_to_exclude=[name for name in names if CLASS_READING in name],
+            nodes_to_exclude=[name for name in names if any(part in name for part in CLASSIFIERS)],
         )
     finally:
         logging.root.setLevel(level)

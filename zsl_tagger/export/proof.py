@@ -16,6 +16,7 @@ import torch
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelConfig
 from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
@@ -35,11 +36,11 @@ REPEATS, SECONDS = 5, 1.0  # a network is timed so often, and again until so muc
 class Networks(Protocol):
     """Exported ones, of whatever kind; :class:`zsl_tagger.tagging.onnx_model.OnnxModel` is one."""
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Look at images uint8 ``(B, S, S, 3)``."""
 
-    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Tokens, and word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
+    def logits(self, encoded: Encoded, queries: np.ndarray) -> np.ndarray:
+        """Images, and word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Case:
         images: uint8 ``(B, S, S, 3)``.
         queries: unit word vectors float32 ``(K, word_dim)``, or class numbers int64 ``(K,)``.
         logits: float32 ``(B, K)``.
+        classes: probabilities float32 ``(B, N)``; None of a model without class evidence.
     """
 
     images: np.ndarray
     queries: np.ndarray
     logits: np.ndarray
+    classes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Proof:
         images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
 
         def ask(some: np.ndarray, queries: np.ndarray) -> Case:
-            return Case(some, queries, torch_logits(model, config, some, queries))
+            return Case(some, queries, torch_logits(model, config, some, queries), torch_classes(model, some))
 
         self.on_vocabulary = [ask(batch, vocabulary.queries) for batch in _batches(images)]
         self.on_counts = [ask(images[-2:], some_queries(count, config, vocabulary)) for count in LABEL_COUNTS]
@@ -99,7 +102,9 @@ class Proof:
     def check(self, networks: Networks, what: str) -> None:
         """Raise an ExportError, which says ``what`` they are, where a logit differs by more than the tolerance."""
         for case in (*self.on_vocabulary, *self.on_counts):
-            differences = np.abs(_ask(networks, case.images, case.queries) - case.logits)
+            encoded = networks.encode(case.images)
+            _check_classes(encoded.classes, case.classes, what)
+            differences = np.abs(networks.logits(encoded, case.queries) - case.logits)
             if not (differences <= TOLERANCE * np.maximum(1, np.abs(case.logits))).all():
                 raise ExportError(
                     f"{what} and torch differ by {differences.max():.1e} in a logit, more than {TOLERANCE:.0e}, "
@@ -108,11 +113,9 @@ class Proof:
 
     def compare(self, networks: Networks) -> Agreement:
         """How far the networks, of any precision, are from torch, where they see one image at a time, as in ``tag``."""
-        images, expected = (
-            np.concatenate([getattr(case, part) for case in self.on_vocabulary]) for part in ("images", "logits")
-        )  # (N, S, S, 3), (N, K)
-        queries = self.vocabulary.queries
-        logits = np.concatenate([_ask(networks, image[None], queries) for image in images])  # (N, K)
+        images = np.concatenate([case.images for case in self.on_vocabulary])  # (N, S, S, 3)
+        expected = np.concatenate([self.vocabulary.log_odds(case.logits, case.classes) for case in self.on_vocabulary])
+        logits = np.concatenate([self._log_odds(networks, image[None]) for image in images])  # (N, K)
         off = [np.abs(_ask(networks, case.images, case.queries) - case.logits).max() for case in self.on_counts]
         tags, expected_tags = self._is_tag(logits), self._is_tag(expected)
         either = tags | expected_tags
@@ -124,12 +127,17 @@ class Proof:
             moved=self._moved(networks),
         )
 
+    def _log_odds(self, networks: Networks, images: np.ndarray) -> np.ndarray:
+        """Float32 ``(B, K)``, of the vocabulary."""
+        encoded = networks.encode(images)
+        return self.vocabulary.log_odds(networks.logits(encoded, self.vocabulary.queries), encoded.classes)
+
     def _moved(self, networks: Networks) -> float:
         """On the last image, and ten labels."""
-        tokens, queries = networks.encode(self.on_vocabulary[-1].images[-1:]), self.vocabulary.queries
-        together = networks.logits(tokens, queries)[0]  # (K,)
+        encoded, queries = networks.encode(self.on_vocabulary[-1].images[-1:]), self.vocabulary.queries
+        together = networks.logits(encoded, queries)[0]  # (K,)
         some = np.linspace(0, len(queries) - 1, 10).astype(int)
-        return max(abs(float(networks.logits(tokens, queries[i : i + 1])[0, 0] - together[i])) for i in some)
+        return max(abs(float(networks.logits(encoded, queries[i : i + 1])[0, 0] - together[i])) for i in some)
 
     def _is_tag(self, logits: np.ndarray) -> np.ndarray:
         """Bool ``(N, K)``, as ``tag`` decides it."""
@@ -138,9 +146,9 @@ class Proof:
     def milliseconds(self, several: Sequence[OnnxModel]) -> list[tuple[float, float]]:
         """Of each: one image in the encoder, and the vocabulary, prepared before as in ``tag``, in the decoder."""
         image, queries = self.on_vocabulary[0].images, self.vocabulary.queries
-        tokens = several[0].encode(image)
+        encoded = several[0].encode(image)
         encoding = _median_times([partial(one.encode, image) for one in several])
-        scoring = _median_times([partial(one.logits, tokens, one.prepare(queries)) for one in several])
+        scoring = _median_times([partial(one.logits, encoded, one.prepare(queries)) for one in several])
         return list(zip(encoding, scoring, strict=True))
 
 
@@ -171,6 +179,23 @@ def torch_logits(model: TaggerModel, config: ModelConfig, images: np.ndarray, qu
     if config.architecture.get("softmax"):
         logits = softmax_log_odds(logits)
     return logits[:, asked].numpy()
+
+
+@torch.inference_mode()
+def torch_classes(model: TaggerModel, images: np.ndarray) -> np.ndarray | None:
+    """Class probabilities float32 ``(B, N)``, where the model has class evidence."""
+    if not model.class_evidence:
+        return None
+    return model.classes(model.backbone_tokens(torch.from_numpy(images.copy()))).numpy()
+
+
+def _check_classes(found: np.ndarray | None, expected: np.ndarray | None, what: str) -> None:
+    if (found is None) != (expected is None):
+        raise ExportError(f"{what} and torch do not agree whether there are class probabilities")
+    if found is not None and expected is not None and (difference := np.abs(found - expected).max()) > TOLERANCE:
+        raise ExportError(
+            f"{what} and torch differ by {difference:.1e} in a class probability, more than {TOLERANCE:.0e}"
+        )
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:

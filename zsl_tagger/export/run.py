@@ -22,6 +22,8 @@ from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_arra
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
 from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.background import BACKGROUND_FILE
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE
 from zsl_tagger.tagging.label_set import vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
@@ -39,7 +41,7 @@ from zsl_tagger.tagging.model_folder import (
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 #: What a folder has beside its networks, weights and configuration.
-COPIED = (LABELS_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
+COPIED = (LABELS_FILE, CLASS_WORDS_FILE, BACKGROUND_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def export(run: ExportRun) -> list[str]:
 def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scratch: Path) -> list[Row]:
     """Write the networks into ``scratch``: what was measured in float32, and in another precision."""
     model, config = load_model(source.path), source.config
-    proof = Proof(model, config, vocabulary_of(source.labels(), source.words(), config), photos)
+    classes = model.backbone.network.get_classifier().out_features if model.class_evidence else None
+    labels = vocabulary_of(source.labels(), source.words(), config, source.class_words(classes))
+    proof = Proof(model, config, labels, photos)
     if run.torch_export:
         from zsl_tagger.export.torch_programs import Programs, write_programs
 

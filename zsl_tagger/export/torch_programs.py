@@ -14,6 +14,7 @@ from zsl_tagger.errors import first_line
 from zsl_tagger.export.networks import ExportError, examples
 from zsl_tagger.model.tagger_model import DecoderForExport, EncoderForExport, TaggerModel
 from zsl_tagger.system.files import write_whole
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig
 
 ENCODER_PROGRAM, DECODER_PROGRAM = "encoder.pt2", "decoder.pt2"
@@ -53,11 +54,12 @@ class Programs:
         self._decoder = torch.export.load(folder / DECODER_PROGRAM).module()
 
     @torch.inference_mode()
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
-        return self._encoder(torch.from_numpy(images.copy())).numpy()
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Look at images uint8 ``(B, S, S, 3)``."""
+        outputs = self._encoder(torch.from_numpy(images.copy()))
+        return Encoded(*(output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))))
 
     @torch.inference_mode()
-    def logits(self, tokens: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    def logits(self, encoded: Encoded, queries: np.ndarray) -> np.ndarray:
         """Logits float32 ``(B, K)``, all labels in one call."""
-        return self._decoder(torch.from_numpy(tokens), torch.from_numpy(queries))[0].numpy()
+        return self._decoder(torch.from_numpy(encoded.tokens), torch.from_numpy(queries))[0].numpy()

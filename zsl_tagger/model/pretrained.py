@@ -88,7 +88,8 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
     """A model of an architecture as ``config.json`` states it, its head at random.
 
     Args:
-        architecture: dim, ffn_dim, heads, and optionally dropout, class_reading (bool), classes and groups.
+        architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
+            groups.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
     """
     reading = None
@@ -105,7 +106,7 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
         heads=architecture["heads"],
         dropout=architecture.get("dropout", 0.0),
     )
-    return TaggerModel(backbone, head, reading)
+    return TaggerModel(backbone, head, reading, bool(architecture.get("class_evidence")))
 
 
 def save_weights(model: TaggerModel, folder: Path) -> None:

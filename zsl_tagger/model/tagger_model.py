@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zsl_tagger.model.backbone import RGB, Backbone, normalization
+from zsl_tagger.model.class_evidence import class_probabilities
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
@@ -17,14 +18,17 @@ class TaggerModel(nn.Module):
         backbone: images to tokens ``(B, L, C)``.
         head: in channels C, or C + word_dim where a reading is given.
         reading: adds to each token what the backbone's classifier reads there; optional.
+        class_evidence: the encoder gives the backbone's class probabilities too (:mod:`.class_evidence`).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, head: MLDecoder, reading: ClassReading | None = None):
+    def __init__(
+        self, backbone: Backbone, head: MLDecoder, reading: ClassReading | None = None, class_evidence: bool = False
+    ):
         super().__init__()
-        self.backbone, self.reading, self.head = backbone, reading, head
+        self.backbone, self.reading, self.head, self.class_evidence = backbone, reading, head, class_evidence
         self.register_buffer("mean", torch.zeros(3), persistent=False)
         self.register_buffer("std", torch.ones(3), persistent=False)
         self.normalize_by(*normalization(backbone))
@@ -51,6 +55,10 @@ class TaggerModel(nn.Module):
         """Backbone tokens ``(B, L, C)`` -> embedded tokens ``(B, L, D)``."""
         return self.head.embed_tokens(tokens if self.reading is None else self.reading(tokens))
 
+    def classes(self, tokens: Tensor) -> Tensor:
+        """Backbone tokens ``(B, L, C)`` -> probabilities of the backbone's N classes ``(B, N)``."""
+        return class_probabilities(tokens, self.backbone.network.get_classifier())
+
     def score(self, tokens: Tensor, queries: Tensor | None = None) -> Tensor:
         """Embedded tokens ``(B, L, D)``, word vectors ``(K, word_dim)`` -> logits ``(B, K)``."""
         return self.head.score(tokens, queries)
@@ -70,14 +78,17 @@ def softmax_log_odds(logits: Tensor) -> Tensor:
 
 
 class EncoderForExport(nn.Module):
-    """``encoder.onnx``: images -> tokens."""
+    """``encoder.onnx``: images -> embedded tokens, and class probabilities where the model has class evidence."""
 
     def __init__(self, model: TaggerModel):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.encode(images)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """uint8 ``(B, S, S, 3)`` -> ``(B, L, D)``, or ``(B, L, D)`` and ``(B, N)``."""
+        tokens = self.model.backbone_tokens(images)  # (B, L, C)
+        embedded = self.model.embed(tokens)  # (B, L, D)
+        return (embedded, self.model.classes(tokens)) if self.model.class_evidence else embedded
 
 
 class BackboneForExport(nn.Module):

@@ -20,8 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.evaluation.metrics import mean_average_precision
-from zsl_tagger.evaluation.thresholds import choose_thresholds, sigmoid
 from zsl_tagger.export.model_writer import architecture_of, preprocessing_of
 from zsl_tagger.export.run import ExportRun, export
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
@@ -30,12 +28,18 @@ from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.pretrained import LITE_PACKAGES, WEIGHTS_FILE, build_model, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
+from zsl_tagger.packaged.calibration import Judged, sigmoid
 from zsl_tagger.packaged.card import write_card
+from zsl_tagger.packaged.class_words import class_words, write_class_words
+from zsl_tagger.packaged.labels import THRESHOLD, JudgedLabels, judge_labels
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.tagging.background import BACKGROUND_FILE, Background, standing_out
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, LabelEvidence, Scoring
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
     ModelConfig,
@@ -55,11 +59,11 @@ from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
 HERE = Path(__file__).parent
-FOLDERS = ("imagenet1k", "caltech101", "scenes")
+FOLDERS = ("imagenet1k", "caltech101", "scenes", "more")
+BACKGROUND_PHOTOS = 32  # on which words that were never trained are compared
 PROOF_PHOTOS = 8  # on which the export is compared with torch
 CLASSES = 1000  # of ImageNet
-HELD_OUT_ONE_IN = 12  # annotated photos kept for thresholds and for the scores of the model card
-JUDGED_POSITIVES = 5  # least positives on the held-out photos of a word that the model card's mAP counts
+HELD_OUT_ONE_IN = 12  # annotated photos kept for the calibration and for the scores of the model card
 
 
 @dataclass(frozen=True)
@@ -138,34 +142,48 @@ def build(
 
     # training, thresholds, the model folder
     material = Material(listing, targets, table, vocabulary, cache)
-    model = train_head(model, material, config, work, accelerator)
-    write_model(model.cpu(), material, config, output, photos, without)
+    model = train_head(model, material, config, work, accelerator).cpu()
+    model.class_evidence = True
+    meant = class_words(table.words, wnids, knowledge)
+    write_class_words(output / CLASS_WORDS_FILE, meant)
+    background_of(model, material).save(output / BACKGROUND_FILE)
+    judged = judge(model, material, meant, knowledge)
+    untrained = untrained_labels(model, material, meant, judged.scoring)
+    write_model(model, material, judged, untrained, config, output, photos, without)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
 
 def write_model(
-    model: TaggerModel, material: Material, config: TrainConfig, output: Path, photos: Path, without: list[str]
+    model: TaggerModel,
+    material: Material,
+    judged: JudgedLabels,
+    untrained: list[VocabularyLabel],
+    config: TrainConfig,
+    output: Path,
+    photos: Path,
+    without: list[str],
 ) -> None:
-    """Write the model folder, with thresholds and scores from the held-out photos.
+    """Write the model folder, with what the held-out photos say of its labels.
 
     Args:
         photos: the root of the photos, some of which prove the export.
         without: words kept out of training, for the record.
     """
-    labels, default_threshold, scores = judge(model, material)
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
-    write_labels(output, labels)
+    write_labels(output, [*judged.labels, *untrained])
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.image_size),
         word_dim=material.table.word_dim,
-        default_threshold=round(default_threshold, 4),
+        default_threshold=THRESHOLD,
+        scoring=judged.scoring,
+        precision_shifts=judged.precision_shifts,
         architecture=architecture_of(model),
         provenance={
             "steps": config.epochs * config.min_epoch_steps,
             "seed": config.seed,
             "training_words": len(material.targets.words),
             "kept_out": without,
-            "held_out": scores,
+            "held_out": judged.figures,
         },
         word_source="packaged",
     )
@@ -175,7 +193,7 @@ def write_model(
     images = [photos / material.listing.files[index] for index in held_out]
     print(*export(ExportRun(output, images=images)), sep="\n")
     write_card(output, written, words=len(material.table.words), photos=len(material.listing.files))
-    print(scores)
+    print(judged.figures)
 
 
 def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
@@ -267,18 +285,12 @@ def imagenet_wnids(files: list[str]) -> list[str]:
 
 @torch.inference_mode()
 def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarray) -> np.ndarray:
-    """Return the classifier's best over each whole photo and its four corner windows, float32 ``(N, 1000)``."""
-    classifier = model.backbone.network.get_classifier()
-    best = []
+    """Return what the exported encoder gives as ``classes``, float32 ``(N, 1000)``."""
+    found = []
     for row in rows.tolist():
         tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32)).to(model.mean.device)  # (L, C)
-        side = round(len(tokens) ** 0.5)
-        window, shift = 2 * side // 3, side - 2 * side // 3
-        places = tokens.unflatten(0, (side, side))  # (side, side, C)
-        corners = [(y, x) for y in (0, shift) for x in (0, shift)]
-        pooled = [tokens.mean(0)] + [places[y : y + window, x : x + window].mean((0, 1)) for y, x in corners]
-        best.append(classifier(torch.stack(pooled)).softmax(-1).amax(0).cpu().numpy())  # (1000,)
-    return np.stack(best)
+        found.append(model.classes(tokens[None])[0].cpu().numpy())  # (1000,)
+    return np.stack(found)
 
 
 def class_vectors(wnids: list[str], wordnet: WordNet, table: WordTable) -> Tensor:
@@ -377,28 +389,51 @@ def leave_out(targets: Targets, words: set[str]) -> Targets:
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
 
 
-def judge(model: TaggerModel, material: Material) -> tuple[list[VocabularyLabel], float, dict[str, float]]:
-    """Choose the thresholds of the vocabulary, and that of other words, and score the held-out photos."""
-    listing, targets, vocabulary = material.listing, material.targets, material.vocabulary
-    rows = np.flatnonzero(listing.held_out & ~listing.imagenet)
-    column = {word: index for index, word in enumerate(targets.words)}
-    names = [name for name in vocabulary if normalize_label(name) in column]
-    columns = [column[normalize_label(name)] for name in names]
-    truth = (targets.values[rows][:, columns] == 1).astype(np.int64)  # said by people, not by the classifier
-    trained = (targets.values[~listing.held_out][:, columns] > 0.5).any(axis=0)
+@torch.inference_mode()
+def background_of(model: TaggerModel, material: Material) -> Background:
+    """Return what the encoder makes of some annotated photos, spread over all."""
+    listing = material.listing
+    rows = np.flatnonzero(listing.annotated & ~listing.imagenet & ~listing.held_out)
+    rows = np.unique(rows[np.linspace(0, len(rows) - 1, BACKGROUND_PHOTOS).astype(np.int64)])
+    tokens = [model.embed(material.cache.stack([row]).float())[0].numpy() for row in rows.tolist()]  # (L, D) each
+    return Background(Encoded(np.stack(tokens), class_probabilities(model, material.cache, rows)))
+
+
+def judge(
+    model: TaggerModel, material: Material, class_words: dict[str, ClassWord], knowledge: Knowledge
+) -> JudgedLabels:
+    """Calibrate every trained word on the held-out photos."""
+    listing, targets = material.listing, material.targets
+    rows = np.flatnonzero(listing.held_out)
+    listed = {normalize_label(name): name for name in material.vocabulary}
+    names = [listed.get(word, word) for word in targets.words]
+    default = np.array([word in listed for word in targets.words])
+    trained = (targets.values[~listing.held_out] > 0.5).any(axis=0)
+    scores = score_cached(model, torch.from_numpy(material.table.vectors(names)), material.cache, rows)
+    truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # said by people, not by the classifier
+    classes = class_probabilities(model, material.cache, rows)
+    return judge_labels(Judged(scores.logits, classes, truth, known), names, default, trained, class_words, knowledge)
+
+
+@torch.inference_mode()
+def untrained_labels(
+    model: TaggerModel, material: Material, class_words: dict[str, ClassWord], scoring: Scoring
+) -> list[VocabularyLabel]:
+    """Return the labels of the vocabulary that no photo shows, with thresholds from photos of anything."""
+    trained = set(material.targets.words)
+    names = [name for name in material.vocabulary if normalize_label(name) not in trained]
+    if not names:
+        return []
+    background = background_of(model, material).encoded
     queries = torch.from_numpy(material.table.vectors(names))
-    scores = sigmoid(score_cached(model, queries, material.cache, rows).logits)
-    thresholds, default = choose_thresholds(scores, truth)
-    known = dict(zip(names, thresholds, strict=True))
-    seen = dict(zip(names, trained, strict=True))
-    labels = [
-        VocabularyLabel(name, round(float(known.get(name, default)), 4), bool(seen.get(name, False)))
-        for name in vocabulary
+    logits = model.score(torch.from_numpy(background.tokens), queries).numpy()  # (M, K)
+    evidence = LabelEvidence.of([normalize_label(name) for name in names], class_words, scoring)
+    assert background.classes is not None
+    thresholds = sigmoid(standing_out(evidence.join(logits, background.classes)))
+    return [
+        VocabularyLabel(name, round(float(threshold), 4), seen=False)
+        for name, threshold in zip(names, thresholds, strict=True)
     ]
-    common = truth.sum(axis=0) >= JUDGED_POSITIVES
-    value = mean_average_precision(scores[:, common], truth[:, common])
-    figures = {"photos": len(rows), "labels": int(common.sum()), "mean_average_precision": round(value, 4)}
-    return labels, default, figures
 
 
 def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:

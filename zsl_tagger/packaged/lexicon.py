@@ -45,9 +45,27 @@ NOT_FIRST_SENSE = frozenset(
     photo art line block blind blinds fan bow drop wave box face hand leg eye nose paw tail wing number sign text
     black blue green red yellow white pink brown purple gray color goal row stand counter range dryer washer
     sink cap tie collar chest date joint kid model poster band plant cell figure palm pen lead turkey can case
-    dish mat nail key remote pot pet track ring rink pick pump cup football baseball basketball tennis hockey
+    bag girl glove monitor vintage barrel lettuce fin chocolate bracelet sail jersey bleacher reflection cutting runway
+    arena path macro vase candle hedge toilet writing cable reflection soil holding running van group
+    bike dish mat nail key remote pot pet track ring rink pick pump cup football baseball basketball tennis hockey
     """.split()
 )
+
+# Words that name an ImageNet class in another meaning than a photo's tag mostly has (the bird kite, the boxer dog): its
+# evidence is not theirs.
+OTHER_MEANING = frozenset(
+    """
+    kite ear boxer hip monarch admiral slot chest pitcher rule safe vault hook racer scale bow nail pick loafer stole
+    drake hack organ iron drumstick press
+    """.split()
+)
+
+# Words of age and sex: wrong ones do harm, so they are said where they are very sure.
+AGE_AND_SEX = frozenset(
+    """
+    man woman boy girl baby toddler teenager mother father bride groom bridesmaid businessman businesswoman
+    """.split()
+) | {"old man", "old woman", "flower girl"}
 
 # tag -> what is true of the photo too. Applied to annotation and to what the ImageNet classifier sees.
 IMPLIES: dict[str, tuple[str, ...]] = {
@@ -60,14 +78,46 @@ IMPLIES: dict[str, tuple[str, ...]] = {
     "bicycle": ("bike", "vehicle"),
     "tv": ("television",),
     "television": ("tv",),
-    "monitor": ("tv", "screen", "computer monitor"),
-    "screen": ("tv",),
+    "monitor": ("screen", "computer monitor"),
+    "computer monitor": ("screen", "monitor"),
     "cell phone": ("phone", "mobile phone", "telephone"),
     "mobile phone": ("cell phone", "phone"),
     "laptop": ("computer", "electronics"),
     "computer": ("electronics",),
     "keyboard": ("computer keyboard",),
     "dining table": ("table", "furniture"),
+    "dolphin": ("animal", "mammal"),
+    "glove": ("clothing",),
+    "vase": ("container",),
+    "jug": ("container",),
+    "lettuce": ("vegetable",),
+    "chocolate": ("food",),
+    "bracelet": ("jewelry",),
+    "riding bike": ("bicycle", "cycling", "person"),
+    "cycling": ("bicycle", "riding bike", "person"),
+    "riding horse": ("horse", "horseback riding", "person"),
+    "horseback riding": ("horse", "riding horse", "person"),
+    "riding motorcycle": ("motorcycle", "person"),
+    "walking dog": ("dog", "person"),
+    "feeding horse": ("horse", "person"),
+    "holding umbrella": ("umbrella", "person"),
+    "flying kite": ("kite", "person"),
+    "throwing frisbee": ("frisbee", "person"),
+    "playing guitar": ("guitar", "musician", "person"),
+    "playing violin": ("violin", "musician", "person"),
+    "brushing teeth": ("toothbrush", "person"),
+    "blowing bubbles": ("bubble", "person"),
+    "texting": ("cell phone", "phone", "person"),
+    "phoning": ("phone", "person"),
+    "taking photo": ("photographing", "person"),
+    "photographing": ("taking photo", "person"),
+    "using computer": ("computer", "person"),
+    "repairing bike": ("bicycle", "person"),
+    "repairing car": ("car", "person"),
+    "pushing cart": ("cart", "person"),
+    "archery": ("sport", "person"),
+    "applauding": ("person",),
+    "rowing": ("boat", "person"),
     "armchair": ("chair", "seat", "furniture"),
     "office chair": ("chair", "seat", "furniture"),
     "stool": ("chair", "seat", "furniture"),
@@ -124,19 +174,17 @@ IMPLIES: dict[str, tuple[str, ...]] = {
     "goblet": ("wine glass",),
     "purse": ("handbag", "bag"),
     "handbag": ("bag", "purse"),
-    "bag": ("handbag",),
     "backpack": ("bag",),
     "luggage": ("suitcase",),
     "suitcase": ("luggage", "bag"),
     "necktie": ("tie",),
     "bow tie": ("tie",),
-    "stove": ("oven", "appliance", "kitchen appliance"),
-    "oven": ("stove", "appliance", "kitchen appliance"),
+    "stove": ("appliance", "kitchen appliance"),
+    "oven": ("appliance", "kitchen appliance"),
     "fridge": ("refrigerator",),
     "refrigerator": ("fridge", "appliance", "kitchen appliance"),
     "microwave": ("appliance", "kitchen appliance"),
     "washbasin": ("sink",),
-    "faucet": ("sink",),
     "hair drier": ("hair dryer",),
     "bookshelf": ("book", "shelf", "furniture"),
     "bookcase": ("book", "shelf", "furniture"),
@@ -169,7 +217,6 @@ IMPLIES: dict[str, tuple[str, ...]] = {
     "street": ("road",),
     "highway": ("road",),
     "lawn": ("grass",),
-    "snow": ("winter",),
     "puppy": ("dog", "pet", "animal"),
     "kitten": ("cat", "pet", "animal"),
     "cub": ("animal",),

@@ -17,7 +17,7 @@ CONFIG = TrainConfig(
     dropout=0.0,
     bias_init=-3.0,
     freeze=True,
-    cache_views=3,
+    cache_views=1,
     mosaic4=0.3,
     mosaic9=0.2,
     token_dropout=0.25,
@@ -37,7 +37,5 @@ CONFIG = TrainConfig(
     labels_per_step=384,
     negative_share=1 / 3,
     negative_weight=3.0,
-    crop="random",
-    crop_scale=0.35,
     checkpoint_every=250,
 )

@@ -8,21 +8,30 @@ from pathlib import Path
 
 from zsl_tagger.words.spelling import normalize_label
 
+#: Usage domains: disparagement, ethnic slur, obscenity.
+OFFENSIVE = {"06717170", "06718862", "07124340"}
+
 
 @dataclass(frozen=True)
 class Synset:
     wnid: str  # "n02084071": "n" and the byte offset in data.noun, as ImageNet writes it
     names: tuple[str, ...]
     parents: tuple[str, ...]  # hypernyms' wnids
+    offensive: bool  # WordNet marks its names as slurs or obscene
 
 
 class WordNet:
     def __init__(self, folder: Path):
         self.synsets: dict[str, Synset] = {s.wnid: s for s in _read_nouns(folder / "data.noun")}
         self.senses: dict[str, list[str]] = dict(_read_senses(folder / "index.noun"))
+        self.verbs: set[str] = {name for name, _ in _read_senses(folder / "index.verb")}
         self.lemmas: set[str] = set(self.senses)
         for part in ("verb", "adj", "adv"):
             self.lemmas |= {name for name, _ in _read_senses(folder / f"index.{part}")}
+
+    def is_offensive(self, word: str) -> bool:
+        """Return whether a word is first of all a slur or obscene."""
+        return any(self.synsets[sense].offensive for sense in self.senses.get(word, ())[:1])
 
     def ancestors(self, wnid: str) -> set[str]:
         """All hypernyms of a synset, itself excluded."""
@@ -45,7 +54,8 @@ def _read_nouns(path: Path) -> Iterator[Synset]:
         names = tuple(normalize_label(fields[4 + 2 * i]) for i in range(count))
         rest = fields[5 + 2 * count :]  # pointers: symbol, offset, part of speech, source/target
         parents = tuple(f"n{rest[i + 1]}" for i in range(0, len(rest) - 3, 4) if rest[i] in ("@", "@i"))
-        yield Synset(f"n{fields[0]}", names, parents)
+        usage = {rest[i + 1] for i in range(0, len(rest) - 3, 4) if rest[i] == ";u"}
+        yield Synset(f"n{fields[0]}", names, parents, bool(usage & OFFENSIVE))
 
 
 def _read_senses(path: Path) -> Iterator[tuple[str, list[str]]]:

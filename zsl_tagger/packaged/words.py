@@ -35,8 +35,16 @@ def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) ->
     phrases = [word for word in wordnet.senses if " " in word and _is_plain(word)]
     phrases = [phrase for phrase in phrases if all(part in rank for part in phrase.split())]
     phrases.sort(key=lambda phrase: (max(rank[part] for part in phrase.split()), phrase))
-    chosen = dict.fromkeys([*first, *sorted(single, key=rank.__getitem__), *names, *phrases])
-    return list(chosen)[:TABLE_SIZE]
+    chosen = dict.fromkeys(
+        [*first, *sorted({*single, *gerunds(wordnet, rank)}, key=rank.__getitem__), *names, *phrases]
+    )
+    return [word for word in chosen if not wordnet.is_offensive(word)][:TABLE_SIZE]
+
+
+def gerunds(wordnet: WordNet, known: Iterable[str]) -> set[str]:
+    """Return the known words that are a verb's form in -ing: "applauding", which no dictionary lists."""
+    stems = ((verb, verb.removesuffix("e"), verb + verb[-1]) for verb in wordnet.verbs if " " not in verb)
+    return {f"{stem}ing" for forms in stems for stem in forms} & set(known)
 
 
 def _is_plain(word: str) -> bool:

@@ -72,18 +72,28 @@ class CsvWriter(JsonLinesWriter):
 
 
 class TableWriter(JsonLinesWriter):
-    """The path, then a line a tag with its score and a bar."""
+    """The path, then a line a tag with its score and a bar; at the end, once, what to do about images without tags."""
+
+    _untagged = 0
 
     def __call__(self, record: Record) -> None:
         lines = [record.path]
         if record.error is not None:
             lines.append(f"  error: {record.error}")
         elif not record.tags:
-            lines.append("  no label reaches its threshold (see all scores with --threshold 0)")
+            lines = [f"{record.path}: no tags"]
+            self._untagged += 1
         width = max((len(tag.label) for tag in record.tags), default=0)
         lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {bar(tag.score)}" for tag in record.tags]
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._untagged:
+            self.stream.write("no tags: no label reaches its threshold; --threshold 0 shows all scores\n")
+        super().__exit__(kind, error, trace)
 
 
 def bar(score: float) -> str:

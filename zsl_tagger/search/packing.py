@@ -1,4 +1,4 @@
-"""What the index keeps of a photo, as bytes: its tokens and the vocabulary's logits, in 8 bits a value.
+"""What the index keeps of a photo, as bytes: tokens, class probabilities and the vocabulary's logits, 8 bits a value.
 
 Tokens come out of a ReLU: about three in four are 0, and channels are empty together. So a byte a value with a scale
 for each token, channel by channel through zlib, takes 14 KB for 12 x 12 x 256 values, and moves no score by more than
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _STEPS = 255
+_CLASS_LIMIT = 8.0
+_CLASS_SCALE = _STEPS / (2 * _CLASS_LIMIT)
 _SHAPE, _RANGE = np.dtype("<u4"), np.dtype("<f4")
 
 
@@ -56,6 +58,23 @@ def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.n
     rows = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), 2 * _RANGE.itemsize + count)
     low, step = np.ascontiguousarray(rows[:, : 2 * _RANGE.itemsize]).view(_RANGE).T  # (N,), (N,)
     return rows[:, 2 * _RANGE.itemsize :], step, low
+
+
+def pack_classes(probabilities: np.ndarray | None) -> bytes:
+    """Class probabilities float32 ``(N,)`` -> N bytes; none of a model without class evidence.
+
+    They are kept as log-odds from -8 to 8, so in steps of 1/16.
+    """
+    if probabilities is None:
+        return b""
+    p = np.clip(probabilities, 1e-6, 1 - 1e-6)
+    log_odds = np.log(p / (1 - p))
+    return np.clip(np.rint((log_odds + _CLASS_LIMIT) * _CLASS_SCALE), 0, _STEPS).astype(np.uint8).tobytes()
+
+
+def unpack_classes(packed: np.ndarray) -> np.ndarray:
+    """Bytes of :func:`pack_classes`, uint8 of any shape -> probabilities float32."""
+    return 1 / (1 + np.exp(_CLASS_LIMIT - packed.astype(np.float32) / _CLASS_SCALE))
 
 
 def _low_and_step(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

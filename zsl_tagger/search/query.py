@@ -1,6 +1,7 @@
 """``"beach, sunset -person"`` -> what a photo should show, and what it should not.
 
-Commas stand between things that must all be in the photo; each is a label as ``tag`` takes it, of one word or several.
+Commas stand between things that must all be in the photo; each is a label as ``tag`` takes it, of one word or several,
+or several labels with ``or`` between them, of which one is enough (``"dog or cat, beach"``).
 ``-word`` at its end names what should not be in it: one word, in which hyphens join several (``-hot-dog``).
 """
 
@@ -18,16 +19,23 @@ class Query:
 
     Attributes:
         text: as it was typed.
-        wanted, unwanted: labels, at least one in all.
+        wanted: things that must all be there: of each the labels of which one is enough.
+        unwanted: labels. There is at least one label in all.
     """
 
     text: str
-    wanted: tuple[str, ...]
+    wanted: tuple[tuple[str, ...], ...]
     unwanted: tuple[str, ...]
 
     @property
+    def things(self) -> list[int]:
+        """Return which thing each of ``labels`` belongs to; each unwanted label is one of its own."""
+        numbers = [number for number, labels in enumerate(self.wanted) for _ in labels]
+        return [*numbers, *range(len(self.wanted), len(self.wanted) + len(self.unwanted))]
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        return (*self.wanted, *self.unwanted)
+        return (*(label for labels in self.wanted for label in labels), *self.unwanted)
 
 
 def parse_query(text: str) -> Query:
@@ -36,16 +44,24 @@ def parse_query(text: str) -> Query:
     Raises:
         UserError: it asks nothing, or a ``-word`` is followed by words that may belong to it or not.
     """
-    wanted: list[str] = []
+    wanted: list[tuple[str, ...]] = []
     unwanted: list[str] = []
     for part in text.split(","):
         phrase, *without = re.split(r"(?:^|(?<=\s))-", part.strip())
         if phrase.strip():
-            wanted.append(phrase.strip())
+            wanted.append(_alternatives(text, phrase.strip()))
         unwanted += [_one_word(text, word) for word in without]
     if not wanted and not unwanted:
         raise UserError(f'the query {text!r} asks nothing: give words, e.g. "snow -dog"')
     return Query(text, tuple(wanted), tuple(unwanted))
+
+
+def _alternatives(text: str, phrase: str) -> tuple[str, ...]:
+    """``"dog or cat"`` -> both."""
+    labels = [label.strip() for label in re.split(r"(?:^|(?<=\s))or(?=\s|$)", phrase)]
+    if len(labels) > 1 and not all(labels):
+        raise UserError(f'the query {text!r} has an "or" without a word on each side: write "dog or cat"')
+    return tuple(labels)
 
 
 def _one_word(text: str, word: str) -> str:

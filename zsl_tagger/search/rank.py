@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsl_tagger.search.packing import unpack_tokens
+from zsl_tagger.search.packing import unpack_classes, unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
 from zsl_tagger.system.threads import map_in_order
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger, probabilities
 
@@ -95,10 +96,10 @@ class Ranker:
         Args:
             labels: ``query.labels``, made ready.
         """
-        wanted = np.arange(len(labels)) < len(query.wanted)  # (K,)
-        logits, turn = self._logits(labels, wanted)  # (N, K), (N,)
-        promise = _promise(logits, wanted)  # (N,)
-        passing = ((probabilities(logits) >= labels.thresholds) == wanted).all(axis=1) & (turn >= 0)
+        things = _Things(np.array(query.things), len(query.wanted))
+        logits, turn = self._logits(labels, things)  # (N, K), (N,)
+        promise = things.promise(logits)  # (N,)
+        passing = things.passes(probabilities(logits) >= labels.thresholds) & (turn >= 0)
         asked = np.flatnonzero(turn >= 0)
         best = asked[np.lexsort((-promise[asked], ~passing[asked]))[:top]]
         found = [
@@ -110,8 +111,8 @@ class Ranker:
         copies = self._stored.copies
         return Ranking(query.text, found[:top], int(copies[passing].sum()), int(copies.sum()), all_counted)
 
-    def _logits(self, labels: LabelSet, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
+    def _logits(self, labels: LabelSet, things: _Things) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
         stored = self._stored
         logits = np.zeros((len(stored.contents), len(labels)), np.float32)
         others = []
@@ -119,15 +120,25 @@ class Ranker:
             if (column := self._column.get(key)) is None:
                 others.append(place)
             else:
-                logits[:, place] = stored.levels[:, column] * stored.step + stored.low + labels.biases[place]
+                logits[:, place] = stored.levels[:, column] * stored.step + stored.low
+        logits = self._log_odds(logits, labels, np.arange(len(logits)))
         if not others:
             return logits, np.zeros(len(logits), np.int64)
-        return logits, self._ask_others(labels, wanted, others, logits)
+        return logits, self._ask_others(labels, things, others, logits)
 
-    def _ask_others(self, labels: LabelSet, wanted: np.ndarray, others: list[int], logits: np.ndarray) -> np.ndarray:
+    def _log_odds(self, logits: np.ndarray, labels: LabelSet, photos: np.ndarray) -> np.ndarray:
+        """Logits of the decoder ``(m, K)`` of photos ``(m,)`` -> log-odds with their biases."""
+        evidence = labels.evidence
+        if evidence is not None and self._stored.classes.shape[1]:
+            classes = unpack_classes(self._stored.classes[photos][:, evidence.columns])  # (m, columns)
+            logits = evidence.scales * logits + evidence.added_by(classes)
+        return logits + labels.biases
+
+    def _ask_others(self, labels: LabelSet, things: _Things, others: list[int], logits: np.ndarray) -> np.ndarray:
         """Fill the columns of labels that are not stored where it matters; returns the turns."""
         unstored = labels.only(others)
-        predicted = self._times(self._weights(unstored)) + unstored.biases  # (N, k)
+        predicted = self._times(self._weights(unstored))  # (N, k)
+        predicted = self._log_odds(predicted, unstored, np.arange(len(predicted)))
         asked, said = np.zeros(0, np.int64), np.zeros((0, len(others)), np.float32)
         turn = np.full(len(logits), -1)
         for number, most in enumerate((FIRST, *[MORE] * ROUNDS)):
@@ -135,7 +146,7 @@ class Ranker:
             if not count:
                 break
             logits[:, others] = predicted + self._correction(asked, said - predicted[asked])
-            promise = np.where(turn < 0, _promise(logits, wanted), -np.inf)
+            promise = np.where(turn < 0, things.promise(logits), -np.inf)
             more = np.argpartition(-promise, count - 1)[:count]
             turn[more] = number
             asked, said = np.append(asked, more), np.concatenate([said, self._ask(more, unstored)])
@@ -171,13 +182,13 @@ class Ranker:
         return np.concatenate(products) * self._stored.step[:, None] + self._stored.low[:, None] * weights.sum(axis=0)
 
     def _ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """What the decoder says, with the biases, float32 ``(m, k)``."""
+        """Log-odds with the biases of photos that are asked, float32 ``(m, k)``."""
         said = np.zeros((len(photos), len(labels)), np.float32)
         packed = self._store.tokens(self._stored.contents[photos].tolist())
         parts = iter(lambda: list(islice(packed, _PHOTOS_A_CALL)), [])
         for places, logits in map_in_order(lambda part: self._said(part, labels), parts, self._tagger.workers):
-            said[places] = logits + labels.biases
-        return said
+            said[places] = logits
+        return self._log_odds(said, labels, photos)
 
     def _said(self, part: list[tuple[int, bytes]], labels: LabelSet) -> tuple[list[int], np.ndarray]:
         places, packed = zip(*part, strict=True)
@@ -185,14 +196,38 @@ class Ranker:
             tokens = np.stack([unpack_tokens(one) for one in packed])  # (b, L, D)
         except ValueError as error:
             raise self._store.damaged(error) from None
-        return list(places), self._tagger.logits(tokens, labels)
+        return list(places), self._tagger.logits(Encoded(tokens), labels)
 
 
-def _promise(logits: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Logarithm of the score ``(N,)``, which has no ties at 1.
+@dataclass(frozen=True)
+class _Things:
+    """What a photo should show, and what it should not.
 
-    Args:
-        logits: ``(N, K)``.
-        wanted: bool ``(K,)``; the others should not be there.
+    Attributes:
+        of_label: int64 ``(K,)``, ascending: the thing each label belongs to.
+        wanted: so many of the things, the first ones, should be there.
     """
-    return -np.logaddexp(0, np.where(wanted, -logits, logits)).sum(axis=1)
+
+    of_label: np.ndarray
+    wanted: int
+
+    @property
+    def _starts(self) -> np.ndarray:
+        return np.flatnonzero(np.diff(self.of_label, prepend=-1))  # (things,)
+
+    def promise(self, logits: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the score ``(N,)``, which has no ties at 1: logits ``(N, K)``."""
+        absent = np.add.reduceat(np.logaddexp(0, logits), self._starts, axis=1)  # (N, things): -log of "none is there"
+        present = -_log_of_complement(np.maximum(absent[:, : self.wanted], 1e-37))  # (N, wanted)
+        return -(present.sum(axis=1) + absent[:, self.wanted :].sum(axis=1))
+
+    def passes(self, is_tag: np.ndarray) -> np.ndarray:
+        """Return which photos show all that is wanted and nothing that is not, bool ``(N,)``: bool ``(N, K)``."""
+        there = np.logical_or.reduceat(is_tag, self._starts, axis=1)  # (N, things)
+        return (there == (np.arange(there.shape[1]) < self.wanted)).all(axis=1)
+
+
+def _log_of_complement(x: np.ndarray) -> np.ndarray:
+    """Return ``log(1 - exp(-x))`` of positive x, exact for small ones and large ones."""
+    small, large = np.minimum(x, 1.0), np.maximum(x, 0.5)
+    return np.where(x < np.log(2), np.log(-np.expm1(-small)), np.log1p(-np.exp(-large)))

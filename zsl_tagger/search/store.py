@@ -5,7 +5,8 @@
 ``roots``       the folders that were indexed
 ``photos``      a row a file: path, size and time of its last change, and which content it has
 ``contents``    a row for each different file content: its SHA-256 and the tokens (:mod:`zsl_tagger.search.packing`)
-``scores``      the vocabulary's logits of each content, apart from the tokens: a search reads these of all photos
+``scores``      the vocabulary's logits and the class probabilities of each content, apart from the tokens: a search
+                reads these of all photos
 ==============  =====================================================================================================
 
 A photo is written in one transaction. The write-ahead log makes that cheap, lets searches go on meanwhile, and leaves
@@ -31,13 +32,13 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.search.packing import unpack_logits
 
 INDEX_FILE = "index.db"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _APPLICATION = 0x5A534C54  # "ZSLT"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE roots (path BLOB PRIMARY KEY);
 CREATE TABLE contents (id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, tokens BLOB NOT NULL);
-CREATE TABLE scores (content INTEGER PRIMARY KEY, logits BLOB NOT NULL);
+CREATE TABLE scores (content INTEGER PRIMARY KEY, logits BLOB NOT NULL, classes BLOB NOT NULL);
 CREATE TABLE photos (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, content INTEGER NOT NULL);
 CREATE INDEX photos_of_content ON photos (content);
 """
@@ -78,13 +79,14 @@ class Known(NamedTuple):
 
 
 class AllLogits(NamedTuple):
-    """The vocabulary's logits of N contents, which is ``levels * step + low``."""
+    """The vocabulary's logits of N contents, which is ``levels * step + low``, and their C class probabilities."""
 
     contents: np.ndarray  # int64 (N,)
     copies: np.ndarray  # int64 (N,), photos with this content
     levels: np.ndarray  # uint8 (N, V)
     step: np.ndarray  # float32 (N,)
     low: np.ndarray  # float32 (N,)
+    classes: np.ndarray  # uint8 (N, C), packed; C is 0 of a model without class evidence
 
 
 def default_folder() -> Path:
@@ -254,15 +256,17 @@ class Store:
         """The vocabulary's logits of everything that some photo shows."""
         with self._told():
             rows = self._database.execute(
-                "SELECT content, copies, logits FROM scores JOIN "
+                "SELECT content, copies, logits, classes FROM scores JOIN "
                 "(SELECT content, count(*) AS copies FROM photos GROUP BY content) USING (content) ORDER BY content"
             ).fetchall()
-        contents, copies, packed = zip(*rows, strict=True) if rows else ((), (), ())
+        contents, copies, packed, classes = zip(*rows, strict=True) if rows else ((), (), (), ())
         try:
             logits = unpack_logits(packed, len(self.made.labels))
+            width = len(classes[0]) if classes else 0
+            probabilities = np.frombuffer(b"".join(classes), np.uint8).reshape(len(rows), width)  # (N, C)
         except ValueError as error:
             raise self.damaged(error) from None
-        return AllLogits(np.array(contents, np.int64), np.array(copies, np.int64), *logits)
+        return AllLogits(np.array(contents, np.int64), np.array(copies, np.int64), *logits, probabilities)
 
     def tokens(self, contents: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """(position among ``contents``, packed tokens) of some contents, in the order in which they are stored."""
@@ -281,13 +285,13 @@ class Store:
     def remove_roots(self, paths: Iterable[str]) -> None:
         self._database.executemany("DELETE FROM roots WHERE path = ?", [(os.fsencode(path),) for path in paths])
 
-    def add_content(self, sha256: str, tokens: bytes, logits: bytes) -> int:
+    def add_content(self, sha256: str, tokens: bytes, logits: bytes, classes: bytes) -> int:
         """A content's number, new or not."""
         added = self._database.execute(
             "INSERT OR IGNORE INTO contents (sha256, tokens) VALUES (?, ?)", (sha256, tokens)
         )
         if added.rowcount:
-            self._database.execute("INSERT INTO scores VALUES (?, ?)", (added.lastrowid, logits))
+            self._database.execute("INSERT INTO scores VALUES (?, ?, ?)", (added.lastrowid, logits, classes))
         return int(self._database.execute("SELECT id FROM contents WHERE sha256 = ?", (sha256,)).fetchone()[0])
 
     def set_photo(self, path: str, known: Known) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Record
-from zsl_tagger.search.packing import pack_logits, pack_tokens
+from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
 from zsl_tagger.search.store import Known, Store
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.threads import map_in_order
@@ -46,6 +46,7 @@ class _Looked(NamedTuple):
     content: int | None = None
     tokens: bytes = b""
     logits: bytes = b""
+    classes: bytes = b""
 
 
 Progress = Callable[[Sequence["str | Record"]], AbstractContextManager[Iterable["str | Record"]]]
@@ -101,11 +102,14 @@ class Updater:
         if looked.content is not None:
             return looked
         try:
-            tokens = self._tagger.encode(item)  # (1, L, D)
+            encoded = self._tagger.encode(item)
         except ImageError as error:
             return Record(item, [], str(error))
-        logits = self._tagger.logits(tokens, self._labels)  # (1, V)
-        return looked._replace(tokens=pack_tokens(tokens[0]), logits=pack_logits(logits[0]))
+        logits = self._tagger.logits(encoded, self._labels)  # (1, V)
+        classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
+        return looked._replace(
+            tokens=pack_tokens(encoded.tokens[0]), logits=pack_logits(logits[0]), classes=pack_classes(classes)
+        )
 
     def _fail(self, record: Record) -> None:
         self.counts.failed += 1
@@ -116,7 +120,7 @@ class Updater:
         with self._store.transaction():
             content = looked.content
             if content is None:
-                content = self._store.add_content(looked.sha256, looked.tokens, looked.logits)
+                content = self._store.add_content(looked.sha256, looked.tokens, looked.logits, looked.classes)
             left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
             self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))

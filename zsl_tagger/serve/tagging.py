@@ -27,10 +27,10 @@ class PhotoTagger:
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
         self._asked = lru_cache(_KEPT_LABEL_SETS)(tagger.label_set)
-        tokens = tagger.encode(np.zeros((8, 8, 3), np.uint8))
-        tagger.tag_tokens(tokens)
+        encoded = tagger.encode(np.zeros((8, 8, 3), np.uint8))
+        tagger.tag_encoded(encoded)
         try:
-            tagger.heatmap(tokens, tagger.vocabulary.labels[:1])
+            tagger.heatmap(encoded, tagger.vocabulary.labels[:1])
             self.has_heatmaps = True
         except UserError:
             self.has_heatmaps = False
@@ -50,12 +50,12 @@ class PhotoTagger:
             return Record(photo.name, [], str(error)).as_dict()
         except MemoryError:
             return Record(photo.name, [], "takes more memory than there is").as_dict()
-        tokens = self._tagger.encode(pixels)
-        tags = self._tagger.tag_tokens(tokens, asked, threshold=threshold, top_k=top_k)
+        encoded = self._tagger.encode(pixels)
+        tags = self._tagger.tag_encoded(encoded, asked, threshold=threshold, top_k=top_k)
         record = Record(photo.name, tags).as_dict()
         shown = [tag.label for tag in tags[:heatmaps]] if self.has_heatmaps else []
         if shown:
-            maps = self._tagger.heatmap(tokens, shown).astype(float).round(3).tolist()  # shown, rows, columns
+            maps = self._tagger.heatmap(encoded, shown).astype(float).round(3).tolist()  # shown, rows, columns
             for told, heat in zip(record["tags"], maps, strict=False):
                 told["heatmap"] = heat
         return record

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
 from zsl_tagger.tagging.shortlist import Shortlist
@@ -20,7 +21,10 @@ class LabelSet:
         keys: K spellings under which the labels are the same thing ("dog" for "Dogs").
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
-        biases: float32 ``(K,)``, added to the logits: that of labels never trained, 0 for others.
+        biases: float32 ``(K,)``, added to the log-odds: that of labels never trained, 0 for others.
+        evidence: how the logits become log-odds; None: they are that.
+        implied: of each label the keys of what it says too (its parents and synonyms), which are then not said again;
+            None: every label is said.
 
     What the network makes of the queries is computed when they are first asked, and kept with them.
     """
@@ -32,9 +36,12 @@ class LabelSet:
         queries: np.ndarray,
         thresholds: np.ndarray,
         biases: np.ndarray,
+        evidence: LabelEvidence | None = None,
+        implied: Sequence[frozenset[str]] | None = None,
     ):
         self.labels, self.keys, self.queries = list(labels), list(keys), queries
-        self.thresholds, self.biases = thresholds, biases
+        self.thresholds, self.biases, self.evidence = thresholds, biases, evidence
+        self.implied = implied
         self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
         self._shortlist: Shortlist | None = None
 
@@ -46,11 +53,56 @@ class LabelSet:
         queries: np.ndarray,
         listed: Sequence[VocabularyLabel],
         unseen_bias: float,
+        evidence: LabelEvidence | None = None,
     ) -> LabelSet:
-        """With the threshold of each label as it is ``listed``, and the bias for those that were never trained."""
+        """With the threshold and the bias of each label as it is ``listed``, and that of labels never trained."""
         thresholds = np.array([label.threshold for label in listed], np.float32)
-        biases = np.array([0.0 if label.seen else unseen_bias for label in listed], np.float32)
-        return cls(labels, keys, queries, thresholds, biases)
+        biases = np.array([label.bias + (0.0 if label.seen else unseen_bias) for label in listed], np.float32)
+        return cls(labels, keys, queries, thresholds, biases, evidence)
+
+    def folded(self, passing: np.ndarray) -> np.ndarray:
+        """Return labels without parents and synonyms of others: their numbers int64 ``(n,)``, best first.
+
+        Of synonyms the better one is kept; a parent goes where any of its children stands.
+        """
+        if self.implied is None:
+            return passing
+        implied, numbers = self.implied, passing.tolist()
+
+        def is_said(place: int, number: int) -> bool:
+            key = self.keys[number]
+            return any(
+                key in implied[other] and (at < place or self.keys[other] not in implied[number])
+                for at, other in enumerate(numbers)
+                if other != number
+            )
+
+        return np.array([number for place, number in enumerate(numbers) if not is_said(place, number)], np.int64)
+
+    def unfolded(self) -> LabelSet:
+        """Return the same set, of which parents and synonyms are said too."""
+        return LabelSet(self.labels, self.keys, self.queries, self.thresholds, self.biases, self.evidence)
+
+    def shifted(self, shift: float) -> LabelSet:
+        """Return the same set with higher thresholds, or with lower ones.
+
+        Args:
+            shift: what is added to the log-odds of each threshold.
+        """
+        inside = np.clip(self.thresholds, 1e-6, 1 - 1e-6)
+        thresholds = (1 / (1 + (1 - inside) / inside * np.exp(-shift))).astype(np.float32)
+        return LabelSet(self.labels, self.keys, self.queries, thresholds, self.biases, self.evidence, self.implied)
+
+    def log_odds(self, logits: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+        """Return log-odds float32 ``(B, K)``, without the biases.
+
+        Args:
+            logits: of the decoder, ``(B, K)``.
+            classes: probabilities ``(B, N)`` of the backbone's classes; None of a model without them.
+        """
+        if self.evidence is None or classes is None:
+            return logits
+        return self.evidence.join(logits, classes)
 
     def prepared(self, model: OnnxModel) -> Asked:
         """What the decoder of ``model`` takes of these labels."""
@@ -62,7 +114,7 @@ class LabelSet:
         """To find the best of many; None where the decoder of ``model`` does not show its queries' states."""
         states = self.prepared(model).get("states")
         if self._shortlist is None and states is not None:
-            self._shortlist = Shortlist(states, self.biases)
+            self._shortlist = Shortlist(states)
         return self._shortlist
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
@@ -73,14 +125,24 @@ class LabelSet:
     def only(self, keep: Sequence[int]) -> LabelSet:
         """Some of the labels, by their numbers."""
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
-        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep])
+        evidence = None if self.evidence is None else self.evidence.only(keep)
+        implied = None if self.implied is None else [self.implied[i] for i in keep]
+        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep], evidence, implied)
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def vocabulary_of(labels: list[VocabularyLabel], words: WordTable, config: ModelConfig) -> LabelSet:
+def vocabulary_of(
+    labels: list[VocabularyLabel],
+    words: WordTable,
+    config: ModelConfig,
+    class_words: Mapping[str, ClassWord] | None = None,
+) -> LabelSet:
     """Return the default vocabulary of a model folder, ready for scoring.
+
+    Args:
+        class_words: which words mean the backbone's classes, where the encoder gives their probabilities.
 
     Raises:
         ModelFolderError: there are no labels.
@@ -89,4 +151,8 @@ def vocabulary_of(labels: list[VocabularyLabel], words: WordTable, config: Model
     if not labels:
         raise ModelFolderError("labels.json has no label: there is nothing to compare torch and the export on")
     names = [label.name for label in labels]
-    return LabelSet.of_listed(names, names, words.vectors(names), labels, config.unseen_bias)
+    evidence = None
+    if config.scoring is not None:
+        keys = [resolved.key for resolved in words.resolve_all(names)]
+        evidence = LabelEvidence.of(keys, class_words or {}, config.scoring)
+    return LabelSet.of_listed(names, names, words.vectors(names), labels, config.unseen_bias, evidence)

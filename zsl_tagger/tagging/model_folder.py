@@ -2,12 +2,14 @@
 
 =====================  ======================================================================================
 ``config.json``        format version, preprocessing, word source, default threshold, architecture, provenance
-``labels.json``        default vocabulary: ``[{"name", "threshold", "seen"}, ...]``
-``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D)
+``labels.json``        what is known of labels: ``[{"name", "threshold", "seen", "bias", "default", "implies"}, ...]``
+``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D); with class evidence, also classes (B, N)
 ``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
 ``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); that of a closed set
                        takes class numbers instead, ``queries`` int64 (K,), and has no ``queries.onnx``. Folders of
                        before have none either: their decoder takes ``queries`` (K, word_dim)
+``class_words.json``   which words mean the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
+``background.npz``     what the encoder made of photos of anything (:mod:`zsl_tagger.tagging.background`); optional
 ``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
 ``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +32,14 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import json_bytes, sha256_of, write_whole
+from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
-#: Written; folders of version 1, without preprocessing and word_source, are read as they were made.
-FORMAT_VERSION = 2
-READ_VERSIONS = (1, FORMAT_VERSION)
+#: Written; folders of version 1, without preprocessing and word_source, and of 2, without scoring, are read as they
+#: were made.
+FORMAT_VERSION = 3
+READ_VERSIONS = (1, 2, FORMAT_VERSION)
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 ENCODER_FILE = "encoder.onnx"
@@ -69,6 +75,9 @@ class ModelConfig:
         architecture, provenance: for people and for rebuilding the model in torch.
         unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
             trained ones (``zsl-tagger calibrate``).
+        precision_shifts: (share of the tags that are right, what to add to the log-odds of all thresholds for it),
+            ascending; measured on photos held out from training.
+        scoring: how logits and class evidence make a score; None: the sigmoid of a logit is the score.
         unit_queries: its word vectors are asked at length 1; False where it was trained on them as the table has them.
         closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
     """
@@ -82,6 +91,8 @@ class ModelConfig:
     closed_set: bool = False
     unseen_bias: float = 0.0
     unit_queries: bool = True
+    scoring: Scoring | None = None
+    precision_shifts: Sequence[tuple[float, float]] = ()
 
     @property
     def image_size(self) -> int:
@@ -95,6 +106,15 @@ class ModelConfig:
             raise ModelFolderError(f"expected default_threshold in 0..1, got {self.default_threshold!r}")
         if not isinstance(self.unseen_bias, (int, float)) or not math.isfinite(self.unseen_bias):
             raise ModelFolderError(f"expected unseen_bias to be a number of logits, got {self.unseen_bias!r}")
+        pairs = self.precision_shifts
+        if not isinstance(pairs, (list, tuple)) or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, (int, float)) for part in pair)
+            for pair in pairs
+        ):
+            raise ModelFolderError(f"expected precision_shifts to be pairs of numbers, got {pairs!r}")
+        object.__setattr__(self, "precision_shifts", tuple((float(share), float(shift)) for share, shift in pairs))
+        if not isinstance(self.scoring, Scoring | None):
+            raise ModelFolderError(f"expected scoring to be an object, got {self.scoring!r}")
         if not isinstance(self.word_source, str | None):
             raise ModelFolderError(f"expected word_source to be text, got {self.word_source!r}")
 
@@ -113,6 +133,8 @@ class ModelConfig:
         version = content.get("format_version", 1)
         _check_version(version)  # first: it explains other surprises
         values = {name: value for name, value in content.items() if name != "format_version"}
+        if isinstance(values.get("scoring"), dict):
+            values["scoring"] = Scoring(**values["scoring"])
         if version == 1:
             size = {name: values.pop(name) for name in ("image_size",) if name in values}
             provenance = values.get("provenance")
@@ -127,17 +149,33 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class VocabularyLabel:
-    """One label of the default vocabulary; ``seen`` says whether training had positives for it."""
+    """What is known of one label.
+
+    Attributes:
+        threshold: score (0..1) from which it is a tag.
+        seen: training had positives for it.
+        bias: added to its log-odds, so that the score is the share of photos that it is true of.
+        default: it is of the default vocabulary, which is asked where nobody says what to ask.
+        implies: labels that are true where this one is, its parents and synonyms.
+    """
 
     name: str
     threshold: float
     seen: bool = True
+    bias: float = 0.0
+    default: bool = True
+    implies: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ModelFolderError(f"expected the name of a label to be text, got {self.name!r}")
         if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
             raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
+        if not isinstance(self.bias, (int, float)) or not math.isfinite(self.bias):
+            raise ModelFolderError(f"label {self.name!r} has bias {self.bias!r}, expected a number")
+        if not isinstance(self.implies, (list, tuple)) or not all(isinstance(word, str) for word in self.implies):
+            raise ModelFolderError(f"label {self.name!r} implies {self.implies!r}, expected a list of labels")
+        object.__setattr__(self, "implies", tuple(self.implies))
 
 
 class ModelFolder:
@@ -165,7 +203,8 @@ class ModelFolder:
         """Return the SHA-256 over its ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
-        files = [self.path / name for name in NETWORK_FILES if (self.path / name).is_file()]
+        names = (*NETWORK_FILES, CLASS_WORDS_FILE)
+        files = [self.path / name for name in names if (self.path / name).is_file()]
         hashes = [f"{file.name} {sha256_of(file)}" for file in files]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
@@ -178,6 +217,41 @@ class ModelFolder:
         except ModelFolderError as error:
             raise ModelFolderError(f"{self.path / LABELS_FILE}: {error}") from None
         return labels
+
+    def background(self) -> Background | None:
+        """Read what the encoder made of photos of anything; None where the folder does not have it.
+
+        Raises:
+            ModelFolderError: the file cannot be read, or does not fit.
+        """
+        path = self.path / BACKGROUND_FILE
+        if not path.is_file():
+            return None
+        try:
+            return Background.load(path)
+        except UserError as error:
+            raise ModelFolderError(str(error)) from None
+
+    def class_words(self, classes: int | None) -> dict[str, ClassWord]:
+        """Read which words mean the backbone's classes; empty where the folder does not say.
+
+        Args:
+            classes: how many there are; None: the encoder does not give them, so no word hears them.
+
+        Raises:
+            ModelFolderError: the file cannot be read, or names more classes.
+        """
+        path = self.path / CLASS_WORDS_FILE
+        if classes is None or not path.is_file():
+            return {}
+        try:
+            words = read_class_words(path)
+        except UserError as error:
+            raise ModelFolderError(str(error)) from None
+        largest = max((max(word.classes) for word in words.values()), default=-1)
+        if largest >= classes:
+            raise ModelFolderError(f"{path}: expected classes below {classes}, as encoder.onnx has them, got {largest}")
+        return words
 
     def words(self) -> WordTable:
         """Read the word table, or of a closed set its classes."""
@@ -241,7 +315,13 @@ def write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
-    _write_json(folder / LABELS_FILE, [asdict(label) for label in labels])
+    """Write ``labels.json``; what is as of most labels is left out."""
+    usual = {"bias": 0.0, "default": True, "implies": ()}
+    entries = [
+        {name: value for name, value in asdict(label).items() if name not in usual or value != usual[name]}
+        for label in labels
+    ]
+    _write_json(folder / LABELS_FILE, entries)
 
 
 def _write_json(path: Path, content: Any) -> None:

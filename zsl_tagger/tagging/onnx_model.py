@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
 
 #: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
@@ -38,12 +39,15 @@ class OnnxModel:
         self._decoder = open_session(folder / DECODER_FILE, threads)
         takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
         self._queries = open_session(folder / QUERIES_FILE, threads) if takes_states else None
+        self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
 
     def _check(self, folder: Path) -> None:
         size, encoder, decoder = self.preprocessing.image_size, self._encoder, self._decoder
         _expect(folder / ENCODER_FILE, encoder.get_inputs(), {"images": (None, size, size, 3)})
         _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
+        if self._gives_classes:
+            _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"classes": (None, None)})
         width = encoder.get_outputs()[0].shape[2]
         inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
         if self._queries is not None:
@@ -55,9 +59,17 @@ class OnnxModel:
         outputs: dict[str, Shape] = {"logits": (None, None), "attention": (None, None, None)}
         _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """uint8 ``(B, S, S, 3)`` -> tokens float32 ``(B, L, D)``."""
-        return self._encoder.run(["tokens"], {"images": images})[0]
+    @property
+    def classes(self) -> int | None:
+        """Return how many classes the encoder gives probabilities of; None where it gives none."""
+        if not self._gives_classes:
+            return None
+        return next(int(node.shape[1]) for node in self._encoder.get_outputs() if node.name == "classes")
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Look at images uint8 ``(B, S, S, 3)``."""
+        names = ["tokens", "classes"] if self._gives_classes else ["tokens"]
+        return Encoded(*self._encoder.run(names, {"images": images}))
 
     def prepare(self, queries: np.ndarray) -> Asked:
         """What of the labels does not depend on images, once for all of them.
@@ -71,22 +83,22 @@ class OnnxModel:
         chunks = [self._queries.run(names, {"queries": part}) for part in _parts(queries)]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
 
-    def logits(self, tokens: np.ndarray, asked: Asked | np.ndarray) -> np.ndarray:
-        """Logits float32 ``(B, K)`` of tokens ``(B, L, D)``.
+    def logits(self, encoded: Encoded, asked: Asked | np.ndarray) -> np.ndarray:
+        """Return what the decoder says of B images: logits float32 ``(B, K)``.
 
         Args:
             asked: of :meth:`prepare`, or what that takes.
         """
         if isinstance(asked, np.ndarray):
             asked = self.prepare(asked)
-        logits = self._decode("logits", tokens, asked)
+        logits = self._decode("logits", encoded.tokens, asked)
         if not np.isfinite(logits).all():
             raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
         return logits
 
-    def attention(self, tokens: np.ndarray, asked: Asked) -> np.ndarray:
+    def attention(self, encoded: Encoded, asked: Asked) -> np.ndarray:
         """Where the decoder looks for each label: float32 ``(B, K, L)``, mean over heads; over L it sums to 1."""
-        return self._decode("attention", tokens, asked)
+        return self._decode("attention", encoded.tokens, asked)
 
     def _decode(self, output: str, tokens: np.ndarray, asked: Asked) -> np.ndarray:
         parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)

@@ -25,44 +25,49 @@ class Shortlist:
 
     Args:
         states: float32 ``(K, D)``, the queries' states in the decoder before they see an image.
-        biases: float32 ``(K,)``, what is added to the logits before they are compared.
     """
 
-    def __init__(self, states: np.ndarray, biases: np.ndarray):
-        self._states, self._biases = states, biases
+    def __init__(self, states: np.ndarray):
+        self._states = states
         self._mean, self._std = states.mean(axis=0), states.std(axis=0)
         spread = np.linspace(0, len(states) - 1, ANCHORS // 2).astype(np.int64)
         self._anchors = np.unique(np.concatenate([np.arange(min(ANCHORS // 2, len(states))), spread]))
 
-    def best(self, ask: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def best(
+        self, ask: Callable[[np.ndarray], np.ndarray], added: np.ndarray, scales: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(labels int64 ``(n,)``, their logits float32 ``(n,)``): all that were asked, in no order.
 
         Args:
-            ask: indices of labels int64 ``(m,)`` -> their exact logits ``(m,)``, without the bias.
+            ask: indices of labels int64 ``(m,)`` -> their exact logits ``(m,)``.
+            added, scales: float32 ``(K,)``: labels are compared by ``scale * logit + added``.
         """
         labels = self._anchors
         logits = ask(labels)
-        slope = self._slope(labels, logits, np.ones(len(labels), np.float32), FIRST_RIDGE)
+        slope, level = self._fit(labels, logits, np.ones(len(labels), np.float32), FIRST_RIDGE)
         for _ in range(ROUNDS):
-            predicted = self._states @ slope + self._biases  # (K,), but for a constant
+            predicted = (self._states @ slope + level) * scales + added  # (K,)
             predicted[labels] = -np.inf
             count = min(ASKED, len(predicted) - len(labels))
             if not count:
                 break
             more = np.argpartition(-predicted, count - 1)[:count]
             labels, logits = np.concatenate([labels, more]), np.concatenate([logits, ask(more)])
-            biased = logits + self._biases[labels]
-            top = np.argsort(-biased)[:BEST]
-            slope = self._slope(labels[top], logits[top], _weights(biased[top]), RIDGE)
+            compared = logits * scales[labels] + added[labels]
+            top = np.argsort(-compared)[:BEST]
+            slope, level = self._fit(labels[top], logits[top], _weights(compared[top]), RIDGE)
         return labels, logits
 
-    def _slope(self, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray, ridge: float) -> np.ndarray:
-        """Of weighted ridge regression with an intercept, from states to logits, float32 ``(D,)``."""
+    def _fit(
+        self, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray, ridge: float
+    ) -> tuple[np.ndarray, np.float32]:
+        """Slope float32 ``(D,)`` and intercept of a weighted ridge regression from states to logits."""
         x = np.column_stack([self._states[labels] - self._mean, np.ones(len(labels), np.float32)])  # (n, D + 1)
         weighted = x * weights[:, None]
         penalty = ridge * np.append(self._std.astype(np.float64) ** 2 + 1e-9, 1.0)
         solved = np.linalg.solve((weighted.T @ x) + np.diag(penalty), weighted.T @ logits)  # (D + 1,)
-        return solved[:-1].astype(np.float32)
+        slope = solved[:-1].astype(np.float32)
+        return slope, np.float32(solved[-1] - self._mean @ slope)
 
 
 def _weights(descending: np.ndarray) -> np.ndarray:

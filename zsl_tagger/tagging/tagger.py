@@ -18,6 +18,9 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.tagging.background import Background, standing_out
+from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
@@ -27,6 +30,9 @@ from zsl_tagger.words.table import UnknownLabelError, WordTable
 
 #: Up to so many labels each one is asked; of more, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
 EXACT_UP_TO = 20_000
+#: Up to so many labels that labels.json does not list get thresholds of their own (:mod:`.background`); of more, all
+#: get the common one.
+BACKGROUND_UP_TO = 200
 #: About so many words stand for all in a heat map.
 WORDS_IN_GENERAL = 256
 
@@ -72,11 +78,34 @@ class Tagger:
 
     @cached_property
     def vocabulary(self) -> LabelSet:
-        """The default labels, each with its own threshold."""
+        """The default labels, each with its own threshold; parents and synonyms of others are not said."""
+        default = [label for label in self._listed if label.default]
         try:
-            return self.label_set([label.name for label in self._listed])
+            labels = self.label_set([label.name for label in default])
         except UnknownLabelError as error:
             raise ModelFolderError(f"{self._folder.path}: labels.json asks what words.txt lacks: {error}") from None
+        if any(label.implies for label in default):
+            labels.implied = [frozenset(self.key(word) for word in label.implies) for label in default]
+        return labels
+
+    def for_precision(self, labels: LabelSet, precision: float) -> LabelSet:
+        """Return labels with the thresholds at which the tags of photos held out from training had this precision.
+
+        Args:
+            precision: share of the tags that are right, 0..1.
+
+        Raises:
+            UserError: the model does not say which thresholds those are, or none of them reaches it.
+        """
+        known = self._folder.config.precision_shifts
+        if not known:
+            raise UserError("this model does not say which thresholds give which precision: give a threshold instead")
+        lowest, highest = known[0][0], known[-1][0]
+        if not lowest <= precision <= highest:
+            raise UserError(
+                f"expected a precision from {lowest:g} to {highest:g}, which this model knows; got {precision}"
+            )
+        return labels.shifted(float(np.interp(precision, *np.array(known).T)))
 
     @cached_property
     def _listed(self) -> list[VocabularyLabel]:
@@ -105,10 +134,29 @@ class Tagger:
         queries, keys = self.words.vectors_of(resolved), [found.key for found in resolved]
         config = self._folder.config
         listed = [self._by_key.get(key) or VocabularyLabel(key, config.default_threshold, seen=False) for key in keys]
-        return LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias)
+        made = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(keys))
+        unknown = [index for index, key in enumerate(keys) if key not in self._by_key]
+        if 0 < len(unknown) <= BACKGROUND_UP_TO and self._background is not None:
+            some = made.only(unknown)
+            made.thresholds[unknown] = probabilities(
+                standing_out(self.log_odds(self._background.encoded, some) + some.biases)
+            )
+        return made
 
-    def encode(self, image: Any) -> np.ndarray:
-        """Look at an image once: tokens float32 ``(1, L, D)``, to ask any labels of with :meth:`scores`.
+    def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
+        scoring = self._folder.config.scoring
+        return None if scoring is None else LabelEvidence.of(keys, self._class_words, scoring)
+
+    @cached_property
+    def _background(self) -> Background | None:
+        return self._folder.background()
+
+    @cached_property
+    def _class_words(self) -> dict[str, ClassWord]:
+        return self._folder.class_words(self._model.classes)
+
+    def encode(self, image: Any) -> Encoded:
+        """Look at an image once, to ask any labels of it with :meth:`scores`.
 
         Args:
             image: path, PIL image or array (see :func:`zsl_tagger.images.preprocessing.load_array`).
@@ -118,28 +166,32 @@ class Tagger:
         """
         return self._model.encode(load_array(image, self._model.preprocessing)[None])
 
-    def scores(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
-        """Score of every label, float32 ``(B, K)`` in 0..1, for tokens ``(B, L, D)`` of :meth:`encode`.
+    def scores(self, encoded: Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
+        """Score of every label, float32 ``(B, K)`` in 0..1, for B images of :meth:`encode`.
 
         A label's score does not depend on which other labels are asked.
         """
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
-        return probabilities(self.logits(tokens, label_set) + label_set.biases)
+        return probabilities(self.log_odds(encoded, label_set) + label_set.biases)
 
-    def logits(self, tokens: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """What the network says of every label, float32 ``(B, K)``, without the bias of labels never trained."""
-        return self._model.logits(tokens, labels.prepared(self._model))
+    def log_odds(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
+        """Logarithm of the odds of every label, float32 ``(B, K)``, without the bias of labels never trained."""
+        return labels.log_odds(self.logits(encoded, labels), encoded.classes)
+
+    def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
+        """What the decoder alone says of every label, float32 ``(B, K)``, without class evidence."""
+        return self._model.logits(encoded, labels.prepared(self._model))
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
         """What the decoder makes of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
         asked = labels.prepared(self._model)
         return asked.get("states", labels.queries)
 
-    def heatmap(self, tokens: np.ndarray, labels: LabelSet | Sequence[str]) -> np.ndarray:
+    def heatmap(self, encoded: Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Return where the decoder looks for each label, relative to words in general (:mod:`.heatmap`).
 
         Args:
-            tokens: float32 ``(1, L, D)`` of :meth:`encode`.
+            encoded: one image of :meth:`encode`.
 
         Returns:
             float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to lay over it with
@@ -149,8 +201,8 @@ class Tagger:
             UserError: a model whose tokens are not one square map.
         """
         label_set = self._label_set(labels)
-        attention = self._model.attention(tokens, label_set.prepared(self._model))[0]  # (K, L)
-        usual = self._model.attention(tokens, self._any_words.prepared(self._model))[0].mean(axis=0)  # (L,)
+        attention = self._model.attention(encoded, label_set.prepared(self._model))[0]  # (K, L)
+        usual = self._model.attention(encoded, self._any_words.prepared(self._model))[0].mean(axis=0)  # (L,)
         return relative_maps(attention, usual)
 
     @cached_property
@@ -179,36 +231,40 @@ class Tagger:
                 nearly all of the best ones (README, "How good, how fast"); where all labels are wanted
                 (``threshold=0`` without ``top_k``) every one is asked anyway.
         """
-        return self.tag_tokens(self.encode(image), labels, threshold=threshold, top_k=top_k, exact=exact)
+        return self.tag_encoded(self.encode(image), labels, threshold=threshold, top_k=top_k, exact=exact)
 
-    def tag_tokens(
+    def tag_encoded(
         self,
-        tokens: np.ndarray,
+        encoded: Encoded,
         labels: LabelSet | Sequence[str] | None = None,
         *,
         threshold: float | None = None,
         top_k: int | None = None,
         exact: bool = False,
     ) -> list[Tag]:
-        """:meth:`tag` of an image that was looked at already: tokens float32 ``(1, L, D)`` of :meth:`encode`."""
+        """:meth:`tag` of one image that was looked at already with :meth:`encode`."""
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
         each = exact or len(label_set) <= EXACT_UP_TO or (threshold == 0 and top_k is None)
         shortlist = None if each else label_set.shortlist(self._model)
         if shortlist is None:
-            return _choose(label_set, np.arange(len(label_set)), self.scores(tokens, label_set)[0], threshold, top_k)
-        return _choose(label_set, *self._best(tokens, label_set, shortlist), threshold, top_k)
+            return _choose(label_set, np.arange(len(label_set)), self.scores(encoded, label_set)[0], threshold, top_k)
+        return _choose(label_set, *self._best(encoded, label_set, shortlist), threshold, top_k)
 
-    def _best(self, tokens: np.ndarray, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
         """(indices of labels ``(n,)``, their scores ``(n,)``), the best ones among them."""
         asked = labels.prepared(self._model)
 
         def ask(some: np.ndarray) -> np.ndarray:
-            return self._model.logits(tokens, {name: rows[some] for name, rows in asked.items()})[0]
+            return self._model.logits(encoded, {name: rows[some] for name, rows in asked.items()})[0]
 
-        found, logits = shortlist.best(ask)
+        zero = np.zeros((1, len(labels)), np.float32)
+        added = labels.log_odds(zero, encoded.classes)[0] + labels.biases  # (K,)
+        scales = labels.log_odds(zero + 1, encoded.classes)[0] + labels.biases - added  # (K,)
+        found, logits = shortlist.best(ask, added, scales)
         order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
-        return found[order], probabilities(logits[order] + labels.biases[found[order]])
+        found = found[order]
+        return found, probabilities(scales[found] * logits[order] + added[found])
 
     def tag_many(
         self,
@@ -258,5 +314,7 @@ def _choose(
     """The best of those labels that were asked, ``indices`` and ``scores`` ``(n,)``."""
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
-    best_first = passing[np.argsort(-scores[passing], kind="stable")][:top_k]
-    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in best_first]
+    best_first = passing[np.argsort(-scores[passing], kind="stable")]
+    place = {number: index for index, number in zip(best_first.tolist(), indices[best_first].tolist(), strict=True)}
+    said = labels.folded(indices[best_first])[:top_k].tolist()
+    return [Tag(labels.labels[number], float(scores[place[number]])) for number in said]

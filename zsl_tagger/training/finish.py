@@ -17,6 +17,7 @@ from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preproces
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
@@ -77,9 +78,12 @@ def write_model(
         word_source=None if config.head == "closed" else (dataset.info.get("word_vectors") or {}).get("source"),
         closed_set=config.head == "closed",
         unseen_bias=bias,
+        scoring=Scoring() if model.class_evidence else None,
     )
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
+    if model.class_evidence:
+        shutil.copyfile(PACKAGED / CLASS_WORDS_FILE, folder / CLASS_WORDS_FILE)
     text = card(written, config, dataset, split, outcome)
     if reason := write_model_folder(model, folder, written, labels, words, text, note):
         note(f"the weights are saved, but without the networks that tag needs: {reason}")

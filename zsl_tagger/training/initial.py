@@ -11,10 +11,14 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.class_evidence import has_class_evidence
 from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, ModelConfig, read_config
 from zsl_tagger.training.config import TrainConfig
+
+#: Of ImageNet-1k, whose classes the words of ``class_words.json`` mean.
+IMAGENET_CLASSES = 1000
 
 
 def model_to_start_from(init: str) -> Path | None:
@@ -48,7 +52,7 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
         lines = take_over(model, theirs, str(config.init))
         if not shape.unit_queries:
             lines.append(f"{config.init} was trained on word vectors of other lengths: they are asked at length 1 here")
-        return model, lines
+        return model, [*lines, *_with_class_evidence(model, config)]
     if config.init == "timm":
         backbone, where = pretrained_backbone(config.backbone, **options)
         lines = [f"backbone {config.backbone}: all of its weights from {where}"]
@@ -62,7 +66,18 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
             f"expected --init timm, scratch, packaged, a model folder or a file of weights, got {config.init!r}, "
             "which is none of them"
         )
-    return _build(backbone, architecture, word_dim, config), [*lines, "head: starts at random"]
+    model = _build(backbone, architecture, word_dim, config)
+    return model, [*lines, "head: starts at random", *_with_class_evidence(model, config)]
+
+
+def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:
+    """Let the encoder give class probabilities, where that is asked and the backbone can; returns lines that say so."""
+    if not config.class_evidence:
+        return []
+    if config.init == "scratch" or not has_class_evidence(model.backbone, config.image_size, IMAGENET_CLASSES):
+        return [f"class evidence: none, since {config.backbone} has no trained ImageNet-1k classifier over its mean"]
+    model.class_evidence = True
+    return ["class evidence: words that mean ImageNet classes hear the backbone's classifier"]
 
 
 def _build(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, config: TrainConfig) -> TaggerModel:

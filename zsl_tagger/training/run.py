@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
 from zsl_tagger.system.threads import available_cores, keep_freed_memory
-from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, read_config
+from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
+from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelFolder, read_config
 from zsl_tagger.training.augment import Augment, seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
@@ -39,12 +41,13 @@ from zsl_tagger.training.data import (
 )
 from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
-from zsl_tagger.training.initial import initial_model, model_to_start_from
+from zsl_tagger.training.initial import IMAGENET_CLASSES, initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves, duration
 from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, run_trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
+from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import unit_length
 
 RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
@@ -306,10 +309,7 @@ class _Run:
             self.faults.update(trainer.faults)
 
     def _score(self, model: TaggerModel) -> Scores:
-        """Logits of the validation images over the trained labels and then the held-out ones, all processes'.
-
-        Those of a softmax are its log-odds.
-        """
+        """Log-odds of the validation images over the trained labels and then the held-out ones, all processes'."""
         split, share = self.split, self.split.val[self.accelerator.process_index :: self.accelerator.num_processes]
         queries = None
         if self.config.head == "words":
@@ -322,12 +322,21 @@ class _Run:
         self.faults.update(faults)
         if self.config.loss == "ce":  # ranked and cut as tag does it
             scores = Scores(scores.rows, softmax_log_odds(torch.from_numpy(scores.logits)).numpy())
+        scores = scores.joined(self.evidence)
         if self.accelerator.num_processes == 1:
             return scores
         gathered = gather_object([(scores.rows, scores.logits)])
         rows = np.concatenate([rows for rows, _ in gathered])
         order = np.argsort(rows, kind="stable")
         return Scores(rows[order], np.concatenate([logits for _, logits in gathered])[order])
+
+    @cached_property
+    def evidence(self) -> LabelEvidence | None:
+        """How class probabilities join the logits of the labels; None where the settings do without."""
+        if not self.config.class_evidence:
+            return None
+        keys = [normalize_label(label) for label in (*self.split.labels, *self.split.held_out)]
+        return LabelEvidence.of(keys, ModelFolder().class_words(IMAGENET_CLASSES), Scoring())
 
     def _finish(self, trainer: Trainer, initial: list[str]) -> Outcome:
         model = trainer.averaged()

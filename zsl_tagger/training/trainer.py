@@ -249,8 +249,9 @@ class Trainer:
         part = self.averaged_part()
         if isinstance(part, TaggerModel):
             return part
-        averaged = TaggerModel(self.model.backbone, part, self.model.reading)  # type: ignore[arg-type]
-        averaged.normalize_by(*self.model.normalization)
+        model = self.model
+        averaged = TaggerModel(model.backbone, part, model.reading, model.class_evidence)  # type: ignore[arg-type]
+        averaged.normalize_by(*model.normalization)
         return averaged.to(self.accelerator.device)
 
     def load_best(self) -> None:

@@ -15,6 +15,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.tagging.class_evidence import LabelEvidence
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
 
@@ -44,10 +45,23 @@ class PlainImages(Dataset):
 
 @dataclass(frozen=True)
 class Scores:
-    """Hold the logits of images: ``rows`` int64 ``(N,)`` of the data set, ``logits`` float32 ``(N, K)``."""
+    """What the model says of images.
+
+    Attributes:
+        rows: int64 ``(N,)`` of the data set.
+        logits: float32 ``(N, K)``.
+        classes: probabilities of the backbone's classes, float32 ``(N, C)``; None of a model without class evidence.
+    """
 
     rows: np.ndarray
     logits: np.ndarray
+    classes: np.ndarray | None = None
+
+    def joined(self, evidence: LabelEvidence | None) -> Scores:
+        """Return the scores with log-odds in place of logits, as tagging computes them."""
+        if evidence is None or self.classes is None:
+            return self
+        return Scores(self.rows, evidence.join(self.logits, self.classes), self.classes)
 
 
 @torch.inference_mode()
@@ -70,14 +84,14 @@ def score_rows(
     if cache is not None:
         return score_cached(model, queries, cache, rows), {}
     model.eval()
-    kept, logits, faults = [], [], {}
+    kept, said, faults = [], [], {}
     with closing(_batches(dataset, rows, root, image_size, workers)) as batches:
         for these, pixels, bad in batches:
             faults.update(bad)
             if len(these):
                 kept.append(these)
-                logits.append(_logits(model, model.encode(pixels.to(model.mean.device)), queries))
-    return _scores(model, queries, kept, logits), faults
+                said.append(_said(model, model.backbone_tokens(pixels.to(model.mean.device)), queries))
+    return _scores(model, queries, kept, said), faults
 
 
 @torch.inference_mode()
@@ -90,23 +104,25 @@ def score_cached(model: TaggerModel, queries: Tensor | None, cache: FeatureCache
     model.eval()
     rows = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
     kept = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-    logits = []
-    for these in kept:
-        tokens = model.embed(cache.stack(these.tolist()).to(model.mean.device).float())
-        logits.append(_logits(model, tokens, queries))
-    return _scores(model, queries, kept, logits)
+    said = [_said(model, cache.stack(these.tolist()).to(model.mean.device).float(), queries) for these in kept]
+    return _scores(model, queries, kept, said)
 
 
-def _logits(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> np.ndarray:
+Said = tuple[np.ndarray, np.ndarray | None]  # logits (b, K), class probabilities (b, C)
+
+
+def _said(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> Said:
+    """What the model says of images by their backbone tokens ``(b, L, C)``."""
     queries = None if queries is None else queries.to(tokens.device)
-    logits: np.ndarray = model.score(tokens, queries).float().cpu().numpy()
-    return logits
+    logits: np.ndarray = model.score(model.embed(tokens), queries).float().cpu().numpy()
+    return logits, model.classes(tokens).float().cpu().numpy() if model.class_evidence else None
 
 
-def _scores(model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], logits: list[np.ndarray]) -> Scores:
+def _scores(model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], said: list[Said]) -> Scores:
     width = model.head.num_classes if queries is None else len(queries)
-    empty = np.zeros((0, width or 0), np.float32)
-    return Scores(np.concatenate([np.zeros(0, np.int64), *rows]), np.concatenate([empty, *logits]))
+    logits = np.concatenate([np.zeros((0, width or 0), np.float32), *(logits for logits, _ in said)])
+    classes = [classes for _, classes in said if classes is not None]
+    return Scores(np.concatenate([np.zeros(0, np.int64), *rows]), logits, np.concatenate(classes) if classes else None)
 
 
 def _batches(

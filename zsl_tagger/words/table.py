@@ -14,7 +14,7 @@ Anything else is unknown: :class:`UnknownLabelError` names it with the nearest k
 
 from __future__ import annotations
 
-import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +34,8 @@ SUGGESTED = 10
 
 #: So many of a table's words, the most common ones, are looked through for a suggestion.
 SUGGEST_AMONG = 200_000
+
+SHORT = 4  # letters of a word in which one mistake is looked for, not two
 
 _FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
 
@@ -200,13 +202,28 @@ class WordTable:
         return unit_length(means) if unit else means  # (K, word_dim)
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
-        """Nearest known spellings, best first."""
+        """Return the nearest known spellings, best first.
+
+        A letter too many, too few or wrong counts, and so do two that changed places (optimal string alignment). Words
+        of up to four letters may have one such mistake, others two. Words that stand early in the table, where the
+        common ones are, count as nearer, and those with another first letter as further away.
+        """
+        from rapidfuzz import process
+        from rapidfuzz.distance import OSA
+
         key = normalize_label(label)
         spelling = self._spelling or {word: word for word in self.words}
-        near = [
-            word for word in islice(spelling, SUGGEST_AMONG) if abs(len(word) - len(key)) <= 2 and word[:1] == key[:1]
-        ]
-        return [spelling[word] for word in difflib.get_close_matches(key, near, n=count, cutoff=0.7)]
+        most = 1 if len(key) <= SHORT else 2
+        near = process.extract(
+            key, list(islice(spelling, SUGGEST_AMONG)), scorer=OSA.distance, score_cutoff=most, limit=None
+        )
+
+        def cost(found: tuple[str, float, int]) -> float:
+            word, distance, place = found
+            return distance + math.log10(place + 1) + (word[:1] != key[:1])
+
+        nearest = sorted(near, key=cost)[:count]
+        return [spelling[word] for word, _, _ in nearest]
 
 
 class ClassTable(WordTable):

@@ -18,6 +18,7 @@ CONFIG = TrainConfig(
     dropout=0.0,
     bias_init=-3.0,
     freeze=True,
+    class_evidence=True,
     cache_views=4,
     epochs=30,
     min_epoch_steps=20,

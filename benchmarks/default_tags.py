@@ -1,0 +1,153 @@
+"""Precision and recall of the tags that a person sees: no options, judged by eye.
+
+    python -m benchmarks.default_tags --coco DIR [--model FOLDER]
+
+DIR is as for ``benchmarks.tagging_accuracy``. Two files in ``benchmarks/judgements/`` say what is right; how they were
+made stands in ``benchmarks/README.md``:
+
+``coco100_named.csv``     ``photo,subject,named``: what a careful person would name, written before any prediction was
+                          seen, and the main subject with its other names after ``|``
+``coco100_verdicts.csv``  ``photo,tag,verdict``: of each tag that some system proposed, whether it is true (``t``), true
+                          but useless (``u``) or false (``f``)
+
+Precision is the share of the printed tags that are true and of use. A named word is found where it is printed itself,
+or a tag that says it too (a synonym, or a child such as "puppy" of "dog"). Tags that nobody judged are counted apart
+and are in no other figure. Intervals are 95 %, over resampled photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import ROOT, write_result
+from zsl_tagger.tagging.model_folder import ModelFolder
+from zsl_tagger.tagging.tagger import Tagger
+
+JUDGEMENTS = ROOT / "benchmarks" / "judgements"
+FIRST = 5  # tags of a photo whose precision is given too
+RESAMPLES = 1000
+
+VERDICTS = ("t", "u", "f")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One photo's printed tags.
+
+    Attributes:
+        verdicts: of each printed tag, best first; "" where nobody judged it.
+        named: of each word that a person would name, whether it was found.
+        subject: whether the main subject was.
+    """
+
+    verdicts: list[str]
+    named: list[bool]
+    subject: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coco", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--name", default="default_tags")
+    parser.add_argument("--unjudged", type=Path, help="Write photos with tags that have no verdict to this file.")
+    arguments = parser.parse_args()
+    photos = {path.name: path for path in arguments.coco.rglob("*.jpg")}
+    named, verdicts = read_named(), read_verdicts()
+    tagger = Tagger(arguments.model)
+    says = implied_words()
+    judged, unjudged = [], []
+    for name, (subjects, words) in sorted(named.items()):
+        tags = [tag.label for tag in tagger.tag(photos[name])]
+        judged.append(judge(tags, words, subjects, verdicts.get(name, {}), says))
+        unjudged += [(name, tag) for tag in tags if tag not in verdicts.get(name, {})]
+    if arguments.unjudged:
+        with arguments.unjudged.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("photo", "tag"), *unjudged])
+    write_result(arguments.name, figures(judged))
+
+
+def read_named() -> dict[str, tuple[list[str], list[str]]]:
+    """Photo -> names of its main subject, and what a person would name."""
+    with (JUDGEMENTS / "coco100_named.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {row["photo"]: (row["subject"].split("|"), row["named"].split(", ")) for row in rows}
+
+
+def read_verdicts() -> dict[str, dict[str, str]]:
+    """Photo -> tag -> verdict."""
+    verdicts: dict[str, dict[str, str]] = {}
+    with (JUDGEMENTS / "coco100_verdicts.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            verdicts.setdefault(row["photo"], {})[row["tag"]] = row["verdict"]
+    return verdicts
+
+
+def implied_words() -> dict[str, set[str]]:
+    """Label -> what it says too, by the packaged model, whatever model is measured."""
+    return {label.name: {label.name, *label.implies} for label in ModelFolder().labels()}
+
+
+def judge(
+    tags: list[str], words: list[str], subjects: list[str], verdicts: dict[str, str], says: dict[str, set[str]]
+) -> Judged:
+    """Hold the tags of one photo against its judgement."""
+    said = set().union(*(says.get(tag, {tag}) for tag in tags))
+    return Judged(
+        [verdicts.get(tag, "") for tag in tags],
+        [word in said for word in words],
+        any(name in said for name in subjects),
+    )
+
+
+def figures(judged: list[Judged]) -> dict[str, object]:
+    """Percentages with their intervals."""
+    measures: dict[str, Callable[[list[Judged]], float]] = {
+        "precision": precision,
+        "useless": lambda rows: share(rows, "u"),
+        "false": lambda rows: share(rows, "f"),
+        "recall of the named": recall,
+        "F1": lambda rows: 2 * precision(rows) * recall(rows) / max(precision(rows) + recall(rows), 1e-9),
+        f"precision of the first {FIRST}": lambda rows: share(rows, "t", FIRST),
+        "main subject found": lambda rows: float(np.mean([row.subject for row in rows])),
+    }
+    random = np.random.default_rng(0)
+    drawn = [random.integers(0, len(judged), len(judged)) for _ in range(RESAMPLES)]
+    found: dict[str, object] = {"photos": len(judged), "tags": sum(len(row.verdicts) for row in judged)}
+    found["tags a photo"] = round(float(np.mean([len(row.verdicts) for row in judged])), 1)
+    found["tags without a verdict"] = sum(row.verdicts.count("") for row in judged)
+    for name, measure in measures.items():
+        values = [measure([judged[index] for index in rows.tolist()]) for rows in drawn]
+        low, high = np.percentile(values, [2.5, 97.5])
+        found[name] = {"%": percent(measure(judged)), "low": percent(low), "high": percent(high)}
+    return found
+
+
+def share(rows: list[Judged], verdict: str, first: int | None = None) -> float:
+    """Share of the judged tags, of each photo's ``first`` ones, that have a verdict."""
+    counts = [[row.verdicts[:first].count(one) for one in VERDICTS] for row in rows]
+    total = np.sum(counts, axis=0)
+    return float(total[VERDICTS.index(verdict)] / max(total.sum(), 1))
+
+
+def precision(rows: list[Judged]) -> float:
+    return share(rows, "t")
+
+
+def recall(rows: list[Judged]) -> float:
+    found = [one for row in rows for one in row.named]
+    return float(np.mean(found))
+
+
+def percent(value: float) -> float:
+    return round(100 * float(value), 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Calibration finds what made data were drawn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zsl_tagger.packaged.calibration import (
+    Judged,
+    calibration_error,
+    fit_biases,
+    fit_scoring,
+    logistic_regression,
+    precision_shifts,
+    sigmoid,
+)
+from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring
+
+
+def test_logistic_regression_finds_the_weights() -> None:
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.normal(size=(40_000, 2)), np.ones(40_000)])
+    weights = np.array([1.5, -0.7, -1.0])
+    found = logistic_regression(x, random.random(40_000) < sigmoid(x @ weights))
+    np.testing.assert_allclose(found, weights, atol=0.06)
+
+
+def test_scoring_is_found_by_kind() -> None:
+    random = np.random.default_rng(1)
+    words = [ClassWord((0, 2), True), ClassWord((1,), True), ClassWord((3,), False), None, None]
+    scoring = Scoring((2.0, 0.8, -2.0), (1.0, 0.3, -0.5), (0.5, 0.0, 1.0))
+    logits, classes = random.normal(size=(20_011, 5)), random.random((20_011, 4)) ** 3
+    truth = random.random(logits.shape) < sigmoid(LabelEvidence(words, scoring).join(logits, classes))
+    known = random.random(logits.shape) < 0.9
+    found = fit_scoring(Judged(logits, classes, truth, known), words)
+    for kind in ("names", "above", "other"):
+        np.testing.assert_allclose(getattr(found, kind), getattr(scoring, kind), atol=0.12)
+
+
+def test_biases_follow_the_evidence_and_stay_where_there_is_none() -> None:
+    random = np.random.default_rng(2)
+    log_odds = random.normal(-1.0, 1.0, (9_001, 3))
+    truth = random.random(log_odds.shape) < sigmoid(log_odds + np.array([0.8, -0.5, 0.0]))
+    known = np.ones_like(truth)
+    known[:, 2] = False
+    np.testing.assert_allclose(fit_biases(log_odds, truth, known), [0.8, -0.5, 0.0], atol=0.1)
+
+
+def test_calibration_error_of_true_and_false_certainty() -> None:
+    scores = np.repeat([0.1, 0.9], 50)
+    right = np.concatenate([np.arange(50) < 5, np.arange(50) < 45])
+    assert calibration_error(scores, right) == pytest.approx(0.0, abs=1e-9)
+    assert calibration_error(scores, ~right) == pytest.approx(0.8)
+
+
+def test_precision_shifts_reach_their_precision() -> None:
+    random = np.random.default_rng(3)
+    log_odds = random.normal(size=(5_003, 4)) * 3
+    truth = random.random(log_odds.shape) < sigmoid(log_odds)
+    known = random.random(log_odds.shape) < 0.8
+    thresholds = np.array([-1.0, 0.0, 0.5, 1.0])
+    pairs = precision_shifts(log_odds, thresholds, truth, known)
+    assert [precision for precision, _ in pairs] == sorted(precision for precision, _ in pairs)
+    for precision, shift in pairs:
+        tags = known & (log_odds >= thresholds + shift)
+        assert truth[tags].mean() == pytest.approx(precision, abs=0.02)

@@ -1,0 +1,51 @@
+"""Parents and synonyms are said once; thresholds move together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zsl_tagger.tagging.label_set import LabelSet
+
+LABELS = ["animal", "dog", "tv", "television", "puppy", "beach"]
+IMPLIED = [set(), {"animal"}, {"television"}, {"tv"}, {"dog", "animal"}, set()]
+
+
+def labels() -> LabelSet:
+    count = len(LABELS)
+    thresholds = np.linspace(0.2, 0.9, count).astype(np.float32)
+    return LabelSet(
+        LABELS, LABELS, np.eye(count), thresholds, np.zeros(count), implied=[frozenset(words) for words in IMPLIED]
+    )
+
+
+@pytest.mark.parametrize(
+    ("passing", "said"),
+    [
+        (["animal", "dog"], ["dog"]),
+        (["dog", "animal", "puppy"], ["puppy"]),
+        (["tv", "television"], ["tv"]),
+        (["television", "beach", "tv"], ["television", "beach"]),
+        (["animal", "beach"], ["animal", "beach"]),
+        ([], []),
+    ],
+)
+def test_says_a_thing_once(passing: list[str], said: list[str]) -> None:
+    numbers = np.array([LABELS.index(label) for label in passing], np.int64)
+    assert [LABELS[number] for number in labels().folded(numbers)] == said
+    assert labels().unfolded().folded(numbers).tolist() == numbers.tolist()
+
+
+def test_some_labels_fold_as_among_all() -> None:
+    some = labels().only([4, 0, 5])
+    assert some.folded(np.array([1, 0])).tolist() == [0]
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 1.7])
+def test_thresholds_move_in_log_odds(shift: float) -> None:
+    def log_odds(p: np.ndarray) -> np.ndarray:
+        return np.log(p / (1 - p))
+
+    moved = labels().shifted(shift)
+    np.testing.assert_allclose(log_odds(moved.thresholds), log_odds(labels().thresholds) + shift, atol=1e-5)
+    assert moved.implied is not None

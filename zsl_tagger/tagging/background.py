@@ -1,0 +1,66 @@
+"""When is a word that was never trained true of a photo? When it scores higher there than on photos of anything.
+
+Thresholds come from annotated photos, and no annotated photo shows such a word. But its log-odds on photos at large can
+be computed when it is first asked: the model folder keeps what the encoder made of some of them, ``background.npz``. A
+photo gets the word where its log-odds are above their mean there by ``DEVIATIONS`` standard deviations, and above all
+of them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import write_whole
+from zsl_tagger.tagging.encoded import Encoded
+
+BACKGROUND_FILE = "background.npz"
+
+DEVIATIONS = 3.0
+
+_STEPS = 255
+
+
+@dataclass(frozen=True)
+class Background:
+    """What the encoder made of M photos of anything."""
+
+    encoded: Encoded
+
+    @classmethod
+    def load(cls, path: Path) -> Background:
+        """Read ``background.npz``.
+
+        Raises:
+            UserError: it cannot be read, or it is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                tokens = content["levels"] * content["step"] + content["low"]  # (M, L, D)
+                classes = content["classes"].astype(np.float32) / _STEPS if "classes" in content else None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            raise UserError(f"{path} is no background of a model: expected arrays levels, step and low") from None
+        if tokens.ndim != 3 or tokens.dtype != np.float32 or (classes is not None and len(classes) != len(tokens)):
+            raise UserError(f"{path} is no background of a model: expected tokens of photos, got shape {tokens.shape}")
+        return cls(Encoded(tokens, classes))
+
+    def save(self, path: Path) -> None:
+        """Write ``background.npz``: tokens in 8 bits with a scale each, class probabilities in steps of 1/255."""
+        tokens = self.encoded.tokens
+        low = tokens.min(axis=2, keepdims=True).astype(np.float32)  # (M, L, 1)
+        step = np.maximum((tokens.max(axis=2, keepdims=True) - low) / _STEPS, 1e-12).astype(np.float32)
+        arrays = {"levels": np.rint((tokens - low) / step).astype(np.uint8), "step": step, "low": low}
+        if self.encoded.classes is not None:
+            arrays["classes"] = np.rint(self.encoded.classes * _STEPS).astype(np.uint8)
+        write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def standing_out(log_odds: np.ndarray) -> np.ndarray:
+    """Return the log-odds ``(K,)`` from which a word stands out, of those on the background photos ``(M, K)``."""
+    return np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), log_odds.max(axis=0))
