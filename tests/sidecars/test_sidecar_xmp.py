@@ -272,3 +272,18 @@ def test_any_label_makes_a_sidecar_that_others_can_read(labels: list[str]) -> No
         assert words(content, DC, "subject") == ours(content)
         assert merged(content, tags(*labels)) is content
         assert merged(content, []) is None
+
+
+def test_a_tag_with_parents_is_a_path() -> None:
+    """``animal|mammal|dog`` where levels are kept, ``dog`` alone in dc:subject; all of it can be taken back."""
+    tags = [Tag("dog", 0.9), Tag("a|b", 0.8), Tag("beach", 0.7)]
+    parents = {"dog": ("animal", "mammal"), "a|b": ("x|y",), "beach": ()}
+    content = merged(None, tags, parents)
+    assert content is not None
+    text = content.decode()
+    hierarchical = text[text.index("<lr:hierarchicalSubject>") : text.index("</lr:hierarchicalSubject>")]
+    assert re.findall(r"<rdf:li>(.*?)</rdf:li>", hierarchical) == ["animal|mammal|dog", "x y|a b", "beach"]
+    subject = text[text.index("<dc:subject>") : text.index("</dc:subject>")]
+    assert re.findall(r"<rdf:li>(.*?)</rdf:li>", subject) == ["dog", "a|b", "beach"]
+    assert merged(content, tags, parents) == content
+    assert merged(content, []) is None

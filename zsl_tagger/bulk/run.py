@@ -46,7 +46,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
             note("no images found: folders hold no file with an image suffix")
         items = chain(first, items)
         if run.remove:  # needs no model
-            sidecars = stack.enter_context(_sidecars(run, note))
+            sidecars = stack.enter_context(_sidecars(run, note, None))
             return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), note, stop)
         tagger = Tagger(run.model, workers=run.workers or max(1, len(first)))  # one image is on all cores
         labels = label_set(tagger, names, run, note)
@@ -55,7 +55,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
         made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting, note)))
         records: Iterable[Record | None] = made
         if run.sidecar is not None:
-            sidecars = stack.enter_context(_sidecars(run, note))
+            sidecars = stack.enter_context(_sidecars(run, note, labels))
             records = (record and sidecars.tagged(record) for record in made)
         shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
         return _write_all(with_progress(records) if shown else records, sinks, note, stop)
@@ -88,12 +88,13 @@ def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def _sidecars(run: TagRun, note: Note) -> Iterator[Sidecars]:
+def _sidecars(run: TagRun, note: Note, labels: LabelSet | None) -> Iterator[Sidecars]:
     """The sidecars of a run, which says at its end what became of them."""
     from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
 
     show = partial(print, flush=True) if run.dry_run or run.remove else None
-    sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show)
+    parents = {} if labels is None else {name: labels.parents(number) for number, name in enumerate(labels.labels)}
+    sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show, parents)
     yield sidecars
     note(sidecars.summary())
 

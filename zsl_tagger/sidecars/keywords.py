@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Tag
 
 #: What XML cannot hold, not even escaped, and halves of characters, which no encoding can.
 _NO_TEXT = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+#: Labels above a label, the most general one first: animal and mammal for dog.
+Parents = Mapping[str, Sequence[str]]
 
 
 class SidecarError(UserError):

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import json_key, lines, xmp
-from zsl_tagger.sidecars.keywords import SidecarError
+from zsl_tagger.sidecars.keywords import Parents, SidecarError
 from zsl_tagger.sidecars.places import Places
 from zsl_tagger.system.files import waited_lock, write_errors, write_whole
 
@@ -67,12 +68,19 @@ class Sidecars:
         kind: xmp, txt or json.
         by_stem: a new XMP one is ``photo.xmp``, not ``photo.jpg.xmp``.
         dry_run: nothing is written.
+        parents: labels above a label, which lists of paths say too.
         show: told what changes, in lines; None where nobody looks.
     """
 
     def __init__(
-        self, kind: str, by_stem: bool = False, dry_run: bool = False, show: Callable[[str], None] | None = None
+        self,
+        kind: str,
+        by_stem: bool = False,
+        dry_run: bool = False,
+        show: Callable[[str], None] | None = None,
+        parents: Parents = MappingProxyType({}),
     ):
+        self._parents = parents
         self._kind, self._dry_run, self._show = KINDS[kind], dry_run, show
         self._places = Places(self._kind.ending, stem=kind == "xmp", new_by_stem=by_stem)
         self._counts: Counter[str] = Counter()
@@ -119,7 +127,7 @@ class Sidecars:
         try:
             file = self._file_of(place)
             before, status = _read(file)
-            change = Change(place, before, self._kind.merged(before, tags), self._kind)
+            change = Change(place, before, self._merged(before, tags), self._kind)
             if change.became == "unchanged" or self._dry_run:
                 return change
             if status is not None and not os.access(file, os.W_OK):
@@ -133,6 +141,11 @@ class Sidecars:
         else:
             write_whole(file, lambda out: _fill(out, change.after or b"", status))
         return change
+
+    def _merged(self, before: bytes | None, tags: Sequence[Tag]) -> bytes | None:
+        return (
+            xmp.merged(before, tags, self._parents) if self._kind is KINDS["xmp"] else self._kind.merged(before, tags)
+        )
 
     def _file_of(self, place: Path) -> Path:
         """Itself, or what it links to, which must be called like a sidecar: a link may come out of an archive."""

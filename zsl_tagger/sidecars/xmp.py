@@ -1,6 +1,7 @@
 """XMP: keywords in the lists that darktable, digiKam and Lightroom read, and beside them what this tool added there.
 
-``dc:subject`` and ``lr:hierarchicalSubject`` are written always. Programs differ in which list they believe, so:
+``dc:subject`` and ``lr:hierarchicalSubject`` are written always; a tag with parents stands in the latter, and in other
+lists of paths, as ``animal|mammal|dog``. Programs differ in which list they believe, so:
 
 * darktable reads ``lr:hierarchicalSubject``, and ``dc:subject`` only where there is none: a new
   ``lr:hierarchicalSubject`` takes the user's keywords of ``dc:subject`` too.
@@ -17,12 +18,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, xml_encoding_of
-from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
+from zsl_tagger.sidecars.keywords import Parents, SidecarError, keyword, keywords_of, without_known
 from zsl_tagger.sidecars.xml_spans import XMLNS, Attribute, Edit, Element, Name, XmlTree, edited
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -68,15 +70,19 @@ _LISTS = (_SUBJECT, *_PATHS)
 _Words = dict[str, list[str]]
 
 
-def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
+def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = MappingProxyType({})) -> bytes | None:
     """A sidecar with these tags in place of ours (see the package).
+
+    Args:
+        parents: labels above a label, the most general one first.
 
     Raises:
         SidecarError: ``content`` is not XMP, or its keywords are in no list.
     """
     keywords = keywords_of(tags)
+    parents = {keyword(tag.label): [keyword(parent) for parent in parents.get(tag.label, ())] for tag in tags}
     if content is None:
-        return _with_keywords(_NEW, _wanted(_Packet(_NEW), keywords), made=True) if keywords else None
+        return _with_keywords(_NEW, _wanted(_Packet(_NEW), keywords, parents), made=True) if keywords else None
     encoding = xml_encoding_of(content)
     packet = _Packet(decoded(content, encoding).encode())
     bare, all_there = packet.without_ours()
@@ -84,7 +90,7 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
         if not keywords:
             return None
         bare, encoding = _NEW, "utf-8"
-    wanted = _wanted(_Packet(bare), keywords)
+    wanted = _wanted(_Packet(bare), keywords, parents)
     if all_there and _same(wanted, packet.recorded):
         return content
     new = _with_keywords(bare, wanted, packet.made) if wanted else bare
@@ -210,8 +216,12 @@ def _items(element: Element) -> list[Element]:
 _CONTAINERS = {(RDF, kind) for kind in ("Bag", "Seq", "Alt")}
 
 
-def _wanted(bare: _Packet, keywords: Iterable[str]) -> _Words:
-    """What to add to each list of a sidecar in which nothing is ours."""
+def _wanted(bare: _Packet, keywords: Iterable[str], parents: Parents) -> _Words:
+    """What to add to each list of a sidecar in which nothing is ours.
+
+    Args:
+        parents: of a keyword, the most general one first.
+    """
     of_user = bare.words(_SUBJECT)
     new = without_known(keywords, of_user)
     if not new:
@@ -222,9 +232,19 @@ def _wanted(bare: _Packet, keywords: Iterable[str]) -> _Words:
         if there or each.always:
             flat = new if there else [*filter(str.strip, of_user), *new]
             levels = (level for path in there for level in path)
-            words = without_known((word.replace(each.separator or "", " ") for word in flat), levels)
-            wanted[each.local] = list(dict.fromkeys(words))
+            paths = {_level(word, each): [*parents.get(word, ()), word] for word in flat}
+            words = without_known(paths, levels)
+            wanted[each.local] = [_path(paths[word], each) for word in dict.fromkeys(words)]
     return {name: words for name, words in wanted.items() if words}
+
+
+def _level(word: str, each: _List) -> str:
+    """A keyword as one level of a path."""
+    return word.replace(each.separator or "", " ")
+
+
+def _path(levels: Iterable[str], each: _List) -> str:
+    return (each.separator or "").join(_level(word, each) for word in levels)
 
 
 def _same(wanted: _Words, recorded: _Words) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -78,6 +79,20 @@ class LabelSet:
             )
 
         return np.array([number for place, number in enumerate(numbers) if not is_said(place, number)], np.int64)
+
+    def parents(self, number: int) -> tuple[str, ...]:
+        """Return the labels above one, the most general one first."""
+        if self.implied is None:
+            return ()
+        implied, key = self.implied, self.keys[number]
+        above = [self._place[word] for word in implied[number] if word in self._place]
+        above = [other for other in above if key not in implied[other]]  # else it is a synonym
+        above.sort(key=lambda other: (len(implied[other]), self.keys[other]))
+        return tuple(self.labels[other] for other in above)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {key: number for number, key in enumerate(self.keys)}
 
     def unfolded(self) -> LabelSet:
         """Return the same set, of which parents and synonyms are said too."""
