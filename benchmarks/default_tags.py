@@ -35,6 +35,18 @@ RESAMPLES = 1000
 
 VERDICTS = ("t", "u", "f")
 
+LISTED = 40  # photos of the list
+LIST = """# What `tag` prints, on 40 photos
+
+The first 40 photos of coco100, by their number in COCO 2017 (the photos are not ours to show), with what a careful
+person calls the main subject, and the packaged model's default tags, best first. False tags are ~~struck out~~, useless
+ones are (in brackets), and those that nobody judged have a question mark. Written by
+`python -m benchmarks.default_tags --list`.
+
+| COCO photo | main subject | tags |
+|---|---|---|
+"""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -56,21 +68,32 @@ def main() -> None:
     parser.add_argument("--coco", type=Path, required=True)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--name", default="default_tags")
+    parser.add_argument("--list", type=Path, help="Write photos with their tags and verdicts to this Markdown file.")
     parser.add_argument("--unjudged", type=Path, help="Write photos with tags that have no verdict to this file.")
     arguments = parser.parse_args()
     photos = {path.name: path for path in arguments.coco.rglob("*.jpg")}
     named, verdicts = read_named(), read_verdicts()
     tagger = Tagger(arguments.model)
     says = implied_words()
-    judged, unjudged = [], []
+    judged, unjudged, lines = [], [], []
     for name, (subjects, words) in sorted(named.items()):
         tags = [tag.label for tag in tagger.tag(photos[name])]
         judged.append(judge(tags, words, subjects, verdicts.get(name, {}), says))
+        lines.append(listed(name, subjects[0], tags, judged[-1]))
         unjudged += [(name, tag) for tag in tags if tag not in verdicts.get(name, {})]
     if arguments.unjudged:
         with arguments.unjudged.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("photo", "tag"), *unjudged])
+    if arguments.list:
+        arguments.list.write_text(LIST + "\n".join(lines[:LISTED]) + "\n", encoding="utf-8")
     write_result(arguments.name, figures(judged))
+
+
+def listed(name: str, subject: str, tags: list[str], judged: Judged) -> str:
+    """One photo as a line of Markdown: false tags struck out, useless ones in brackets."""
+    marks = {"t": "{}", "u": "({})", "f": "~~{}~~", "": "{}?"}
+    shown = ", ".join(marks[verdict].format(tag) for tag, verdict in zip(tags, judged.verdicts, strict=True))
+    return f"| {Path(name).stem.lstrip('0')} | {subject} | {shown} |"
 
 
 def read_named() -> dict[str, tuple[list[str], list[str]]]:

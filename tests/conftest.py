@@ -69,6 +69,15 @@ def animal_model(animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield from unchanged(folder)
 
 
+@pytest.fixture(scope="session")
+def evidence_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model of random weights whose words hear its backbone's classifier."""
+    from evidence_folder import write_evidence_folder
+
+    folder = write_evidence_folder(tmp_path_factory.mktemp("evidence") / "model")
+    yield from unchanged(folder)
+
+
 def unchanged(folder: Path) -> Iterator[Path]:
     """Share a folder between tests; a test that changes it must work on a copy."""
     before = state(folder)

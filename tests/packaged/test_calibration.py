@@ -14,7 +14,7 @@ from zsl_tagger.packaged.calibration import (
     precision_shifts,
     sigmoid,
 )
-from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring
+from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring, Weights
 
 
 def test_logistic_regression_finds_the_weights() -> None:
@@ -25,10 +25,15 @@ def test_logistic_regression_finds_the_weights() -> None:
     np.testing.assert_allclose(found, weights, atol=0.06)
 
 
+def scaled(weights: Weights, scale: float, shift: float) -> Weights:
+    return weights[0] * scale, weights[1] * scale, weights[2] * scale + shift
+
+
 def test_scoring_is_found_by_kind() -> None:
     random = np.random.default_rng(1)
     words = [ClassWord((0, 2), True), ClassWord((1,), True), ClassWord((3,), False), None, None]
-    scoring = Scoring((2.0, 0.8, -2.0), (1.0, 0.3, -0.5), (0.5, 0.0, 1.0))
+    plain = Scoring()
+    scoring = Scoring(scaled(plain.names, 2.0, -2.0), scaled(plain.above, 0.9, 0.5), scaled(plain.other, 0.5, 1.0))
     logits, classes = random.normal(size=(20_011, 5)), random.random((20_011, 4)) ** 3
     truth = random.random(logits.shape) < sigmoid(LabelEvidence(words, scoring).join(logits, classes))
     known = random.random(logits.shape) < 0.9

@@ -23,7 +23,14 @@ from PIL import Image
 
 from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
 from zsl_tagger.search import rank
-from zsl_tagger.search.packing import pack_logits, pack_tokens, unpack_logits, unpack_tokens
+from zsl_tagger.search.packing import (
+    pack_classes,
+    pack_logits,
+    pack_tokens,
+    unpack_classes,
+    unpack_logits,
+    unpack_tokens,
+)
 from zsl_tagger.search.query import Query, parse_query
 from zsl_tagger.search.rank import _Things
 from zsl_tagger.search.store import INDEX_FILE, Store
@@ -60,6 +67,24 @@ def test_nothing_stays_nothing() -> None:
     """Most values of real tokens are 0, and so they are after."""
     tokens = np.maximum(np.random.default_rng(0).standard_normal((11, 13)), 0.5).astype(np.float32) - 0.5
     assert ((unpack_tokens(pack_tokens(tokens)) == 0) >= (tokens == 0)).all()
+
+
+@given(arrays(np.float64, st.integers(1, 23), elements=st.floats(0.001, 0.997)))
+@settings(deadline=None)
+def test_unpacked_class_probabilities_are_within_half_a_step(classes: np.ndarray) -> None:
+    """Of their log-odds, in which a step is 16/255."""
+    packed = pack_classes(classes.astype(np.float32))
+    assert len(packed) == len(classes)
+    unpacked = unpack_classes(np.frombuffer(packed, np.uint8)).astype(np.float64)
+    off = np.log(unpacked / (1 - unpacked)) - np.log(classes / (1 - classes))
+    assert np.abs(off).max() <= 8 / 255 + 1e-4
+
+
+def test_class_probabilities_that_are_0_or_1_and_none_at_all() -> None:
+    packed = np.frombuffer(pack_classes(np.array([0.0, 1.0, 1e-9], np.float32)), np.uint8)
+    np.testing.assert_allclose(unpack_classes(packed.reshape(1, 3)), [[0, 1, 0]], atol=3e-3)
+    assert unpack_classes(packed)[[0, 2]].tolist() == [0, 0]  # many unlikely classes do not add up to a likely word
+    assert pack_classes(None) == b""
 
 
 def test_damaged_tokens_are_an_error() -> None:

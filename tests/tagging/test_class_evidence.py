@@ -24,7 +24,7 @@ def by_the_formula(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
         evidence = 0.0
         if word is not None:
             p = float(sum(classes[row, number] for number in word.classes))
-            p = min(max(p, 1e-6), 1 - 1e-6)
+            p = min(max(p, 1e-6), 0.99)
             evidence = max(0.0, float(np.log(p / (1 - p))) - FLOOR)
         found[row, column] = scale * logits[row, column] + weight * evidence + offset
     return found

@@ -32,13 +32,20 @@ def labels() -> LabelSet:
 )
 def test_says_a_thing_once(passing: list[str], said: list[str]) -> None:
     numbers = np.array([LABELS.index(label) for label in passing], np.int64)
-    assert [LABELS[number] for number in labels().folded(numbers)] == said
-    assert labels().unfolded().folded(numbers).tolist() == numbers.tolist()
+    scores = np.linspace(0.9, 0.8, len(passing))
+    assert [passing[place] for place in labels().folded(numbers, scores)] == said
+    assert labels().unfolded().folded(numbers, scores).tolist() == list(range(len(passing)))
+
+
+def test_a_sure_parent_stays_beside_an_unsure_child() -> None:
+    numbers = np.array([LABELS.index(label) for label in ("dog", "puppy", "animal")])
+    assert labels().folded(numbers, np.array([0.9, 0.6, 0.5])).tolist() == [0, 1]
+    assert labels().folded(numbers, np.array([0.9, 0.7, 0.7])).tolist() == [1]
 
 
 def test_some_labels_fold_as_among_all() -> None:
     some = labels().only([4, 0, 5])
-    assert some.folded(np.array([1, 0])).tolist() == [0]
+    assert some.folded(np.array([1, 0]), np.array([0.9, 0.8])).tolist() == [1]
 
 
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 1.7])

@@ -15,6 +15,7 @@ from PIL import Image
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
+from zsl_tagger.tagging.class_evidence import Scoring
 from zsl_tagger.tagging.model_folder import (
     ModelConfig,
     ModelFolder,
@@ -36,8 +37,14 @@ CONFIG = ModelConfig(
     architecture={"backbone": "tiny", "blocks": [1, 2]},
     provenance={"made by": "a test, für 塔"},
     word_source="gensim:塔.txt",
+    scoring=Scoring(names=(1.5, 0.7, -0.3)),
+    precision_shifts=((0.7, -0.25), (0.9, 1.5)),
 )
-LABELS = [VocabularyLabel("Dining-Table", 0.25), VocabularyLabel("塔", 0.0, seen=False), VocabularyLabel("dog", 1.0)]
+LABELS = [
+    VocabularyLabel("Dining-Table", 0.25, implies=("table", "furniture")),
+    VocabularyLabel("塔", 0.0, seen=False),
+    VocabularyLabel("dog", 1.0, bias=-0.7, default=False),
+]
 ROWS = np.array([[3, 0, 4], [0, -5, 0]], np.int8)
 
 
@@ -123,6 +130,13 @@ def test_every_missing_file_is_named(folder: Path, names: list[str]) -> None:
         (edited(default_threshold=1.1), r"expected default_threshold in 0\.\.1, got 1\.1"),
         (edited(default_threshold=float("nan")), r"expected default_threshold in 0\.\.1, got nan"),
         (edited(default_threshold="0.5"), r"expected default_threshold in 0\.\.1, got '0\.5'"),
+        (edited(scoring={"names": [1, 2]}), r"config\.json: expected scoring 'names' to be three numbers: scale, "),
+        (edited(scoring={"nouns": [1, 2, 3]}), r"config\.json: got an unexpected keyword argument 'nouns'"),
+        (edited(scoring=[1, 2, 3]), r"config\.json: expected scoring to be an object, got \[1, 2, 3\]"),
+        (edited(precision_shifts=[[0.9, 1.0], [0.95]]), r"config\.json: expected precision_shifts to be pairs of numb"),
+        (edited(precision_shifts=[[0.9, "1"]]), "expected precision_shifts to be pairs of numbers, got "),
+        (edited(precision_shifts=0.9), r"expected precision_shifts to be pairs of numbers, got 0\.9"),
+        (edited(unseen_bias=float("inf")), "expected unseen_bias to be a number of logits, got inf"),
     ],
 )
 def test_faulty_config(folder: Path, content: Any, message: str) -> None:
@@ -212,6 +226,9 @@ def test_bad_json(folder: Path, name: str, content: bytes) -> None:
         ([{"name": "dog", "threshold": float("nan")}], "label 'dog' has threshold nan"),
         ([{"name": "dog", "threshold": "0.5"}], "label 'dog' has threshold"),
         ([{"name": 5, "threshold": 0.5}], "name.*5"),
+        ([{"name": "dog", "threshold": 0.5, "bias": "1"}], "label 'dog' has bias '1', expected a number"),
+        ([{"name": "dog", "threshold": 0.5, "implies": "animal"}], "'dog' implies 'animal', expected a list of labels"),
+        ([{"name": "dog", "threshold": 0.5, "implies": [1]}], r"'dog' implies \[1\], expected a list of labels"),
         (["dog"], "must be a mapping, not str"),
         (None, "'NoneType' object is not iterable"),
     ],
@@ -265,10 +282,9 @@ def test_another_word_dim(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Path) -> None:
-    """Compare with the plain steps it was made with, as shipped (format 1) and rewritten as format 3."""
+    """Compare with the plain steps it was made with, as shipped and rewritten."""
     rewritten = tmp_path / "model"
     shutil.copytree(PACKAGED, rewritten)
-    assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 1
     write_config(rewritten, read_config(rewritten))
     assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 3
     as_shipped, as_rewritten = Tagger(), Tagger(rewritten)
@@ -280,9 +296,12 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
         with Image.open(photo) as opened:
             opened.draft("RGB", (768, 768))
             image = opened.convert("RGB").resize((384, 384), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        (tokens,) = encoder.run(None, {"images": np.asarray(image)[None]})
+        tokens, classes = encoder.run(["tokens", "classes"], {"images": np.asarray(image)[None]})
         states, projected = queries.run(None, {"queries": labels.queries})
         feeds = {"tokens": tokens, "states": states, "projected": projected}
         logits = decoder.run(["logits"], feeds)[0]
         for tagger in (as_shipped, as_rewritten):
-            assert (tagger.log_odds(tagger.encode(photo), labels) == logits).all()
+            assert (tagger.logits(tagger.encode(photo), labels) == logits).all()
+            assert labels.evidence is not None
+            expected = labels.evidence.join(logits, classes)
+            assert (tagger.log_odds(tagger.encode(photo), labels) == expected).all()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.words.label_lists import read_labels_file, split_labels
 from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
@@ -290,6 +291,35 @@ def test_every_unknown_label_is_named_with_the_nearest_spellings() -> None:
 )
 def test_the_nearest_spelling_is_suggested_first(label: str, nearest: str) -> None:
     assert TABLE.suggest(label)[0] == nearest
+
+
+@pytest.fixture(scope="module")
+def packaged() -> WordTable:
+    return WordTable.load(PACKAGED)
+
+
+@pytest.mark.parametrize(
+    ("label", "nearest"), [("dgo", "dog"), ("bycicle", "bicycle"), ("elefant", "elephant"), ("Zebrra", "zebra")]
+)
+def test_of_100000_words_the_one_that_was_meant_is_suggested_first(
+    packaged: WordTable, label: str, nearest: str
+) -> None:
+    assert packaged.suggest(label)[0] == nearest
+
+
+def test_common_words_and_those_with_the_same_first_letter_count_as_nearer() -> None:
+    many = [f"word {number}" for number in range(1009)]
+    assert WordTable(["marbxe", *many, "marblx"], np.eye(1011)).suggest("marble") == ["marbxe", "marblx"]
+    assert WordTable(["marxxe", *many, "marblx"], np.eye(1011)).suggest("marble") == ["marxxe", "marblx"]
+    assert WordTable(["marxxe", "marblx"], np.eye(2)).suggest("marble") == ["marblx", "marxxe"]
+    assert WordTable(["garble", "marblx"], np.eye(2)).suggest("marble") == ["marblx", "garble"]
+
+
+def test_short_words_may_have_one_mistake_and_others_two() -> None:
+    table = WordTable(["lamb", "lambda"], np.eye(2))
+    assert table.suggest("lxmx") == []
+    assert table.suggest("lxmbdx") == ["lambda"]
+    assert table.suggest("alxbdx") == []
 
 
 def test_suggestions_are_no_more_than_asked() -> None:

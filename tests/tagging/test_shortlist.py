@@ -24,7 +24,9 @@ def smooth_case(labels: int, dim: int = 13, seed: int = 0) -> tuple[np.ndarray, 
     return states, (hidden @ random.normal(size=5) + 0.02 * random.normal(size=labels)).astype(np.float32)
 
 
-def found(states: np.ndarray, logits: np.ndarray, added: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def found(
+    states: np.ndarray, logits: np.ndarray, added: np.ndarray | None = None, scales: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     asked: list[int] = []
 
     def ask(some: np.ndarray) -> np.ndarray:
@@ -32,7 +34,9 @@ def found(states: np.ndarray, logits: np.ndarray, added: np.ndarray | None = Non
         return logits[some]
 
     zeros = np.zeros(len(states), np.float32)
-    labels, values = Shortlist(states).best(ask, zeros if added is None else added, zeros + 1)
+    labels, values = Shortlist(states).best(
+        ask, zeros if added is None else added, zeros + 1 if scales is None else scales
+    )
     assert sorted(asked) == sorted(set(asked)) == sorted(labels.tolist())
     np.testing.assert_array_equal(values, logits[labels])
     return labels, values
@@ -56,6 +60,22 @@ def test_what_is_added_to_the_logits_counts() -> None:
     best = np.argsort(-(logits + biases))[:10]
     assert (best % 7 == 3).all()
     assert np.isin(best, labels).mean() >= 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scales_and_what_an_image_adds_count(seed: int) -> None:
+    """As with class evidence. Some words are best since little is made of their low logits, some by what is added."""
+    states, logits = smooth_case(50_021, seed=seed)
+    logits, number = logits - 6, np.arange(50_021)
+    scales = np.where(number % 1009 == 4, 0.3, 1.1).astype(np.float32)
+    evidence = np.random.default_rng(seed + 17).uniform(2.8, 4.3, 50_021)
+    added = np.where(number % 1013 == 6, evidence, -0.1).astype(np.float32)
+    labels, _ = found(states, logits, added, scales)
+    best = np.argsort(-(scales * logits + added))[:17]
+    assert min((best % 1009 == 4).sum(), (best % 1013 == 6).sum()) >= 3
+    assert np.isin(best, labels).all()
+    for one, other in ((added, np.ones_like(scales)), (np.zeros_like(added), scales)):
+        assert np.isin(best, found(states, logits, one, other)[0]).mean() <= 0.8  # it is by both that they are found
 
 
 @pytest.mark.parametrize("count", [1, 7, 601, 1009, 2003])

@@ -52,11 +52,12 @@ def label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Note) 
 
 
 def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun, note: Note) -> LabelSet:
-    """Return labels with the thresholds that ``--precision`` asks for; what is written to sidecars must be surer."""
+    """Return labels with the thresholds that ``--precision`` asks for; what only sidecars get must be surer."""
     if run.precision is not None:
         return tagger.for_precision(labels, run.precision)
-    knows = tagger.folder.config.precision_shifts
-    if run.sidecar is None or run.threshold is not None or not knows or knows[-1][0] < SIDECAR_PRECISION:
+    knows = [precision for precision, shift in tagger.folder.config.precision_shifts if shift > 0]
+    given = run.threshold is not None or run.output is not None  # an output says the same as the sidecars
+    if run.sidecar is None or given or not knows or not knows[0] <= SIDECAR_PRECISION <= knows[-1]:
         return labels
     note(f"sidecars get surer tags than the screen, those of --precision {SIDECAR_PRECISION:g}")
     return tagger.for_precision(labels, SIDECAR_PRECISION)

@@ -25,7 +25,13 @@ def settings_of(
     """
     order = np.argsort(labels.labels, kind="stable")
     names = [labels.labels[index] for index in order]
-    asked = _short("\n".join(names).encode(errors="surrogatepass"), labels.queries[order], labels.biases[order])
+    evidence = (
+        [] if labels.evidence is None else [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
+    )
+    asked = _short(
+        "\n".join(names).encode(errors="surrogatepass"),
+        *(values[order] for values in (labels.queries, labels.biases, *evidence)),
+    )
     return {
         "model": f"networks {tagger.folder.networks_sha256()[:16]}",
         "labels": f"{some(names)} ({asked})",

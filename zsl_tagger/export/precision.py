@@ -7,8 +7,8 @@
          without it do more slowly, so this is done here.
 ``int8`` ONNX Runtime's dynamic quantization of the linear layers: weights int8, a scale a column, and activations
          uint8 with a scale chosen in each call. Two things are left in float32: convolutions, which ONNX Runtime
-         computes more slowly in int8 (lite2 at 384 px: 118 instead of 79 ms), and the class reading, whose softmax
-         turns small errors into other classes (a logit off by 2.4 instead of 0.2).
+         computes more slowly in int8 (lite2 at 384 px: 118 instead of 79 ms), and the class reading and the class
+         probabilities, whose softmax turns small errors into other classes (a logit off by 2.4 instead of 0.2).
          Since that scale is chosen over all labels of a call, a label's score depends a little on the others asked.
 ======== ======================================================================================================
 """
@@ -24,8 +24,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-#: Parts of the names of the nodes of :mod:`zsl_tagger.model.class_reading` and :mod:`zsl_tagger.model.class_evidence`.
-CLASSIFIERS = ("/reading/", "/classifier/")
+#: Part of the names of the nodes of :class:`zsl_tagger.model.class_reading.ClassReading`.
+CLASS_READING = "/reading/"
 
 
 def halve(source: Path, target: Path) -> None:
@@ -49,7 +49,7 @@ def halve(source: Path, target: Path) -> None:
 
 def quantize(source: Path, target: Path) -> None:
     """Write ``target`` with the linear layers of ``source`` in int8."""
-    names = [node.name for node in onnx.load(source, load_external_data=False).graph.node]
+    graph = onnx.load(source, load_external_data=False).graph
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)  # it warns with advice on preprocessing that is for static quantization
     try:
@@ -60,10 +60,27 @@ def quantize(source: Path, target: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,  # 7 bits: 8 overflow on x86 processors without VNNI
-            nodes_to_exclude=[name for name in names if any(part in name for part in CLASSIFIERS)],
+            nodes_to_exclude=[node.name for node in graph.node if CLASS_READING in node.name] + _of_classes(graph),
         )
     finally:
         logging.root.setLevel(level)
+
+
+def _of_classes(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes that the class probabilities need and no other output does."""
+    made_by = {output: node for node in graph.node for output in node.output}
+
+    def needed(outputs: set[str]) -> set[str]:
+        found, queue = set(), list(outputs)
+        while queue:
+            node = made_by.get(queue.pop())
+            if node is not None and node.name not in found:
+                found.add(node.name)
+                queue += node.input
+        return found
+
+    outputs = {output.name for output in graph.output}
+    return sorted(needed(outputs & {"classes"}) - needed(outputs - {"classes"}))
 
 
 #: Of each precision but the one that torch's exporter writes.

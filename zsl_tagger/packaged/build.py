@@ -28,7 +28,7 @@ from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.pretrained import LITE_PACKAGES, WEIGHTS_FILE, build_model, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
-from zsl_tagger.packaged.calibration import Judged, sigmoid
+from zsl_tagger.packaged.calibration import Judged
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
 from zsl_tagger.packaged.labels import THRESHOLD, JudgedLabels, judge_labels
@@ -37,8 +37,8 @@ from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
-from zsl_tagger.tagging.background import BACKGROUND_FILE, Background, standing_out
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, LabelEvidence, Scoring
+from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
@@ -148,8 +148,7 @@ def build(
     write_class_words(output / CLASS_WORDS_FILE, meant)
     background_of(model, material).save(output / BACKGROUND_FILE)
     judged = judge(model, material, meant, knowledge)
-    untrained = untrained_labels(model, material, meant, judged.scoring)
-    write_model(model, material, judged, untrained, config, output, photos, without)
+    write_model(model, material, judged, config, output, photos, without)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
 
@@ -157,7 +156,6 @@ def write_model(
     model: TaggerModel,
     material: Material,
     judged: JudgedLabels,
-    untrained: list[VocabularyLabel],
     config: TrainConfig,
     output: Path,
     photos: Path,
@@ -170,7 +168,9 @@ def write_model(
         without: words kept out of training, for the record.
     """
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
-    write_labels(output, [*judged.labels, *untrained])
+    trained = set(material.targets.words)
+    untrained = [name for name in material.vocabulary if normalize_label(name) not in trained]
+    write_labels(output, [*judged.labels, *(VocabularyLabel(name, THRESHOLD, seen=False) for name in untrained)])
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.image_size),
         word_dim=material.table.word_dim,
@@ -413,27 +413,6 @@ def judge(
     truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # said by people, not by the classifier
     classes = class_probabilities(model, material.cache, rows)
     return judge_labels(Judged(scores.logits, classes, truth, known), names, default, trained, class_words, knowledge)
-
-
-@torch.inference_mode()
-def untrained_labels(
-    model: TaggerModel, material: Material, class_words: dict[str, ClassWord], scoring: Scoring
-) -> list[VocabularyLabel]:
-    """Return the labels of the vocabulary that no photo shows, with thresholds from photos of anything."""
-    trained = set(material.targets.words)
-    names = [name for name in material.vocabulary if normalize_label(name) not in trained]
-    if not names:
-        return []
-    background = background_of(model, material).encoded
-    queries = torch.from_numpy(material.table.vectors(names))
-    logits = model.score(torch.from_numpy(background.tokens), queries).numpy()  # (M, K)
-    evidence = LabelEvidence.of([normalize_label(name) for name in names], class_words, scoring)
-    assert background.classes is not None
-    thresholds = sigmoid(standing_out(evidence.join(logits, background.classes)))
-    return [
-        VocabularyLabel(name, round(float(threshold), 4), seen=False)
-        for name, threshold in zip(names, thresholds, strict=True)
-    ]
 
 
 def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zsl_tagger.tagging.class_evidence import ABOVE, NAMES, OTHER, ClassWord, LabelEvidence, Scoring, Weights
+from zsl_tagger.tagging.class_evidence import ABOVE, KINDS, NAMES, OTHER, ClassWord, LabelEvidence, Scoring, Weights
 
-PRIOR = 1.0  # standard deviation of a word's bias, in logits
+PRIOR = 0.3  # standard deviation of a word's bias, in logits
 STEPS = 25  # of Newton's method
 LIMIT = 30.0  # of log-odds, so that exp stays finite
 
@@ -43,21 +43,24 @@ class Judged:
 def fit_scoring(judged: Judged, words: list[ClassWord | None]) -> Scoring:
     """Choose scale, weight and offset of each kind of word.
 
+    How much the evidence weighs beside the logit is not fitted but that of a plain :class:`Scoring`: annotated photos
+    seldom show a class alone, so they would give it too little weight (benchmarks/README.md).
+
     Args:
         words: the classes of each of the V words.
     """
     kinds = np.array([OTHER if word is None else NAMES if word.names else ABOVE for word in words])
-    evidence = LabelEvidence(words, Scoring((0, 1, 0), (0, 1, 0), (0, 0, 0))).added(judged.classes)  # (N, V)
-    return Scoring(**{kind: _fit_kind(judged, evidence, kinds == kind) for kind in (NAMES, ABOVE, OTHER)})
+    plain = LabelEvidence(words, Scoring()).join(judged.logits, judged.classes)  # (N, V)
+    return Scoring(**{kind: _fit_kind(judged, plain, kinds == kind, getattr(Scoring(), kind)) for kind in KINDS})
 
 
-def _fit_kind(judged: Judged, evidence: np.ndarray, columns: np.ndarray) -> Weights:
+def _fit_kind(judged: Judged, plain: np.ndarray, columns: np.ndarray, weights: Weights) -> Weights:
+    """Scale and shift the plain log-odds ``(N, V)`` of one kind of word."""
     known = judged.known[:, columns]
-    x = np.stack(
-        [judged.logits[:, columns][known], evidence[:, columns][known], np.ones(known.sum())], axis=1
-    )  # (n, 3)
-    fitted = logistic_regression(x.astype(np.float64), judged.truth[:, columns][known])
-    return float(fitted[0]), float(fitted[1]), float(fitted[2])
+    x = np.column_stack([plain[:, columns][known], np.ones(known.sum())]).astype(np.float64)  # (n, 2)
+    slope, shift = logistic_regression(x, judged.truth[:, columns][known])
+    scale, weight, offset = weights
+    return float(slope * scale), float(slope * weight), float(slope * offset + shift)
 
 
 def logistic_regression(x: np.ndarray, truth: np.ndarray, ridge: float = 1e-3) -> np.ndarray:

@@ -35,10 +35,9 @@ def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) ->
     phrases = [word for word in wordnet.senses if " " in word and _is_plain(word)]
     phrases = [phrase for phrase in phrases if all(part in rank for part in phrase.split())]
     phrases.sort(key=lambda phrase: (max(rank[part] for part in phrase.split()), phrase))
-    chosen = dict.fromkeys(
-        [*first, *sorted({*single, *gerunds(wordnet, rank)}, key=rank.__getitem__), *names, *phrases]
-    )
-    return [word for word in chosen if not wordnet.is_offensive(word)][:TABLE_SIZE]
+    others = [*sorted({*single, *gerunds(wordnet, rank)}, key=rank.__getitem__), *names, *phrases]
+    chosen = dict.fromkeys([*first, *(word for word in others if not wordnet.is_offensive(word))])
+    return list(chosen)[:TABLE_SIZE]
 
 
 def gerunds(wordnet: WordNet, known: Iterable[str]) -> set[str]:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _STEPS = 255
-_CLASS_LIMIT = 8.0
-_CLASS_SCALE = _STEPS / (2 * _CLASS_LIMIT)
+_CLASS_LOW, _CLASS_HIGH = -10.0, 6.0
+_CLASS_SCALE = _STEPS / (_CLASS_HIGH - _CLASS_LOW)
 _SHAPE, _RANGE = np.dtype("<u4"), np.dtype("<f4")
 
 
@@ -63,18 +63,19 @@ def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.n
 def pack_classes(probabilities: np.ndarray | None) -> bytes:
     """Class probabilities float32 ``(N,)`` -> N bytes; none of a model without class evidence.
 
-    They are kept as log-odds from -8 to 8, so in steps of 1/16.
+    They are kept as log-odds from -10 to 6, in steps of 16/255; a byte of 0 stands for a probability of 0.
     """
     if probabilities is None:
         return b""
     p = np.clip(probabilities, 1e-6, 1 - 1e-6)
     log_odds = np.log(p / (1 - p))
-    return np.clip(np.rint((log_odds + _CLASS_LIMIT) * _CLASS_SCALE), 0, _STEPS).astype(np.uint8).tobytes()
+    return np.clip(np.rint((log_odds - _CLASS_LOW) * _CLASS_SCALE), 0, _STEPS).astype(np.uint8).tobytes()
 
 
 def unpack_classes(packed: np.ndarray) -> np.ndarray:
     """Bytes of :func:`pack_classes`, uint8 of any shape -> probabilities float32."""
-    return 1 / (1 + np.exp(_CLASS_LIMIT - packed.astype(np.float32) / _CLASS_SCALE))
+    p = 1 / (1 + np.exp(-_CLASS_LOW - packed.astype(np.float32) / _CLASS_SCALE))
+    return np.where(packed > 0, p, np.float32(0))
 
 
 def _low_and_step(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ of them.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,12 @@ from zsl_tagger.tagging.encoded import Encoded
 
 BACKGROUND_FILE = "background.npz"
 
-DEVIATIONS = 3.0
+DEVIATIONS = 4.0
+
+#: What numpy and zipfile raise on files that are damaged, or something else.
+_DAMAGED = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _STEPS = 255
 
@@ -44,7 +50,7 @@ class Background:
                 classes = content["classes"].astype(np.float32) / _STEPS if "classes" in content else None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except _DAMAGED:
             raise UserError(f"{path} is no background of a model: expected arrays levels, step and low") from None
         if tokens.ndim != 3 or tokens.dtype != np.float32 or (classes is not None and len(classes) != len(tokens)):
             raise UserError(f"{path} is no background of a model: expected tokens of photos, got shape {tokens.shape}")

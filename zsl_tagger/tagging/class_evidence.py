@@ -2,7 +2,7 @@
 
 A word that names classes ("lion"), or that lies above some in WordNet ("big cat"), hears their probabilities::
 
-    e        = max(0, log-odds(sum of the probabilities of the word's classes) + 4)
+    e        = max(0, log-odds(sum of the probabilities of the word's classes, at most 0.99) + 4)
     log-odds = scale * logit + weight * e + offset
 
 with a scale, a weight and an offset for each kind of word: those that name a class, those that only lie above some, and
@@ -25,8 +25,10 @@ CLASS_WORDS_FILE = "class_words.json"
 
 #: Log-odds below which a class counts as not seen.
 FLOOR = -4.0
+#: Probabilities come from several windows, so that their sum may pass 1; as a word's probability it goes up to this.
+MOST = 0.99
 
-NAMES, ABOVE, OTHER = "names", "above", "other"
+NAMES, ABOVE, OTHER = KINDS = "names", "above", "other"
 
 Weights = tuple[float, float, float]  # scale of the logit, weight of the evidence, offset
 
@@ -46,7 +48,7 @@ class Scoring:
     other: Weights = (1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        for kind in (NAMES, ABOVE, OTHER):
+        for kind in KINDS:
             values = getattr(self, kind)
             numbers = isinstance(values, (list, tuple)) and all(
                 isinstance(value, (int, float)) and np.isfinite(value) for value in values
@@ -127,7 +129,7 @@ class LabelEvidence:
         added = np.tile(self.offsets, (len(probabilities), 1))  # (B, K)
         if len(self._labels):
             summed = np.add.reduceat(probabilities, self._starts, axis=1)  # (B, M)
-            p = np.clip(summed.astype(np.float64), 1e-6, 1 - 1e-6)  # float32 is too coarse near 1
+            p = np.clip(summed, 1e-6, MOST)
             evidence = np.maximum(np.log(p / (1 - p)) - FLOOR, 0.0)  # (B, M)
             added[:, self._labels] += self.weights[self._labels] * evidence
         return added

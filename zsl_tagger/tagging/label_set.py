@@ -13,6 +13,9 @@ from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
 
+#: Share of its parent's score that a child must have to stand for it.
+NEARLY = 0.75
+
 
 class LabelSet:
     """Labels made ready to be asked: their query vectors and thresholds.
@@ -61,24 +64,29 @@ class LabelSet:
         biases = np.array([label.bias + (0.0 if label.seen else unseen_bias) for label in listed], np.float32)
         return cls(labels, keys, queries, thresholds, biases, evidence)
 
-    def folded(self, passing: np.ndarray) -> np.ndarray:
-        """Return labels without parents and synonyms of others: their numbers int64 ``(n,)``, best first.
+    def folded(self, passing: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Return the places ``(m,)`` of those labels that are neither parents nor synonyms of others.
 
-        Of synonyms the better one is kept; a parent goes where any of its children stands.
+        Of synonyms the better one is kept. A parent goes where a child is nearly as sure, so that a sure "cat" is kept
+        beside an unsure "kitten".
+
+        Args:
+            passing: numbers of labels int64 ``(n,)``, best first.
+            scores: of these, 0..1.
         """
+        places = np.arange(len(passing))
         if self.implied is None:
-            return passing
+            return places
         implied, numbers = self.implied, passing.tolist()
-
-        def is_said(place: int, number: int) -> bool:
-            key = self.keys[number]
-            return any(
-                key in implied[other] and (at < place or self.keys[other] not in implied[number])
-                for at, other in enumerate(numbers)
-                if other != number
-            )
-
-        return np.array([number for place, number in enumerate(numbers) if not is_said(place, number)], np.int64)
+        place_of = {self.keys[number]: place for place, number in enumerate(numbers)}
+        said: set[int] = set()  # by others
+        for place, number in enumerate(numbers):
+            for key in implied[number]:
+                other = place_of.get(key, place)
+                is_synonym = self.keys[number] in implied[numbers[other]]
+                if other != place and (place < other if is_synonym else scores[place] >= NEARLY * scores[other]):
+                    said.add(other)
+        return np.array([place for place in places if place not in said], np.int64)
 
     def parents(self, number: int) -> tuple[str, ...]:
         """Return the labels above one, the most general one first."""

@@ -218,8 +218,11 @@ class ModelFolder:
             raise ModelFolderError(f"{self.path / LABELS_FILE}: {error}") from None
         return labels
 
-    def background(self) -> Background | None:
+    def background(self, width: int, classes: int | None) -> Background | None:
         """Read what the encoder made of photos of anything; None where the folder does not have it.
+
+        Args:
+            width, classes: of the encoder's tokens, and how many classes it gives probabilities of.
 
         Raises:
             ModelFolderError: the file cannot be read, or does not fit.
@@ -228,9 +231,17 @@ class ModelFolder:
         if not path.is_file():
             return None
         try:
-            return Background.load(path)
+            background = Background.load(path)
         except UserError as error:
             raise ModelFolderError(str(error)) from None
+        encoded = background.encoded
+        found = encoded.tokens.shape[2], None if encoded.classes is None else encoded.classes.shape[1]
+        if found != (width, classes):
+            raise ModelFolderError(
+                f"{path} is of another model: expected tokens {width} wide and {classes or 'no'} classes, "
+                f"got {found[0]} and {found[1] or 'none'}"
+            )
+        return background
 
     def class_words(self, classes: int | None) -> dict[str, ClassWord]:
         """Read which words mean the backbone's classes; empty where the folder does not say.

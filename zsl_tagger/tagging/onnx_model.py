@@ -60,6 +60,11 @@ class OnnxModel:
         _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
 
     @property
+    def token_width(self) -> int:
+        """Return D of the tokens."""
+        return int(self._encoder.get_outputs()[0].shape[2])
+
+    @property
     def classes(self) -> int | None:
         """Return how many classes the encoder gives probabilities of; None where it gives none."""
         if not self._gives_classes:

@@ -149,7 +149,7 @@ class Tagger:
 
     @cached_property
     def _background(self) -> Background | None:
-        return self._folder.background()
+        return self._folder.background(self._model.token_width, self._model.classes)
 
     @cached_property
     def _class_words(self) -> dict[str, ClassWord]:
@@ -315,6 +315,5 @@ def _choose(
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]
-    place = {number: index for index, number in zip(best_first.tolist(), indices[best_first].tolist(), strict=True)}
-    said = labels.folded(indices[best_first])[:top_k].tolist()
-    return [Tag(labels.labels[number], float(scores[place[number]])) for number in said]
+    said = best_first[labels.folded(indices[best_first], scores[best_first])][:top_k]
+    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in said]
