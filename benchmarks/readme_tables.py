@@ -99,11 +99,15 @@ def tables() -> str:
     cold, labels, folder = (speed["figures"][part] for part in ("cold", "labels", "folder"))
     photos, classes = accuracy["figures"]["photos"], accuracy["figures"]["classes_with_3_positives"]
     return f"""
-| {photos} COCO photos, 80 names asked | mAP ({classes} names with 3+ photos) | F1@3 |
+| {photos} COCO photos (other COCO photos, and the names, are in training), 80 names asked | mAP ({classes} names with 3+ photos) | F1@3 |
 |---|---|---|
 | `zsl-tagger tag` | {_interval(ours, "mAP")} | {_interval(ours, "F1@3")} |
-| the same trained without the COCO names and 206 words in all that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
+| the model before, trained without the COCO names and 206 words in all that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
 | ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
+
+| default tags of 99 COCO photos, judged by eye, percent | true and of use | useless | false | of what a person names, found | main subject found | tags a photo |
+|---|---|---|---|---|---|---|
+{_default_tag_rows()}
 
 | heat maps, percent | map moves with its photo ({maps["number of mosaics"]} mosaics of two; chance 50) | highest place in a box of the label (coco100; chance {maps["boxes"]["heat map"]["by chance"]:.0f}) | share of the map in the boxes (chance {maps["boxes"]["heat map"]["by chance (area)"]:.0f}) |
 |---|---|---|---|
@@ -188,6 +192,16 @@ def _head_rows(figures: dict[str, Any]) -> str:
             memory = f"{own['released, peak MB']:,} / {own['ours, peak MB']:,}"
             times = f"{own['released, ms']:,.0f} ms | {own['ours, ms']:,.0f} ms"
             rows.append(f"| {case} | {direction} | {times} | {told} | {memory} |")
+    return "\n".join(rows)
+
+
+def _default_tag_rows() -> str:
+    rows = []
+    for name, file in (("`zsl-tagger tag`", "default_tags"), ("the model before", "default_tags_before")):
+        found = _read(file)["figures"]
+        shares = [found[part] for part in ("precision", "useless", "false", "recall of the named", "main subject found")]
+        cells = [f"{share['%']:.0f} ({share['low']:.0f} to {share['high']:.0f})" for share in shares]
+        rows.append(f"| {name} | {' | '.join(cells)} | {found['tags a photo']} |")
     return "\n".join(rows)
 
 
