@@ -141,25 +141,20 @@ def test_a_model_that_knows_no_precision(simple: Path, photos: Path) -> None:
 
 
 def test_parents_and_synonyms_are_said_only_where_that_is_asked(model: Path, photos: Path) -> None:
+    """Dog and cat imply sky, which goes where one of them is nearly as sure; beach and boat are synonyms."""
     everything = {"dog", "cat", "beach", "sky", "boat"}
     all_levels = tags_of(photos, "--model", model, "--threshold", 0, "--all-levels")
     assert set(map(frozenset, all_levels.values())) == {frozenset(everything)}
-    tagger = Tagger(model)
+    tagger, parents = Tagger(model), set()
     for name, said in tags_of(photos, "--model", model, "--threshold", 0).items():
-        beach, boat = tagger.scores(tagger.encode(photos / name), ["beach", "boat"])[0]
-        assert said == {"dog", "cat", "beach" if beach > boat else "boat"}
+        labels = ["beach", "boat", "dog", "cat", "sky"]
+        beach, boat, dog, cat, sky = tagger.scores(tagger.encode(photos / name), labels)[0]
+        parent = {"sky"} if max(dog, cat) < 0.75 * sky else set()
+        assert said == {"dog", "cat", "beach" if beach > boat else "boat"} | parent
+        parents.add(bool(parent))
     asked = tags_of(photos, "--model", model, "--threshold", 0, "--labels", "dog,sky,beach,boat")
     assert set(map(frozenset, asked.values())) == {frozenset(everything - {"cat"})}
-
-
-def test_a_parent_is_said_where_its_children_are_not(model: Path, photos: Path, margins: Margins) -> None:
-    passing, said = above(margins, 0.0), tags_of(photos, "--model", model)
-    with_children = {name for name, labels in passing.items() if labels & {"dog", "cat"}}
-    for name, labels in said.items():
-        assert ("sky" in labels) == ("sky" in passing[name] and name not in with_children)
-        assert labels & {"dog", "cat"} == passing[name] & {"dog", "cat"}
-    alone, hidden = (sum("sky" in labels for labels in some.values()) for some in (said, passing))
-    assert 0 < alone < hidden
+    assert True in parents
 
 
 def test_a_parent_that_is_excluded_hides_nothing(model: Path, photos: Path) -> None:

@@ -41,17 +41,17 @@ def test_a_table_for_people(index: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (status, errors) == (0, "")
     assert re.sub(r"0\.\d\d  █+", "#", told) == (
         "cat: 1 of 4 photos\n"
-        "  examples/cat.jpg        #\n"
-        "  below the threshold:\n"
-        "  examples/astronaut.jpg  #\n"
-        "red saucer: 0 of 4 photos\n"
+        "  examples/cat.jpg     #\n"
         "  below the threshold:\n"
         "  examples/coffee.jpg  #\n"
-        "  examples/rocket.jpg  #\n"
-        "person, sky -cat: 1 of 4 photos\n"
+        "red saucer: 0 of 4 photos\n"
+        "  below the threshold:\n"
+        "  examples/coffee.jpg     #\n"
         "  examples/astronaut.jpg  #\n"
+        "person, sky -cat: 0 of 4 photos\n"
         "  below the threshold:\n"
         "  examples/rocket.jpg     #\n"
+        "  examples/astronaut.jpg  #\n"
     )
 
 
@@ -61,7 +61,7 @@ def test_records_for_programs(index: Path, examples: Path, kind: str) -> None:
     records = json.loads(told) if kind == "json" else [json.loads(line) for line in told.splitlines()]
     assert [record["query"] for record in records] == ["cat", "sky -building"]
     score = records[0]["found"][0].pop("score")
-    assert score == pytest.approx(0.955, abs=0.02)
+    assert score == pytest.approx(0.9934, abs=0.005)
     found = [{"path": str(examples / "cat.jpg"), "passes": True}]
     assert records[0] == {"query": "cat", "photos": 4, "passing": 1, "found": found}
 
@@ -181,7 +181,7 @@ def test_odd_names_are_one_line_each(odd: tuple[Path, Path]) -> None:
     )
     lines = result.stdout.decode().splitlines()
     assert len(lines) == 5
-    assert {line[2:].rpartition("0.")[0].strip() for line in lines[1:]} == {
+    assert {re.sub(r"[01]\.\d\d  █+$", "", line[2:]).strip() for line in lines[1:]} == {
         ODD[0], "zwei\\nZeilen.png", ODD[2], "not utf-8 \\udcff.jpg"
     }  # fmt: skip
     _, told, _ = run_command("search", "cat", "--index", index, "--format", "jsonl")

@@ -98,7 +98,7 @@ def test_what_is_stored_are_the_class_probabilities_of_each_photo(library: Libra
         classes = exact[path].classes
         assert classes is not None
         p = classes[0].astype(np.float64)
-        np.testing.assert_allclose(packed / 255 * 16 - 8, np.log(p / (1 - p)), atol=8 / 255 + 1e-4)
+        np.testing.assert_allclose(packed / 255 * 16 - 10, np.log(p / (1 - p)), atol=8 / 255 + 1e-4)
 
 
 @pytest.mark.parametrize("label", ["lion", "animal"])

@@ -25,7 +25,7 @@ from zsl_tagger.sidecars.run import Sidecars
 
 pytestmark = pytest.mark.slow
 
-LABELS = ("--labels", "cat,pet,wheel")  # the cat photo shows the first two
+LABELS = ("--labels", "cat,pet,wheel", "--threshold", "0.5")  # the cat photo shows the first two
 
 Snapshot = dict[str, tuple[bytes, int]]
 
@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cat: Path, kind: str, e
     assert snapshot(cat.parent) == before
     sidecar(cat, kind=kind)
     before = snapshot(cat.parent)
-    status, out, err = run_command("tag", cat, "--labels", "cat,animal", "--sidecar", kind, "--dry-run")
+    status, out, err = run_command("tag", cat, "--labels", "cat,animal", "--threshold", 0.5, "--sidecar", kind, "--dry-run")
     assert (status, out) == (0, f"{cat}{ending}\n  + animal\n  - pet\n")
     assert err == "note: sidecars would be: 1 changed\n"
     status, out, _ = run_command("tag", cat, "--sidecar", kind, "--remove", "--dry-run")
@@ -103,7 +103,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cat: Path, kind: str, e
 
 
 def test_no_tag_no_sidecar(cat: Path) -> None:
-    arguments = ("tag", cat, "--sidecar", "xmp", "--labels", "wheel")
+    arguments = ("tag", cat, "--sidecar", "xmp", "--labels", "wheel", "--threshold", 0.5)
     assert run_command(*arguments)[2] == "note: sidecars: 1 unchanged\n"
     sidecar(cat)
     assert run_command(*arguments)[2] == "note: sidecars: 1 deleted\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 from small_runs import small_run
 
 from zsl_tagger.datasets.read import load_dataset
-from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_evidence import class_probabilities, has_class_evidence
@@ -61,14 +61,13 @@ def test_a_backbone_without_such_a_classifier_is_trained_without(animals: Path, 
     assert Tagger(tmp_path / "out").encode(np.zeros((64, 64, 3), np.uint8)).classes is None
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [("freeze=false", "class_evidence needs freeze=true"), ("head=closed", "class_evidence needs head=words")],
-)
-def test_settings_that_do_not_go_together(animals: Path, tmp_path: Path, setting: str, message: str) -> None:
-    settings = ["cache_views=0", "query_noise=0", "labels_per_step=none", setting]
-    with pytest.raises(UserError, match=message):
-        small_run(animals, tmp_path / "out", *settings, recipe="my-photos")
+def test_a_trained_backbone_no_longer_fits_its_classifier(animals: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    settings: dict[str, Any] = {"recipe": "my-photos", "backbone": "test_efficientnet", "note": notes.append}
+    run = small_run(animals, tmp_path / "out", "cache_views=0", "freeze=false", **settings)
+    assert train(run) is not None
+    assert any(line.startswith("class evidence: none, since a trained backbone") for line in notes)
+    assert ModelFolder(tmp_path / "out").config.scoring is None
 
 
 @pytest.mark.parametrize(

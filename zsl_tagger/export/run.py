@@ -94,7 +94,8 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
     """Write the networks into ``scratch``: what was measured in float32, and in another precision."""
     model, config = load_model(source.path), source.config
     classes = model.backbone.network.get_classifier().out_features if model.class_evidence else None
-    labels = vocabulary_of(source.labels(), source.words(), config, source.class_words(classes))
+    default = [label for label in source.labels() if label.default]
+    labels = vocabulary_of(default, source.words(), config, source.class_words(classes))
     proof = Proof(model, config, labels, photos)
     if run.torch_export:
         from zsl_tagger.export.torch_programs import Programs, write_programs

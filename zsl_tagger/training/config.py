@@ -116,9 +116,6 @@ class TrainConfig:
         return [
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
             (self.cache_views and not self.freeze, "cache_views needs freeze=true: a trained backbone changes"),
-            (self.class_evidence and not self.freeze,
-             "class_evidence needs freeze=true: a trained backbone no longer fits its classifier"),
-            (self.class_evidence and closed, "class_evidence needs head=words: it is for words that mean classes"),
             (not self.cache_views and (self.mosaic4 or self.mosaic9 or self.token_dropout),
              "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true and cache_views"),
             (self.mosaic4 + self.mosaic9 > 1, "expected mosaic4 and mosaic9 to add up to at most 1"),

@@ -72,8 +72,10 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
 
 def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:
     """Let the encoder give class probabilities, where that is asked and the backbone can; returns lines that say so."""
-    if not config.class_evidence:
+    if not config.class_evidence or config.head == "closed":  # it is for words that mean classes
         return []
+    if not config.freeze:
+        return ["class evidence: none, since a trained backbone no longer fits its own classifier"]
     if config.init == "scratch" or not has_class_evidence(model.backbone, config.image_size, IMAGENET_CLASSES):
         return [f"class evidence: none, since {config.backbone} has no trained ImageNet-1k classifier over its mean"]
     model.class_evidence = True
