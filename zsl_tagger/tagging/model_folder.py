@@ -173,6 +173,8 @@ class VocabularyLabel:
             raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
         if not isinstance(self.bias, (int, float)) or not math.isfinite(self.bias):
             raise ModelFolderError(f"label {self.name!r} has bias {self.bias!r}, expected a number")
+        if self.implies == ():  # of most labels: a folder has thousands
+            return
         if not isinstance(self.implies, (list, tuple)) or not all(isinstance(word, str) for word in self.implies):
             raise ModelFolderError(f"label {self.name!r} implies {self.implies!r}, expected a list of labels")
         object.__setattr__(self, "implies", tuple(self.implies))
