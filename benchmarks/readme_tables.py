@@ -199,7 +199,9 @@ def _default_tag_rows() -> str:
     rows = []
     for name, file in (("`zsl-tagger tag`", "default_tags"), ("the model before", "default_tags_before")):
         found = _read(file)["figures"]
-        shares = [found[part] for part in ("precision", "useless", "false", "recall of the named", "main subject found")]
+        shares = [
+            found[part] for part in ("precision", "useless", "false", "recall of the named", "main subject found")
+        ]
         cells = [f"{share['%']:.0f} ({share['low']:.0f} to {share['high']:.0f})" for share in shares]
         rows.append(f"| {name} | {' | '.join(cells)} | {found['tags a photo']} |")
     return "\n".join(rows)

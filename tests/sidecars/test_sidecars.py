@@ -94,7 +94,9 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cat: Path, kind: str, e
     assert snapshot(cat.parent) == before
     sidecar(cat, kind=kind)
     before = snapshot(cat.parent)
-    status, out, err = run_command("tag", cat, "--labels", "cat,animal", "--threshold", 0.5, "--sidecar", kind, "--dry-run")
+    status, out, err = run_command(
+        "tag", cat, "--labels", "cat,animal", "--threshold", 0.5, "--sidecar", kind, "--dry-run"
+    )
     assert (status, out) == (0, f"{cat}{ending}\n  + animal\n  - pet\n")
     assert err == "note: sidecars would be: 1 changed\n"
     status, out, _ = run_command("tag", cat, "--sidecar", kind, "--remove", "--dry-run")
