@@ -82,7 +82,7 @@ def tag(
     workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
     precision: Annotated[
-        Optional[float], typer.Option(help="Share of the tags that should be right, e.g. 0.9. [default: screen 0.75]")
+        Optional[float], typer.Option(help="Share of the tags that should be right, e.g. 0.9, by their thresholds.")
     ] = None,
     all_levels: Annotated[
         bool, typer.Option("--all-levels", help="Print parents and synonyms too: animal and mammal beside dog.")

@@ -106,7 +106,7 @@ def fill(index: Path, library: Library, tagger: Tagger) -> int:
 
 
 def packed_classes(store: Store) -> dict[int, np.ndarray]:
-    """Of each content: uint8 ``(C,)``."""
+    """Return the classes of each content: uint8 ``(C,)``."""
     stored = store.all_logits()
     return dict(zip(stored.contents.tolist(), stored.classes, strict=True))
 
@@ -214,7 +214,7 @@ def decoded(tagger: Tagger, encoded: Encoded, labels: LabelSet) -> np.ndarray:
 
 
 def scores(logits: np.ndarray, classes: np.ndarray | None, labels: LabelSet) -> np.ndarray:
-    """As the tagger makes them of logits of the decoder ``(N, K)``."""
+    """Return log-odds as the tagger makes them of logits of the decoder ``(N, K)``."""
     return probabilities(labels.log_odds(logits, classes) + labels.biases)
 
 

@@ -1,4 +1,4 @@
-"""Which of the labels are said: ``tag --precision``, ``--all-levels``, and surer tags in sidecars."""
+"""Check which of the labels are said: ``tag --precision``, ``--all-levels``, and surer tags in sidecars."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, evidence_folder: Path, photo
 
 @pytest.fixture
 def simple(model: Path, tmp_path: Path) -> Path:
-    """The same without what ``--precision`` needs."""
+    """Return the same model without what ``--precision`` needs."""
     folder = Path(shutil.copytree(model, tmp_path / "simple"))
     write_config(folder, replace(read_config(folder), precision_shifts=()))
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged.calibration import (
     Judged,
     calibration_error,
@@ -12,7 +13,6 @@ from zsl_tagger.packaged.calibration import (
     fit_scoring,
     logistic_regression,
     precision_shifts,
-    sigmoid,
 )
 from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring, Weights
 

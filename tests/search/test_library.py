@@ -72,7 +72,7 @@ def test_nothing_stays_nothing() -> None:
 @given(arrays(np.float64, st.integers(1, 23), elements=st.floats(0.001, 0.997)))
 @settings(deadline=None)
 def test_unpacked_class_probabilities_are_within_half_a_step(classes: np.ndarray) -> None:
-    """Of their log-odds, in which a step is 16/255."""
+    """Compare log-odds, in which a step is 16/255."""
     packed = pack_classes(classes.astype(np.float32))
     assert len(packed) == len(classes)
     unpacked = unpack_classes(np.frombuffer(packed, np.uint8)).astype(np.float64)

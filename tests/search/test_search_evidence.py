@@ -68,7 +68,7 @@ def log_odds(scores: list[float]) -> np.ndarray:
 def test_log_odds_are_those_of_tag(
     library: Library, tagger: Tagger, exact: dict[str, Encoded], label: str, hears: bool
 ) -> None:
-    """Of stored labels and of others, of each kind of word."""
+    """Compare stored labels and others, of each kind of word."""
     labels = tagger.label_set([label])
     listed = {one.name: one.bias + (0.0 if one.seen else UNSEEN_BIAS) for one in LABELS}
     expected = {

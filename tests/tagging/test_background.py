@@ -47,7 +47,7 @@ def test_a_model_without_class_probabilities(tmp_path: Path) -> None:
 
 
 def archive(**changes: Any) -> bytes:
-    """What :meth:`Background.save` writes, with arrays changed; None leaves one out."""
+    """Return what :meth:`Background.save` writes, with arrays changed; None leaves one out."""
     arrays: dict[str, Any] = {
         "levels": np.zeros((5, 7, 11), np.uint8), "step": np.ones((5, 7, 1), np.float32),
         "low": np.ones((5, 7, 1), np.float32), "classes": np.zeros((5, 13), np.uint8),
@@ -113,7 +113,7 @@ def test_a_model_folder_says_which_file_is_wrong(tmp_path: Path) -> None:
 
 
 def test_where_a_word_stands_out() -> None:
-    """Of three words: one whose mean and deviation say it, one whose highest photo does, one that never changes."""
+    """Try three words: one whose mean and deviation say it, one whose highest photo does, one that never changes."""
     even = np.array([-1.0, 1.0] * 18)
     outlier = np.array([0.0] * 35 + [9.0])
     found = standing_out(np.column_stack([even - 5, outlier, np.full(36, 2.5)]))

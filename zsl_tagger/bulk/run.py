@@ -93,7 +93,9 @@ def _sidecars(run: TagRun, note: Note, labels: LabelSet | None) -> Iterator[Side
     from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
 
     show = partial(print, flush=True) if run.dry_run or run.remove else None
-    parents = {} if labels is None else {name: labels.parents(number) for number, name in enumerate(labels.labels)}
+    parents = {}
+    if labels is not None and run.sidecar == "xmp":  # the other kinds have no paths
+        parents = {name: labels.parents(number) for number, name in enumerate(labels.labels)}
     sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show, parents)
     yield sidecars
     note(sidecars.summary())

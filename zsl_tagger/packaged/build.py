@@ -142,7 +142,6 @@ def build(
     # training, thresholds, the model folder
     material = Material(listing, targets, table, vocabulary, cache)
     model = train_head(model, material, config, work, accelerator).cpu()
-    model.class_evidence = True
     meant = class_words(table.words, wnids, knowledge)
     write_class_words(output / CLASS_WORDS_FILE, meant)
     background_of(model, material).save(output / BACKGROUND_FILE)
@@ -311,7 +310,13 @@ def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
 
 def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -> TaggerModel:
     """Return the model to train: a frozen backbone, what its classifier reads, and a new head."""
-    shape = {"class_reading": True, "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads}
+    shape = {
+        "class_reading": True,
+        "class_evidence": True,
+        "dim": config.dim,
+        "ffn_dim": config.ffn_dim,
+        "heads": config.heads,
+    }
     model = build_model(backbone, {**shape, "dropout": config.dropout}, class_vectors.shape[1])
     model.reading = ClassReading(backbone.network.get_classifier(), class_vectors)
     torch.nn.init.constant_(model.head.bias, config.bias_init)  # most labels are false of most photos
@@ -409,9 +414,10 @@ def judge(
     default = np.array([word in listed for word in targets.words])
     trained = (targets.values[~listing.held_out] > 0.5).any(axis=0)
     scores = score_cached(model, torch.from_numpy(material.table.vectors(names)), material.cache, rows)
+    assert scores.classes is not None  # make_model gives the model class evidence
     truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # said by people, not by the classifier
-    classes = class_probabilities(model, material.cache, rows)
-    return judge_labels(Judged(scores.logits, classes, truth, known), names, default, trained, class_words, knowledge)
+    judged = Judged(scores.logits, scores.classes, truth, known)
+    return judge_labels(judged, names, default, trained, class_words, knowledge)
 
 
 def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:

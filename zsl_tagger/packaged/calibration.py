@@ -1,9 +1,9 @@
 """Scores that mean what they say: logits and class evidence -> the share of photos that a word is true of.
 
 Everything is fitted on photos held out from training. First, for each kind of word (:mod:`.class_words`), a logistic
-regression (Platt 1999) chooses scale, weight and offset of :class:`~zsl_tagger.tagging.class_evidence.Scoring`. Then
-each word gets a bias of its own, the most probable one under a normal prior of width ``PRIOR``: words that few photos
-show stay where their kind put them.
+regression (Platt 1999) scales and shifts the log-odds of a plain
+:class:`~zsl_tagger.tagging.class_evidence.Scoring`. Then each word gets a bias of its own, the most probable one under
+a normal prior of width ``PRIOR``: words that few photos show stay where their kind put them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.tagging.class_evidence import ABOVE, KINDS, NAMES, OTHER, ClassWord, LabelEvidence, Scoring, Weights
 
 PRIOR = 0.3  # standard deviation of a word's bias, in logits
 STEPS = 25  # of Newton's method
-LIMIT = 30.0  # of log-odds, so that exp stays finite
+PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+LEAST_TAGS = 50  # that a precision must be measured on
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,6 @@ def fit_biases(log_odds: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np
     return biases
 
 
-def sigmoid(log_odds: np.ndarray) -> np.ndarray:
-    """Return probabilities of log-odds."""
-    return 1 / (1 + np.exp(-np.clip(log_odds, -LIMIT, LIMIT)))
-
-
 def calibration_error(scores: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599) over equally wide bins, 0..1.
 
@@ -133,7 +130,3 @@ def precision_shifts(
         if len(enough) and enough[-1] + 1 >= LEAST_TAGS:
             pairs.append((wanted, round(float(margin[order[enough[-1]]]), 3)))
     return pairs
-
-
-PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-LEAST_TAGS = 50  # that a precision must be measured on

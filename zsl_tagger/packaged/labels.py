@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zsl_tagger.evaluation.metrics import mean_average_precision
+from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import (
     Judged,
@@ -15,7 +16,6 @@ from zsl_tagger.packaged.calibration import (
     fit_biases,
     fit_scoring,
     precision_shifts,
-    sigmoid,
 )
 from zsl_tagger.packaged.targets import Knowledge
 from zsl_tagger.tagging.class_evidence import KINDS, ClassWord, LabelEvidence, Scoring

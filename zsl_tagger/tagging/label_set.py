@@ -127,6 +127,16 @@ class LabelSet:
             return logits
         return self.evidence.join(logits, classes)
 
+    def terms(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return scales ``(K,)`` and what is added ``(K,)``, biases included, of one image: log-odds by the logits.
+
+        Args:
+            classes: as of :meth:`log_odds`, ``(1, N)``.
+        """
+        if self.evidence is None or classes is None:
+            return np.ones_like(self.biases), self.biases
+        return self.evidence.scales, self.evidence.added(classes)[0] + self.biases
+
     def prepared(self, model: OnnxModel) -> Asked:
         """What the decoder of ``model`` takes of these labels."""
         if self._prepared is None or self._prepared[0] is not model:

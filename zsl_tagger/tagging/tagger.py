@@ -258,9 +258,7 @@ class Tagger:
         def ask(some: np.ndarray) -> np.ndarray:
             return self._model.logits(encoded, {name: rows[some] for name, rows in asked.items()})[0]
 
-        zero = np.zeros((1, len(labels)), np.float32)
-        added = labels.log_odds(zero, encoded.classes)[0] + labels.biases  # (K,)
-        scales = labels.log_odds(zero + 1, encoded.classes)[0] + labels.biases - added  # (K,)
+        scales, added = labels.terms(encoded.classes)  # (K,), (K,)
         found, logits = shortlist.best(ask, added, scales)
         order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
         found = found[order]
