@@ -102,7 +102,7 @@ def tables() -> str:
 | {photos} COCO photos (other COCO photos, and the names, are in training), 80 names asked | mAP ({classes} names with 3+ photos) | F1@3 |
 |---|---|---|
 | `zsl-tagger tag` | {_interval(ours, "mAP")} | {_interval(ours, "F1@3")} |
-| the model before, trained without the COCO names and 206 words in all that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
+| the same training without COCO photos, without the COCO names and without the words that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
 | ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
 
 | default tags of 99 COCO photos, judged by eye, percent | true and of use | useless | false | of what a person names, found | main subject found | tags a photo |

@@ -8,7 +8,7 @@ import pytest
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged.calibration import (
     Judged,
-    calibration_error,
+    Reliability,
     fit_biases,
     fit_scoring,
     logistic_regression,
@@ -51,11 +51,11 @@ def test_biases_follow_the_evidence_and_stay_where_there_is_none() -> None:
     np.testing.assert_allclose(fit_biases(log_odds, truth, known), [0.8, -0.5, 0.0], atol=0.1)
 
 
-def test_calibration_error_of_true_and_false_certainty() -> None:
+def test_the_calibration_error_of_true_and_of_false_certainty() -> None:
     scores = np.repeat([0.1, 0.9], 50)
     right = np.concatenate([np.arange(50) < 5, np.arange(50) < 45])
-    assert calibration_error(scores, right) == pytest.approx(0.0, abs=1e-9)
-    assert calibration_error(scores, ~right) == pytest.approx(0.8)
+    assert Reliability.of(scores, right).error == pytest.approx(0.0, abs=1e-9)
+    assert Reliability.of(scores, ~right).error == pytest.approx(0.8)
 
 
 def test_precision_shifts_reach_their_precision() -> None:

@@ -28,10 +28,11 @@ from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.pretrained import LITE_PACKAGES, WEIGHTS_FILE, build_model, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
-from zsl_tagger.packaged.calibration import Judged
+from zsl_tagger.packaged.calibration import Judged, Reliability
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
 from zsl_tagger.packaged.labels import THRESHOLD, JudgedLabels, judge_labels
+from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
 from zsl_tagger.packaged.wordnet import WordNet
@@ -212,9 +213,10 @@ def write_model(
     )
     write_config(output, written)
     write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
-    held_out = np.flatnonzero(material.listing.held_out)[:PROOF_PHOTOS]
-    images = [photos / material.listing.files[index] for index in held_out]
+    held_out = np.flatnonzero(material.listing.held_out)
+    images = [photos / material.listing.files[index] for index in held_out[:PROOF_PHOTOS]]
     print(*export(ExportRun(output, images=images)), sep="\n")
+    write_reliability(output / RELIABILITY_FILE, reliability_of(material, judged, photos))
     write_card(output, written, words=len(material.table.words), photos=len(material.listing.files))
     print(judged.figures)
 
@@ -440,6 +442,23 @@ def judge(
     truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # said by people, not by the classifier
     judged = Judged(scores.logits, scores.classes, truth, known)
     return judge_labels(judged, names, default, trained, class_words, knowledge)
+
+
+def reliability_of(material: Material, judged: JudgedLabels, photos: Path) -> dict[str, Reliability]:
+    """Compare the held-out photos' scores with their annotation, and with complete labels where there are some."""
+    rows = np.flatnonzero(material.listing.held_out)
+    default = np.flatnonzero([label.default for label in judged.labels])
+    known = material.targets.weights[np.ix_(rows, default)] > 0
+    truth = material.targets.values[np.ix_(rows, default)] == 1
+    curves = {"all words, as annotated": Reliability.of(judged.scores[:, default][known], truth[known])}
+    numbers, names, complete = complete_truth(photos, [material.listing.files[row] for row in rows])
+    column_of = {label.name: column for column, label in enumerate(judged.labels)}
+    asked = [number for number, name in enumerate(names) if name in column_of]
+    if asked:
+        scores = judged.scores[np.ix_(numbers, [column_of[names[number]] for number in asked])]
+        title = f"{len(asked)} COCO classes, labelled in full"
+        curves[title] = Reliability.of(scores.ravel(), complete[:, asked].ravel())
+    return curves
 
 
 def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:

@@ -98,17 +98,32 @@ def fit_biases(log_odds: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np
     return biases
 
 
-def calibration_error(scores: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599) over equally wide bins, 0..1.
+@dataclass(frozen=True)
+class Reliability:
+    """How often scores are true, over equally wide bins of the score.
 
-    Args:
-        scores: float ``(n,)`` in 0..1.
-        truth: bool ``(n,)``.
+    Attributes:
+        counts: scores in each bin, int64 ``(bins,)``.
+        scores: their mean, float64 ``(bins,)``; 0 in an empty bin.
+        true: the share of them that is true, float64 ``(bins,)``; 0 in an empty bin.
     """
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    gaps = np.abs(np.bincount(place, scores, bins) - np.bincount(place, truth, bins))
-    return float(gaps.sum() / max(counts.sum(), 1))
+
+    counts: np.ndarray
+    scores: np.ndarray
+    true: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, truth: np.ndarray, bins: int = 15) -> Reliability:
+        """Sort scores, float ``(n,)`` in 0..1, with their truth, bool ``(n,)``, into bins."""
+        place = np.minimum((scores * bins).astype(int), bins - 1)
+        counts = np.bincount(place, minlength=bins)
+        some = np.maximum(counts, 1)
+        return cls(counts, np.bincount(place, scores, bins) / some, np.bincount(place, truth, bins) / some)
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), 0..1."""
+        return float(self.counts @ np.abs(self.scores - self.true) / max(self.counts.sum(), 1))
 
 
 def precision_shifts(

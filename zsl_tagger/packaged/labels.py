@@ -12,7 +12,7 @@ from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import (
     Judged,
-    calibration_error,
+    Reliability,
     fit_biases,
     fit_scoring,
     precision_shifts,
@@ -41,12 +41,14 @@ class JudgedLabels:
     Attributes:
         precision_shifts: see :class:`~zsl_tagger.tagging.model_folder.ModelConfig`.
         figures: of the model card, shares 0..1.
+        scores: of the held-out photos, float ``(N, V)``, each by a calibration on the other half of them.
     """
 
     labels: list[VocabularyLabel]
     scoring: Scoring
     precision_shifts: list[tuple[float, float]]
     figures: dict[str, float]
+    scores: np.ndarray
 
 
 def judge_labels(
@@ -71,12 +73,13 @@ def judge_labels(
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
     shifts = precision_shifts(log_odds[:, shown], levels[shown], judged.truth[:, shown], judged.known[:, shown])
+    scores = _cross_fitted(judged, words)
     common = judged.truth.sum(axis=0) >= JUDGED_POSITIVES
     figures = {
         "photos": len(judged.truth),
         "labels": int(common.sum()),
         "mean_average_precision": mean_average_precision(log_odds[:, common], judged.truth[:, common].astype(np.int64)),
-        **_cross_fitted(judged, words, thresholds, shown),
+        **_figures_of_tags(scores, judged, thresholds, shown),
     }
     default = {key for key, is_one in zip(keys, is_default, strict=True) if is_one}
     labels = [
@@ -90,7 +93,7 @@ def judge_labels(
         )
         for at, (name, key) in enumerate(zip(names, keys, strict=True))
     ]
-    return JudgedLabels(labels, scoring, shifts, {name: round(value, 4) for name, value in figures.items()})
+    return JudgedLabels(labels, scoring, shifts, {name: round(value, 4) for name, value in figures.items()}, scores)
 
 
 def _fit(judged: Judged, words: list[ClassWord | None]) -> tuple[Scoring, np.ndarray]:
@@ -112,20 +115,22 @@ def _log_odds(judged: Judged, words: list[ClassWord | None], scoring: Scoring, b
     return LabelEvidence(words, scoring).join(judged.logits, judged.classes) + biases
 
 
-def _cross_fitted(
-    judged: Judged, words: list[ClassWord | None], thresholds: np.ndarray, shown: np.ndarray
-) -> dict[str, float]:
-    """Return figures of scores that were calibrated on the other half of the photos."""
+def _cross_fitted(judged: Judged, words: list[ClassWord | None]) -> np.ndarray:
+    """Return scores float ``(N, V)``, each calibrated on the other half of the photos."""
     half = np.arange(len(judged.truth)) % 2 == 0
     scores = np.zeros(judged.truth.shape)
     for rows in (half, ~half):
         scoring, biases = _fit(judged.some(~rows), words)
         scores[rows] = sigmoid(_log_odds(judged.some(rows), words, scoring, biases))
+    return scores
+
+
+def _figures_of_tags(scores: np.ndarray, judged: Judged, thresholds: np.ndarray, shown: np.ndarray) -> dict[str, float]:
     asked = judged.known & shown
     tags = asked & (scores >= thresholds)
     return {
-        "calibration_error": calibration_error(scores[asked], judged.truth[asked]),
-        "calibration_error_of_tags": calibration_error(scores[tags], judged.truth[tags]),
+        "calibration_error": Reliability.of(scores[asked], judged.truth[asked]).error,
+        "calibration_error_of_tags": Reliability.of(scores[tags], judged.truth[tags]).error,
         "tags_a_photo": float(tags.sum() / len(tags)),
         "precision": float(judged.truth[tags].mean()),
         "recall": float((tags & judged.truth).sum() / (asked & judged.truth).sum()),

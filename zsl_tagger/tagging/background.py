@@ -2,8 +2,8 @@
 
 Thresholds come from annotated photos, and no annotated photo shows such a word. But its log-odds on photos at large can
 be computed when it is first asked: the model folder keeps what the encoder made of some of them, ``background.npz``. A
-photo gets the word where its log-odds are above their mean there by ``DEVIATIONS`` standard deviations, and above all
-of them.
+photo gets the word where its log-odds are above their mean there by ``DEVIATIONS`` standard deviations, above all of
+them, and not below ``LEAST``. benchmarks/README.md says how these were chosen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from zsl_tagger.tagging.encoded import Encoded
 
 BACKGROUND_FILE = "background.npz"
 
-DEVIATIONS = 4.0
+DEVIATIONS = 3.0
+LEAST = -1.4  # log-odds: a score of 0.2
 
 #: What numpy and zipfile raise on files that are damaged, or something else.
 _DAMAGED = (
@@ -69,4 +70,5 @@ class Background:
 
 def standing_out(log_odds: np.ndarray) -> np.ndarray:
     """Return the log-odds ``(K,)`` from which a word stands out, of those on the background photos ``(M, K)``."""
-    return np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), log_odds.max(axis=0))
+    usual = np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), log_odds.max(axis=0))  # (K,)
+    return np.maximum(usual, LEAST)
