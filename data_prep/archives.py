@@ -14,7 +14,7 @@ from data_prep.output import write_whole
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
-from zsl_tagger.system.pickles import load_data
+from zsl_tagger.system.pickles import array_of, load_data
 
 
 class Listed(NamedTuple):
@@ -81,7 +81,7 @@ def _cifar100_python(source: Path) -> Iterator[Array]:
         names = [name.decode() for name in load_data(source / "meta", "bytes")[b"fine_label_names"]]
         for split in ("train", "test"):
             content = load_data(source / split, "bytes")
-            pixels = np.asarray(content[b"data"], np.uint8)
+            pixels = np.asarray(array_of(content[b"data"]), np.uint8)
             yield from _arrays(split, source / split, list(content[b"fine_labels"]), pixels, names)
     except UserError:
         raise

@@ -290,7 +290,7 @@ def test_another_object_in_a_kv_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gone.txt", "gone.kv", "gone.bin.gz", "folder/gone"])
 def test_a_file_that_is_not_there_is_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gensim.downloader, "load", lambda name: pytest.fail(f"{name} asked of the downloader"))
+    monkeypatch.setattr(gensim.downloader, "info", lambda: pytest.fail("the downloader was asked"))
     for given in (name, str(tmp_path / name)):
         with pytest.raises(UserError, match=rf"^no word-vector file at {given}$"):
             open_word_source(f"gensim:{given}")
@@ -396,14 +396,34 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_a_name_is_asked_of_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = {"glove-wiki-gigaword-5": keyed_vectors()}
-    monkeypatch.setattr(gensim.downloader, "load", offered.__getitem__)
-    assert np.array_equal(raw_vectors(open_word_source("gensim:glove-wiki-gigaword-5"), WORDS), VECTORS)
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """gensim's folder of downloads, which has two: the module beside each would run if gensim opened it."""
+    folder = tmp_path / "gensim-data"
+    models = {"glove-wiki-5": "word2vec.txt.gz", "word2vec-news-5": "word2vec.bin.gz"}
+    for name, written in models.items():
+        (folder / name).mkdir(parents=True)
+        WRITERS[written](folder / name / written)
+        (folder / name / written).rename(folder / name / f"{name}.gz")
+        (folder / name / "__init__.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()")
+    listed = {"models": {name: {"file_name": f"{name}.gz"} for name in models}, "corpora": {"text8": {}}}
+    monkeypatch.setattr(gensim.downloader, "BASE_DIR", str(folder))
+    monkeypatch.setattr(gensim.downloader, "info", lambda: listed)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["glove-wiki-5", "word2vec-news-5"])
+def test_a_download_is_read_without_running_its_module(name: str, downloads: Path) -> None:
+    assert np.array_equal(raw_vectors(open_word_source(f"gensim:{name}"), WORDS), VECTORS)
+    assert not (downloads.parent / "marker").exists()
+
+
+def test_a_corpus_of_the_downloader_is_no_vectors(downloads: Path) -> None:  # noqa: ARG001
+    assert refusal("gensim:text8") == "gensim:text8 is a corpus, not word vectors"
 
 
 def test_a_file_goes_before_a_name_of_the_downloader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gensim.downloader, "load", lambda name: pytest.fail(f"{name} asked of the downloader"))
+    monkeypatch.setattr(gensim.downloader, "info", lambda: pytest.fail("the downloader was asked"))
     monkeypatch.chdir(tmp_path)
     WRITERS["glove.txt"](tmp_path / "glove-wiki")
     assert np.array_equal(raw_vectors(open_word_source("gensim:glove-wiki"), WORDS), VECTORS)

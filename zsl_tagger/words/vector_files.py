@@ -17,7 +17,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.system.pickles import load_data
+from zsl_tagger.system.pickles import StandIn, array_of, attributes_of, kind_of, load_data
+
+#: Classes of gensim, of any version, that hold words and their vectors.
+_KEYED_VECTORS = frozenset(
+    f"{kind}KeyedVectors" for kind in ("", "Euclidean", "Word2Vec", "WordEmbeddings", "FastText")
+)
+
+#: Attributes that hold the words, in gensim 4 and before.
+_WORDS = ("index_to_key", "index2word", "index2entity")
 
 _FASTTEXT_MAGIC = struct.pack("<i", 793712314)
 _FASTTEXT_HEADER = struct.calcsize("<ii12id")  # magic, version, twelve settings, a threshold
@@ -68,7 +76,7 @@ def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
         if packed:
             raise UserError(f"cannot read word vectors from {path}: unpack it first")
         return _read_kv(path)
-    if kind == ".bin":
+    if kind == ".bin" or _is_binary_word2vec(path):
         return _read_bin(path)
     with _open(path) as file:
         return _read_text(file, path)
@@ -85,20 +93,52 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _read_kv(path: Path) -> tuple[Sequence[Any], np.ndarray]:
-    """A pickle, with large arrays in .npy files beside it. Other pickles beside it, which gensim opens, are refused."""
-    from gensim.models import KeyedVectors
-
+    """Read a pickle, with large arrays in .npy files beside it, without gensim's loader, which would run its code."""
     content = load_data(path)
-    if not isinstance(content, KeyedVectors):
-        raise UserError(
-            f"cannot read word vectors from {path}: expected gensim KeyedVectors, got {type(content).__name__}"
-        )
+    saved = attributes_of(content, _KEYED_VECTORS)
+    if saved is None:
+        raise UserError(f"cannot read word vectors from {path}: expected gensim KeyedVectors, got {kind_of(content)}")
     for name in ("__scipys", "__recursive_saveloads"):
-        beside = vars(content).get(name, [])
+        beside = saved.get(name, [])
         if type(beside) is not list or beside:
             raise UserError(f"cannot read word vectors from {path}: it refers to other pickles, which are not opened")
-    vectors = KeyedVectors.load(str(path))
-    return vectors.index_to_key, vectors.vectors
+    words = next((saved[name] for name in _WORDS if name in saved), None)
+    if type(words) is not list or any(isinstance(word, StandIn) for word in words):
+        raise UserError(f"cannot read word vectors from {path}: expected a list of words, got {kind_of(words)}")
+    vectors = _saved_array(path, saved, "vectors", "syn0")
+    return words, _fasttext_vectors(path, saved, words) if vectors is None else vectors
+
+
+def _saved_array(path: Path, saved: dict[str, Any], *names: str) -> np.ndarray | None:
+    """Return an array under one of its names, from the pickle or the file beside it; None if it was not saved."""
+    apart = saved.get("__numpys", [])
+    for name in names:
+        if name in apart:
+            with path.with_name(f"{path.name}.{name}.npy").open("rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+        if saved.get(name) is not None:
+            return array_of(saved[name])
+    return None
+
+
+def _fasttext_vectors(path: Path, saved: dict[str, Any], words: list[Any]) -> np.ndarray:
+    """Return the vectors of fastText's words, which gensim leaves out: the mean of a word's own and its parts'."""
+    from gensim.models.fasttext import FastTextKeyedVectors
+
+    own, parts = _saved_array(path, saved, "vectors_vocab"), _saved_array(path, saved, "vectors_ngrams")
+    sizes = [saved.get(name) for name in ("min_n", "max_n", "bucket")]
+    if own is None or parts is None or not all(type(size) is int for size in sizes):
+        raise UserError(f"cannot read word vectors from {path}: it has no vectors")
+    if saved.get("compatible_hash") is not True or sizes[2] != len(parts):
+        raise UserError(
+            f"cannot read word vectors from {path}: it was written by gensim before 3.8; "
+            "load it with gensim 3.8.3, save it, and give that file"
+        )
+    keyed = FastTextKeyedVectors(own.shape[1], *sizes)
+    keyed.index_to_key, keyed.vectors_vocab, keyed.vectors_ngrams = words, own, parts
+    keyed.recalc_char_ngram_buckets()
+    keyed.adjust_vectors()
+    return keyed.vectors
 
 
 def _read_bin(path: Path) -> tuple[Sequence[Any], np.ndarray]:
@@ -115,6 +155,13 @@ def _read_bin(path: Path) -> tuple[Sequence[Any], np.ndarray]:
     else:
         vectors = KeyedVectors.load_word2vec_format(str(path), binary=True)
     return vectors.index_to_key, vectors.vectors
+
+
+def _is_binary_word2vec(path: Path) -> bool:
+    """Tell binary word2vec under another suffix by what follows its header: gensim's downloads are called .gz only."""
+    with _open(path) as file:
+        header = file.readline(100).split()
+        return len(header) == 2 and all(field.isdigit() for field in header) and b"\0" in file.read(1 << 16)
 
 
 def _check_fasttext_words(path: Path) -> None:
