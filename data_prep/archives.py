@@ -14,6 +14,7 @@ from data_prep.output import write_whole
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import folder_inside
 from zsl_tagger.system.pickles import array_of, load_data
 
 
@@ -105,8 +106,8 @@ def _unpack(arrays: Iterator[Array], folder: Path) -> Iterator[Listed]:
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "PNG")
         if not _holds(folder / path, png.getvalue()):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / path, png.getvalue(), to_disk=False)
+            inside = folder_inside(folder, Path(path).parent)
+            write_whole(inside / Path(path).name, png.getvalue(), to_disk=False)
         yield Listed(path, name, split)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
+from zsl_tagger.system.files import open_unlinked
 from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
@@ -83,7 +83,7 @@ def look_at_images(
     looks: dict[str, Look] = {}
     try:
         known = _read_journal(journal)
-        with journal.open("a", encoding="utf-8") as file:
+        with open_unlinked(journal, "a", encoding="utf-8") as file:
             found = map_in_order(lambda path: _look(root, path, known.get(path)), paths, workers)
             for done, look in enumerate(found, start=1):
                 looks[look.path] = look
@@ -104,10 +104,10 @@ def _read_journal(path: Path) -> dict[str, Look]:
     """Its whole lines; a last line that was cut off is taken away, so that the next one starts a new line."""
     if not path.exists():
         return {}
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
+    with open_unlinked(path, "rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        file.truncate(whole)
     looks: dict[str, Look] = {}
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:

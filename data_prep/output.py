@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError, difference
-from zsl_tagger.system.files import TEMPORARY, json_bytes, locked, write_errors, write_whole
+from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
 
 
 class OutputFolder:
@@ -63,9 +63,6 @@ class OutputFolder:
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
-            with write_errors(self.path):
-                for leftover in self.path.glob(f".*{TEMPORARY}"):
-                    leftover.unlink()
             self.write_json(CLAIM_FILE, self._identity)
             yield
 

@@ -293,10 +293,16 @@ def test_what_is_no_file_is_left_alone(cat: Path, make: Any) -> None:
     assert "cat.jpg.xmp: not a regular file: left as it is" in out
 
 
-def test_what_cannot_be_written_is_an_error_of_that_photo(cat: Path) -> None:
-    """A folder in the way of the file that is written first; root may write to read-only folders."""
+def test_what_cannot_be_written_is_an_error_of_that_photo(cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(cat, cat.with_name("dog.jpg"))
-    (cat.parent / ".cat.jpg.xmp.writing").mkdir()
+    replace = Path.replace
+
+    def full_for_cat(temporary: Path, path: Path) -> Path:
+        if path.name == "cat.jpg.xmp":
+            raise OSError(28, "No space left on device")
+        return replace(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", full_for_cat)
     status, out, err = sidecar(cat.parent)
     assert status == 1
     assert f"error: cannot write {cat}.xmp" in out

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -115,11 +116,14 @@ class _Store:
             self.logits = np.load(self._values, mmap_mode="r+")
         else:
             self._state.unlink(missing_ok=True)  # first: it may not speak of a matrix that is being made anew
-            self.logits = np.lib.format.open_memmap(self._values, "w+", np.float32, (images, labels))
+            write_whole(self._values, lambda file: _write_zeros(file, (images, labels)))
+            self.logits = np.load(self._values, mmap_mode="r+")
             self.save()
 
     def _read(self, shape: tuple[int, int]) -> bool:
         """What is done, where it is of this very question and whole."""
+        if self._values.is_symlink():  # it would be written to
+            return False
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             done, faults = int(state["done"]), {int(row): str(why) for row, why in state["faults"].items()}
@@ -149,6 +153,13 @@ class _Store:
             self.logits.flush()
         state = {"key": self._key, "done": self.done, "faults": {str(row): why for row, why in self.faults.items()}}
         write_whole(self._state, json_bytes(state))
+
+
+def _write_zeros(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Write a float32 matrix of zeros; the disk need not hold them."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.truncate(file.tell() + 4 * shape[0] * shape[1])
 
 
 PARTIAL_FILES = ("partial_scores.npy", "partial_scores.json")

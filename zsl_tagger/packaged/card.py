@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE
+from zsl_tagger.system.files import write_whole
 from zsl_tagger.tagging.model_folder import ModelConfig
 
 CARD = """# The packaged zsl-tagger model
@@ -109,4 +110,4 @@ def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> No
         reliability=RELIABILITY_FILE,
         hashes=hashes,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "README.md", card.encode())

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.packaged.wordnet import WordNet
+from zsl_tagger.system.files import write_whole
 from zsl_tagger.words.spelling import normalize_label, singular_forms
 from zsl_tagger.words.table import WordTable
 
@@ -68,8 +69,8 @@ def sentence_vectors(words: list[str], cache: Path) -> np.ndarray:
     if new:
         vectors = np.concatenate([vectors, _encode(new)])
         known += new
-        np.save(cache, vectors)
-        listing.write_text(json.dumps(known), encoding="utf-8")
+        write_whole(cache, lambda file: np.save(file, vectors))
+        write_whole(listing, json.dumps(known).encode())
     row = {word: index for index, word in enumerate(known)}
     return vectors[[row[word] for word in words]]
 

@@ -15,7 +15,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
-from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.system.files import json_bytes, open_unlinked, write_whole
 
 
 class Held(NamedTuple):
@@ -57,9 +57,10 @@ class TextFile(RecordFile):
 
     def __enter__(self) -> RecordFile:
         if not (self.resume and self._goes_on()):
-            self.path.write_bytes(self.header)  # first: settings must not stand beside records of others
+            with open_unlinked(self.path, "wb") as file:
+                file.write(self.header)  # first: settings must not stand beside records of others
             write_whole(self.settings_path, json_bytes(self.settings))
-        self._file = self.path.open("ab")
+        self._file = open_unlinked(self.path, "ab")
         self._stored = self.path.open("rb")
         return self
 
@@ -68,7 +69,7 @@ class TextFile(RecordFile):
         if not self.path.exists() or self.path.stat().st_size <= len(self.header):
             return False
         self._check_settings(self._read_settings())
-        with self.path.open("rb+") as file:
+        with open_unlinked(self.path, "rb+") as file:
             if file.read(len(self.header)) != self.header:
                 raise UserError(f"{self.path}: expected its first line to be {self.header.decode().strip()}")
             end = self._look_at(file)
@@ -152,7 +153,8 @@ class TextFile(RecordFile):
         super().__exit__(kind, error, trace)
 
     def _leave_out_replaced(self) -> None:
-        mode, size = self.path.stat().st_mode, self.path.stat().st_size
+        status = self.path.stat()
+        size = status.st_size
 
         def copy(target: BinaryIO) -> None:
             with self.path.open("rb") as source:
@@ -161,8 +163,7 @@ class TextFile(RecordFile):
                         target.write(source.read(min(left, 1 << 20)))
                     source.seek(end)
 
-        write_whole(self.path, copy)
-        self.path.chmod(mode)
+        write_whole(self.path, copy, like=status)
 
 
 class JsonLinesFile(TextFile):

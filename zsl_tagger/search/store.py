@@ -145,6 +145,8 @@ class Store:
             return sqlite3.connect(f"{address}&immutable=1", isolation_level=None, uri=True)
 
     def _to_write(self, made: Made) -> sqlite3.Connection:
+        if self.path.is_symlink():  # SQLite would follow it
+            raise LibraryError(f"{self.path} is a symbolic link, which could lead anywhere: delete it")
         self._database = database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
             database.execute("PRAGMA page_size = 8192")  # holds the logits of three photos

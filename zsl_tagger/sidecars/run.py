@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record, Tag
@@ -139,7 +138,7 @@ class Sidecars:
                 for path in {place, file}:
                     path.unlink()
         else:
-            write_whole(file, lambda out: _fill(out, change.after or b"", status))
+            write_whole(file, change.after, like=status)
         return change
 
     def _merged(self, before: bytes | None, tags: Sequence[Tag]) -> bytes | None:
@@ -172,13 +171,3 @@ def _read(file: Path) -> tuple[bytes | None, os.stat_result | None]:
         return None, None
     except OSError as error:
         raise SidecarError(f"cannot be read: {error.strerror}") from None
-
-
-def _fill(out: BinaryIO, content: bytes, status: os.stat_result | None) -> None:
-    """With the mode and the owner of the file that it replaces, where the system lets us."""
-    if status is not None:  # first, so that nobody reads in between what is not for them
-        if hasattr(os, "chown"):
-            with contextlib.suppress(OSError):
-                os.chown(out.name, status.st_uid, status.st_gid)
-        Path(out.name).chmod(stat.S_IMODE(status.st_mode))
-    out.write(content)

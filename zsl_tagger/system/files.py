@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,20 +22,27 @@ except ImportError:  # not on this system
 TEMPORARY = ".writing"
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True) -> None:
-    """Write a file; it appears under its name when it is whole.
+def write_whole(
+    path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True, like: os.stat_result | None = None
+) -> None:
+    """Write a file; it appears under its name when it is whole. A link of that name is replaced, not followed.
 
     Args:
         content: bytes, or a function that writes into the open file.
         to_disk: wait until the disk has it, so that it is whole even after a power cut.
+        like: status of the file it replaces, whose mode and owner it gets, as far as the system allows.
 
     Raises:
         UserError: it cannot be written (a full disk); what was there before is still there.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    # A name that nobody can guess, created exclusively: no link that an archive brought is there. It is short, so that
+    # it fits where `path` does.
+    temporary = path.with_name(f".{os.urandom(8).hex()}{TEMPORARY}")
     with write_errors(path):
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
+                if like is not None:  # first, so that nobody reads in between what is not for them
+                    _make_like(file, like)
                 _ = file.write(content) if isinstance(content, bytes) else content(file)
                 file.flush()
                 if to_disk:
@@ -42,6 +51,53 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _make_like(file: BinaryIO, status: os.stat_result) -> None:
+    if hasattr(os, "fchown"):
+        with contextlib.suppress(OSError):
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+
+
+def open_unlinked(path: Path, mode: str, **options: Any) -> Any:
+    """Open a file in place, as :func:`open` does, but refuse a symbolic link of that name.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    return open(path, mode, opener=_open_no_link, **options)
+
+
+def _open_no_link(path: str | Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, f"{path} is a symbolic link, which could lead anywhere: delete it") from None
+        raise
+
+
+def folder_inside(root: Path, relative: str | Path) -> Path:
+    """Create a folder below ``root`` and return it.
+
+    Raises:
+        UserError: it cannot be created, or a symbolic link in ``root`` leads out of it.
+    """
+    folder = root / relative
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"cannot write {folder}: a symbolic link leads out of {root}: delete it")
+    return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete unfinished files of killed runs; only where no other run can be writing."""
+    with write_errors(folder):
+        for leftover in folder.glob(f".*{TEMPORARY}"):
+            if leftover.is_symlink() or leftover.is_file():
+                leftover.unlink()
 
 
 def sha256_of(path: Path) -> str:
@@ -59,8 +115,8 @@ def sha256_of(path: Path) -> str:
 def scratch_inside(folder: Path) -> Iterator[Path]:
     """An empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
     scratch = folder / TEMPORARY
-    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     with write_errors(scratch):
+        _remove(scratch)  # of a killed run
         scratch.mkdir(parents=True)
     try:
         yield scratch
@@ -114,9 +170,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     check_free(path)
     path = path.resolve()
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary = _beside(path, TEMPORARY)
     with write_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        _remove(temporary)  # of a run that was killed
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -126,6 +182,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder with all that is in it, or a link to one, if it is there."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Return a hidden name for what belongs to ``path``, as long as disks allow (255 bytes)."""
+    import hashlib
+
+    name = f".{path.name}{ending}"
+    if len(os.fsencode(name)) > 255:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{ending}"
+    return path.with_name(name)
 
 
 def check_free(path: Path) -> None:
@@ -141,6 +215,8 @@ _held: set[int] = set()  # locks of this process
 def locked(folder: Path) -> Iterator[None]:
     """Keep a folder to this process meanwhile, where the system can; the lock goes when the process dies.
 
+    Unfinished files of killed runs are deleted.
+
     Raises:
         UserError: another process has it.
     """
@@ -148,7 +224,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     with _opened(folder) as lock:
-        _claim(lock, f"{folder}: another run is writing here: wait for it, or give another folder")
+        if _claim(lock, f"{folder}: another run is writing here: wait for it, or give another folder"):
+            remove_leftovers(folder)
         yield
 
 
@@ -166,9 +243,9 @@ def locked_file(path: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    beside = path.with_name(f".{path.name}.lock")
+    beside = _beside(path, ".lock")
     while True:
-        with _opened(beside, os.O_RDWR | os.O_CREAT) as lock:
+        with _opened(beside, os.O_RDWR | os.O_CREAT, _open_no_link) as lock:
             _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
             if not _is_at(lock, beside):  # its last holder removed it after it was opened here
                 continue
@@ -181,18 +258,20 @@ def locked_file(path: Path) -> Iterator[None]:
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 
 
-def _claim(lock: int, refusal: str) -> None:
+def _claim(lock: int, refusal: str) -> bool:
+    """Take a lock; False on a file system without locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(refusal) from None
-    except OSError:  # a file system without locks
-        pass
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -209,9 +288,9 @@ def waited_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+def _opened(path: Path, flags: int = os.O_RDONLY, open_file: Callable[..., int] = os.open) -> Iterator[int]:
     """Its file descriptor, for a lock."""
-    lock = os.open(path, flags | os.O_NONBLOCK, 0o666)  # opening a pipe would wait for its writer
+    lock = open_file(path, flags | os.O_NONBLOCK)  # opening a pipe would wait for its writer
     _held.add(lock)
     try:
         yield lock

@@ -18,7 +18,7 @@ from PIL import Image
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_small
-from zsl_tagger.system.files import write_errors, write_whole
+from zsl_tagger.system.files import folder_inside, write_errors, write_whole
 
 #: Longer side of an overlay, in pixels.
 OVERLAY_SIDE = 800
@@ -103,9 +103,7 @@ class HeatmapFolder:
             UserError: the overlays cannot be written.
         """
         photo = load_small(path, OVERLAY_SIDE)
-        folder = self._folder / _inside(path)
-        with write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = folder_inside(self._folder, _inside(path))
         for name, heat in zip(_file_names(labels), heats, strict=True):
             picture = overlay(photo, heat)
             write_whole(folder / name, lambda file, picture=picture: picture.save(file, "JPEG", quality=85), False)  # type: ignore[misc]

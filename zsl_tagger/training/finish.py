@@ -83,7 +83,7 @@ def write_model(
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     write_whole(folder / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
     if model.class_evidence:
-        shutil.copyfile(PACKAGED / CLASS_WORDS_FILE, folder / CLASS_WORDS_FILE)
+        write_whole(folder / CLASS_WORDS_FILE, (PACKAGED / CLASS_WORDS_FILE).read_bytes())
     text = card(written, config, dataset, split, outcome)
     if reason := write_model_folder(model, folder, written, labels, words, text, note):
         note(f"the weights are saved, but without the networks that tag needs: {reason}")
@@ -134,7 +134,7 @@ def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
     """What was only needed to go on after an interruption."""
     for name in names:
         path = run_folder / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zsl_tagger.system.files import write_errors, write_whole
+from zsl_tagger.system.files import folder_inside, open_unlinked, write_errors, write_whole
 
 CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER = "metrics.csv", "curves.png", "tensorboard"
 COLUMNS = (
@@ -42,10 +42,10 @@ class RunLog:
         writer.writerows(rows)
         write_whole(self.path, text.getvalue().encode())
         with write_errors(folder):
-            self._tensorboard = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
+            self._tensorboard = SummaryWriter(str(folder_inside(folder, TENSORBOARD_FOLDER)), purge_step=step + 1)
 
     def write(self, values: dict[str, float]) -> None:
-        with write_errors(self.path), self.path.open("a", newline="") as file:
+        with write_errors(self.path), open_unlinked(self.path, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow({name: _short(value) for name, value in values.items()})
         for name, value in values.items():
             if name != "step":

@@ -22,7 +22,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
-from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
+from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
 from zsl_tagger.system.threads import available_cores, keep_freed_memory
 from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelFolder, read_config
@@ -203,6 +203,7 @@ class _Run:
             self._refuse_other_content()
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(output):
+            remove_leftovers(self.folder)
             self.accelerator.wait_for_everyone()
             yield
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import write_whole
 from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
 
 WORDS_FILE = "words.txt"
@@ -97,8 +98,10 @@ class WordTable:
         return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True, unit=unit)
 
     def save(self, folder: Path) -> None:
-        (folder / WORDS_FILE).write_text("\n".join(self.words) + "\n", encoding="utf-8")
-        np.save(folder / VECTORS_FILE, np.array(self._vectors), allow_pickle=False)
+        """Write ``words.txt`` and ``word_vectors.npy``."""
+        write_whole(folder / WORDS_FILE, ("\n".join(self.words) + "\n").encode())
+        vectors = np.array(self._vectors)
+        write_whole(folder / VECTORS_FILE, lambda file: np.save(file, vectors, allow_pickle=False))
 
     @property
     def word_dim(self) -> int:
