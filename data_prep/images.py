@@ -20,7 +20,7 @@ from PIL import Image
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
-from zsl_tagger.system.files import open_unlinked
+from zsl_tagger.system.files import open_unlinked, parse_json
 from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
@@ -111,7 +111,7 @@ def _read_journal(path: Path) -> dict[str, Look]:
     looks: dict[str, Look] = {}
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
-            look = Look(**json.loads(line))
+            look = Look(**parse_json(line))
         except (ValueError, TypeError, RecursionError):
             raise UserError(
                 f"{path}:{number}: is not a line that prepare wrote: delete the file to start anew"

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE
 from zsl_tagger.errors import UserError, difference
-from zsl_tagger.system.files import json_bytes, locked, write_errors, write_whole
+from zsl_tagger.system.files import json_bytes, locked, parse_json, write_errors, write_whole
 
 
 class OutputFolder:
@@ -89,8 +89,8 @@ class OutputFolder:
 def _held_benchmark(folder: Path) -> Path | None:
     """The seen/unseen file of the data set that lies in a folder."""
     try:
-        name = json.loads((folder / INFO_FILE).read_bytes())["benchmark"]
-        content = json.loads((folder / name).read_bytes())
+        name = parse_json((folder / INFO_FILE).read_bytes())["benchmark"]
+        content = parse_json((folder / name).read_bytes())
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return folder / name if Path(name).name == name and isinstance(content, dict) and "test class" in content else None
@@ -103,7 +103,7 @@ def _source(identity: dict[str, Any]) -> list[Any]:
 def _read_identity(folder: Path) -> dict[str, Any] | None:
     for name, key in ((INFO_FILE, "prepared_by"), (CLAIM_FILE, None)):
         try:
-            content = json.loads((folder / name).read_bytes())
+            content = parse_json((folder / name).read_bytes())
             return dict(content[key] if key else content)
         except (OSError, ValueError, KeyError, TypeError):
             continue

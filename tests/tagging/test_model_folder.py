@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from PIL import Image
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
-from zsl_tagger.tagging.class_evidence import Scoring
+from zsl_tagger.tagging.background import Background
+from zsl_tagger.tagging.class_evidence import Scoring, read_class_words
 from zsl_tagger.tagging.model_folder import (
     ModelConfig,
     ModelFolder,
@@ -213,6 +215,19 @@ def test_bad_json(folder: Path, name: str, content: bytes) -> None:
         ModelFolder(folder).labels()
 
 
+@pytest.mark.parametrize("name", ["config.json", "labels.json"])
+def test_json_nested_too_deeply(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"[" * 200_000)
+    with pytest.raises(ModelFolderError, match=f"{name} is not valid JSON: it is nested too deeply"):
+        ModelFolder(folder).labels()
+
+
+def test_class_words_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "class_words.json").write_bytes(b'{"a":' * 200_000)
+    with pytest.raises(UserError, match=r"class_words\.json: expected"):
+        read_class_words(tmp_path / "class_words.json")
+
+
 # --- labels.json ------------------------------------------------------------------------------------------
 
 
@@ -259,6 +274,24 @@ def test_word_vectors_that_are_no_table(folder: Path, array: np.ndarray) -> None
     np.save(folder / "word_vectors.npy", array)
     with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
         ModelFolder(folder).words()
+
+
+@pytest.mark.parametrize("shape", [(-1, 3), (-1, 300), (10**13, 3), (2**62, 2**62)])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_a_shape_that_no_file_has(folder: Path, shape: tuple[int, int]) -> None:
+    with (folder / "word_vectors.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|i1", "fortran_order": False, "shape": shape})
+        file.write(bytes(6))
+    with pytest.raises(ModelFolderError, match=r"words\.txt and word_vectors\.npy cannot be read: "):
+        ModelFolder(folder).words()
+
+
+def test_background_photos_of_a_shape_that_no_memory_holds(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "background.npz", "w") as archive, archive.open("levels.npy", "w") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**14, 3, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(UserError, match=r"background\.npz is no background of a model"):
+        Background.load(tmp_path / "background.npz")
 
 
 def test_word_vectors_in_an_npz_archive(folder: Path) -> None:

@@ -25,7 +25,7 @@ from zsl_tagger.datasets.format import (
     path_fault,
 )
 from zsl_tagger.errors import UserError, some
-from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.files import parse_json, sha256_of
 
 #: So many problems of one kind are told one by one; the rest are counted.
 SHOWN = 5
@@ -146,7 +146,7 @@ class _Reader:
 
     def _read_json(self, path: Path) -> Any:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             self._error(path.name, f"cannot be read: {error.strerror}")
         except json.JSONDecodeError as error:

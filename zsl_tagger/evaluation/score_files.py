@@ -30,7 +30,7 @@ KINDS = ("logits", "probabilities")
 
 #: What numpy, pyarrow, csv and zipfile raise on a file that is damaged or something else.
 UNREADABLE = (
-    ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, RuntimeError,
+    ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, RuntimeError, OverflowError, MemoryError,
     zipfile.BadZipFile, zlib.error, csv.Error,
 )  # fmt: skip
 

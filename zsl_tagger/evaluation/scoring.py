@@ -15,7 +15,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.score_files import scratch
 from zsl_tagger.images.preprocessing import ImageError
-from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.system.files import json_bytes, parse_json, write_whole
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
@@ -125,7 +125,7 @@ class _Store:
         if self._values.is_symlink():  # it would be written to
             return False
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = parse_json(self._state.read_text(encoding="utf-8"))
             done, faults = int(state["done"]), {int(row): str(why) for row, why in state["faults"].items()}
             values = np.load(self._values, mmap_mode="r")  # not "r+", which makes a cut file whole with zeros
             whole = values.shape == shape and values.dtype == np.float32 and 0 <= done <= shape[0]

@@ -18,6 +18,7 @@ from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.records.base import Settings
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
+from zsl_tagger.system.files import parse_json
 
 #: ``tags`` is best first, and empty where no label was reached or the image could not be read; ``error`` says why then.
 PARQUET_SCHEMA = pa.schema(
@@ -64,7 +65,7 @@ def read(path: Path) -> tuple[int, Settings, Iterator[Record]]:
     """
     try:
         held = pq.read_metadata(path)
-        settings = dict(json.loads((held.metadata or {})[SETTINGS]))
+        settings = dict(parse_json((held.metadata or {})[SETTINGS]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         reason = "it does not say how it was made" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"cannot go on with {path}: {reason}: give another --output, or --overwrite") from None

@@ -17,6 +17,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.records.base import RecordFile, ended_in_order
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
+from zsl_tagger.system.files import parse_json
 
 APPLICATION = 0x7A736C74  # "zslt", in the header of the file: the database is ours
 WAIT = 60  # seconds for another program that writes to it
@@ -67,7 +68,7 @@ class SqliteFile(RecordFile):
                     ask(statement)
                 ask(f"PRAGMA application_id = {APPLICATION}")
         if ask("SELECT count(*) FROM photos").fetchone()[0]:
-            self._check_settings({name: json.loads(value) for name, value in ask("SELECT name, value FROM settings")})
+            self._check_settings({name: parse_json(value) for name, value in ask("SELECT name, value FROM settings")})
         ask("PRAGMA journal_mode = WAL")  # others read while this writes; a killed run loses no transaction
         ask("PRAGMA synchronous = NORMAL")  # none waits for the disk: a power cut may take the last ones
         ask("PRAGMA foreign_keys = ON")

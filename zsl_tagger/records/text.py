@@ -15,7 +15,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
-from zsl_tagger.system.files import json_bytes, open_unlinked, write_whole
+from zsl_tagger.system.files import json_bytes, open_unlinked, parse_json, write_whole
 
 
 class Held(NamedTuple):
@@ -80,7 +80,7 @@ class TextFile(RecordFile):
 
     def _read_settings(self) -> Settings:
         try:
-            return dict(json.loads(self.settings_path.read_bytes()))
+            return dict(parse_json(self.settings_path.read_bytes()))
         except (OSError, ValueError, TypeError):
             raise UserError(
                 f"cannot go on with {self.path}: {self.settings_path.name}, which says how it was made, is not there "
@@ -181,7 +181,7 @@ class JsonLinesFile(TextFile):
 
 def _from_json(line: bytes) -> Record | None:
     try:
-        content: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+        content: dict[str, Any] = parse_json(line) if line.endswith(b"\n") else {}
         if "error" in content:
             return Record(content["path"], [], content["error"])
         tags = [Tag(tag["label"], tag["score"]) for tag in content["tags"]]

@@ -30,6 +30,7 @@ import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.search.packing import unpack_logits
+from zsl_tagger.system.files import parse_json
 
 INDEX_FILE = "index.db"
 FORMAT_VERSION = 2
@@ -174,7 +175,7 @@ class Store:
                 f"{self.path} has format {version}, this zsl-tagger reads {FORMAT_VERSION}: {self._rebuild()}"
             )
         try:
-            return Made(**{name: json.loads(value) for name, value in self._database.execute("SELECT * FROM meta")})
+            return Made(**{name: parse_json(value) for name, value in self._database.execute("SELECT * FROM meta")})
         except (ValueError, TypeError) as error:
             raise self.damaged(error) from None
 

@@ -147,6 +147,18 @@ def json_bytes(content: Any) -> bytes:
         return (json.dumps(content, indent=1) + "\n").encode()
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Return the content of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or it is nested too deeply to be read.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     try:

@@ -26,7 +26,8 @@ LEAST = -1.4  # log-odds: a score of 0.2
 
 #: What numpy and zipfile raise on files that are damaged, or something else.
 _DAMAGED = (
-    ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+    ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 _STEPS = 255

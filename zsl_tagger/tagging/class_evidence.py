@@ -12,7 +12,6 @@ backbone was trained on, so this is no zero-shot evidence. benchmarks/README.md 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import parse_json
 
 CLASS_WORDS_FILE = "class_words.json"
 
@@ -73,7 +73,7 @@ def read_class_words(path: Path) -> dict[str, ClassWord]:
         UserError: it cannot be read, or it is not that.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return {
             word: ClassWord(tuple(classes), kind == NAMES)
             for kind in (ABOVE, NAMES)

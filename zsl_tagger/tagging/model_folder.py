@@ -21,7 +21,6 @@ Nothing in it is pickled. This module needs neither torch nor onnxruntime.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,7 +30,7 @@ from typing import Any
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
-from zsl_tagger.system.files import json_bytes, sha256_of, write_whole
+from zsl_tagger.system.files import json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
@@ -272,7 +271,7 @@ class ModelFolder:
             return ClassTable([label.name for label in self.labels()])
         try:
             table = WordTable.load(self.path, unit=self.config.unit_queries)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
             raise ModelFolderError(f"{self.path}: {WORDS_FILE} and {VECTORS_FILE} cannot be read: {error}") from None
         if table.word_dim != self.config.word_dim:
             raise ModelFolderError(
@@ -316,7 +315,7 @@ def _check_complete(folder: Path, needed: list[str]) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from zsl_tagger.errors import first_line
 from zsl_tagger.tagging.encoded import Encoded
+from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
 
 #: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
@@ -74,7 +76,7 @@ class OnnxModel:
     def encode(self, images: np.ndarray) -> Encoded:
         """Look at images uint8 ``(B, S, S, 3)``."""
         names = ["tokens", "classes"] if self._gives_classes else ["tokens"]
-        return Encoded(*self._encoder.run(names, {"images": images}))
+        return Encoded(*_run(self._encoder, names, {"images": images}))
 
     def prepare(self, queries: np.ndarray) -> Asked:
         """What of the labels does not depend on images, once for all of them.
@@ -85,7 +87,7 @@ class OnnxModel:
         if self._queries is None:
             return {"queries": queries}
         names = ["states", "projected"]
-        chunks = [self._queries.run(names, {"queries": part}) for part in _parts(queries)]
+        chunks = [_run(self._queries, names, {"queries": part}) for part in _parts(queries)]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
 
     def logits(self, encoded: Encoded, asked: Asked | np.ndarray) -> np.ndarray:
@@ -108,7 +110,8 @@ class OnnxModel:
     def _decode(self, output: str, tokens: np.ndarray, asked: Asked) -> np.ndarray:
         parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
         chunks = [
-            self._decoder.run([output], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0] for part in parts
+            _run(self._decoder, [output], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0]
+            for part in parts
         ]
         return np.concatenate(chunks, axis=1)
 
@@ -123,6 +126,10 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     Raises:
         ModelFolderError: it cannot be loaded.
     """
+    if has_external_data(path):
+        raise ModelFolderError(
+            f"{path} takes weights from another file, which is not opened: expected all of them in the .onnx file"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised, and reported by us
@@ -130,7 +137,19 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise ModelFolderError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise ModelFolderError(f"{path} cannot be loaded: {first_line(error)}") from None
+
+
+def _run(session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]) -> Any:
+    """Run a network.
+
+    Raises:
+        ModelFolderError: it cannot be run, for instance because it needs more memory than there is.
+    """
+    try:
+        return session.run(outputs, inputs)
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise ModelFolderError(f"the model cannot be run: {first_line(error)}") from None
 
 
 def _expect(path: Path, nodes: list[Any], expected: dict[str, Shape]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import json
 import types
 import typing
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class TrainConfig:
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
@@ -213,7 +213,7 @@ def _parsed(name: str, text: str) -> Any:
     if _known(name) is str or get_origin(_known(name)) is Literal:
         return text
     try:
-        return json.loads({"none": "null", "None": "null", "True": "true", "False": "false"}.get(text, text))
+        return parse_json({"none": "null", "None": "null", "True": "true", "False": "false"}.get(text, text))
     except (ValueError, RecursionError):
         return text  # told as a value of the wrong type
 

@@ -24,7 +24,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import ExportError, write_backbone
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.model.tagger_model import TaggerModel
-from zsl_tagger.system.files import write_whole
+from zsl_tagger.system.files import parse_json, write_whole
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.model_folder import ModelFolderError
 from zsl_tagger.tagging.onnx_model import open_session
@@ -92,7 +92,7 @@ class FeatureCache:
 
     def _read_faults(self) -> None:
         for start in range(0, len(self.rows), CHUNK):
-            content = json.loads(self._path(1, 0, start).with_suffix(".json").read_text(encoding="utf-8"))
+            content = parse_json(self._path(1, 0, start).with_suffix(".json").read_text(encoding="utf-8"))
             self.faults.update({int(self.rows[start + int(place)]): reason for place, reason in content.items()})
 
     def features(self, row: int, view: int, layout: int = 1) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from zsl_tagger.errors import UserError, require
-from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.files import parse_json, sha256_of
 from zsl_tagger.words.table import WordTable
 
 #: The report of a prepared folder, which names the columns of the matrix beside it.
@@ -60,7 +59,7 @@ def _names_beside(path: Path) -> list[str] | None:
     """Column names, where a report of ours beside the matrix says them: it has the sha256 of what it speaks of."""
     for listing in (path.with_suffix(".json"), path.parent / LISTING_FILE):
         try:
-            content = json.loads(listing.read_text(encoding="utf-8"))
+            content = parse_json(listing.read_text(encoding="utf-8"))
             if content["sha256"][path.name] == sha256_of(path):
                 return [str(name) for name in content["labels"]]
         except (OSError, ValueError, KeyError, TypeError):
