@@ -14,7 +14,6 @@ from made_data import run_command
 from paths import ROOT
 from PIL import ExifTags, Image, features
 
-from zsl_tagger.images import preprocessing
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array, load_photo, load_upload
 
@@ -118,7 +117,7 @@ def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path, kind: str, mo
     def decode(image: Image.Image) -> None:
         raise AssertionError(f"decoded {image}")
 
-    monkeypatch.setattr(preprocessing, "_upright", decode)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
     with pytest.raises(ImageError, match="too large: 13000 x 12000 pixels, the limit is 150 million"):
         load_array(path, Preprocessing(64))
 

@@ -10,27 +10,27 @@ from __future__ import annotations
 import io
 import math
 import stat
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image
 
-from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.errors import UserError
+from zsl_tagger.images.colour import Pixels, is_plain, reduced, to_srgb
+from zsl_tagger.images.mending import mended
+from zsl_tagger.images.opening import DECODING, MAX_PIXELS, check_pixels, check_work, image_errors, open_photo
+from zsl_tagger.images.opening import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from zsl_tagger.images.opening import ImageError as ImageError
+from zsl_tagger.images.opening import is_image as is_image
+from zsl_tagger.images.opening import told_as_no_file as told_as_no_file
 
 #: Bump when the pixels decoded from a given file change, and keep the old way for model folders that state it: they are
 #: read as they were made. Scores from different versions are not comparable.
 PREPROCESSING_VERSION = 1
 
-#: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
-MAX_PIXELS = 150_000_000
-
-_OPEN_LOCK = threading.Lock()
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,17 +41,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_HEIF_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES}
-)
-#: A file of the HEIF family says at its start which kind it is (ISO/IEC 14496-12, "ftyp").
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+#: Images of more pixels are turned after they are reduced, which may change the last bit of a value.
+_GIANT = 50_000_000
 
-
-class ImageError(UserError):
-    """An image that cannot be used. The message is one line that a person can act on."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -119,39 +112,42 @@ def load_array(source: Any, preprocessing: Preprocessing) -> np.ndarray:
         raise TypeError(f"expected a Preprocessing, e.g. Preprocessing(384), got {preprocessing!r}")
     size = preprocessing.image_size
     if isinstance(source, np.ndarray):
-        return _resized(_checked_upright(_from_array(source)), size)
-    if not isinstance(source, (Image.Image, bytes)):
+        source = _from_array(source)
+    elif not isinstance(source, (Image.Image, bytes)):
         source = Path(source)  # a TypeError is the caller's mistake
-    with _told_as_image_errors():
-        return _resized(_load(source, size), size)
+    with image_errors():
+        if isinstance(source, Image.Image):
+            check_pixels(source)
+            source.load()
+            return _square(source, size)
+        return _read(source, size, lambda image: _square(image, size))
 
 
 def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return an image file that a stranger sent as the array that :func:`load_array` makes of the file.
 
     Args:
-        content: the file's bytes. Only the formats of ``IMAGE_SUFFIXES`` are tried: of the others that Pillow knows,
-            some start other programs.
+        content: the file's bytes.
         max_pixels: more are refused before anything is decoded.
 
     Raises:
         ImageError: as :func:`load_array`.
     """
-    with _told_as_image_errors():
-        size = preprocessing.image_size
-        return _resized(_load_bytes(content, size, max_pixels, sent=True), size)
+    size = preprocessing.image_size
+    with image_errors():
+        return _read(content, size, lambda image: _square(image, size), max_pixels)
 
 
 def load_photo(path: str | Path, size: int) -> Image.Image:
     """Read an image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
 
-    A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale.
+    A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale; so is an image in another mode.
 
     Raises:
         ImageError: as :func:`load_array`.
     """
-    with _told_as_image_errors():
-        return _on_white(_to_rgb(_load_file(Path(path), size)))
+    with image_errors():
+        return _read(Path(path), size, lambda image: _upright_rgb(image, size))
 
 
 def load_small(path: str | Path, side: int) -> Image.Image:
@@ -165,196 +161,76 @@ def load_small(path: str | Path, side: int) -> Image.Image:
     return photo
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file begins as an image does; read no more of it."""
+def _read(
+    source: Path | bytes, size: int, finish: Callable[[Image.Image], Result], max_pixels: int = MAX_PIXELS
+) -> Result:
+    """Return what ``finish`` makes of a decoded image file; a JPEG has at least twice ``size`` where it has that."""
+    _check_file(source)
     try:
-        with _open(path):
-            return True
-    except Exception:  # Pillow raises nearly anything on other files
-        return False
+        return _decoded(io.BytesIO(source) if isinstance(source, bytes) else source, size, finish, max_pixels)
+    except (OSError, ValueError) as error:
+        file = mended(source, error, lambda file: _decoded(file, size, Image.Image.copy, max_pixels))
+        if file is None:
+            raise
+        return _decoded(file, size, finish, max_pixels)
 
 
-@contextmanager
-def told_as_no_file() -> Iterator[None]:
-    """What is no file that may be read becomes an :class:`ImageError`; other errors stay."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
-    except IsADirectoryError:
-        raise ImageError("is a folder, not an image") from None
-
-
-@contextmanager
-def _told_as_image_errors() -> Iterator[None]:
-    try:
-        with told_as_no_file():
-            yield
-    except UnidentifiedImageError:
-        raise ImageError("not an image that Pillow can read") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from None
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken data
-        raise ImageError(f"broken image data ({first_line(error)})") from None
-
-
-def _load(source: Path | bytes | Image.Image, size: int) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return _checked_upright(source)
-    return _load_bytes(source, size) if isinstance(source, bytes) else _load_file(source, size)
-
-
-def _load_bytes(content: bytes, size: int, max_pixels: int = MAX_PIXELS, sent: bool = False) -> Image.Image:
-    """As :func:`_load_file` loads a file with this content."""
-    if not content:
+def _check_file(source: Path | bytes) -> None:
+    if isinstance(source, bytes):
+        length = len(source)
+    else:
+        status = source.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
+        length = status.st_size
+    if length == 0:
         raise ImageError("empty file (0 bytes)")
-    return _decoded(_open(io.BytesIO(content), sent), size, max_pixels)
 
 
-def _load_file(path: Path, size: int) -> Image.Image:
-    """Upright; a JPEG at no less than twice ``size`` where it has that."""
-    status = path.stat()
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise ImageError("not a regular file (a pipe, socket or device): save it to a file first")
-    if status.st_size == 0:
-        raise ImageError("empty file (0 bytes)")
-    return _decoded(_open(path), size)
-
-
-def _decoded(opened: Image.Image, size: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    with opened as image:
-        _check_pixels(image, max_pixels)
+def _decoded(file: Path | io.BytesIO, size: int, finish: Callable[[Image.Image], Result], max_pixels: int) -> Result:
+    with open_photo(file) as image:
+        check_pixels(image, max_pixels)
+        check_work(image, max_pixels)
+        width, height = image.size
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
-        return _upright(image)
+        if "progressive" not in image.info:  # of which all coefficients are held
+            width, height = image.size
+        with DECODING.lend(width * height):
+            image.load()
+            return finish(image)
 
 
-def _open(file: Path | io.BytesIO, sent: bool = False) -> Image.Image:
-    """Open lazily: only the header is read. The size check is ours, so Pillow's lower limit is set aside.
-
-    Args:
-        sent: by a stranger: only photos are opened.
-    """
-    with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file, formats=_photo_formats() if sent else None)
-        except UnidentifiedImageError:
-            kind = _heif_kind(file)
-            if kind is None:
-                raise
-            _need_reader_of(kind)
-            try:
-                return Image.open(file, formats=_photo_formats() if sent else None)
-            except UnidentifiedImageError:
-                raise ImageError(f"broken {kind} data") from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _photo_formats() -> list[str]:
-    """Pillow's names of the formats that ``IMAGE_SUFFIXES`` stand for, of those that it can read now."""
-    known = Image.registered_extensions()
-    return sorted({known[suffix] for suffix in IMAGE_SUFFIXES if suffix in known})
-
-
-def _heif_kind(file: Path | io.BytesIO) -> str | None:
-    """HEIC or AVIF, whatever a file is called; None for others."""
-    if isinstance(file, io.BytesIO):
-        start = bytes(file.getbuffer()[:64])
-    else:
-        with file.open("rb") as opened:
-            start = opened.read(64)
-    if start[4:8] != b"ftyp":
-        return None
-    brands = {start[place : place + 4] for place in (8, *range(16, len(start), 4))}
-    return "AVIF" if brands & _AVIF_BRANDS else "HEIC" if brands & _HEIC_BRANDS else None
-
-
-def _need_reader_of(kind: str) -> None:
-    """Teach Pillow to read HEIC; AVIF it knows by itself since 11.3.
-
-    Raises:
-        ImageError: what is needed is not installed.
-    """
-    if kind == "AVIF":
-        needed, there = "Pillow 11.3 or newer", features.check("avif")
-    else:
-        needed, there = "pillow-heif", "HEIF" in Image.OPEN or _heic_reader_added()
-    if not there:
-        raise ImageError(f'{kind} needs {needed}, which comes with: pip install "zsl-tagger[heic]"')
-
-
-def _heic_reader_added() -> bool:
-    try:
-        from pillow_heif import register_heif_opener  # only where such a photo turns up: it takes time
-    except ImportError:
-        return False
-    register_heif_opener()
-    return True
-
-
-def _check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels // 1_000_000} million")
-    if width == 0 or height == 0:
-        raise ImageError(f"has no pixels: {width} x {height}")
-
-
-def _checked_upright(image: Image.Image) -> Image.Image:
-    _check_pixels(image)
-    return _upright(image)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says. Only that tag is read: a broken other one does no harm."""
-    image.load()  # a TIFF turns itself, and then forgets the tag
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return the turn that the EXIF orientation asks for. Only that tag is read: a broken other one does no harm."""
+    try:  # a TIFF has turned itself when it was loaded, and then forgets the tag
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # an EXIF block that cannot be parsed says nothing
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
-def _resized(image: Image.Image, size: int) -> np.ndarray:
-    """Upright image -> uint8 ``(size, size, 3)``; what is transparent becomes white, as a viewer shows it."""
-    image = _to_rgb(image)
-    return np.asarray(_on_white(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)))
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    """Return a loaded image upright, uint8 ``(size, size, 3)``; what is transparent becomes white."""
+    profile = image.info.get("icc_profile")
+    image, turn = _turned_unless_giant(image)
+    pixels = Pixels(image, (0, 0, *image.size)) if is_plain(image) else reduced(image, size)
+    small = pixels.image.resize((size, size), Image.Resampling.BICUBIC, box=pixels.box, reducing_gap=2.0)
+    small = to_srgb(small, profile)
+    return np.asarray(small if turn is None else small.transpose(turn))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+def _upright_rgb(image: Image.Image, size: int) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    image, turn = _turned_unless_giant(image)
+    rgb = to_srgb(image if is_plain(image) else reduced(image, size).image, profile)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something is transparent: that is blended when the image is small."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16"):
-        return _from_array(np.asarray(image).astype(np.uint16)).convert("RGB")
-    if image.mode == "I" or image.mode == "F":
-        return Image.fromarray(_wide_to_uint8(np.asarray(image))).convert("RGB")
-    if "A" in image.getbands() or image.mode == "RGBa" or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _wide_to_uint8(values: np.ndarray) -> np.ndarray:
-    """16-bit and float greys ``(H, W)`` to uint8: full-range 16 bit where the values need it."""
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ImageError("holds NaN or infinite values")
-    top = float(values.max(initial=0.0))
-    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / 65535.0
-    return np.clip(values * scale, 0, 255).round().astype(np.uint8)
+def _turned_unless_giant(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """Return (image, turn that is left to do). A turn takes the memory of a second image: a giant is reduced before."""
+    turn = _turn_of(image)
+    if turn is None or image.width * image.height > _GIANT:
+        return image, turn
+    return image.transpose(turn), None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -48,8 +48,6 @@ class PhotoTagger:
             pixels = load_upload(photo.content, self._tagger.preprocessing, self._limits.pixels)
         except ImageError as error:
             return Record(photo.name, [], str(error)).as_dict()
-        except MemoryError:
-            return Record(photo.name, [], "takes more memory than there is").as_dict()
         encoded = self._tagger.encode(pixels)
         tags = self._tagger.tag_encoded(encoded, asked, threshold=threshold, top_k=top_k)
         record = Record(photo.name, tags).as_dict()
