@@ -1,12 +1,17 @@
-"""The queue: jobs on worker threads, first come first served, and a clear no where too many wait."""
+"""The queue: jobs on worker threads, first come first served, and a clear no where too many wait.
+
+A thread cannot be stopped. One that is late is given up: another takes its place, and it ends after its job, if ever.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -34,9 +39,13 @@ class WorkQueue:
 
     def __init__(self, workers: int, waiting: int):
         self.workers, self._room = workers, workers + waiting
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tagging")
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._lock = threading.Lock()
         self._held = 0  # waiting and in work
+        self._given_up = 0  # threads that are in work all the same
+        self._in_work: dict[Future[Any], _Worker] = {}
+        for _ in range(workers):
+            _Worker(self).start()
 
     @property
     def waiting(self) -> int:
@@ -60,13 +69,15 @@ class WorkQueue:
             ClientGoneError, LateError: what was not begun yet never will be.
         """
         self.check_room(len(jobs))
-        results = asyncio.gather(*[asyncio.wrap_future(self._submit(job)) for job in jobs])
+        futures = [self._submit(job) for job in jobs]
+        results = asyncio.gather(*map(asyncio.wrap_future, futures))
         watcher = asyncio.ensure_future(gone())
         try:
             either: set[asyncio.Future[Any]] = {results, watcher}
             done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if results in done:
                 return results.result()
+            self._give_up(futures, seconds)
             raise ClientGoneError if watcher in done else LateError
         finally:
             watcher.cancel()
@@ -75,13 +86,65 @@ class WorkQueue:
     def _submit(self, job: Callable[[], Result]) -> Future[Result]:
         with self._lock:
             self._held += 1
-        future = self._pool.submit(job)
+        future: Future[Result] = Future()
         future.add_done_callback(self._let_go)
+        self._jobs.put((job, future))
         return future
 
     def _let_go(self, _: Future[Result]) -> None:
         with self._lock:
             self._held -= 1
+
+    def _give_up(self, futures: Sequence[Future[Any]], seconds: float) -> None:
+        """Replace the workers that have had one of these jobs in work for so long, or when they will have.
+
+        At a time as many are given up as there are workers: they still take memory and processor time.
+        """
+        for future in futures:
+            with self._lock:
+                worker = self._in_work.get(future)
+                if worker is None or worker.given_up or self._given_up >= self.workers:
+                    continue
+                left = worker.began + seconds - time.monotonic()
+                if left > 0:
+                    asyncio.get_running_loop().call_later(left, self._give_up, [future], seconds)
+                    continue
+                worker.given_up = True
+                self._given_up += 1
+                self._held -= 1
+            _Worker(self).start()
+
+
+class _Worker(threading.Thread):
+    """Does jobs until it is given up. A daemon, so that the process ends whatever it is doing."""
+
+    def __init__(self, queue: WorkQueue):
+        super().__init__(name="tagging", daemon=True)
+        self._queue, self.given_up, self.began = queue, False, 0.0
+
+    def run(self) -> None:
+        while not self.given_up:
+            job, future = self._queue._jobs.get()
+            if future.set_running_or_notify_cancel():
+                self._do(job, future)
+
+    def _do(self, job: Callable[[], Any], future: Future[Any]) -> None:
+        queue = self._queue
+        self.began = time.monotonic()
+        queue._in_work[future] = self
+        try:
+            result, error = job(), None
+        except BaseException as raised:  # of the request, which raises it
+            result, error = None, raised
+        with queue._lock:
+            del queue._in_work[future]
+            if self.given_up:
+                queue._given_up -= 1
+                queue._held += 1  # the callback of the future takes it away again
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 class Budget:
