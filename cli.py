@@ -635,10 +635,11 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
-    from zsl_tagger.system.signals import Terminated
+    from zsl_tagger.system.signals import Terminated, second_interrupt_ends
 
     try:
-        yield
+        with second_interrupt_ends():
+            yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -6,13 +6,19 @@ ever: the run would hang and never end.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+
+LAST_SECONDS = 2.0  # after a second Ctrl-C, to close files in good order
 
 
 class Terminated(KeyboardInterrupt):
@@ -73,3 +79,50 @@ def watching_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def second_interrupt_ends() -> Iterator[None]:
+    """End the process with status 130 soon after a second Ctrl-C, whatever its threads are doing.
+
+    Python handles a signal between two steps of the main thread, never while a decoder runs there, and does not exit
+    before the decoders of other threads end. But it writes each signal's number to a socket at once; a thread reads it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be set up
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_on_second, args=[reader], daemon=True).start()
+    _watched.add(writer)
+    try:
+        yield
+    finally:
+        _watched.remove(writer)
+        signal.set_wakeup_fd(before)
+        writer.close()  # which ends the thread, unless it is about to end the process
+
+
+def _end_on_second(reader: socket.socket) -> None:
+    interrupts = 0
+    with reader:
+        while numbers := reader.recv(64):
+            interrupts += numbers.count(signal.SIGINT)
+            if interrupts > 1:
+                time.sleep(LAST_SECONDS)
+                os._exit(130)
+
+
+_watched: set[socket.socket] = set()
+
+
+def _forget_in_child() -> None:
+    """A terminal sends Ctrl-C to child processes too: theirs must not be counted as a second one."""
+    if _watched:
+        with suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
