@@ -266,7 +266,7 @@ def train(
         if show:
             import json
 
-            return _print([json.dumps(settings.as_dict(), indent=1)])
+            return _print(json.dumps(settings.as_dict(), indent=1).split("\n"))
         from zsl_tagger.training.checkpoint import Stopped
         from zsl_tagger.training.run import summary
         from zsl_tagger.training.run import train as run
@@ -611,7 +611,14 @@ _GOES_ON = "interrupted: no file was left half-written; the same command goes on
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    _say(f"note: {text}")
+
+
+def _say(line: str) -> None:
+    """Print a message on one line of stderr: the name of a file in it may hold anything."""
+    from zsl_tagger.system.untrusted_text import printable
+
+    typer.echo(printable(line), err=True)
 
 
 def _progress(done: int, total: int, what: str = "looked at") -> None:
@@ -625,10 +632,12 @@ def _scored(done: int, total: int) -> None:
 
 
 def _print(lines: list[str]) -> None:
+    from zsl_tagger.system.untrusted_text import printable
+
     if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not end the run
         sys.stdout.reconfigure(errors="backslashreplace")
     for line in lines:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @contextmanager
@@ -641,13 +650,13 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
         with second_interrupt_ends():
             yield
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         raise typer.Exit(2) from None
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
         raise typer.Exit(0) from None
     except OSError as error:
         what = f"{error.filename}" if error.filename else "cannot write the output"
-        typer.echo(f"error: {what}: {error.strerror or error}", err=True)
+        _say(f"error: {what}: {error.strerror or error}")
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)

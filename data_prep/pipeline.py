@@ -48,6 +48,7 @@ from zsl_tagger.datasets.format import (
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.threads import available_cores
+from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
 
 DROPPED_FILE = "dropped.csv"
@@ -393,7 +394,7 @@ def _write(
     }
     out.start_replacing()
     out.write(DATA_FILE, _csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
-    out.write(DROPPED_FILE, _csv_rows(["path", "reason"], dropped))
+    out.write(DROPPED_FILE, _csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in dropped)))
     out.write_json(info["benchmark"], sides)
     out.write(VECTORS_FILE, matrix_bytes(vectors))
     write_report(report, out.path, info["name"], Path(info["image_root"]), info["dropped"])

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -32,6 +33,21 @@ def run(*arguments: str | Path, stdin: str | None = None) -> tuple[int, str, str
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
+
+
+def test_messages_show_control_characters_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = tmp_path / "a\x1b[2J\u202e\nerror: none"
+    shown = f"{tmp_path}/a\\x1b[2J\\u202e\\nerror: none"
+    assert run("photo.jpg", "--labels-file", evil)[1:] == (
+        "", f"error: cannot read the labels file {shown}: No such file or directory\n"
+    )  # fmt: skip
+    with pytest.raises(typer.Exit), cli._told_in_one_line("stopped"):
+        evil.read_bytes()
+    cli._note(f"left out: {evil}")
+    cli._print([f"written: {evil}"])
+    out, errors = capsys.readouterr()
+    assert out == f"written: {shown}\n"
+    assert errors == f"error: {shown}: No such file or directory\nnote: left out: {shown}\n"
 
 
 def test_table_for_people(examples: Path) -> None:

@@ -110,7 +110,7 @@ def test_training_images_of_unseen_classes_are_dropped(tmp_path: Path) -> None:
 
 def test_stray_files_are_counted(tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat": 6, "dog": 6})
-    write_photo(tmp_path / "in" / "stray.jpg", 99)
+    write_photo(tmp_path / "in" / "=stray.jpg", 99)
     (tmp_path / "in" / "cat" / "broken.jpg").write_text("no photo")
     (tmp_path / "in" / "cat" / "notes.txt").write_text("no photo either")
     Path(os.fsdecode(os.fsencode(tmp_path / "in" / "dog") + b"/caf\xe9.jpg")).write_bytes(b"x")
@@ -120,7 +120,9 @@ def test_stray_files_are_counted(tmp_path: Path) -> None:
         "file name that data.csv cannot hold": 1,
         "not an image that Pillow can read": 1,
     }
-    assert (tmp_path / "out" / "dropped.csv").read_text().count("\n") == 4
+    dropped = (tmp_path / "out" / "dropped.csv").read_text()
+    assert dropped.count("\n") == 4
+    assert "\n'=stray.jpg,lies in no class folder\n" in dropped  # a spreadsheet finds no formula
 
 
 def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:

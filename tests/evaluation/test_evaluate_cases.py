@@ -25,6 +25,7 @@ from small_runs import UNSEEN
 
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation import scoring
+from zsl_tagger.evaluation.report import _csv
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.tagger import Tagger
@@ -174,6 +175,11 @@ def test_the_same_threshold_gives_the_same_report_from_the_model_and_its_scores(
     told(run("--scores", report / "scores.npz", *common, "-o", tmp_path / "scores"))
     assert measured(tmp_path / "model") == measured(tmp_path / "scores")
     assert (tmp_path / "model" / "per_label.csv").read_bytes() == (tmp_path / "scores" / "per_label.csv").read_bytes()
+
+
+def test_the_table_of_labels_holds_no_formula() -> None:
+    row = {"label": "=1+1", "f1": -0.5, "average_precision_95": None}
+    assert _csv([row]) == b"label,f1,average_precision_low,average_precision_high\n'=1+1,-0.5,,\n"
 
 
 def test_average_precision_and_f1_of_each_label_are_scikit_learns(

@@ -28,12 +28,12 @@ def digest(number: int) -> str:
     return f"{number:064x}"
 
 
-ODD = 'so-called "dog",\r\nin\ntwo\rlines'
+ODD = '=so-called "dog",\r\nin\ntwo\rlines'
 RECORDS = [
     Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)], sha256=digest(1)),
     Record("塔/café 🐕.jpg", [], sha256=digest(2)),
     Record("c.jpg", [], "no such file"),
-    Record(ODD, [Tag("red, bicycle", 0.25), Tag("cat", 0.2), Tag("sky", 0.0001)], sha256=digest(4)),
+    Record(ODD, [Tag("@red, \u202ebicycle", 0.25), Tag("cat", 0.2), Tag("sky", 0.0001)], sha256=digest(4)),
     Record("caf\udce9.jpg", [Tag("cat", 1.0)], sha256=digest(5)),
 ]
 

@@ -93,6 +93,50 @@ def test_odd_characters_survive(kind: str, odd: str) -> None:
     assert read_back(kind, written(kind, records)) == expected
 
 
+EVIL = "\x1b[2J\u202egpj.exe\n"
+
+
+def test_the_table_shows_control_characters_as_text() -> None:
+    records = [Record(EVIL, [Tag(EVIL, 0.5), Tag("dog", 0.5)]), Record(EVIL, [], EVIL), Record(EVIL, [])]
+    shown = "\\x1b[2J\\u202egpj.exe\\n"
+    assert written("table", records).split("\n")[:6] == [
+        shown,
+        f"  {shown}  0.50  " + "█" * 10,
+        f"  dog{' ' * (len(shown) - 3)}  0.50  " + "█" * 10,
+        shown,
+        f"  error: {shown}",
+        f"{shown}: no tags",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_json_on_a_terminal_sends_it_no_control_characters(kind: str) -> None:
+    evil = "\x9b\x7f\u202e\u2028"
+    text = written(kind, [Record(evil, [], evil)])
+    assert not set(evil) & set(text)
+    assert json.loads(text.strip("[]\n")) == {"path": evil, "error": evil}
+
+
+def test_csv_holds_no_formula() -> None:
+    record = Record("=1+1.jpg", [Tag("@sum", 0.5)])
+    assert read_back("csv", written("csv", [record, Record("-a.jpg", [], "+b")])) == [
+        as_csv_row("'=1+1.jpg", "'@sum", "0.5000"),
+        as_csv_row("'-a.jpg", error="'+b"),
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_csv_on_a_terminal_shows_control_characters_as_text() -> None:
+    stream = Terminal()
+    with WRITERS["csv"](stream) as write:
+        write(Record(EVIL, [Tag(EVIL, 0.5)]))
+    assert stream.getvalue().split("\r\n")[1] == "\\x1b[2J\\u202egpj.exe\\n,\\x1b[2J\\u202egpj.exe\\n,0.5000,"
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_non_ascii_text_is_written_as_it_is(kind: str) -> None:
     assert "塔/café.jpg" in written(kind, [Record("塔/café.jpg", [])])

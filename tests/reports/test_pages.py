@@ -11,6 +11,7 @@ from made_data import write_photo
 from PIL import Image
 
 from zsl_tagger.reports.pages import THUMBNAIL, figure, render, svg, thumbnail
+from zsl_tagger.reports.text import aligned
 
 
 def test_a_thumbnail_is_a_small_jpeg(tmp_path: Path) -> None:
@@ -49,6 +50,20 @@ def test_a_plot_is_the_same_bytes_twice_and_says_its_text() -> None:
     assert "recall" in first
     assert "a &lt; b &amp; c" in first
     assert "<!DOCTYPE" not in first
+
+
+def test_a_page_shows_control_characters_of_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "made_page"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "page.j2").write_text("{{ name }}\n{{ plot | safe }}")
+    monkeypatch.syspath_prepend(tmp_path)
+    page = render("made_page", "page.j2", name="<a>\u202egpj\x1b\n", plot="<svg>\n</svg>")
+    assert page == "&lt;a&gt;\\u202egpj\\x1b\\n\n<svg>\n</svg>"
+
+
+def test_columns_fit_what_is_shown() -> None:
+    assert aligned([["a\x1b\n", "1"], ["b", "22"]]) == ["a\\x1b\\n  1", "b        22"]
 
 
 def test_a_page_without_a_value_it_asks_for_is_a_fault() -> None:

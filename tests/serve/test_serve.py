@@ -201,9 +201,13 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "nothing": ({}, 415, "got no content type"),
     "no boundary": ({"content": b"", "headers": {"Content-Type": "multipart/form-data"}}, 400, "Missing boundary"),
     "broken form": ({"content": b"--y\r\nrubbish", "headers": form_of()[1]}, 400, "no form that can be read"),
-    "cut form": (
-        {"content": form_of(b"abc")[0][:-20], "headers": form_of()[1]}, 422, "expected 1 to 16 photos as files, got 0"
+    "form cut in a photo": (
+        {"content": form_of(b"abc", b"def")[0][:-20], "headers": form_of()[1]}, 400, "it is cut off before"
     ),
+    "form cut after a photo": (
+        {"content": form_of(b"abc")[0].removesuffix(b"--\r\n"), "headers": form_of()[1]}, 400, "it is cut off before"
+    ),
+    "empty form": ({"content": b"", "headers": form_of()[1]}, 400, "it is cut off before"),
     "large header": (
         {"content": b"--x\r\nA: " + b"a" * 9000, "headers": form_of()[1]}, 400, "no form that can be read"
     ),
@@ -226,6 +230,32 @@ def test_other_paths_and_methods(client: TestClient) -> None:
     assert client.get("/page/../run.py").json() == {"error": "Not Found"}
     answer = client.get("/v1/tag")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/", "/page.css", "/v1/labels", "/v1/limits", "/healthz", "/openapi.json"])
+def test_head_is_answered_as_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, dict(head.headers), head.content) == (200, dict(get.headers), b"")
+    assert client.head("/v1/tag").status_code == client.get("/v1/tag").status_code == 405
+
+
+def test_a_server_sends_no_body_after_head(two_workers: Tagger) -> None:
+    with listening(two_workers, CALM) as address, socket.create_connection(address, timeout=20) as client:
+        client.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"content-length: 15\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"headers": {"A": "a" * 32_000}}, {"headers": {f"A{n}": "a" * 300 for n in range(110)}}, {"params": "a" * 32_000}],
+)
+def test_a_head_that_arrives_in_one_piece_has_a_bound_too(client: TestClient, options: dict[str, Any]) -> None:
+    answer = client.get("/healthz", **options)
+    assert answer.status_code == 431
+    assert answer.json() == {"error": "expected a request with at most 32,000 bytes before its body"}
 
 
 def test_sizes(two_workers: Tagger) -> None:
@@ -275,7 +305,11 @@ def test_no_more_memory_is_no_crash(client: TestClient, monkeypatch: pytest.Monk
     [
         ("localhost:8000", 200), ("LOCALHOST.", 200), ("127.0.0.1:1", 200), ("192.168.7.7", 200), ("[::1]:8000", 200),
         ("tags.home:80", 200), ("evil.example", 400), ("localhost.evil.example", 400), ("127.0.0.1.evil.example", 400),
-        ("user@evil.example", 400), ("[::1", 400), ("", 400),
+        ("user@evil.example", 400), ("[::1", 400), ("", 400), ("localhost:", 200), ("evil.example@localhost", 400),
+        ("evil.example:80@127.0.0.1", 400), ("localhost/evil.example", 400), ("localhost?evil.example", 400),
+        ("localhost#evil.example", 400), ("localhost\\evil.example", 400), ("localhost:80:90", 400),
+        ("localhost:evil", 400), ("localhost,evil.example", 400), ("[localhost]", 400), ("[127.0.0.1]", 400),
+        ("localhost..", 400), ("::1", 400),
     ],
 )  # fmt: skip
 def test_only_names_of_this_server(two_workers: Tagger, host: str, status: int) -> None:
@@ -577,7 +611,7 @@ def test_openapi_tells_every_field_and_error(client: TestClient) -> None:
     told = client.get("/openapi.json").json()
     assert told["paths"].keys() == {"/v1/tag", "/v1/labels", "/v1/limits", "/healthz", "/metrics"}
     tag = told["paths"]["/v1/tag"]["post"]
-    assert tag["responses"].keys() == {"200", "400", "403", "408", "413", "415", "422", "429", "503"}
+    assert tag["responses"].keys() == {"200", "400", "403", "408", "413", "415", "422", "429", "431", "503"}
     fields = tag["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert fields.keys() == {"files", "labels", "threshold", "top_k", "heatmaps"}
     assert all(field["description"] for field in fields.values())

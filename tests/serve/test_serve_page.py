@@ -307,6 +307,21 @@ def test_a_folder_and_its_csv(
     assert sorted(got.splitlines()) == sorted(expected.splitlines())
 
 
+def test_names_that_would_do_harm(visit: Visit, address: tuple[str, int], tmp_path: Path) -> None:
+    """In a spreadsheet, and where a person reads them."""
+    photo = tmp_path / "=1+1\u202egpj.jpg"
+    photo.write_bytes((ROOT / "examples" / "cat.jpg").read_bytes())
+    page = visit(address)
+    page.fill("#labels", "cat")
+    page.set_input_files("#files", photo)
+    finished(page, "1 photo tagged")
+    assert page.locator("h3").all_text_contents() == ["=1+1\\u202egpj.jpg"]
+    with page.expect_download() as download:
+        page.click("#csv")
+    got = Path(download.value.path()).read_text(encoding="utf-8")
+    assert [row[0] for row in csv.reader(io.StringIO(got))] == ["path", "'=1+1\u202egpj.jpg"]
+
+
 def test_a_few_at_a_time_and_again_when_the_server_is_busy(visit: Visit, two_workers: Tagger, tmp_path: Path) -> None:
     files = []
     for number in range(7):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -453,6 +454,14 @@ def test_unreadable_images_are_replaced_counted_and_listed(
     assert [row["path"] for row in rows] == bad
     assert all(row["reason"] for row in rows)
     assert "2 images could not be read: `run/unreadable.csv`" in (out / "README.md").read_text()
+
+
+def test_the_list_of_unreadable_images_holds_no_formula(tmp_path: Path) -> None:
+    run = SimpleNamespace(
+        faults={0: "+reason"}, dataset=SimpleNamespace(paths=["=a.jpg"]), folder=tmp_path, note=lambda _: None
+    )
+    run_module._Run._tell_unreadable(run)  # type: ignore[arg-type]
+    assert (tmp_path / "unreadable.csv").read_bytes() == b"path,reason\r\n'=a.jpg,'+reason\r\n"
 
 
 def test_unreadable_images_are_remembered_by_a_resumed_run(

@@ -16,6 +16,7 @@ from zsl_tagger.evaluation.scores import SEEN, ZSL
 from zsl_tagger.evaluation.text import against_lines, both_lines, table
 from zsl_tagger.reports.pages import figure, render, svg, thumbnail
 from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.words.table import unit_length
 
 JSON_FILE, LABELS_FILE, PAGE_FILE = "report.json", "per_label.csv", "report.html"
@@ -43,16 +44,18 @@ def write_report(
 
 def _csv(per_label: list[dict[str, Any]]) -> bytes:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n")  # opened in spreadsheets, and read by no command
     plain = [name for name in per_label[0] if name != "average_precision_95"]
     writer.writerow([*plain, "average_precision_low", "average_precision_high"])
     for row in per_label:
         low, high = row["average_precision_95"] or (None, None)
-        writer.writerow([_rounded(row[name]) for name in plain] + [_rounded(low), _rounded(high)])
+        writer.writerow([_cell(row[name]) for name in plain] + [_cell(low), _cell(high)])
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _rounded(value: Any) -> Any:
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return spreadsheet_cell(value)
     if isinstance(value, float):
         return round(value, 5) if np.isfinite(value) else ""
     return value

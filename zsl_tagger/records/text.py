@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 from zsl_tagger.system.files import json_bytes, open_unlinked, parse_json, write_whole
+from zsl_tagger.system.untrusted_text import json_line
 
 
 class Held(NamedTuple):
@@ -170,7 +170,7 @@ class JsonLinesFile(TextFile):
     """One JSON object a line: ``{"path", "sha256", "tags"}`` or ``{"path", "error"}``."""
 
     def to_bytes(self, record: Record) -> bytes:
-        return as_utf8(json.dumps(record.as_dict(), ensure_ascii=False) + "\n").encode()
+        return f"{json_line(record.as_dict())}\n".encode()
 
     def read(self, file: BinaryIO) -> Iterator[Found]:
         end = file.tell()

@@ -7,11 +7,11 @@ any moment: a record is written whole and flushed, and an interrupted JSON array
 from __future__ import annotations
 
 import csv
-import json
 from types import TracebackType
 from typing import TextIO
 
 from zsl_tagger.records.record import Record
+from zsl_tagger.system.untrusted_text import json_line, printable, spreadsheet_cell
 
 BAR_WIDTH = 20
 
@@ -31,7 +31,7 @@ class JsonLinesWriter:
         return self
 
     def __call__(self, record: Record) -> None:
-        self.stream.write(json.dumps(record.as_dict(), ensure_ascii=False) + "\n")
+        self.stream.write(json_line(record.as_dict()) + "\n")
         self.stream.flush()
 
     def __exit__(
@@ -46,7 +46,7 @@ class JsonWriter(JsonLinesWriter):
     _separator = "[\n"
 
     def __call__(self, record: Record) -> None:
-        self.stream.write(self._separator + json.dumps(record.as_dict(), ensure_ascii=False))
+        self.stream.write(self._separator + json_line(record.as_dict()))
         self._separator = ",\n"
         self.stream.flush()
 
@@ -58,16 +58,22 @@ class JsonWriter(JsonLinesWriter):
 
 
 class CsvWriter(JsonLinesWriter):
-    """One row a tag: ``path,label,score,error``; an image without tags has one row with an empty label."""
+    """One row a tag: ``path,label,score,error``; an image without tags has one row with an empty label.
+
+    People open it in a spreadsheet, so what would be a formula there gets an apostrophe. The CSV file that a stopped
+    run resumes (:class:`zsl_tagger.records.text.CsvFile`) holds all names exactly.
+    """
 
     def __enter__(self) -> CsvWriter:
+        self._cell = printable if self.stream.isatty() else spreadsheet_cell
         self._rows = csv.writer(self.stream, lineterminator="\r\n")
         self._rows.writerow(["path", "label", "score", "error"])
         return self
 
     def __call__(self, record: Record) -> None:
-        rows = [[record.path, tag.label, f"{tag.score:.4f}", ""] for tag in record.tags]
-        self._rows.writerows(rows or [[record.path, "", "", record.error or ""]])
+        path = self._cell(record.path)
+        rows = [[path, self._cell(tag.label), f"{tag.score:.4f}", ""] for tag in record.tags]
+        self._rows.writerows(rows or [[path, "", "", self._cell(record.error or "")]])
         self.stream.flush()
 
 
@@ -77,14 +83,16 @@ class TableWriter(JsonLinesWriter):
     _untagged = 0
 
     def __call__(self, record: Record) -> None:
-        lines = [record.path]
+        path = printable(record.path)
+        lines = [path]
         if record.error is not None:
-            lines.append(f"  error: {record.error}")
+            lines.append(f"  error: {printable(record.error)}")
         elif not record.tags:
-            lines = [f"{record.path}: no tags"]
+            lines = [f"{path}: no tags"]
             self._untagged += 1
-        width = max((len(tag.label) for tag in record.tags), default=0)
-        lines += [f"  {tag.label:<{width}}  {tag.score:.2f}  {bar(tag.score)}" for tag in record.tags]
+        rows = [(printable(tag.label), tag.score) for tag in record.tags]
+        width = max((len(label) for label, _ in rows), default=0)
+        lines += [f"  {label:<{width}}  {score:.2f}  {bar(score)}" for label, score in rows]
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
+from zsl_tagger.system.untrusted_text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +21,11 @@ def render(package: str, template: str, **content: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader(package, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # markup, such as a plot, stays
     )
     return environment.get_template(template).render(**content)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.signals import StopRequest, watching_signals
+from zsl_tagger.system.untrusted_text import json_line, printable
 
 #: From so many images on, a progress bar is shown (on a terminal only).
 LONG_RUN = 20
@@ -110,18 +110,19 @@ def _table(rankings: Sequence[Ranking]) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """From the folder that the user is in, where the photo lies below it; without what would break a line."""
+    """Return a path that a person can read, relative to the current folder where the photo lies below it."""
     with suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
-    return path.replace("\n", "\\n").replace("\r", "\\r")
+    return printable(path)
 
 
 def _json(rankings: Sequence[Ranking]) -> list[str]:
-    return ["[", ",\n".join(_json_lines(rankings)), "]"]
+    lines = _json_lines(rankings)
+    return ["[", *(f"{line}," for line in lines[:-1]), *lines[-1:], "]"]
 
 
 def _json_lines(rankings: Sequence[Ranking]) -> list[str]:
-    return [json.dumps(ranking.as_dict(), ensure_ascii=False) for ranking in rankings]
+    return [json_line(ranking.as_dict()) for ranking in rankings]
 
 
 _LINES = {"table": _table, "json": _json, "jsonl": _json_lines}

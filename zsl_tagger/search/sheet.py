@@ -11,6 +11,7 @@ from zsl_tagger.images.preprocessing import ImageError, load_small
 from zsl_tagger.reports.pages import jpeg_url
 from zsl_tagger.search.rank import Found, Ranking
 from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.untrusted_text import printable
 
 SIDE = 320  # longer side of a small photo, in pixels: twice what it takes on a page, for fine screens
 
@@ -47,7 +48,7 @@ def contact_sheet(rankings: Sequence[Ranking]) -> str:
     """A page with a part for each query."""
     paths = list({one.path: None for ranking in rankings for one in ranking.found})
     small = dict(zip(paths, map_in_order(_thumbnail, paths, available_cores()), strict=True))
-    title = html.escape("; ".join(ranking.query for ranking in rankings))
+    title = _escaped("; ".join(ranking.query for ranking in rankings))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -64,7 +65,7 @@ def _part(ranking: Ranking, small: dict[str, str | None]) -> str:
     below = [one for one in ranking.found if not one.passes]
     counted = f"{ranking.counted()} reach the threshold"
     return (
-        f"<section>\n<h1>{html.escape(ranking.query)} <small>{counted}</small></h1>\n"
+        f"<section>\n<h1>{_escaped(ranking.query)} <small>{counted}</small></h1>\n"
         + _grid(passing, small)
         + (f"<h2>Below the threshold</h2>\n{_grid(below, small)}" if below else "")
         + "</section>\n"
@@ -78,13 +79,17 @@ def _grid(found: Iterable[Found], small: dict[str, str | None]) -> str:
 
 def _item(one: Found, picture: str | None) -> str:
     path = os.fsencode(one.path).decode("utf-8", "replace")
-    name = html.escape(Path(path).name)
+    name = _escaped(Path(path).name)
     shown = f'<img src="{picture}" alt="{name}" loading="lazy">' if picture else "cannot be read now"
     return (
-        f'<li><a href="{html.escape(Path(one.path).as_uri())}" title="{html.escape(path)}">'
+        f'<li><a href="{html.escape(Path(one.path).as_uri())}" title="{_escaped(path)}">'
         f'<span class="frame">{shown}</span><span class="name">{name}</span>'
         f'<span class="score">{one.score:.2f} <i><b style="width:{100 * one.score:.0f}%"></b></i></span></a></li>\n'
     )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def _thumbnail(path: str) -> str | None:

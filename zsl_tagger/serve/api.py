@@ -115,6 +115,7 @@ _MEANINGS = {
     415: "The body is not multipart/form-data.",
     422: "A field is missing or wrong, or a label is not known.",
     429: "Too many photos are waiting: send it again after so many seconds as Retry-After says.",
+    431: "Too many bytes before the body: the path and the headers.",
     503: "It was not done in time, or there are too many connections.",
 }
 

@@ -61,7 +61,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         "/v1/tag",
         summary="Tag photos",
         response_model=list[api.TaggedPhoto | api.FailedPhoto],
-        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
+        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 431, 503),
         openapi_extra=api.ask_body(limits),
     )
     async def tag(request: Request) -> Response:
@@ -78,7 +78,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             metrics.looked_at(tagged="tags" in record)
         return JSONResponse(records)
 
-    @app.get("/v1/labels", summary="The vocabulary", responses=api.errors(400))
+    @app.get("/v1/labels", summary="The vocabulary", responses=api.errors(400, 431))
     def vocabulary() -> api.Labels:
         """What is asked where no labels are given, and the least score that makes each a tag."""
         return api.Labels(**photo_tagger.look_up(()))
@@ -87,7 +87,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         "/v1/labels",
         summary="Look words up",
         response_model=api.Labels,
-        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 503),
+        responses=api.errors(400, 403, 408, 413, 415, 422, 429, 431, 503),
         openapi_extra=api.words_body(),
     )
     async def look_up(request: Request) -> Response:
@@ -100,7 +100,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             found = await queue.run([job], partial(_gone, request.receive), limits.work_seconds)
         return JSONResponse(found[0])
 
-    @app.get("/v1/limits", summary="How much one request may hold", responses=api.errors(400))
+    @app.get("/v1/limits", summary="How much one request may hold", responses=api.errors(400, 431))
     async def told_limits() -> api.LimitsTold:
         return api.LimitsTold(
             photo_bytes=limits.photo_bytes,
@@ -111,7 +111,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             heatmaps=HEATMAPS if photo_tagger.has_heatmaps else 0,
         )
 
-    @app.get("/healthz", summary="Is it up?", responses=api.errors(400))
+    @app.get("/healthz", summary="Is it up?", responses=api.errors(400, 431))
     async def health() -> api.Health:
         return api.Health(status="ok")
 
@@ -119,7 +119,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         "/metrics",
         summary="Counters for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **api.errors(400)},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **api.errors(400, 431)},
     )
     async def told_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
@@ -138,7 +138,7 @@ def _add_page(app: FastAPI) -> None:
     folder = files("zsl_tagger.serve") / "page"
     for path, (name, kind) in PAGE.items():
         send = _sender((folder / name).read_bytes(), kind)
-        app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(path, send, methods=["GET"], include_in_schema=False)
 
 
 def _sender(content: bytes, kind: str) -> Callable[[], Response]:

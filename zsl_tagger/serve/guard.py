@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,6 +30,12 @@ HEADERS = {
 
 #: The status of a request whose client hung up, as nginx counts it.
 CLIENT_GONE = 499
+
+#: Bytes of a request's first line and headers.
+HEAD_BYTES = 32_000
+
+#: A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing that a client reads another way.
+_HOST = re.compile(r"(?:(?P<name>[a-z0-9_.-]+?)\.?|\[(?P<address>[0-9a-f:.]+)\])(?::[0-9]{0,5})?", re.IGNORECASE)
 
 
 class Guard:
@@ -56,14 +63,19 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refused = self._refusal(scope["method"], Headers(scope=scope))
+        refused = self._refusal(scope)
+        if scope["method"] == "HEAD":  # the answer to GET; the server sends no body with it
+            scope = {**scope, "method": "GET"}
         try:
             await (refused or self._app)(scope, receive, send_safely)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(path, status, time.perf_counter() - start)
 
-    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        method, headers = scope["method"], Headers(scope=scope)
+        if _head_bytes(scope) > HEAD_BYTES:
+            return _refused(431, f"expected a request with at most {HEAD_BYTES:,} bytes before its body")
         host = headers.get("host", "")
         if not self._is_ours(host):
             return _refused(400, "the Host of the request is no name of this server: --allow-host NAME allows a name")
@@ -77,19 +89,26 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
+        found = _HOST.fullmatch(host)
+        if found is None:
             return False
-        return name in self._hosts or _is_address(name)
+        if found["address"]:
+            return _is_address(found["address"], ipaddress.IPv6Address)
+        return found["name"].lower() in self._hosts or _is_address(found["name"], ipaddress.IPv4Address)
 
 
-def _is_address(name: str) -> bool:
+def _is_address(name: str, kind: Callable[[str], object]) -> bool:
     try:
-        ipaddress.ip_address(name)
+        kind(name)
     except ValueError:
         return False
     return True
+
+
+def _head_bytes(scope: Scope) -> int:
+    """Return the size of what was sent before the body, about to the byte."""
+    path = scope.get("raw_path") or scope["path"].encode()
+    return len(path) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _refused(status: int, why: str) -> JSONResponse:

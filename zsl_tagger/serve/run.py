@@ -21,12 +21,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.serve.app import build_app
+from zsl_tagger.serve.guard import HEAD_BYTES
 from zsl_tagger.serve.limits import MB, Limits
 from zsl_tagger.system.threads import available_cores, give_large_memory_back
 from zsl_tagger.tagging.tagger import Tagger
 
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
-_HEAD_BYTES = 32_000
 _FINISH_SECONDS = 10  # for what is in hand when the server is stopped
 
 
@@ -119,7 +119,7 @@ def _config(app: object, limits: Limits) -> uvicorn.Config:
         limit_concurrency=limits.connections,
         timeout_keep_alive=math.ceil(PATIENCE),
         timeout_graceful_shutdown=_FINISH_SECONDS,
-        h11_max_incomplete_event_size=_HEAD_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from zsl_tagger.errors import first_line
@@ -92,13 +92,29 @@ def _too_large(limits: Limits) -> HTTPException:
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's parser, which else puts files of more than 1 MB on the disk, and knows no limit of a file."""
+    """Starlette's parser, which writes files of more than 1 MB to the disk, limits no file and takes a cut form."""
 
     spool_max_size = sys.maxsize
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], limits: Limits):
         super().__init__(headers, stream, max_files=limits.photos + 1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
         self._limits = limits
+        self._whole = False
+
+    async def parse(self) -> FormData:
+        """Read the form.
+
+        Raises:
+            MultiPartException: it is broken, or cut: photos that were sent would be missing from it.
+        """
+        form = await super().parse()
+        if not self._whole:
+            await form.close()
+            raise MultiPartException("expected its last boundary at the end, it is cut off before")
+        return form
+
+    def on_end(self) -> None:
+        self._whole = True
 
     def on_part_begin(self) -> None:
         super().on_part_begin()

@@ -17,6 +17,7 @@ from zsl_tagger.sidecars import json_key, lines, xmp
 from zsl_tagger.sidecars.keywords import Parents, SidecarError
 from zsl_tagger.sidecars.places import Places
 from zsl_tagger.system.files import waited_lock, write_errors, write_whole
+from zsl_tagger.system.untrusted_text import printable
 
 MAX_BYTES = 64_000_000  # darktable's with many drawn masks have some megabytes
 
@@ -114,7 +115,7 @@ class Sidecars:
         self._counts.update(change.became for change in changes)
         if self._show is not None:
             for line in (line for change in changes for line in change.lines()):
-                self._show(line)
+                self._show(printable(line))
         return record
 
     def _change(self, place: Path, tags: Sequence[Tag]) -> Change:

@@ -24,6 +24,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
 from zsl_tagger.system.threads import available_cores, keep_freed_memory
+from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelFolder, read_config
 from zsl_tagger.training.augment import Augment, seed_everything
@@ -365,7 +366,10 @@ class _Run:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(("path", "reason"))
-        writer.writerows((self.dataset.paths[row], reason) for row, reason in sorted(self.faults.items()))
+        writer.writerows(
+            (spreadsheet_cell(self.dataset.paths[row]), spreadsheet_cell(reason))
+            for row, reason in sorted(self.faults.items())
+        )
         write_whole(self.folder / UNREADABLE_FILE, text.getvalue().encode("utf-8", "surrogateescape"))
         row, reason = min(self.faults.items())
         self.note(

@@ -8,6 +8,10 @@ const IMAGE_NAME = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 const HEAT = [255, 120, 0];
 
 const at = (id) => document.getElementById(id);
+/** Text of others on one line: control characters, and marks that reverse the reading order, are shown as escapes. */
+const printable = (text) =>
+  text.replace(/[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (one) =>
+    `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 /** {file, path, card, waiting, record: {tags} | {error} | null, least: thresholds of its words,
@@ -138,7 +142,7 @@ function stop() {
 
 /** What is wrong with the words, if anything. */
 function told(problem) {
-  at("labels-problem").textContent = problem;
+  at("labels-problem").textContent = printable(problem);
   at("labels").setAttribute("aria-invalid", String(problem !== ""));
 }
 
@@ -173,10 +177,10 @@ function add(found) {
   for (const { file, path } of found.filter((one) => !known.has(key(one)))) {
     const card = at("card").content.firstElementChild.cloneNode(true);
     const image = card.querySelector("img");
-    image.alt = path;
+    image.alt = printable(path);
     image.onerror = () => image.parentElement.classList.add("blank");
     image.src = URL.createObjectURL(file);
-    card.querySelector("h3").textContent = path;
+    card.querySelector("h3").textContent = printable(path);
     const photo = { file, path, card, waiting: true, record: null, pinned: null };
     photos.push(photo);
     at("photos").append(card);
@@ -241,7 +245,7 @@ function show(photo) {
   const tags = tagsOf(photo);
   card.classList.toggle("failed", Boolean(record?.error));
   card.querySelector(".state").textContent =
-    !record ? "…" : record.error ? `cannot be read: ${record.error}` : tags.length ? "" : "no tag reaches its score";
+    !record ? "…" : record.error ? `cannot be read: ${printable(record.error)}` : tags.length ? "" : "no tag reaches its score";
   photo.pinned = null;
   look(photo, null);
   list.replaceChildren(...tags.map((one) => tagRow(photo, one)));
@@ -252,7 +256,7 @@ function tagRow(photo, { label, score, heatmap }) {
   const button = element("button", { type: "button" });
   const bar = element("span", { className: "bar" });
   bar.style.width = `calc(${score} * (100% - 3rem))`; // the score stands beside it
-  button.append(bar, element("span", { textContent: label }), element("span", { className: "score", textContent: score.toFixed(2) }));
+  button.append(bar, element("span", { textContent: printable(label) }), element("span", { className: "score", textContent: score.toFixed(2) }));
   if (heatmap) {
     button.setAttribute("aria-pressed", "false");
     button.onpointerenter = (event) => event.pointerType === "mouse" && look(photo, heatmap);
@@ -326,7 +330,11 @@ function mask(heatmap) {
 
 // --- CSV -----------------------------------------------------------------------------------------------------------
 
-const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+/** With an apostrophe before what a spreadsheet would take for a formula. */
+function cell(text) {
+  const safe = /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
 
 /** What is shown, as ``zsl-tagger tag --format csv`` writes it. */
 function csv() {
