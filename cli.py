@@ -22,7 +22,7 @@ app = typer.Typer(
 
 
 ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")]
-Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core]")]
+Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core, at most 16]")]
 
 
 class Sidecar(str, Enum):
@@ -79,7 +79,9 @@ def tag(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --output: skip what is done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output, whatever it holds.")] = False,
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Images in work at a time. [default: one a core]")] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(help="Images in work at a time. [default: one a core, at most 16]")
+    ] = None,
     skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
     precision: Annotated[
         Optional[float], typer.Option(help="Share of the tags that should be right, e.g. 0.9, by their thresholds.")
@@ -205,7 +207,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
     model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Photos in work at a time. [default: one a core]")] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(help="Photos in work at a time. [default: one a core, at most 16]")
+    ] = None,
     queue: Annotated[int, typer.Option(help="Photos that may wait; more are told to come again later.")] = 64,
     max_photo_mb: Annotated[int, typer.Option(help="Size of a photo in MB; a request may have twice as much.")] = 32,
     allow_host: Annotated[

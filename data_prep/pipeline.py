@@ -47,7 +47,7 @@ from zsl_tagger.datasets.format import (
 )
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
-from zsl_tagger.system.threads import available_cores
+from zsl_tagger.system.threads import default_workers
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
 
@@ -294,7 +294,7 @@ def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
         (out.path / JOURNAL_FILE).unlink(missing_ok=True)
     if options.skip_images:
         return {}
-    workers = options.workers or available_cores()
+    workers = options.workers or default_workers()
     return look_at_images(found.paths, found.image_root, out.path / JOURNAL_FILE, workers, options.progress)
 
 

@@ -134,7 +134,7 @@ def test_as_many_workers_as_cores_but_no_more_than_images(
             super().__init__(model, workers)
 
     monkeypatch.setattr(tag_run, "Tagger", Counted)
-    monkeypatch.setattr(tag_run, "available_cores", lambda: 3)
+    monkeypatch.setattr(tag_run, "default_workers", lambda: 3)
     assert run(*[examples / "cat.jpg"] * count, "--labels", "cat")[0] == 0
     assert seen == [workers]
 

@@ -35,7 +35,7 @@ from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.images.urls import is_url, read_url
 from zsl_tagger.records.record import Record
 from zsl_tagger.system.files import content_of
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
@@ -113,7 +113,7 @@ def tag_on_ray(
     job = Job(model, labels, threshold, top_k, exact, lasting is not None, str(Path.cwd()))
     due = 0  # the item whose record is next
     if images:
-        with _session(workers or available_cores(), STORE_BYTES + 2 * job.nbytes):
+        with _session(workers or default_workers(), STORE_BYTES + 2 * job.nbytes):
             for number, record in _tagged(images, job, workers or _cores(), note):
                 yield from _errors(items[due:number])
                 yield record

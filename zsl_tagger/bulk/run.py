@@ -20,7 +20,7 @@ from zsl_tagger.images.finding import find_images
 from zsl_tagger.records.record import Record
 from zsl_tagger.reports.progress import with_progress
 from zsl_tagger.system.signals import StopRequest, watching_signals
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.tagging.heatmap import HeatmapFolder
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
@@ -41,7 +41,7 @@ def run_tagging(run: TagRun, note: Note) -> int:
     names = None if run.remove else requested_labels(run, note)
     with watching_signals() as stop, ExitStack() as stack:
         items = stop.iterate(_find_images(run))  # walked while images are tagged
-        first = list(islice(items, available_cores()))
+        first = list(islice(items, default_workers()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
         items = chain(first, items)

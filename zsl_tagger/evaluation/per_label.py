@@ -15,7 +15,7 @@ from zsl_tagger.evaluation.metrics import (
 )
 from zsl_tagger.evaluation.protocols import Protocol
 from zsl_tagger.evaluation.scores import Scores
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import default_workers, map_in_order
 
 LABELS_AT_ONCE = 16
 RECALL = np.linspace(0, 1, 101)  # where precision is read off for the curves
@@ -61,7 +61,7 @@ def measure_labels(
         return row, _precision_at_recall(steps), resampled
 
     starts = range(0, len(data.labels), LABELS_AT_ONCE)
-    done = [one for part in map_in_order(work, starts, available_cores()) for one in part]
+    done = [one for part in map_in_order(work, starts, default_workers()) for one in part]
     resampled = None if counts is None else np.array([one for _, _, one in done])
     return [row for row, _, _ in done], np.array([curve for _, curve, _ in done]), resampled
 

@@ -16,7 +16,7 @@ from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.score_files import scratch
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.system.files import json_bytes, parse_json, write_whole
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
@@ -49,7 +49,7 @@ def score_with_model(
     """
     if data.root is None:
         raise UserError(f"{data.name} does not say where its images are: give --images DIR")
-    workers = workers or available_cores()
+    workers = workers or default_workers()
     tagger = Tagger(folder, workers=workers)
     try:
         labels = tagger.label_set(data.labels)

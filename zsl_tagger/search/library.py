@@ -21,7 +21,7 @@ from zsl_tagger.search.rank import Found, Ranker, Ranking
 from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, default_folder
 from zsl_tagger.search.update import Counts, Progress, Updater
 from zsl_tagger.system.files import locked, write_errors
-from zsl_tagger.system.threads import available_cores
+from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
@@ -44,7 +44,7 @@ class Library:
         Args:
             folder: where it is; None for the user's data folder (docs/search.md).
             model: a model folder; None for the one the index was made with, of a new one the packaged model.
-            workers: photos in work at a time; None for one a core.
+            workers: photos in work at a time; None for one a core, at most 16.
 
         Raises:
             UserError: the index is damaged, or of another model or version.
@@ -58,7 +58,7 @@ class Library:
         named = made.model if model is None and made is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(f"the index {where} was made with the model {named}, which is not there: give --model")
-        tagger = Tagger(named, workers=workers or available_cores())
+        tagger = Tagger(named, workers=workers or default_workers())
         labels = tagger.vocabulary.labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)
         if made is not None:

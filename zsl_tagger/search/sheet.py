@@ -10,7 +10,7 @@ from pathlib import Path
 from zsl_tagger.images.preprocessing import ImageError, load_small
 from zsl_tagger.reports.pages import jpeg_url
 from zsl_tagger.search.rank import Found, Ranking
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.system.untrusted_text import printable
 
 SIDE = 320  # longer side of a small photo, in pixels: twice what it takes on a page, for fine screens
@@ -47,7 +47,7 @@ img { display: block; width: 100%; height: 100%; object-fit: contain; }
 def contact_sheet(rankings: Sequence[Ranking]) -> str:
     """A page with a part for each query."""
     paths = list({one.path: None for ranking in rankings for one in ranking.found})
-    small = dict(zip(paths, map_in_order(_thumbnail, paths, available_cores()), strict=True))
+    small = dict(zip(paths, map_in_order(_thumbnail, paths, default_workers()), strict=True))
     title = _escaped("; ".join(ranking.query for ranking in rankings))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -23,7 +23,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.guard import HEAD_BYTES
 from zsl_tagger.serve.limits import MB, Limits
-from zsl_tagger.system.threads import available_cores, give_large_memory_back
+from zsl_tagger.system.threads import default_workers, give_large_memory_back
 from zsl_tagger.tagging.tagger import Tagger
 
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
@@ -59,7 +59,7 @@ def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
         give_large_memory_back()
-        tagger = Tagger(run.model, workers=run.workers or available_cores())
+        tagger = Tagger(run.model, workers=run.workers or default_workers())
         app = build_app(tagger, limits, hosts=[run.host, *run.allow_host])
         url = _url(run.host, listener.getsockname()[1])
         say(f"{url}  (Ctrl-C stops it)")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
+
+from zsl_tagger.system.cgroups import cpu_quota
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -18,9 +21,20 @@ Result = TypeVar("Result")
 AHEAD = 2  # items a worker may be ahead of the one whose result is due
 
 
+#: Default workers, at most. Each holds a photo or two in memory; with more cores, each worker's network has several.
+MOST_WORKERS = 16
+
+
 def available_cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processor cores this process may use, by its affinity and the CPU quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def default_workers() -> int:
+    """Return how many images are in work at a time where the user does not say: one a core, within a bound."""
+    return min(available_cores(), MOST_WORKERS)
 
 
 def keep_freed_memory() -> None:

@@ -94,7 +94,7 @@ class TrainConfig:
     repeats: int = 1  # draws of an image among an epoch's (repeated augmentation, Hoffer et al. 2020)
 
     # --- the run
-    workers: int | None = None  # processes that read images; default one a core of this process
+    workers: int | None = None  # processes that read images; default one a core of this process, at most 16
     validate_every: int = 1  # epochs
     checkpoint_every: int = 500  # steps; also at each epoch's end
     bake_words: int = 20_000  # words the model folder can tag at once, beside the labels (word queries)

@@ -25,7 +25,7 @@ from zsl_tagger.export.networks import ExportError, write_backbone
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import parse_json, write_whole
-from zsl_tagger.system.threads import available_cores, map_in_order
+from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
 from zsl_tagger.tagging.model_folder import ModelFolderError
 from zsl_tagger.tagging.onnx_model import open_session
 from zsl_tagger.training.augment import Augment
@@ -168,7 +168,7 @@ class FeatureCache:
             except ImageError as error:
                 return str(error)
 
-        read_ahead = map_in_order(read, photos.tolist(), available_cores() if view == 0 else 1)
+        read_ahead = map_in_order(read, photos.tolist(), default_workers() if view == 0 else 1)
         blocks, faults, waiting = [], {}, []
         for place in range(len(photos)):
             pixels = next(read_ahead)

@@ -23,7 +23,7 @@ from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
-from zsl_tagger.system.threads import available_cores, keep_freed_memory
+from zsl_tagger.system.threads import default_workers, keep_freed_memory
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelFolder, read_config
@@ -154,7 +154,7 @@ class _Run:
         self.split, self.accelerator, self.note = split, accelerator, note
         self.folder = run.output / RUN_FOLDER
         self.single = dataset.single_label
-        self.workers = available_cores() if run.config.workers is None else run.config.workers
+        self.workers = default_workers() if run.config.workers is None else run.config.workers
         self.faults: dict[int, str] = {}
         self.cache: FeatureCache | None = None
 
