@@ -23,6 +23,7 @@ from data_prep.splits import choose_unseen
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import find_images
+from zsl_tagger.words.label_lists import composed
 
 TASKS = ("single-label", "multi-label")
 
@@ -156,7 +157,7 @@ def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str, str | None]]:
         elif path_fault(relative):
             yield _printable(relative), "", "file name that data.csv cannot hold"
         else:
-            yield relative, parts[0], None
+            yield relative, composed(parts[0]), None  # macOS writes names in another Unicode form
 
 
 def _printable(path: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -189,6 +189,11 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"the label {label!r} {fault}: rename it")
+    by_letters: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        by_letters[label.casefold()].append(label)
+    if repeated := [" and ".join(map(repr, names)) for names in by_letters.values() if len(names) > 1]:
+        options.note(f"labels that differ only in capitals stay different labels ({len(repeated)}): {_list(repeated)}")
     vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,9 @@ from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vect
 from data_prep.splits import choose_unseen
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import label_fault, path_fault
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.system.text_files import delimiter_of
+from zsl_tagger.words.label_lists import composed
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def prepare_table(
     if source.resolve().parent == output.resolve():
         raise UserError(f"--output {output} is the folder of the table, which might be overwritten: give another one")
     root = (image_root or source.parent).resolve()
-    paths, tag_lists, splits = _read(source, columns)
+    paths, tag_lists, splits = _read(source, columns, options.note)
     labels = sorted({tag for tags in tag_lists for tag in tags})
     if not labels:
         raise UserError(f"{source}: the column {columns.tags!r} holds no tag")
@@ -87,17 +89,18 @@ def prepare_table(
         return build(found, vectors, out, options)
 
 
-def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str]]:
+def _read(source: Path, columns: Columns, note: Callable[[str], None]) -> tuple[list[str], list[list[str]], list[str]]:
     """(paths, tags, splits), a row an image; a fault is told with its line."""
     paths, tag_lists, splits = [], [], []
     first: dict[str, str] = {}
-    rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
+    rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns, note)
     for where, written, tags, split in rows:
         path = PurePosixPath(written).as_posix() if written else ""  # without "./"
         if fault := path_fault(path):
             raise UserError(f"{where}: {fault}")
         if path in first:
             raise UserError(f"{where}: the image {path!r} is listed already in {first[path]}")
+        tags = [composed(tag) for tag in tags]
         for tag in tags:
             if fault := label_fault(tag):
                 raise UserError(f"{where}: the tag {tag!r} {fault}: rename it, or give another --separator")
@@ -115,12 +118,12 @@ def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], l
 Row = tuple[str, str, list[str], str]  # (file and line, path, tags, split or "")
 
 
-def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
-    text = read_text(source)
-    first_line = text.partition("\n")[0]
+def _csv_rows(source: Path, columns: Columns, note: Callable[[str], None]) -> Iterator[Row]:
+    text = read_text(source, note)
+    head = text.partition("\n")[0]
     if not text:
         raise UserError(f"{source} is empty: expected a header with the columns {columns.path!r} and {columns.tags!r}")
-    delimiter = (columns.delimiter or max(",;\t|", key=first_line.count)).replace("\\t", "\t")
+    delimiter = (columns.delimiter or delimiter_of(head)).replace("\\t", "\t")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(reader)
@@ -145,7 +148,7 @@ def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
     try:
         table = pandas.read_parquet(source)
     except Exception as error:  # pyarrow raises its own
-        raise UserError(f"{source} is not a Parquet file that can be read: {error}") from None
+        raise UserError(f"{source} is not a Parquet file that can be read: {first_line(error)}") from None
     _check_columns(source, columns, [str(name) for name in table.columns])
     table.columns = [str(name) for name in table.columns]
     splits = table[columns.split] if columns.split else [None] * len(table)

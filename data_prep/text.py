@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from zsl_tagger.system.text_files import encoding_of
 
-def read_text(path: Path) -> str:
-    """UTF-8 text, or Latin-1 as old lists have it."""
-    content = path.read_bytes()
+
+def read_text(path: Path, note: Callable[[str], None] = lambda _: None) -> str:
+    """Return the text of a file in UTF-8, in UTF-16 with a byte order mark, or in Latin-1 as old lists have it.
+
+    Args:
+        note: told that a file is taken for Latin-1, which any bytes could be.
+
+    Raises:
+        UserError: it holds NUL bytes.
+    """
     try:
-        return content.decode("utf-8-sig")
+        encoding = encoding_of(path)
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        encoding = "latin-1"
+        note(f"{path} is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8")
+    return path.read_bytes().decode(encoding)

@@ -370,8 +370,8 @@ def test_the_file_must_be_named_pth(name: str, source: str, labels_file: Path, t
     [
         ("", r"^the labels file .*labels\.txt names no label$"),
         ("# dog\n , \n", r"^the labels file .*labels\.txt names no label$"),
-        ("dog\n[cat]\n", r"^.*labels\.txt: the label '\[cat\]' holds a comma and a space, a bracket or a line break"),
-        ("dog\ncat]\n", r"^.*labels\.txt: the label 'cat\]' holds a comma and a space, a bracket or a line break"),
+        ("dog\n[cat]\n", r"^.*labels\.txt: the label '\[cat\]' holds a comma and a space, or a bracket"),
+        ("dog\ncat]\n", r"^.*labels\.txt: the label 'cat\]' holds a comma and a space, or a bracket"),
     ],
 )
 def test_a_labels_file_that_will_not_do_is_said(content: str, message: str, source: str, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_file_cut_short(tmp_path: Path) -> None:
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", scores=VALUES, images=np.array(IMAGES, object), labels=np.array(LABELS))
-    with pytest.raises(UserError, match="cannot be read: Object arrays cannot be loaded"):
+    with pytest.raises(UserError, match="images is an array of Python objects"):
         scores(tmp_path / "s.npz")
 
 
@@ -332,7 +332,7 @@ def test_arrays_that_are_missing(tmp_path: Path, missing: str) -> None:
 def test_no_array_of_objects_is_opened(tmp_path: Path, name: str) -> None:
     arrays: dict[str, Any] = {"scores": VALUES, "images": np.array(IMAGES), "labels": np.array(LABELS)}
     np.savez(tmp_path / "s.npz", **{**arrays, name: arrays[name].astype(object)})
-    with pytest.raises(UserError, match=r"Object arrays cannot be loaded|as numbers, got an array of object"):
+    with pytest.raises(UserError, match=r"is an array of Python objects|as numbers, got an array of object"):
         scores(tmp_path / "s.npz")
 
 
@@ -348,7 +348,7 @@ def test_no_pickle_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     arrays: dict[str, Any] = {"scores": VALUES, "images": np.array(IMAGES), "labels": np.array(LABELS)}
     np.savez("s.npz", **{**arrays, name: np.array([_Trap()], object)})
-    with pytest.raises(UserError, match=r"Object arrays cannot be loaded|expected scores of shape"):
+    with pytest.raises(UserError, match=r"is an array of Python objects|expected scores of shape"):
         scores(Path("s.npz"))
     Path("s.npz").write_bytes(pickle.dumps(_Trap()))
     with pytest.raises(UserError, match="cannot be read"):

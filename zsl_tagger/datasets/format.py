@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.words.label_lists import has_control_character
 
 DATASET_FORMAT = 1
 
@@ -46,8 +47,10 @@ def label_fault(label: str) -> str | None:
     """Why a label cannot stand in ``data.csv``; None where it can."""
     if not label.strip() or label != label.strip():
         return "is empty or has spaces around it"
-    if re.search(r", |[\[\]\r\n\0]", label):
-        return "holds a comma and a space, a bracket or a line break, which separate labels in data.csv"
+    if has_control_character(label):
+        return "holds a tab, a line break or another control character"
+    if re.search(r", |[\[\]]", label):
+        return "holds a comma and a space, or a bracket, which separate labels in data.csv"
     return None
 
 

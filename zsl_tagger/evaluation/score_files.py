@@ -3,7 +3,8 @@
 ============  ======================================================================================================
 ``.npz``      arrays ``scores`` (N, K), ``images`` (N,) and ``labels`` (K,) of text; also ``kind``, "logits" or
               "probabilities". Targets are called ``targets``. No pickles
-``.csv``      a header ``image,<label>,<label>,...``, then a row an image
+``.csv``      a header ``image,<label>,<label>,...``, then a row an image; UTF-8, or UTF-16 as Excel writes it; also
+              with semicolons (then numbers may have decimal commas), tabs or bars
 ``.parquet``  the same columns
 ============  ======================================================================================================
 
@@ -18,14 +19,18 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from zsl_tagger.errors import UserError, first_line, some
+from zsl_tagger.system.text_files import delimiter_of, encoding_of
+from zsl_tagger.words.label_lists import composed
 
 BLOCK = 2048  # images
+_LOOKED_AT = 100  # rows of a table, for decimal commas
 KINDS = ("logits", "probabilities")
 
 #: What numpy, pyarrow, csv and zipfile raise on a file that is damaged or something else.
@@ -58,7 +63,8 @@ class MatrixFile:
             raise UserError(f"no file of {what} at {path}")
         self.kind: str | None = None
         with _reading(path):
-            self.labels, self._blocks = readers[path.suffix.lower()]()
+            names, self._blocks = readers[path.suffix.lower()]()
+        self.labels = [composed(name) for name in names]
         repeated = [label for label, count in Counter(self.labels).items() if count > 1]
         if repeated:
             raise UserError(f"{path}: labels more than once: {some(repeated)}")
@@ -80,10 +86,21 @@ class MatrixFile:
                     f"{self.path}: expected arrays {self.what} (N, K), images (N,) and labels (K,), it lacks "
                     f"{', '.join(missing)}: without names nothing says which row and column is what"
                 )
-            images, labels = _names(content["images"]), _names(content["labels"])
+            images, labels = (_names(self._array(content, name)) for name in ("images", "labels"))
             if "kind" in content.files:
-                self.kind = str(content["kind"])
+                self.kind = str(self._array(content, "kind"))
         return labels, self._npz_blocks(images, labels)
+
+    def _array(self, content: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        try:
+            return content[name]
+        except ValueError as error:
+            if "Object arrays" not in str(error):
+                raise
+            raise UserError(
+                f"{self.path}: {name} is an array of Python objects, which is not opened since it could run a program: "
+                f"save it as text, {name}=np.array({name}, str)"
+            ) from None
 
     def _npz_blocks(self, images: list[str], labels: list[str]) -> Iterator[Block]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.what}.npy") as member:
@@ -112,15 +129,26 @@ class MatrixFile:
         import pyarrow
         from pyarrow import csv as arrow_csv
 
-        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = next(csv.reader(file), [])
+        try:
+            encoding = encoding_of(self.path)
+        except UnicodeDecodeError:
+            raise UserError(f"{self.path} is not UTF-8, so its names cannot be read: save it as CSV UTF-8") from None
+        with self.path.open(encoding=encoding, newline="") as file:
+            delimiter = delimiter_of(file.readline())
+            file.seek(0)
+            rows = csv.reader(file, delimiter=delimiter)
+            header = next(rows, [])
+            comma = delimiter == ";" and any("," in cell for row in islice(rows, _LOOKED_AT) for cell in row[1:])
         # columns by number: a label may be called as the first column is
         names = [str(column) for column in range(len(header))]
         types = dict.fromkeys(names[1:], pyarrow.float32()) | dict.fromkeys(names[:1], pyarrow.string())
         reader = arrow_csv.open_csv(
             self.path,
-            read_options=arrow_csv.ReadOptions(column_names=names, skip_rows_after_names=1),
-            convert_options=arrow_csv.ConvertOptions(column_types=types),
+            read_options=arrow_csv.ReadOptions(
+                column_names=names, skip_rows_after_names=1, encoding=encoding.removesuffix("-sig")
+            ),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
+            convert_options=arrow_csv.ConvertOptions(column_types=types, decimal_point="," if comma else "."),
         )
         return header[1:], _arrow_blocks(reader)
 
@@ -190,14 +218,15 @@ def read_scores(
         UserError: images or labels are missing, a score is not a number or not of the kind.
     """
     file = MatrixFile(path)
-    wanted, place = set(labels), {label: column for column, label in enumerate(file.labels)}
+    wanted, place = set(map(composed, labels)), {label: column for column, label in enumerate(file.labels)}
+    labels = [composed(label) for label in labels]
     missing = [label for label in labels if label not in place]
     if missing:
         raise UserError(f"{path} has no scores of {len(missing)} of the {len(labels)} labels: {some(missing)}")
     extra = [label for label in file.labels if label not in wanted]
     if extra:
         notes.append(f"{path}: {len(extra)} other labels are not evaluated: {some(extra)}")
-    elif file.labels != list(labels):
+    elif file.labels != labels:
         notes.append(f"{path} has the labels in an order of its own: matched by name")
     columns = np.array([place[label] for label in labels])
     row_of = {image: row for row, image in enumerate(images)}

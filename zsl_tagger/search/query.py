@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.words.label_lists import split_labels
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ def parse_query(text: str) -> Query:
     """Read a query.
 
     Raises:
-        UserError: it asks nothing, or a ``-word`` is followed by words that may belong to it or not.
+        UserError: it asks nothing, a word holds a control character, or a ``-word`` is followed by words that may
+            belong to it or not.
     """
     wanted: list[tuple[str, ...]] = []
     unwanted: list[str] = []
-    for part in text.split(","):
-        phrase, *without = re.split(r"(?:^|(?<=\s))-", part.strip())
+    for part in split_labels(text):
+        phrase, *without = re.split(r"(?:^|(?<=\s))-", part)
         if phrase.strip():
             wanted.append(_alternatives(text, phrase.strip()))
         unwanted += [_one_word(text, word) for word in without]

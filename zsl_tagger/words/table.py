@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
 
@@ -94,11 +94,19 @@ class WordTable:
     @classmethod
     def load(cls, folder: Path, unit: bool = True) -> WordTable:
         """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is asked for."""
-        words = (folder / WORDS_FILE).read_text(encoding="utf-8").splitlines()
+        text = (folder / WORDS_FILE).read_bytes().decode().replace("\r\n", "\n")
+        words = text.removesuffix("\n").split("\n")  # str.splitlines would break a word at U+2028 too
         return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True, unit=unit)
 
     def save(self, folder: Path) -> None:
-        """Write ``words.txt`` and ``word_vectors.npy``."""
+        """Write ``words.txt`` and ``word_vectors.npy``.
+
+        Raises:
+            UserError: a word has a line break in it, or the files cannot be written.
+        """
+        broken = [word for word in self.words if "\n" in word or "\r" in word]
+        if broken:
+            raise UserError(f"expected words without line breaks, got {some(broken)}")
         write_whole(folder / WORDS_FILE, ("\n".join(self.words) + "\n").encode())
         vectors = np.array(self._vectors)
         write_whole(folder / VECTORS_FILE, lambda file: np.save(file, vectors, allow_pickle=False))

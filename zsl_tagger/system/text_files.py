@@ -1,0 +1,52 @@
+"""Text files that other programs wrote, such as Excel: their encoding and the character between columns."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import BinaryIO
+
+from zsl_tagger.errors import UserError
+
+_MARKS = (  # UTF-32 first: its mark begins like that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
+)  # fmt: skip
+_BLOCK = 1 << 20  # bytes
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding that the byte order mark of a text file names, UTF-8 if it has none.
+
+    Raises:
+        UserError: the file holds NUL characters, which no text has, or is not what its mark says.
+        UnicodeDecodeError: it is in another encoding.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+        encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+        file.seek(0)
+        try:
+            _check_text(file, path, encoding)
+        except UnicodeDecodeError:
+            if encoding == "utf-8":
+                raise
+            raise UserError(f"{path} begins as {encoding} text and is none: it is damaged or cut off") from None
+    return encoding
+
+
+def _check_text(file: BinaryIO, path: Path, encoding: str) -> None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while block := file.read(_BLOCK):
+        if "\0" in decoder.decode(block):
+            raise UserError(
+                f"{path} holds NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: "
+                "save it as UTF-8"
+            )
+    decoder.decode(b"", final=True)
+
+
+def delimiter_of(header: str) -> str:
+    """Return the character between the columns of a table, by its first line: a comma, semicolon, tab or bar."""
+    return max(",;\t|", key=header.count)
