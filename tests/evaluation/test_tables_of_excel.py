@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_nul_bytes_are_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["images", "labels", "kind"])
 def test_object_arrays_are_explained(name: str, tmp_path: Path) -> None:
-    arrays = {"scores": np.zeros((1, 1)), "images": np.array(["a"]), "labels": np.array(["cat"]), "kind": "logits"}
+    arrays: dict[str, Any] = {"scores": np.zeros((1, 1)), "images": ["a"], "labels": ["cat"], "kind": "logits"}
     np.savez(tmp_path / "s.npz", **{**arrays, name: np.array(arrays[name], object)})
     with pytest.raises(UserError, match=rf"{name} is an array of Python objects.*save it as text, {name}=np.array"):
         MatrixFile(tmp_path / "s.npz")
