@@ -33,8 +33,9 @@ def read_back(kind: str, path: Path) -> list[dict[str, Any]]:
             for tag in row["tags"] or [None]
         ]
     for name, sha256, error, label, score in rows:
-        shape = {"path": name, "error": error} if error else {"path": name, "sha256": sha256, "tags": []}
+        known = {"sha256": sha256} if sha256 else {}
+        shape: dict[str, Any] = {"path": name, **known, **({"error": error} if error else {"tags": []})}
         record = records.setdefault(name, shape)
         if label:
-            record["tags"].append({"label": label, "score": round(float(score), 4)})
+            record.setdefault("tags", []).append({"label": label, "score": round(float(score), 4)})
     return list(records.values())

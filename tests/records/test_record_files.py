@@ -143,6 +143,23 @@ def test_an_error_does_not_cost_the_tags_that_are_there(kind: str, path: Path) -
     assert told == ["2 of the images that have tags cannot be read now; their tags are kept: a.jpg (no such file), ..."]
 
 
+def test_a_photo_whose_sidecar_failed_keeps_its_tags_and_is_not_done(kind: str, path: Path) -> None:
+    write(kind, path, RECORDS)
+    failed = [
+        Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)], "sidecar a.jpg.xmp: write-protected", digest(1)),
+        Record("new.jpg", [Tag("cat", 0.75)], "sidecar new.jpg.xmp: write-protected", digest(6)),
+    ]
+    assert write(kind, path, failed) == []
+    assert read_back(kind, path) == as_read(kind, [*RECORDS[1:], *failed])
+    with opened(kind, path) as file:
+        assert not file.is_done("new.jpg", digest(6))
+        assert file.sha256_of("new.jpg") is None
+        assert file.tags_of(digest(6)) == [Tag("cat", 0.75)]
+    mended = Record("new.jpg", [Tag("cat", 0.75)], sha256=digest(6))
+    write(kind, path, [mended])
+    assert read_back(kind, path) == as_read(kind, [*RECORDS[1:], failed[0], mended])
+
+
 def test_other_settings_are_refused_and_the_difference_is_told(kind: str, path: Path) -> None:
     write(kind, path, RECORDS)
     before = path.read_bytes()

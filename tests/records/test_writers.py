@@ -57,6 +57,20 @@ def test_csv_holds_one_row_a_tag() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_photo_whose_sidecar_failed_has_its_tags_and_the_error(kind: str) -> None:
+    text = written(kind, [Record("a.jpg", [Tag("dog", 0.5)], "sidecar a.jpg.xmp: write-protected")])
+    if kind == "table":
+        assert text.splitlines() == [
+            "a.jpg", "  error: sidecar a.jpg.xmp: write-protected", "  dog  0.50  " + "█" * 10
+        ]  # fmt: skip
+    elif kind == "csv":
+        assert read_back(kind, text) == [as_csv_row("a.jpg", "dog", "0.5000", "sidecar a.jpg.xmp: write-protected")]
+    else:
+        tags = [{"label": "dog", "score": 0.5}]
+        assert read_back(kind, text) == [{"path": "a.jpg", "tags": tags, "error": "sidecar a.jpg.xmp: write-protected"}]
+
+
 def test_table_is_for_people() -> None:
     assert written("table", [TAGGED, UNTAGGED, BROKEN]).splitlines() == [
         "a.jpg",

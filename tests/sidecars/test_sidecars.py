@@ -279,6 +279,15 @@ def test_a_broken_sidecar_is_left_alone_and_the_run_goes_on(cat: Path) -> None:
     assert snapshot(cat.parent) == before
 
 
+def test_a_photo_whose_sidecar_is_not_written_keeps_its_tags(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg.xmp").write_text(DARKTABLE[:500])
+    record = tagged(tmp_path / "a.jpg", "dog")
+    failed = Sidecars("xmp").tagged(record)
+    assert failed.error is not None
+    assert failed.error.startswith(f"sidecar {tmp_path / 'a.jpg.xmp'}: not well-formed")
+    assert failed.tags == record.tags
+
+
 def test_an_empty_sidecar_is_as_good_as_none(cat: Path) -> None:
     (cat.parent / "cat.jpg.xmp").touch()
     assert sidecar(cat)[2] == "note: sidecars: 1 new\n"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -87,7 +88,7 @@ def open_sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> lis
     """Return the sinks of each record in order; ``stack`` closes them. The output is last: what it holds is done."""
     write: Sink = lasting or stack.enter_context(WRITERS[format_of(run)](_stream(run.output, stack)))
     if run.dry_run or run.remove:  # the changes are printed in place of the tags
-        return [lambda record: None if record.error is None else write(record)]
+        return [lambda record: None if record.error is None else write(replace(record, tags=[]))]
     return [write]
 
 

@@ -37,7 +37,7 @@ class RecordFile:
         raise NotImplementedError
 
     def is_done(self, path: str, sha256: str) -> bool:
-        """Return whether an earlier run tagged this path with this content. Thread-safe."""
+        """Return whether an earlier run tagged this path with this content, without an error. Thread-safe."""
         raise NotImplementedError
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
@@ -45,7 +45,7 @@ class RecordFile:
         raise NotImplementedError
 
     def sha256_of(self, path: str) -> str | None:
-        """Return the hash of the content that an earlier run tagged under this path, None if there was none."""
+        """Return the hash of the content that an earlier run tagged under this path, without an error; else None."""
         raise NotImplementedError
 
     def error_of(self, path: str) -> str | None:
@@ -58,9 +58,9 @@ class RecordFile:
 
     def __call__(self, record: Record) -> None:
         """Add a record that is not there; but no error in the place of tags: a lost disk must not cost them."""
-        if record.sha256 is not None and self.is_done(record.path, record.sha256):
+        if record.error is None and record.sha256 is not None and self.is_done(record.path, record.sha256):
             return
-        before = None if record.error is None else self.error_of(record.path)
+        before = None if record.error is None or record.tags else self.error_of(record.path)
         if before == "":
             self._kept.append(record)
         elif before is None or before != as_utf8(record.error or ""):  # else it says so already

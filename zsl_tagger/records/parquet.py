@@ -20,7 +20,8 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 from zsl_tagger.system.files import parse_json
 
-#: ``tags`` is best first, and empty where no label was reached or the image could not be read; ``error`` says why then.
+#: ``tags`` is best first, and empty where no label was reached or the image could not be read. ``error`` says why it
+#: could not be read, or its sidecar not written.
 PARQUET_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

@@ -16,7 +16,8 @@ class Record:
     """What came of one image: its tags, best first, or why it could not be read.
 
     Attributes:
-        sha256: of the file's content, 64 hexadecimal digits; None where nobody asked, and with an error.
+        error: None where all went well. A photo that was tagged, but whose sidecar could not be written, has both.
+        sha256: of the file's content, 64 hexadecimal digits; None where nobody asked, and where it could not be read.
     """
 
     path: str
@@ -25,9 +26,12 @@ class Record:
     sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` where known."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        known = {} if self.sha256 is None else {"sha256": self.sha256}
+        """Return ``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` where known.
+
+        A photo that was tagged, but whose sidecar could not be written, has ``tags`` and ``error``.
+        """
         tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]
-        return {"path": self.path, **known, "tags": tags}
+        known = {} if self.sha256 is None else {"sha256": self.sha256}
+        if self.error is None:
+            return {"path": self.path, **known, "tags": tags}
+        return {"path": self.path, **known, **({"tags": tags} if tags else {}), "error": self.error}

@@ -27,7 +27,7 @@ CREATE TABLE photos (
     id INTEGER PRIMARY KEY,  -- in the order they were done
     path TEXT NOT NULL UNIQUE,
     sha256 TEXT,             -- of the file's content
-    error TEXT               -- why it could not be read; NULL: it was tagged
+    error TEXT               -- why it could not be read, or its sidecar written; NULL: all went well
 );
 CREATE INDEX photos_sha256 ON photos (sha256);
 CREATE TABLE tags (
@@ -84,7 +84,7 @@ class SqliteFile(RecordFile):
     def tags_of(self, sha256: str) -> list[Tag] | None:
         if not self.resume:
             return None
-        photos = self._all("SELECT id FROM photos WHERE sha256 = ? AND error IS NULL LIMIT 1", sha256)
+        photos = self._all("SELECT id FROM photos WHERE sha256 = ? LIMIT 1", sha256)
         tags = "SELECT label, score FROM tags WHERE photo = ? ORDER BY score DESC"
         return [Tag(*row) for row in self._all(tags, *photos[0])] if photos else None
 

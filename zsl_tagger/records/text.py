@@ -22,7 +22,7 @@ class Held(NamedTuple):
     """A record in a text file: what it says, and from which byte to which."""
 
     sha256: bytes | None
-    error: str  # "" where there are tags
+    error: str  # "" where all went well
     start: int
     end: int
 
@@ -118,7 +118,7 @@ class TextFile(RecordFile):
 
     def is_done(self, path: str, sha256: str) -> bool:
         held = self._by_path.get(as_utf8(path))
-        return held is not None and held.sha256 == bytes.fromhex(sha256)
+        return held is not None and not held.error and held.sha256 == bytes.fromhex(sha256)
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
         held = self._by_content.get(bytes.fromhex(sha256))
@@ -132,7 +132,7 @@ class TextFile(RecordFile):
 
     def sha256_of(self, path: str) -> str | None:
         held = self._by_path.get(as_utf8(path))
-        return held.sha256.hex() if held is not None and held.sha256 is not None else None
+        return held.sha256.hex() if held is not None and not held.error and held.sha256 is not None else None
 
     def error_of(self, path: str) -> str | None:
         held = self._by_path.get(as_utf8(path))
@@ -182,9 +182,11 @@ class JsonLinesFile(TextFile):
 def _from_json(line: bytes) -> Record | None:
     try:
         content: dict[str, Any] = parse_json(line) if line.endswith(b"\n") else {}
+        tags = [Tag(tag["label"], tag["score"]) for tag in content.get("tags", ())]
         if "error" in content:
-            return Record(content["path"], [], content["error"])
-        tags = [Tag(tag["label"], tag["score"]) for tag in content["tags"]]
+            return Record(content["path"], tags, content["error"], content.get("sha256"))
+        if "tags" not in content:
+            return None
         return Record(content["path"], tags, sha256=content["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -71,9 +71,9 @@ class CsvWriter(JsonLinesWriter):
         return self
 
     def __call__(self, record: Record) -> None:
-        path = self._cell(record.path)
-        rows = [[path, self._cell(tag.label), f"{tag.score:.4f}", ""] for tag in record.tags]
-        self._rows.writerows(rows or [[path, "", "", self._cell(record.error or "")]])
+        path, error = self._cell(record.path), self._cell(record.error or "")
+        rows = [[path, self._cell(tag.label), f"{tag.score:.4f}", error] for tag in record.tags]
+        self._rows.writerows(rows or [[path, "", "", error]])
         self.stream.flush()
 
 

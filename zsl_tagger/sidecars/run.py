@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -86,7 +86,7 @@ class Sidecars:
         self._counts: Counter[str] = Counter()
 
     def tagged(self, record: Record) -> Record:
-        """Bring a photo's tags into its sidecar; the record, or one that says why that could not be done."""
+        """Bring a photo's tags into its sidecar; return the record, with an error where that could not be done."""
         if record.error is not None:
             return record
         return self._done(record, lambda photo: [self._places.of(photo)])
@@ -109,9 +109,9 @@ class Sidecars:
                 with waited_lock(photo):
                     changes.append(self._change(place, record.tags))
         except UserError as error:
-            record = Record(record.path, [], str(error))
+            record = replace(record, error=str(error))
         except OSError as error:
-            record = Record(record.path, [], f"no sidecar: {error.strerror or error}")
+            record = replace(record, error=f"no sidecar: {error.strerror or error}")
         self._counts.update(change.became for change in changes)
         if self._show is not None:
             for line in (line for change in changes for line in change.lines()):
