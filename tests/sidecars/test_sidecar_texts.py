@@ -6,7 +6,7 @@ import codecs
 import json
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsl_tagger.records.record import Tag
@@ -74,12 +74,23 @@ def test_lines_that_the_user_added_around_the_block_stay() -> None:
     assert lines.merged(f"above\n{once}".encode(), tags("cat")) == f"above\n{BEGIN}\ncat\n{END}\nmine\n".encode()
 
 
+@pytest.mark.parametrize("content", [b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
+def test_an_empty_file_is_empty_again(content: bytes) -> None:
+    once = lines.merged(content, tags("dog"))
+    assert lines.ours(once or b"") == ["dog"]
+    assert lines.merged(once, tags("dog")) is once
+    assert lines.merged(lines.merged(once, tags("cat")), []) == content
+    assert lines.merged(content, []) == content
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"\0\1\2", "not a text file"),
         (f"{BEGIN}\ndog\n".encode(), "put that line back"),
         (codecs.BOM_UTF16_LE + b"odd", "not text in utf-16-le"),
+        (b"\n" * 500_001, "more than 500,000 lines"),
+        (("\u2028" * 500_001).encode(), "more than 500,000 lines"),
     ],
 )
 def test_what_is_no_text_or_half_a_block_is_refused(content: bytes, told: str) -> None:
@@ -88,9 +99,8 @@ def test_what_is_no_text_or_half_a_block_is_refused(content: bytes, told: str) -
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(min_size=1, max_size=60), st.lists(st.text(max_size=9), max_size=4), st.lists(st.text(max_size=9)))
+@given(st.binary(max_size=60), st.lists(st.text(max_size=9), max_size=4), st.lists(st.text(max_size=9)))
 def test_any_bytes_come_back(content: bytes, first: list[str], second: list[str]) -> None:
-    assume(content not in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as good as empty
     try:
         once = lines.merged(content, tags(*first))
     except SidecarError:
@@ -110,6 +120,20 @@ def test_new_json() -> None:
     assert json_key.merged(content, tags("dog", 'the "Ω"')) is content
     assert json_key.merged(content, []) is None
     assert json_key.merged(None, []) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"{\n}\n", b" { }", codecs.BOM_UTF16_LE + "{}".encode("utf-16-le")])
+def test_json_without_a_member_is_as_it_was_again(content: bytes) -> None:
+    once = json_key.merged(content, tags("dog"))
+    assert json_key.ours(once or b"") == ["dog"]
+    assert json_key.merged(once, tags("dog")) is once
+    assert json_key.merged(json_key.merged(once, tags("cat")), []) == content
+    assert json_key.merged(content, []) == content
+
+
+def test_json_of_many_tiny_values_is_refused() -> None:
+    with pytest.raises(SidecarError, match="more than 500,000 values: left as it is"):
+        json_key.merged(b'{"a": [' + b"1," * 500_001 + b"1]}", tags("dog"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import tracemalloc
 from xml.dom import minidom
 from xml.sax.saxutils import escape
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from sidecar_samples import BARE, COMPACT, DARKTABLE, DIGIKAM, EXIFTOOL, LIGHTROOM, SAMPLES
 
 from zsl_tagger.records.record import Tag
+from zsl_tagger.sidecars import xml_spans
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.xmp import OURS, RDF, merged, ours
 
@@ -174,7 +176,89 @@ def test_an_rdf_without_content() -> None:
     content = BARE.replace(">\n</rdf:RDF>", "/>").encode()
     once = merged(content, tags("dog"))
     assert words(once, DC, "subject") == ["dog"]
-    assert words(merged(once, []), DC, "subject") is None
+    assert merged(merged(once, tags("cat", "sea")), []) == content
+
+
+@pytest.mark.parametrize("end", ["/>", " />", "\n/>"])
+def test_an_rdf_without_content_that_another_program_fills_stays_open(end: str) -> None:
+    content = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"{end}</x:xmpmeta>\n'
+    once = (merged(content.encode(), tags("dog")) or b"").decode()
+    assert merged(once.encode(), []) == content.encode()
+    rating = '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/>'
+    rated = once.replace("</rdf:RDF>", f"{rating}</rdf:RDF>").encode()
+    assert merged(rated, []) == content.replace("/>", f">{rating}</rdf:RDF>", 1).encode()
+
+
+def test_an_empty_file_is_empty_again() -> None:
+    once = merged(b"", tags("dog"))
+    assert words(once, DC, "subject") == ["dog"]
+    assert merged(once, tags("dog")) is once
+    assert merged(merged(once, tags("cat")), []) == b""
+    assert merged(b"", []) == b""
+
+
+def test_numbered_members_are_numbered_on() -> None:
+    """In RDF a list's members may be called rdf:_1, rdf:_2 and so on, and not all be there or in order."""
+    content = EXIFTOOL.replace(
+        "<rdf:li>mine</rdf:li>", "<rdf:_1>one</rdf:_1><rdf:_12>twelve</rdf:_12><rdf:_3>three</rdf:_3>"
+    ).encode()
+    once = merged(content, tags("dog", "three", "cat"))
+    assert b"<rdf:_3>three</rdf:_3><rdf:_13>dog</rdf:_13><rdf:_14>cat</rdf:_14>" in (once or b"")
+    assert merged(once, tags("dog", "three", "cat")) is once
+    assert merged(once, []) == content
+
+
+@pytest.mark.parametrize(
+    "qualified",
+    [
+        '<rdf:li rdf:parseType="Resource"><rdf:value>Sea &amp; sky</rdf:value><x:by>me</x:by></rdf:li>',
+        "<rdf:li><rdf:Description><rdf:value>Sea &amp; sky</rdf:value><x:by>me</x:by></rdf:Description></rdf:li>",
+        '<rdf:li rdf:value="Sea &amp; sky" x:by="me"/>',
+        '<rdf:li><rdf:Description rdf:value="Sea &amp; sky" x:by="me"/></rdf:li>',
+        '<rdf:li xml:lang="en">Sea &amp; sky</rdf:li>',
+    ],
+)
+def test_a_qualified_keyword_is_a_keyword(qualified: str) -> None:
+    """XMP lets each value carry properties of its own; darktable would not see the keyword without its copy."""
+    content = EXIFTOOL.replace("<rdf:li>mine</rdf:li>", qualified).replace("xmlns:dc", "xmlns:x='urn:x' xmlns:dc")
+    once = merged(content.encode(), tags("sea & sky", "dog"))
+    assert words(once, LR, "hierarchicalSubject") == ["Sea & sky", "dog"]
+    assert ours(once or b"") == ["dog"]
+    assert merged(once, []) == content.encode()
+
+
+def nested(count: int, around: str) -> bytes:
+    """Many tiny elements in a property."""
+    many = "<a/>" * count
+    return EXIFTOOL.replace("<xmp:Label>", f"<xmp:Many>{around % many}</xmp:Many><xmp:Label>").encode()
+
+
+@pytest.mark.parametrize("around", ["%s", "<rdf:Seq><rdf:li>%s</rdf:li></rdf:Seq>"])
+def test_tiny_elements_take_little_memory(around: str) -> None:
+    """What is in other properties than lists of keywords is not kept."""
+    content = nested(4_000, around)
+    tracemalloc.start()
+    try:
+        assert merged(merged(content, tags("dog")), []) == content
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000  # a tree of all of it takes several times as much
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (nested(500_001, "%s"), "more than 500,000 elements and attributes"),
+        (BARE.replace("xmlns", f"{' a=%s' * 500_001} xmlns" % tuple("''" for _ in range(500_001))).encode(), "500,000"),
+        (BARE.replace(">\n", ">" + "<rdf:Description/>" * 1_001).encode(), "more than 1,000 properties"),
+        (EXIFTOOL.replace("<rdf:li>mine</rdf:li>", "<rdf:li/>" * 1_001).encode(), "more than 1,000 properties"),
+    ],
+)
+def test_too_many_elements_are_refused(content: bytes, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xml_spans, "MAX_KEPT", 1_000)
+    with pytest.raises(SidecarError, match=f"{told}.*: left as it is$"):
+        merged(content, tags("dog"))
 
 
 def test_characters_that_the_encoding_lacks_are_written_as_numbers() -> None:

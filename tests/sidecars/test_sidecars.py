@@ -288,10 +288,18 @@ def test_a_photo_whose_sidecar_is_not_written_keeps_its_tags(tmp_path: Path) -> 
     assert failed.tags == record.tags
 
 
-def test_an_empty_sidecar_is_as_good_as_none(cat: Path) -> None:
-    (cat.parent / "cat.jpg.xmp").touch()
-    assert sidecar(cat)[2] == "note: sidecars: 1 new\n"
-    assert (cat.parent / "cat.jpg.xmp").stat().st_size > 0
+@pytest.mark.parametrize(("kind", "ending"), [("xmp", ".xmp"), ("txt", ".txt"), ("json", ".tags.json")])
+def test_an_empty_sidecar_that_was_there_is_empty_again(tmp_path: Path, kind: str, ending: str) -> None:
+    path = tmp_path / f"a.jpg{ending}"
+    path.touch()
+    sidecars = Sidecars(kind)
+    assert sidecars.tagged(tagged(tmp_path / "a.jpg")).error is None  # nothing to write
+    assert path.read_bytes() == b""
+    assert sidecars.tagged(tagged(tmp_path / "a.jpg", "dog")).error is None
+    assert b"dog" in path.read_bytes()
+    assert sidecars.removed(str(tmp_path / "a.jpg")).error is None
+    assert path.read_bytes() == b""
+    assert sidecars.summary() == "sidecars: 2 changed, 1 unchanged"
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, encoding_of
-from zsl_tagger.sidecars.keywords import SidecarError, keyword
+from zsl_tagger.sidecars.keywords import SidecarError, check_parts, keyword
 
 KEY = "zsl-tagger"
+_BEFORE = "file_before"
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # a number stays what is written
 _SPACE = " \t\r\n"
+_PARTS = re.compile(r"[,\[{]")
 
 
 class _Member(NamedTuple):
@@ -31,10 +34,11 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
         SidecarError: ``content`` is not a JSON object.
     """
     encoding = encoding_of(content or b"")
-    text = "{\n}\n" if content is None else decoded(content, encoding)
+    text = decoded(content, encoding) if content else "{\n}\n"
     members = _members(text)
     own = _own(members)
-    value = _value(tags)
+    before = _before(own) if own or content is None else None if members else "{}" if content else ""
+    value = _value(tags, before)
     if tags and own and _DECODER.decode(value) == own.value:
         return content
     if own:
@@ -45,8 +49,8 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
         text = f'{text[:brace]}\n "{KEY}": {value}{"" if alone else ","}{text[brace:]}'
     elif not own:
         return content
-    elif alone:
-        return None
+    elif alone and before != "{}":
+        return None if before is None else b""
     return text.encode(encoding)
 
 
@@ -61,11 +65,22 @@ def ours(content: bytes) -> list[str]:
     return [str(tag.get("label")) for tag in tags or [] if isinstance(tag, dict)]
 
 
-def _value(tags: Sequence[Tag]) -> str:
-    """JSON, a line a tag."""
+def _value(tags: Sequence[Tag], before: str | None) -> str:
+    """Return our value as JSON, a line a tag.
+
+    Args:
+        before: what a file that was there held if that was nothing: "" or "{}"; else None.
+    """
     rows = ({"label": keyword(tag.label), "score": round(tag.score, 4)} for tag in tags)
     lines = ",".join("\n  " + json.dumps(row, ensure_ascii=False) for row in rows)
-    return f'{{"tags": [{lines}\n ]}}'
+    held = "" if before is None else f', "{_BEFORE}": "{before}"'
+    return f'{{"tags": [{lines}\n ]{held}}}'
+
+
+def _before(own: _Member | None) -> str | None:
+    """Return what our value says that the file held before: "", "{}", or None for anything else."""
+    before = own.value.get(_BEFORE) if own and isinstance(own.value, dict) else None
+    return before if before in ("", "{}") else None
 
 
 def _own(members: Sequence[_Member]) -> _Member | None:
@@ -85,6 +100,7 @@ def _without(text: str, members: Sequence[_Member], own: _Member) -> str:
 
 
 def _members(text: str) -> list[_Member]:
+    check_parts(_PARTS, text, "values")
     try:
         return _read_members(text)
     except (ValueError, RecursionError, IndexError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import AnyStr
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Tag
@@ -13,12 +15,21 @@ from zsl_tagger.records.record import Tag
 _NO_TEXT = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+#: Parts that a sidecar may have (elements and attributes, values, lines): each takes some hundred bytes of memory.
+MAX_PARTS = 500_000
+
 #: Labels above a label, the most general one first: animal and mammal for dog.
 Parents = Mapping[str, Sequence[str]]
 
 
 class SidecarError(UserError):
     """A sidecar that is left as it is. The message is one line and says why."""
+
+
+def check_parts(parts: re.Pattern[AnyStr], content: AnyStr, what: str) -> None:
+    """Raise a SidecarError where a pattern matches more than ``MAX_PARTS`` times."""
+    if next(islice(parts.finditer(content), MAX_PARTS, None), None) is not None:
+        raise SidecarError(f"has more than {MAX_PARTS:,} {what}: left as it is")
 
 
 def keyword(label: str) -> str:

@@ -8,21 +8,29 @@ from typing import NamedTuple
 
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, encoding_of
-from zsl_tagger.sidecars.keywords import SidecarError, keywords_of, without_known
+from zsl_tagger.sidecars.keywords import SidecarError, check_parts, keywords_of, without_known
 
 BEGIN = "# tags by zsl-tagger, which its next run replaces"
 END = "# end of tags by zsl-tagger"
 _BEGINS = re.compile(rf"(?:^|(?<=\ufeff)){BEGIN}[ \t]*\r?\n", re.MULTILINE)
-_ENDS = re.compile(rf"^{END}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+#: What the last line says further in a file that was there, but empty.
+WAS_EMPTY = ", in a file that was empty"
+_ENDS = re.compile(rf"^{END}({WAS_EMPTY})?[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+_LINES = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # as str.splitlines
 
 
 class _Text(NamedTuple):
-    """What is before our block, the tags in it, and what is after it; without one ``tags`` is None."""
+    """What is before our block, the tags in it, and what is after it; without one ``tags`` is None.
+
+    Attributes:
+        was_empty: the file was there before the block, but empty.
+    """
 
     encoding: str
     before: str
     tags: list[str] | None
     after: str
+    was_empty: bool
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
@@ -38,8 +46,9 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
         return content
     if wanted:
         end = "\r\n" if "\r\n" in rest else "\n"
-        rest = text.before + end.join([BEGIN, *wanted, END, ""]) + text.after
-    elif not rest.strip("\ufeff"):
+        was_empty = WAS_EMPTY if text.was_empty and content is not None else ""
+        rest = text.before + end.join([BEGIN, *wanted, END + was_empty, ""]) + text.after
+    elif not rest.strip("\ufeff") and not text.was_empty:
         return None
     return rest.encode(text.encoding, "surrogateescape" if text.encoding == "utf-8" else "strict")
 
@@ -59,11 +68,13 @@ def _read(content: bytes) -> _Text:
     text = content.decode("utf-8", "surrogateescape") if encoding == "utf-8" else decoded(content, encoding)
     if "\0" in text:
         raise SidecarError("not a text file: left as it is")
+    check_parts(_LINES, text, "lines")
     begin = _BEGINS.search(text)
     if begin is None:
         mark = 1 if text.startswith("\ufeff") else 0
-        return _Text(encoding, text[:mark], None, text[mark:])
+        return _Text(encoding, text[:mark], None, text[mark:], was_empty=len(text) == mark)
     end = _ENDS.search(text, begin.end())
     if end is None:
         raise SidecarError(f"has the line {BEGIN!r} without {END!r} below: left as it is, put that line back")
-    return _Text(encoding, text[: begin.start()], text[begin.end() : end.start()].splitlines(), text[end.end() :])
+    tags = text[begin.end() : end.start()].splitlines()
+    return _Text(encoding, text[: begin.start()], tags, text[end.end() :], was_empty=end[1] is not None)

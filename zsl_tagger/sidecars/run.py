@@ -160,14 +160,14 @@ class Sidecars:
 
 
 def _read(file: Path) -> tuple[bytes | None, os.stat_result | None]:
-    """(content, status); an empty file holds nothing that could be lost, so it is as good as none."""
+    """Return (content, status); None for both where there is no file."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             raise SidecarError("not a regular file: left as it is")
         if status.st_size > MAX_BYTES:
             raise SidecarError(f"larger than {MAX_BYTES // 1_000_000} MB: left as it is")
-        return file.read_bytes() or None, status
+        return file.read_bytes(), status
     except FileNotFoundError:
         return None, None
     except OSError as error:

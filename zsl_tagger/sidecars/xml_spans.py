@@ -7,13 +7,14 @@ are no entities to expand and nothing outside the file is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from zsl_tagger.sidecars.keywords import SidecarError
+from zsl_tagger.sidecars.keywords import SidecarError, check_parts
 
 MAX_DEPTH = 500  # real ones have about ten
+MAX_KEPT = 100_000  # elements, with their attributes; real ones keep some hundred
 
 _ATTRIBUTE = rb"""\s+([^\s=>/]+)\s*=\s*("[^"]*"|'[^']*')"""
 _START_TAG = re.compile(rb"<[^\s/>]+((?:" + _ATTRIBUTE + rb")*)\s*(/?)>")
@@ -24,10 +25,13 @@ Name = tuple[str, str]
 #: (start, end, what comes there instead)
 Edit = tuple[int, int, bytes]
 
+#: Every start of an element or attribute, and some other things.
+_PARTS = re.compile(rb"""<[^/!?]|=\s*["']""")
+
 XMLNS = "http://www.w3.org/2000/xmlns/"
 
 
-@dataclass
+@dataclass(slots=True)
 class Attribute:
     """``xmlns`` ones too, in the namespace :data:`XMLNS`. Its span begins with the white space before it."""
 
@@ -37,7 +41,7 @@ class Attribute:
     end: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Element:
     """``xml[start:end]`` is all of it, ``xml[inside:inside_end]`` what is between its tags; ``<a/>`` is ``empty``."""
 
@@ -65,19 +69,25 @@ class Element:
 class XmlTree:
     """A document as UTF-8 bytes.
 
+    Args:
+        keeps: whether the children of the last of these nested elements are kept in the tree.
+
     Attributes:
         root: the outermost element.
         comments: whether there are comments, or instructions other than ``xpacket``.
 
     Raises:
-        SidecarError: not well-formed, with a document type, or nested too deeply.
+        SidecarError: not well-formed, with a document type, nested too deeply, or with too many elements.
     """
 
-    def __init__(self, xml: bytes):
+    def __init__(self, xml: bytes, keeps: Callable[[Sequence[Element]], bool]):
+        check_parts(_PARTS, xml, "elements and attributes")
         self.xml, self.comments = xml, False
+        self._keeps, self._kept = keeps, 0
         self._open: list[Element] = []
         self._prefixes: dict[str, list[str]] = {"xml": ["http://www.w3.org/XML/1998/namespace"]}
         self._parser = parser = expat.ParserCreate("utf-8")  # whatever it declares: it was decoded already
+        parser.buffer_text = True  # else each line and each entity is a piece of its own
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
         parser.CharacterDataHandler = self._text
@@ -117,11 +127,17 @@ class XmlTree:
         default = self._prefixes.get("", [""])[-1]
         name, empty = self._name(raw_name, default), tag[4] == b"/"
         element = Element(name, raw_name.encode(), attributes, start, tag.end(), empty)
-        if self._open:
-            self._open[-1].children.append(element)
-        else:
+        if not self._open:
             self.root = element
+        elif self._keeps(self._open):
+            self._keep(element)
         self._open.append(element)
+
+    def _keep(self, element: Element) -> None:
+        self._kept += 1 + len(element.attributes)
+        if self._kept > MAX_KEPT:
+            raise SidecarError(f"has more than {MAX_KEPT:,} properties and keywords: left as it is")
+        self._open[-1].children.append(element)
 
     def _end(self, _: str) -> None:
         element = self._open.pop()

@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import count
 from types import MappingProxyType
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
@@ -66,6 +68,11 @@ _PATHS = (
 )
 _LISTS = (_SUBJECT, *_PATHS)
 
+#: What this tool says of the file in attributes of its own block: it made the file; it filled one that was there, but
+#: empty; it opened an rdf:RDF that was self-closed.
+_MADE, _FILLED, _OPENED = "madeFile", "filledFile", "openedRdf"
+_VALUE = RDF, "value"
+
 #: What is in each list, by its local name.
 _Words = dict[str, list[str]]
 
@@ -81,19 +88,21 @@ def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = Mappin
     """
     keywords = keywords_of(tags)
     parents = {keyword(tag.label): [keyword(parent) for parent in parents.get(tag.label, ())] for tag in tags}
-    if content is None:
-        return _with_keywords(_NEW, _wanted(_Packet(_NEW), keywords, parents), made=True) if keywords else None
+    if not content:
+        note = _MADE if content is None else _FILLED
+        return _with_keywords(_NEW, _wanted(_Packet(_NEW), keywords, parents), {note}) if keywords else content
     encoding = xml_encoding_of(content)
     packet = _Packet(decoded(content, encoding).encode())
     bare, all_there = packet.without_ours()
-    if packet.made and _Packet(bare).holds_nothing:
+    notes = packet.notes - {_OPENED}
+    if notes and _Packet(bare).holds_nothing:
         if not keywords:
-            return None
+            return b"" if _FILLED in notes else None
         bare, encoding = _NEW, "utf-8"
     wanted = _wanted(_Packet(bare), keywords, parents)
     if all_there and _same(wanted, packet.recorded):
         return content
-    new = _with_keywords(bare, wanted, packet.made) if wanted else bare
+    new = _with_keywords(bare, wanted, notes) if wanted else bare
     return new.decode().encode(encoding, "xmlcharrefreplace")
 
 
@@ -112,11 +121,11 @@ class _Packet:
 
     Attributes:
         recorded: what this tool added to each list.
-        made: whether this tool made the file.
+        notes: what this tool says of the file.
     """
 
     def __init__(self, xml: bytes):
-        self.tree = XmlTree(xml)
+        self.tree = XmlTree(xml, _may_hold_keywords)
         root = self.tree.root
         found = [element for element in (root, *root.children) if element.name == (RDF, "RDF")]
         if not found:
@@ -124,9 +133,8 @@ class _Packet:
         self.rdf = found[0]
         recorded = {each.local: [item.text for item in self.items((OURS, each.record))] for each in _LISTS}
         self.recorded: _Words = {name: words for name, words in recorded.items() if words}
-        self.made = bool(self.properties((OURS, "madeFile"))) or any(
-            attribute.name == (OURS, "madeFile") for block in self.rdf.children for attribute in block.attributes
-        )
+        said = {one.name for block in self.rdf.children for one in (*block.attributes, *block.children)}
+        self.notes = {note for note in (_MADE, _FILLED, _OPENED) if (OURS, note) in said}
 
     @property
     def holds_nothing(self) -> bool:
@@ -147,7 +155,7 @@ class _Packet:
         return [item for element in self.properties(name) for item in _items(element)]
 
     def words(self, each: _List) -> list[str]:
-        return [item.text for item in self.items(each.name)]
+        return [_text_of(item) for item in self.items(each.name)]
 
     def without_ours(self) -> tuple[bytes, bool]:
         """(the sidecar without what this tool wrote, whether all that it wrote was still there)."""
@@ -161,7 +169,8 @@ class _Packet:
         edits = [edit for block in self.rdf.children for edit in self._cuts_of_block(block, ids)]
         outer = [self.rdf] if self.rdf is self.tree.root else [self.tree.root, self.rdf]
         edits += [(one.start, one.end, b"") for element in outer for one in element.attributes if _declares_ours(one)]
-        return edited(self.tree.xml, edits), all_there
+        bare = edited(self.tree.xml, edits)
+        return _closed_again(bare) if _OPENED in self.notes else bare, all_there
 
     def _added_to(self, each: _List, left: Counter[str]) -> list[Element]:
         """Items of a list that this tool added, or all of it where it holds no other; they are taken off ``left``.
@@ -193,6 +202,25 @@ class _Packet:
         return self.tree.space_before(element.start), element.end, b""
 
 
+def _may_hold_keywords(opened: Sequence[Element]) -> bool:
+    """Return whether the last of these nested elements may contain a list of keywords, or be a part of one.
+
+    What is in others (edit histories, masks) is not kept: it may be much.
+    """
+    rdf = next((depth for depth, element in enumerate(opened[:2]) if element.name == (RDF, "RDF")), 1)
+    below = opened[rdf + 1 :]  # a block, a property, its container, ...
+    return len(below) < 2 or below[1].name in _KEPT
+
+
+_KEPT = {name for each in _LISTS for name in (each.name, (OURS, each.record))}
+
+
+def _closed_again(xml: bytes) -> bytes:
+    """Make rdf:RDF self-closed where nothing is in it."""
+    rdf = _Packet(xml).rdf
+    return xml if rdf.inside < rdf.inside_end else edited(xml, [(rdf.inside - 1, rdf.end, b"/>")])
+
+
 def _values(block: Element) -> list[str]:
     """Attributes of a block that say something of the user's: neither what it is about nor ours."""
     return [one.name[1] for one in block.own_attributes() if one.name != (RDF, "about") and one.name[0] != OURS]
@@ -211,6 +239,16 @@ def _items(element: Element) -> list[Element]:
     if element.text.strip() or any(one.name not in _CONTAINERS for one in element.children):
         raise SidecarError(f"its {element.name[1]} is not a list of keywords (rdf:Bag): left as it is")
     return [item for container in element.children for item in container.children]
+
+
+def _text_of(item: Element) -> str:
+    """Return the text of a list's item; that of its rdf:value where it is qualified."""
+    for element in (item, *(one for one in item.children if one.name == (RDF, "Description"))):
+        values = [one.value for one in element.attributes if one.name == _VALUE]
+        values += [one.text for one in element.children if one.name == _VALUE]
+        if values:
+            return values[0]
+    return item.text
 
 
 _CONTAINERS = {(RDF, kind) for kind in ("Bag", "Seq", "Alt")}
@@ -254,7 +292,7 @@ def _same(wanted: _Words, recorded: _Words) -> bool:
     }
 
 
-def _with_keywords(xml: bytes, wanted: _Words, made: bool) -> bytes:
+def _with_keywords(xml: bytes, wanted: _Words, notes: AbstractSet[str]) -> bytes:
     """A sidecar in which nothing is ours, with keywords added to its lists, and the lists that say which."""
     packet = _Packet(xml)
     edits: list[Edit] = []
@@ -265,33 +303,41 @@ def _with_keywords(xml: bytes, wanted: _Words, made: bool) -> bytes:
             continue
         filled = [items for element in packet.properties(each.name) if (items := _items(element))]
         if filled:
-            edits.append(_added_items(packet.tree, filled[0][-1], words))
+            edits.append(_added_items(packet.tree, filled[0], words))
         else:
             edits += [packet.whole(element) for element in packet.properties(each.name)]  # an empty list
             block.append((each.prefix, each.local, words))
     block += [(_PREFIX, each.record, wanted[each.local]) for each in _LISTS if each.local in wanted]
-    return edited(xml, [*edits, _added_block(packet, block, made)])
+    notes = notes | {_OPENED} if packet.rdf.empty else notes
+    return edited(xml, [*edits, _added_block(packet, block, notes)])
 
 
-def _added_items(tree: XmlTree, last: Element, words: Iterable[str]) -> Edit:
-    """Items after the last one of a list, written and indented like it."""
-    space, name = tree.xml[tree.space_before(last.start) : last.start], last.raw_name
-    items = (space + b"<" + name + b">" + escape(word).encode() + b"</" + name + b">" for word in words)
-    return last.end, last.end, b"".join(items)
+def _added_items(tree: XmlTree, there: Sequence[Element], words: Iterable[str]) -> Edit:
+    """Return an edit that adds items after the last one of a list, written, indented and numbered like it."""
+    last = there[-1]
+    space, name = tree.xml[tree.space_before(last.start) : last.start], last.raw_name.decode()
+    numbers = [int(found[1]) for item in there if item.name[0] == RDF and (found := _NUMBERED.fullmatch(item.name[1]))]
+    stem = name.rpartition("_")[0] if last.name[0] == RDF and _NUMBERED.fullmatch(last.name[1]) else None
+    names = (name if stem is None else f"{stem}_{number}" for number in count(max(numbers, default=0) + 1))
+    items = (f"<{name}>{escape(word)}</{name}>".encode() for word, name in zip(words, names))  # noqa: B905
+    return last.end, last.end, b"".join(space + item for item in items)
+
+
+_NUMBERED = re.compile(r"_([1-9]\d{0,8})")  # members of a container: rdf:_1, rdf:_2, ...
 
 
 #: Its prefix, its name and the words in it.
 _NewList = tuple[str, str, Sequence[str]]
 
 
-def _added_block(packet: _Packet, lists: Sequence[_NewList], made: bool) -> Edit:
+def _added_block(packet: _Packet, lists: Sequence[_NewList], notes: AbstractSet[str]) -> Edit:
     """A new rdf:Description at the end of rdf:RDF, indented like the last one."""
     rdf, xml = packet.rdf, packet.tree.xml
     space = b"\n  "
     if rdf.children:
         start = rdf.children[-1].start
         space = xml[packet.tree.space_before(start) : start]
-    content = space + _block(rdf, lists, made, space).encode()
+    content = space + _block(rdf, lists, notes, space).encode()
     if rdf.empty:
         slash = xml.rindex(b"/", rdf.start, rdf.end)
         return slash, rdf.end, b">" + content + b"</" + rdf.raw_name + b">"
@@ -299,7 +345,7 @@ def _added_block(packet: _Packet, lists: Sequence[_NewList], made: bool) -> Edit
     return end, end, content
 
 
-def _block(rdf: Element, lists: Sequence[_NewList], made: bool, space: bytes) -> str:
+def _block(rdf: Element, lists: Sequence[_NewList], notes: AbstractSet[str], space: bytes) -> str:
     """Lines begin as the last line of ``space``; where that is no line, all is on one."""
     found = re.search(rb"\r?\n[ \t]*\Z", space)
     line = found[0].decode() if found else ""
@@ -308,7 +354,7 @@ def _block(rdf: Element, lists: Sequence[_NewList], made: bool, space: bytes) ->
     about = f"{r or 'rdf:'}about={quoteattr(_about(rdf))}" + ("" if prefix else f' xmlns:rdf="{RDF}"')
     namespaces = {each.prefix: each.namespace for each in _LISTS} | {_PREFIX: OURS}
     attributes = [f'xmlns:{own}="{namespaces[own]}"' for own in dict.fromkeys(own for own, _, _ in lists)]
-    attributes += [f'{_PREFIX}:madeFile="True"'] if made else []
+    attributes += [f'{_PREFIX}:{note}="True"' for note in sorted(notes)]
     between = f"{line}  " if line else " "
     text = f"<{r}Description {about}" + "".join(between + attribute for attribute in attributes) + ">"
     in_1, in_2, in_3 = (line and line + " " * depth for depth in (1, 2, 3))
