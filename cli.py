@@ -22,6 +22,12 @@ app = typer.Typer(
 
 
 ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")]
+ExcludePath = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        help='Leave out files and folders of this name or path, e.g. "raw" or "*_small.jpg"; may be repeated.'
+    ),
+]
 Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core, at most 16]")]
 
 
@@ -68,6 +74,7 @@ def tag(
     labels: Annotated[Optional[str], typer.Option(help='Words to ask, e.g. "dog,beach". [default: packaged]')] = None,
     labels_file: Annotated[Optional[Path], typer.Option(help="The same, one a line; # starts a comment.")] = None,
     exclude: Annotated[str, typer.Option(help="Words to leave out, comma-separated.")] = "",
+    exclude_path: ExcludePath = None,
     top_k: Annotated[Optional[int], typer.Option(help="At most so many tags an image.")] = None,
     threshold: Annotated[
         Optional[float], typer.Option(help="Least score, 0..1; 0 shows all. [default: each label's own]")
@@ -118,6 +125,7 @@ def tag(
         labels=labels,
         labels_file=labels_file,
         exclude=exclude,
+        exclude_path=exclude_path or (),
         top_k=top_k,
         threshold=threshold,
         format=format.value if format is not None else None,
@@ -167,6 +175,7 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget photos also where their folder is empty or not there.")
     ] = False,
+    exclude_path: ExcludePath = None,
 ) -> None:
     """Look at each photo once, so that search finds it by any words; again for what is new, changed or gone.
 
@@ -175,7 +184,7 @@ def index(
     with _told_in_one_line("interrupted: the photos looked at so far are in the index; the same command goes on"):
         from zsl_tagger.search.run import IndexRun, run_index
 
-        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune), note=_note)
+        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune, exclude_path or ()), note=_note)
         _print(lines)
     raise typer.Exit(1 if failed else 0)
 
@@ -505,6 +514,7 @@ def prepare_folders(
         "single-label"
     ),
     unseen: Unseen = "",
+    exclude_path: ExcludePath = None,
     train_per_class: Annotated[Optional[int], typer.Option(help="So many training images a class.")] = None,
     word_vectors: WordVectors = "packaged",
     missing: Missing = "error",
@@ -523,7 +533,7 @@ def prepare_folders(
 
         options = Options(
             word_vectors, missing, not no_normalize, skip_images, val_fraction, test_fraction, train_per_class, seed,
-            workers, overwrite, _note, _progress,
+            workers, overwrite, _note, _progress, exclude_path or (),
         )  # fmt: skip
         _print(summary(run(source, output, options, task, unseen), output))
 

@@ -22,7 +22,7 @@ from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.words.label_lists import composed
 
 TASKS = ("single-label", "multi-label")
@@ -96,18 +96,21 @@ def _build(
 
 def _walk_splits(source: Path, options: Options) -> tuple[Path, list[Listed], list[tuple[str, str]]]:
     """(image root, images, (path, why) of what is left out)."""
-    root, split_folders = _find_splits(source)
+    selection = Selection(options.exclude_path)
+    root, split_folders = _find_splits(source, selection)
     splits = {split for split, _ in split_folders}
     as_test = "val" in splits and "test" not in splits
     if as_test:
         options.note("there is no test folder: val becomes the test split, and a validation split is cut from train")
     images, dropped = [], []
     for split, folder in split_folders:
-        for path, class_folder, problem in _walk(root, folder):
+        for path, class_folder, problem in _walk(root, folder, selection):
             if problem:
                 dropped.append((path, problem))
             else:
                 images.append(Listed(path, class_folder, "test" if as_test and split == "val" else split))
+    if left_out := selection.summary():
+        options.note(left_out)
     if not images:
         raise UserError(
             f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or SOURCE/train/<class>/*.jpg"
@@ -115,38 +118,40 @@ def _walk_splits(source: Path, options: Options) -> tuple[Path, list[Listed], li
     return root, images, dropped
 
 
-def _find_splits(source: Path) -> tuple[Path, list[tuple[str, Path]]]:
+def _find_splits(source: Path, selection: Selection) -> tuple[Path, list[tuple[str, Path]]]:
     """(image root, [(split, its folder)]); the split is "" where the class folders lie in the root."""
     root = source
     while True:
-        folders = _folders_in(root)
+        folders = _folders_in(root, selection)
         named = [(SPLIT_NAMES[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_NAMES]
         if named:
             splits = {folder for _, folder in named}
-            others = [folder.name for folder in folders if folder not in splits and _has_images(folder)]
+            others = [folder.name for folder in folders if folder not in splits and _has_images(folder, selection)]
             if others:
                 raise UserError(
                     f"{root} has folders named as splits ({', '.join(sorted(f.name for f in splits))}) and others with "
                     f"images ({', '.join(others[:5])}): rename a class that is called so, or move the others away"
                 )
             return root, named
-        if len(folders) == 1 and _folders_in(folders[0]):  # an archive's one outer folder
+        if len(folders) == 1 and _folders_in(folders[0], selection):  # an archive's one outer folder
             root = folders[0]
             continue
         return root, [("", root)]
 
 
-def _has_images(folder: Path) -> bool:
-    return any(isinstance(item, str) for item in find_images([str(folder)]))
+def _has_images(folder: Path, selection: Selection) -> bool:
+    uncounted = Selection(selection.exclude)
+    return any(isinstance(item, str) for item in find_images([str(folder)], selection=uncounted))
 
 
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _folders_in(folder: Path, selection: Selection) -> list[Path]:
+    shown = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in shown if not selection.leaves_out(str(entry)))
 
 
-def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str, str | None]]:
+def _walk(root: Path, folder: Path, selection: Selection) -> Iterator[tuple[str, str, str | None]]:
     """(path below the root, class folder, None or why the image is left out) of every image."""
-    for item in find_images([str(folder)]):
+    for item in find_images([str(folder)], selection=selection):
         if not isinstance(item, str):
             yield _printable(item.path), "", item.error
             continue

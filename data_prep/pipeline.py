@@ -68,6 +68,7 @@ class Options:
         train_per_class: instead of these shares, so many training images a class.
         seed: of every draw.
         workers: images looked at at a time; None for one a core.
+        exclude_path: globs of files and folders of class folders to leave out.
         note: gets each thing the user should know.
         progress: gets (images done, images in all).
     """
@@ -84,6 +85,7 @@ class Options:
     overwrite: bool = False
     note: Callable[[str], None] = lambda _text: None
     progress: Callable[[int, int], None] = lambda _done, _total: None
+    exclude_path: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -98,7 +100,9 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is written."""
-        return {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite", "note", "progress")}
+        others = ("workers", "overwrite", "note", "progress", "exclude_path")
+        excluded = {"exclude_path": list(self.exclude_path)} if self.exclude_path else {}  # not in older folders
+        return {k: v for k, v in asdict(self).items() if k not in others} | excluded
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from made_data import write_photo
 from PIL import Image
 
-from data_prep.folders import class_names, prepare_folders
+from data_prep.folders import _walk_splits, class_names, prepare_folders
 from data_prep.pipeline import Options
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
@@ -123,6 +123,22 @@ def test_stray_files_are_counted(tmp_path: Path) -> None:
     dropped = (tmp_path / "out" / "dropped.csv").read_text()
     assert dropped.count("\n") == 4
     assert "\n'=stray.jpg,lies in no class folder\n" in dropped  # a spreadsheet finds no formula
+
+
+def test_system_and_excluded_folders_are_no_classes_and_other_files_are_counted(tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat": 3, "dog": 3, "__MACOSX": 1, "@eaDir": 1, "raw": 2, "cat/raw": 1})
+    (tmp_path / "in" / "cat" / "film.mp4").touch()
+    (tmp_path / "in" / "raw" / "film.mov").touch()
+    notes: list[str] = []
+    selection = Options(note=notes.append, exclude_path=["raw"])
+    _, images, dropped = _walk_splits(tmp_path / "in", selection)
+    assert Counter(image.class_name for image in images) == {"cat": 3, "dog": 3}
+    assert (dropped, notes) == ([], ["1 file left out: .mp4"])
+
+
+def test_excluded_folders_are_no_other_data_set_unless_there_are_some() -> None:
+    assert Options().identity() == Options(exclude_path=[]).identity() != Options(exclude_path=["raw"]).identity()
+    assert "exclude_path" not in Options().identity()
 
 
 def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.records.record import Record
 
@@ -27,9 +27,9 @@ def touch(*names: str) -> None:
         Path(name).touch()
 
 
-def find(*arguments: str) -> list[str]:
+def find(*arguments: str, selection: Selection | None = None) -> list[str]:
     """The paths found; a record stands for its path and error."""
-    items = list(find_images(arguments))
+    items = list(find_images(arguments, selection=selection))
     return [f"{item.path}: {item.error}" if isinstance(item, Record) else Path(item).as_posix() for item in items]
 
 
@@ -58,6 +58,57 @@ def test_hidden_images_and_folders_are_left_out() -> None:
     touch("photos/.hidden.jpg", "photos/.folder/a.jpg", "photos/.jpg")  # the last is a name without a suffix
     assert find("photos") == []
     assert find("photos/.hidden.jpg") == ["photos/.hidden.jpg"]
+
+
+SYSTEM = ["@eaDir", "#recycle", "$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information", "lost+found", "__MACOSX"]
+
+
+@pytest.mark.parametrize("folder", SYSTEM)
+def test_system_folders_are_left_out_unless_they_are_named(folder: str) -> None:
+    touch("photos/a.jpg", f"photos/{folder}/b.jpg", f"photos/s/{folder}/c/d.jpg")
+    for argument in ("photos", "photos/**/*.jpg", "photos/**", "phot*"):
+        assert find(argument) == ["photos/a.jpg"]
+    assert find("photos/*", "photos/*/*.jpg", "photos/s/*/c/*") == ["photos/a.jpg"]
+    assert find(f"photos/{folder}") == find(f"photos/{folder}/*.jpg") == [f"photos/{folder}/b.jpg"]
+    assert find(f"photos/**/{folder}/*.jpg") == [f"photos/{folder}/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["raw"], ["photos/a.jpg", "photos/a_small.jpg", "photos/s/b.jpg"]),
+        (["raw/"], ["photos/a.jpg", "photos/a_small.jpg", "photos/s/b.jpg"]),
+        (["s/raw"], ["photos/a.jpg", "photos/a_small.jpg", "photos/raw/d.jpg", "photos/s/b.jpg"]),
+        (["./photos/r*", "*_small.jpg"], ["photos/a.jpg", "photos/s/b.jpg", "photos/s/raw/c.jpg"]),
+        (["s/**/c.*"], ["photos/a.jpg", "photos/a_small.jpg", "photos/raw/d.jpg", "photos/s/b.jpg"]),
+        (["aw", "photos", "b.*", "a*.jpg", "d.jpg"], ["photos/s/raw/c.jpg"]),  # "photos" itself is named
+    ],
+)
+def test_what_exclude_path_names_is_left_out(exclude: list[str], left: list[str]) -> None:
+    touch("photos/a.jpg", "photos/a_small.jpg", "photos/s/b.jpg", "photos/s/raw/c.jpg", "photos/raw/d.jpg")
+    for argument in ("photos", "photos/**/*.jpg"):
+        assert sorted(find(argument, selection=Selection(exclude))) == left
+    assert find("photos/raw/d.jpg", selection=Selection(exclude)) == ["photos/raw/d.jpg"]  # named explicitly
+    globs = ("photos/*.jpg", "photos/*/*.jpg", "photos/*/*/*.jpg")
+    assert sorted(find(*globs, selection=Selection(exclude))) == left
+
+
+def test_files_that_are_no_photos_are_counted_but_sidecars_are_not() -> None:
+    touch("photos/a.jpg", "photos/a.jpg.xmp", "photos/a.xmp", "photos/a.jpg.txt", "photos/a.JPG.tags.json")
+    selection = Selection()
+    assert find("photos", selection=selection) == ["photos/a.jpg"]
+    assert selection.summary() == ""
+    touch("photos/b.CR2")
+    find("photos", selection=selection)
+    assert selection.summary() == "1 file left out: .cr2"
+    touch("photos/s/c.mp4", "photos/.hidden.mov", "photos/__MACOSX/d.mov")
+    selection = Selection()
+    find("photos", "photos/s", "photos/s/c.mp4", "photos/*.CR2", selection=selection)
+    assert selection.summary() == "2 files left out: .cr2, .mp4"
+    touch("photos/README", "photos/odd.\x1b[31m", "photos/notes.txt")
+    selection = Selection()
+    find("photos", selection=selection)
+    assert selection.summary() == "5 files left out: .cr2, .mp4, .txt, others"
 
 
 def test_arguments_keep_their_order_and_a_named_file_may_have_any_suffix() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images import urls
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.images.urls import find_urls, is_url, read_url
 from zsl_tagger.records.record import Record
@@ -39,6 +39,14 @@ def test_folders_are_walked_as_local_ones_are(bucket: str, tmp_path: Path) -> No
     local = [str(Path(str(path)).relative_to(tmp_path / "bucket")) for path in find_images([str(tmp_path)])]
     assert sorted(local) == expected
     assert [read_url(url) for url in found(bucket)] == [name.encode() for name in expected]
+
+
+def test_system_folders_and_excluded_paths_are_left_out_and_others_counted(bucket: str) -> None:
+    for name in ("@eaDir/f.jpg", "deep/__MACOSX/g.jpg", "film.mp4"):
+        fsspec.filesystem("memory").pipe_file(f"/bucket/{name}", b"x")
+    selection = Selection(["er", "b.*"])
+    assert [str(url).rpartition("/")[2] for url in find_urls(bucket, selection)] == ["a.JPG", "q #%.webp"]
+    assert selection.summary() == "3 files left out: .mp4, .txt, others"
 
 
 def test_globs(bucket: str) -> None:

@@ -344,6 +344,16 @@ def test_other_folders_of_the_index_stay(small: Library, photos: Path) -> None:
     assert small.add() == Counts(removed=1)
 
 
+def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(small: Library, photos: Path) -> None:
+    (photos / "a" / "film.mp4").touch()
+    (photos / "b" / "film.mp4").touch()
+    in_a = len(list((photos / "a").glob("*.jpg")))
+    notes: list[str] = []
+    assert small.add(photos, exclude_path=["a"], note=notes.append) == Counts(removed=in_a)
+    assert notes == ["1 file left out: .mp4"]
+    assert not [path for path in paths(small) if path.startswith("a/")]
+
+
 def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library, photos: Path) -> None:
     notes: list[str] = []
     (photos / "a/broken.jpg").write_bytes(b"\xff\xd8\xff nothing")

@@ -39,6 +39,7 @@ class TagRun:
     dry_run: bool = False
     remove: bool = False
     engine: str = "local"
+    exclude_path: Sequence[str] = ()
 
 
 def check_options(run: TagRun) -> None:

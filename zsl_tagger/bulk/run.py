@@ -16,7 +16,7 @@ from zsl_tagger.bulk.local_engine import tag_file
 from zsl_tagger.bulk.options import Note, TagRun, check_options
 from zsl_tagger.bulk.output import Sink, open_sinks, record_file
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.records.record import Record
 from zsl_tagger.reports.progress import with_progress
 from zsl_tagger.system.signals import StopRequest, watching_signals
@@ -38,9 +38,17 @@ def run_tagging(run: TagRun, note: Note) -> int:
         KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
     """
     check_options(run)
+    selection = Selection(run.exclude_path)
+    failed = _run(run, selection, note)
+    if left_out := selection.summary():
+        note(left_out)
+    return failed
+
+
+def _run(run: TagRun, selection: Selection, note: Note) -> int:
     names = None if run.remove else requested_labels(run, note)
     with watching_signals() as stop, ExitStack() as stack:
-        items = stop.iterate(_find_images(run))  # walked while images are tagged
+        items = stop.iterate(_find_images(run, selection))  # walked while images are tagged
         first = list(islice(items, default_workers()))
         if not first:
             note("no images found: folders hold no file with an image suffix")
@@ -61,13 +69,13 @@ def run_tagging(run: TagRun, note: Note) -> int:
         return _write_all(with_progress(records) if shown else records, sinks, note, stop)
 
 
-def _find_images(run: TagRun) -> Iterator[str | Record]:
+def _find_images(run: TagRun, selection: Selection) -> Iterator[str | Record]:
     paths = _expand_stdin(run.paths)
     if run.engine != "ray":
-        return find_images(paths)
+        return find_images(paths, selection=selection)
     from zsl_tagger.images.urls import find_urls, is_url
 
-    return find_images(paths, lambda path: find_urls(path) if is_url(path) else None)
+    return find_images(paths, lambda path: find_urls(path, selection) if is_url(path) else None, selection)
 
 
 def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:

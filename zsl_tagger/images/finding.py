@@ -5,25 +5,91 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.records.record import Record
 
 Identity = tuple[int, int]  # device and inode: the same folder under whatever path
 
+#: Folders that systems and archives make beside a person's own: thumbnails, recycle bins, resource forks. Any case.
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+)
+_KNOWN_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+MOST_SUFFIXES = 12  # that a summary names
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which files and folders are left out of a search for images, and how many files were.
+
+    Args:
+        exclude: globs; what is called so, or whose path ends so ("raw", "2019/raw", "*_small.jpg"), is left out.
+        entered: names of system folders that are entered all the same, in lower case.
+
+    Attributes:
+        left_out: suffixes of files of folders that are no images.
+    """
+
+    exclude: Sequence[str] = ()
+    entered: frozenset[str] = frozenset()
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def leaves_out(self, path: str) -> bool:
+        """Return whether a path of a folder is that of a system folder, or excluded; not whether a folder above is."""
+        names = _parts(path)
+        name = names[-1].lower()
+        if name in SYSTEM_FOLDERS and name not in self.entered:
+            return True
+        patterns = [_parts(os.path.normpath(pattern)) for pattern in self.exclude]
+        return any(_fits(names[start:], pattern) for pattern in patterns for start in range(len(names)))
+
+    def takes(self, path: str) -> bool:
+        """Return whether a file of a folder is an image by its suffix; count what is neither that nor a sidecar."""
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in IMAGE_SUFFIXES:
+            return True
+        self.left_out[suffix] += not _is_sidecar(path.lower())
+        return False
+
+    def summary(self) -> str:
+        """Return "2 files left out: .cr2, .mp4" for a person, "" where none was."""
+        counts = +self.left_out
+        count = counts.total()
+        if not count:
+            return ""
+        known = [suffix for suffix, _ in counts.most_common() if _KNOWN_SUFFIX.fullmatch(suffix)][:MOST_SUFFIXES]
+        named = sorted(known) + ["others"] * (len(counts) > len(known))
+        return f"{count:,} file{'s' if count > 1 else ''} left out: {', '.join(named)}"
+
+
+def _is_sidecar(path: str) -> bool:
+    """Return whether a file is one that belongs to a photo: photo.xmp, photo.jpg.txt, photo.jpg.tags.json."""
+    stem, suffix = os.path.splitext(path)
+    named = os.path.splitext(stem.removesuffix(".tags"))[1] in IMAGE_SUFFIXES
+    return suffix == ".xmp" or (suffix in (".txt", ".json") and named)
+
 
 def find_images(
-    arguments: Iterable[str], elsewhere: Callable[[str], Iterable[str | Record] | None] | None = None
+    arguments: Iterable[str],
+    elsewhere: Callable[[str], Iterable[str | Record] | None] | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[str | Record]:
     """Paths of images in a stable order, and an error record for what cannot be followed.
 
     A file named explicitly is always taken; in a folder, files are chosen by suffix, and hidden ones (thumbnail
-    caches, "._" companions) are left out. Links to folders are followed, but each folder is walked once.
+    caches, "._" companions) and system folders (recycle bins) are left out. Links to folders are followed, but each
+    folder is walked once.
 
     Args:
         elsewhere: what an argument that is no local path stands for; None for one that is.
+        selection: what else is left out of folders and patterns. It counts the files that are no images.
     """
+    selection = selection or Selection()
     visited: set[Identity] = set()
     for argument in arguments:
         if not argument:
@@ -31,37 +97,49 @@ def find_images(
         elif elsewhere is not None and (found := elsewhere(argument)) is not None:
             yield from found
         elif os.path.isdir(argument):
-            yield from _walk(argument, visited)
+            yield from _walk(argument, selection, visited)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
-            yield from _matching(argument, visited)
+            yield from _matching(argument, selection, visited)
         else:
             yield argument
 
 
-def _walk(folder: str, visited: set[Identity]) -> Iterator[str | Record]:
+def _walk(folder: str, selection: Selection, visited: set[Identity]) -> Iterator[str | Record]:
     """Images of a folder and of those in it, by suffix."""
-    for item in _files(folder, visited):
-        if isinstance(item, Record) or os.path.splitext(item)[1].lower() in IMAGE_SUFFIXES:
+    for item in _files(folder, selection, visited):
+        if isinstance(item, Record) or selection.takes(item):
             yield item
 
 
-def _matching(pattern: str, visited: set[Identity]) -> Iterator[str | Record]:
+def _matching(pattern: str, selection: Selection, visited: set[Identity]) -> Iterator[str | Record]:
     """Every file that a pattern matches, and the images of a folder that it matches."""
+    parts = _parts(pattern)
+    selection = replace(selection, entered=frozenset(map(str.lower, parts)))
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     match = None
-    for match in _below(pattern) if "**" in _parts(pattern) else sorted(glob.glob(pattern)):
-        if isinstance(match, Record) or not os.path.isdir(match):
+    for match in _below(pattern, selection) if "**" in parts else sorted(glob.glob(pattern)):
+        if isinstance(match, Record):
             yield match
+        elif "**" not in parts and _is_left_out(_parts(match), fixed, selection):
+            continue
+        elif os.path.isdir(match):
+            yield from _walk(match, selection, visited)
         else:
-            yield from _walk(match, visited)
+            yield match
     if match is None:
         yield Record(pattern, [], "no file matches this pattern")
+
+
+def _is_left_out(names: list[str], fixed: int, selection: Selection) -> bool:
+    """Return whether a path or a folder above it is left out; its first ``fixed`` names are not asked about."""
+    return any(selection.leaves_out(os.sep.join(names[:end])) for end in range(fixed + 1, len(names) + 1))
 
 
 def _parts(pattern: str) -> list[str]:
     return pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
 
 
-def _below(pattern: str) -> Iterator[str | Record]:
+def _below(pattern: str, selection: Selection) -> Iterator[str | Record]:
     """Files that a pattern with ``**``, any number of folders, matches. Each folder is entered once.
 
     (:func:`glob.glob` would follow a link to a parent folder again and again.)
@@ -72,7 +150,7 @@ def _below(pattern: str) -> Iterator[str | Record]:
     hidden = any(part.startswith(".") for part in tail)
     visited: set[Identity] = set()
     for top in sorted(glob.glob(head)) if head else [""]:
-        for item in _files(top, visited, hidden=hidden):
+        for item in _files(top, selection, visited, hidden=hidden):
             if isinstance(item, Record) or _fits(item[len(top) :].split(os.sep), tail):
                 yield item
 
@@ -89,7 +167,11 @@ def _fits(names: list[str], parts: list[str]) -> bool:
 
 
 def _files(
-    folder: str, visited: set[Identity], ancestors: tuple[Identity, ...] = (), hidden: bool = False
+    folder: str,
+    selection: Selection,
+    visited: set[Identity],
+    ancestors: tuple[Identity, ...] = (),
+    hidden: bool = False,
 ) -> Iterator[str | Record]:
     """Files of a folder ("": this one) and of those in it, by name, but of no folder that was visited."""
     try:
@@ -108,8 +190,10 @@ def _files(
         if entry.name.startswith(".") and not hidden:
             continue
         path = os.path.join(folder, entry.name)
+        if selection.leaves_out(path):
+            continue
         if _is_folder(entry):
-            yield from _files(path, visited, (*ancestors, identity), hidden)
+            yield from _files(path, selection, visited, (*ancestors, identity), hidden)
         else:
             yield path
 

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import get_protocol
 
 from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, told_as_no_file
 from zsl_tagger.records.record import Record
 
@@ -26,10 +26,13 @@ def is_url(argument: str) -> bool:
     return _URL.match(argument) is not None
 
 
-def find_urls(url: str) -> Iterator[str | Record]:
+def find_urls(url: str, selection: Selection | None = None) -> Iterator[str | Record]:
     """URLs of images in a stable order, chosen as :func:`zsl_tagger.images.finding.find_images` chooses files.
 
     A ``file://`` URL stands for the local path that it names; ``http(s)://`` is one photo, whatever it looks like.
+
+    Args:
+        selection: as for local folders; in URLs, for folders only and not for patterns.
 
     Raises:
         UserError: no file system of this name, or the package that opens it is not installed.
@@ -37,18 +40,18 @@ def find_urls(url: str) -> Iterator[str | Record]:
     try:
         files, name = _opened(url)
         if _is_local(files):
-            yield from find_images([name])
+            yield from find_images([name], selection=selection)
         elif url.startswith(("http://", "https://")):
             yield url
         else:
-            yield from _found(files, name, url)
+            yield from _found(files, name, url, selection or Selection())
     except UserError:
         raise
     except Exception as error:  # each file system raises its own kinds
         yield Record(url, [], f"cannot be listed: {first_line(error)}")
 
 
-def _found(files: Any, name: str, url: str) -> Iterator[str | Record]:
+def _found(files: Any, name: str, url: str, selection: Selection) -> Iterator[str | Record]:
     if has_magic(name):
         matches = sorted(files.glob(name))
         if not matches:
@@ -57,17 +60,20 @@ def _found(files: Any, name: str, url: str) -> Iterator[str | Record]:
             if not files.isdir(match):
                 yield _url_of(files, match, url)
             elif "**" not in name:  # which matches the folder's files as well
-                yield from _in_folder(files, match, url)
+                yield from _in_folder(files, match, url, selection)
     elif PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES and files.isdir(name):
-        yield from _in_folder(files, name, url)
+        yield from _in_folder(files, name, url, selection)
     else:  # what looks like an image is not asked for: lists of millions of URLs
         yield url
 
 
-def _in_folder(files: Any, folder: str, url: str) -> Iterator[str]:
+def _in_folder(files: Any, folder: str, url: str, selection: Selection) -> Iterator[str]:
     for found in sorted(files.find(folder)):
-        below = PurePosixPath(found.removeprefix(folder))
-        if below.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in below.parts):
+        below = PurePosixPath(found.removeprefix(folder).lstrip("/"))
+        paths = [str(PurePosixPath(folder, path)) for path in (below, *below.parents[:-1])]
+        if any(part.startswith(".") for part in below.parts) or any(map(selection.leaves_out, paths)):
+            continue
+        if selection.takes(found):
             yield _url_of(files, found, url)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
 from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, default_folder
@@ -90,6 +91,7 @@ class Library:
         paths: str | Path | Sequence[str | Path] = (),
         *,
         prune: bool = False,
+        exclude_path: Sequence[str] = (),
         note: Callable[[str], None] = lambda _: None,
         progress: Progress = nullcontext,
     ) -> Counts:
@@ -101,7 +103,8 @@ class Library:
         Args:
             paths: none for all folders that were ever added.
             prune: photos leave also where their folder is empty or not there, as of a disk that is not mounted.
-            note: is told, a line each, what could not be read and what was kept.
+            exclude_path: globs of files and folders to leave out; photos of the index that match one leave it.
+            note: is told, a line each, what could not be read, what was kept and what was no photo.
             progress: around the list of photos, such as a progress bar.
 
         Raises:
@@ -115,7 +118,8 @@ class Library:
             roots = asked or store.roots()
             if not roots:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
-            return Updater(store, self._tagger, self._vocabulary, note, prune).run(roots, progress)
+            selection = Selection(exclude_path)
+            return Updater(store, self._tagger, self._vocabulary, note, prune, selection).run(roots, progress)
 
     def search(self, query: str, top: int = 20) -> list[Found]:
         """The best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without), best first.

@@ -33,6 +33,7 @@ class IndexRun:
     model: Path | None = None
     workers: int | None = None
     prune: bool = False
+    exclude_path: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,13 @@ def run_index(run: IndexRun, note: Callable[[str], None]) -> tuple[list[str], in
     if run.workers is not None and run.workers < 1:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     with watching_signals() as stop, Library.open(run.index, run.model, run.workers) as library:
-        counts = library.add(run.paths, prune=run.prune, note=note, progress=lambda items: _progress(items, stop))
+        counts = library.add(
+            run.paths,
+            prune=run.prune,
+            exclude_path=run.exclude_path,
+            note=note,
+            progress=lambda items: _progress(items, stop),
+        )
         return [_told(counts, len(library))], counts.failed
 
 

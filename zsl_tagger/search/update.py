@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from zsl_tagger.images.finding import find_images
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Record
 from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
@@ -58,11 +58,19 @@ class Updater:
     Args:
         note: is told, a line each, what could not be read and what was kept although it is not there.
         prune: photos whose folder is empty or not there leave too.
+        selection: what is left out of the folders.
     """
 
     def __init__(
-        self, store: Store, tagger: Tagger, labels: LabelSet, note: Callable[[str], None], prune: bool = False
+        self,
+        store: Store,
+        tagger: Tagger,
+        labels: LabelSet,
+        note: Callable[[str], None],
+        prune: bool = False,
+        selection: Selection | None = None,
     ):
+        self._selection = selection or Selection()
         self._store, self._tagger, self._labels, self._note, self._prune = store, tagger, labels, note, prune
         self._photos, self._hashes = store.photos(), store.hashes()
         self.counts = Counts()
@@ -70,7 +78,7 @@ class Updater:
     def run(self, paths: Sequence[str], progress: Progress = nullcontext) -> Counts:
         """Index folders, files and globs. Each photo is in the index as soon as it was looked at."""
         roots = [os.path.abspath(path) if path else path for path in paths]
-        items = list(find_images(roots))
+        items = list(find_images(roots, selection=self._selection))
         with self._store.transaction():
             for root in roots:
                 if os.path.isdir(root):
@@ -82,6 +90,8 @@ class Updater:
                 elif one is not None:
                     self._write(one)
         self._remove_gone(roots, {item for item in items if isinstance(item, str)})
+        if left_out := self._selection.summary():
+            self._note(left_out)
         return self.counts
 
     def _look(self, item: str | Record) -> _Looked | Record | None:

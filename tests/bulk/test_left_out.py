@@ -1,0 +1,34 @@
+"""What ``tag`` says of files that it left out. ``--remove`` finds photos as tagging does, and loads no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zsl_tagger.bulk.options import TagRun
+from zsl_tagger.bulk.run import run_tagging
+
+
+def notes_of(folder: Path, *exclude: str) -> list[str]:
+    notes: list[str] = []
+    run = TagRun([str(folder)], sidecar="txt", remove=True, exclude_path=exclude)
+    assert run_tagging(run, notes.append) == 0
+    return notes
+
+
+def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(tmp_path: Path) -> None:
+    for name in (
+        "a.jpg",
+        "a.jpg.txt",
+        "b.CR2",
+        "film.mp4",
+        "raw/c.jpg",
+        "raw/c.jpg.txt",
+        "raw/c.arw",
+        "@eaDir/d.jpg",
+        "@eaDir/e.db",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert notes_of(tmp_path) == ["sidecars: 2 unchanged", "3 files left out: .arw, .cr2, .mp4"]
+    assert notes_of(tmp_path, "raw") == ["sidecars: 1 unchanged", "2 files left out: .cr2, .mp4"]
+    assert notes_of(tmp_path, "raw", "*.CR2", "film.*") == ["sidecars: 1 unchanged"]
