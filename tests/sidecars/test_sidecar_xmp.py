@@ -16,6 +16,7 @@ from sidecar_samples import BARE, COMPACT, DARKTABLE, DIGIKAM, EXIFTOOL, LIGHTRO
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars import xml_spans
 from zsl_tagger.sidecars.keywords import SidecarError
+from zsl_tagger.sidecars.xml_spans import XMLNS
 from zsl_tagger.sidecars.xmp import OURS, RDF, merged, ours
 
 DC, LR = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
@@ -278,6 +279,7 @@ def test_characters_that_the_encoding_lacks_are_written_as_numbers() -> None:
         (DARKTABLE.encode()[:-20], "not well-formed XML"),
         (DARKTABLE.replace("&amp;", "&").encode(), r"not well-formed XML \(.*line"),
         (DARKTABLE.replace("xmlns:dc=", "xmlns:dd=").encode(), "prefix 'dc' is not declared"),
+        (DARKTABLE.replace("http://ns.adobe.com/exif/1.0/", XMLNS).encode(), f"prefix 'exif' is bound to {XMLNS}"),
         (b"<html><body/></html>", r"not XMP \(no rdf:RDF\)"),
         (b'<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>' + BARE.encode(), "document type"),
         (b'<!DOCTYPE a SYSTEM "file:///etc/passwd">' + BARE.encode(), "document type"),

@@ -119,6 +119,8 @@ class XmlTree:
             raise SidecarError("its tags are not understood: left as it is")
         for key, value in values.items():
             if (prefix := _declared_prefix(key)) is not None:
+                if value == XMLNS:  # else attributes of that prefix would count as declarations
+                    raise SidecarError(f"not well-formed XML (prefix {prefix!r} is bound to {XMLNS}): left as it is")
                 self._prefixes.setdefault(prefix, []).append(value)
         attributes = [
             Attribute(self._name(found[1].decode(), ""), values[found[1].decode()], found.start(), found.end())
