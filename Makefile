@@ -2,7 +2,7 @@
 PYTHON ?= python
 COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
 
-.PHONY: install check lint types test test-fast test-base bench
+.PHONY: install check lint types test test-fast test-base fuzz bench
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -31,6 +31,10 @@ test-base:
 	$(PYTHON) -m pytest tests/system tests/records/test_writers.py tests/images/test_find_images.py \
 		tests/images/test_preprocessing.py tests/tagging --ignore=tests/tagging/test_heatmap.py \
 		tests/sidecars/test_sidecar_texts.py tests/sidecars/test_sidecar_xmp.py tests/test_cli.py
+
+# Four targets of untrusted input, 15 seconds each: sidecars, image headers, multipart bodies, query strings.
+fuzz:
+	$(PYTHON) tests/fuzz/run.py 15
 
 bench:
 	$(PYTHON) -m benchmarks.tagging_speed
