@@ -21,6 +21,7 @@ import onnxruntime
 import pytest
 import torch
 from made_data import run_command, write_photo
+from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.export import networks, proof, proven, run, torch_programs
@@ -607,6 +608,47 @@ run.export(run.ExportRun(Path({str(own)!r}), precision="int8"))
     assert {name: left[name] for name in before} == before
     assert all(name.startswith(".writing/") for name in left.keys() - before.keys())
     assert Tagger(own).vocabulary
+    assert run_command("export", "--model", own)[0] == 0
+    assert state(own).keys() == before.keys()
+
+
+#: Moves an export into place as the command does, and is killed after so many files.
+MOVE = """
+import os, shutil, signal, sys
+from pathlib import Path
+from zsl_tagger.system.files import move_whole, scratch_inside
+made, own, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+replace, moved = Path.replace, []
+def killed(path, target):
+    if len(moved) == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    moved.append(path)
+    return replace(path, target)
+Path.replace = killed
+with scratch_inside(own) as scratch:
+    for file in made.iterdir():
+        shutil.copy(file, scratch)
+    move_whole(scratch, own, last="config.json")
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_export_that_is_killed_among_its_moves_tags_and_is_done_again(
+    exported: dict[str, Path], own: Path, photos: Path, tmp_path: Path, count: int
+) -> None:
+    """Networks of another precision of the same model: each fits beside the others."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in (*NETWORK_FILES, "config.json"):
+        shutil.copy(exported["int8"] / name, made)
+    before = state(own)
+    result = subprocess.run([sys.executable, "-c", MOVE, str(made), str(own), str(count)], cwd=ROOT, check=False)
+    assert result.returncode == -signal.SIGKILL
+    changed = [name for name in before if before[name] != (own / name).read_bytes()]
+    assert len(changed) == count
+    assert "config.json" not in changed  # the last one: what it says holds for all
+    tagger = Tagger(own)
+    assert tagger.scores(tagger.encode(photos / "0.jpg"), LABELS).shape == (1, len(LABELS))
     assert run_command("export", "--model", own)[0] == 0
     assert state(own).keys() == before.keys()
 

@@ -437,6 +437,28 @@ def test_one_run_at_a_time_and_searches_go_on(photos: Path, small: Library) -> N
     assert len(small.search("cat", 99)) == 24
 
 
+def test_searches_hold_while_a_run_is_killed(photos: Path, small: Library) -> None:
+    """Each sees whole photos, and none of those that were seen before is lost."""
+    for seed in range(20):
+        write_photo(photos / f"more{seed}.jpg", 100 + seed)
+    process = index_process(photos, small.folder)
+    seen = {one.path for one in small.search("cat", 99)}
+    assert len(seen) == 4
+    while process.poll() is None:
+        found = {one.path for one in small.search("cat", 99)}
+        assert seen <= found
+        seen = found
+        if len(seen) >= 8:
+            process.kill()
+            process.wait(20)
+    assert process.returncode == -signal.SIGKILL
+    assert 8 <= len(small.search("cat", 99)) < 24
+    with Library.open(small.folder) as another:
+        assert {one.path for one in another.search("cat", 99)} >= seen
+    assert small.add(photos).failed == 0
+    assert len(small.search("cat", 99)) == 24
+
+
 def test_a_making_that_was_killed_is_no_index_yet(tmp_path: Path, examples: Path) -> None:
     (tmp_path / "index").mkdir()
     database = sqlite3.connect(tmp_path / "index" / INDEX_FILE)
