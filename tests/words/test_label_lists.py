@@ -13,6 +13,7 @@ from data_prep.tables import Columns, _read
 from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.score_files import MatrixFile, read_scores
+from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.words.label_lists import read_labels_file, split_labels
 from zsl_tagger.words.table import WordTable
@@ -92,4 +93,4 @@ def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path: Path) -> Non
     for folder in (TWO, ONE):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.jpg").touch()
-    assert set(_walk(tmp_path, tmp_path)) == {(f"{TWO}/a.jpg", ONE, None), (f"{ONE}/a.jpg", ONE, None)}
+    assert set(_walk(tmp_path, tmp_path, Selection())) == {(f"{TWO}/a.jpg", ONE, None), (f"{ONE}/a.jpg", ONE, None)}
