@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from zsl_tagger.bulk.options import TagRun
 from zsl_tagger.bulk.run import run_tagging
+from zsl_tagger.images import finding
 
 
 def notes_of(folder: Path, *exclude: str) -> list[str]:
@@ -15,7 +18,10 @@ def notes_of(folder: Path, *exclude: str) -> list[str]:
     return notes
 
 
-def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(tmp_path: Path) -> None:
+def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "reads_raw", lambda: False)
     for name in (
         "a.jpg",
         "a.jpg.txt",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsl_tagger.images import finding
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.records.record import Record
@@ -19,6 +20,7 @@ from zsl_tagger.records.record import Record
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finding, "reads_raw", lambda: False)  # whether the extra is installed or not
 
 
 def touch(*names: str) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from zsl_tagger.bulk.options import Note, TagRun, format_of
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, is_image
+from zsl_tagger.images.preprocessing import is_image
+from zsl_tagger.images.raw import PHOTO_SUFFIXES
 from zsl_tagger.records.record import Record
 from zsl_tagger.records.writers import LASTING, WRITERS
 from zsl_tagger.system.files import locked_file
@@ -56,7 +57,7 @@ def _check_output(run: TagRun, output: Path, first: list[str | Record]) -> None:
     if output.exists() and not output.is_file() and format_of(run) not in WRITERS:
         raise UserError(f"cannot write --output {output}: {format_of(run)} needs a regular file")
     inputs = [*run.paths, *first] if run.labels_file is None else [*run.paths, *first, str(run.labels_file)]
-    if output.suffix.lower() in IMAGE_SUFFIXES or (
+    if output.suffix.lower() in PHOTO_SUFFIXES or (
         output.is_file() and (is_image(output) or _is_stdin(output) or any(_is_same(output, item) for item in inputs))
     ):
         raise UserError(f"--output {output} is an image or one of the inputs; it would be overwritten")

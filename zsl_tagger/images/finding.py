@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.images.raw import PHOTO_SUFFIXES, RAW_SUFFIXES, reads_raw
 from zsl_tagger.records.record import Record
 
 Identity = tuple[int, int]  # device and inode: the same folder under whatever path
@@ -48,10 +49,14 @@ class Selection:
         patterns = [_parts(os.path.normpath(pattern)) for pattern in self.exclude]
         return any(_fits(names[start:], pattern) for pattern in patterns for start in range(len(names)))
 
-    def takes(self, path: str) -> bool:
-        """Return whether a file of a folder is an image by its suffix; count what is neither that nor a sidecar."""
+    def takes(self, path: str, raw: bool = True) -> bool:
+        """Return whether a file of a folder is an image by its suffix; count what is neither that nor a sidecar.
+
+        Args:
+            raw: raw photos are images too, where they can be read.
+        """
         suffix = os.path.splitext(path)[1].lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in IMAGE_SUFFIXES or (raw and suffix in RAW_SUFFIXES and reads_raw()):
             return True
         self.left_out[suffix] += not _is_sidecar(path.lower())
         return False
@@ -70,7 +75,7 @@ class Selection:
 def _is_sidecar(path: str) -> bool:
     """Return whether a file is one that belongs to a photo: photo.xmp, photo.jpg.txt, photo.jpg.tags.json."""
     stem, suffix = os.path.splitext(path)
-    named = os.path.splitext(stem.removesuffix(".tags"))[1] in IMAGE_SUFFIXES
+    named = os.path.splitext(stem.removesuffix(".tags"))[1] in PHOTO_SUFFIXES
     return suffix == ".xmp" or (suffix in (".txt", ".json") and named)
 
 

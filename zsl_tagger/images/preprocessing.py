@@ -26,6 +26,7 @@ from zsl_tagger.images.opening import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from zsl_tagger.images.opening import ImageError as ImageError
 from zsl_tagger.images.opening import is_image as is_image
 from zsl_tagger.images.opening import told_as_no_file as told_as_no_file
+from zsl_tagger.images.raw import RAW_SUFFIXES, embedded_preview
 
 #: Bump when the pixels decoded from a given file change, and keep the old way for model folders that state it: they are
 #: read as they were made. Scores from different versions are not comparable.
@@ -166,6 +167,8 @@ def _read(
 ) -> Result:
     """Return what ``finish`` makes of a decoded image file; a JPEG has at least twice ``size`` where it has that."""
     _check_file(source)
+    if isinstance(source, Path) and source.suffix.lower() in RAW_SUFFIXES:
+        source = embedded_preview(source)
     try:
         return _decoded(io.BytesIO(source) if isinstance(source, bytes) else source, size, finish, max_pixels)
     except (OSError, ValueError) as error:

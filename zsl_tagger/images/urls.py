@@ -73,7 +73,7 @@ def _in_folder(files: Any, folder: str, url: str, selection: Selection) -> Itera
         paths = [str(PurePosixPath(folder, path)) for path in (below, *below.parents[:-1])]
         if any(part.startswith(".") for part in below.parts) or any(map(selection.leaves_out, paths)):
             continue
-        if selection.takes(found):
+        if selection.takes(found, raw=False):  # read as bytes, which do not say so
             yield _url_of(files, found, url)
 
 

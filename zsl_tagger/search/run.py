@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.images.raw import PHOTO_SUFFIXES
 from zsl_tagger.records.record import Record
 from zsl_tagger.records.writers import bar
 from zsl_tagger.search.library import Library
@@ -92,7 +92,7 @@ def run_search(run: SearchRun) -> list[str]:
     """
     if run.top < 1:
         raise UserError(f"expected --top of at least 1, got {run.top}")
-    if run.html is not None and run.html.suffix.lower() in IMAGE_SUFFIXES:
+    if run.html is not None and run.html.suffix.lower() in PHOTO_SUFFIXES:
         raise UserError(f"--html {run.html} has the name of an image: give one such as sheet.html")
     with Library.open(run.index, run.model) as library:
         rankings = library.rank(run.queries, run.top)

@@ -6,14 +6,11 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
+from zsl_tagger.images.raw import PHOTO_SUFFIXES
 
-#: Files that ``photo.xmp`` may be the sidecar of, beside those that can be tagged: raw photos, other images, films.
+#: Files that ``photo.xmp`` may be the sidecar of, beside those that can be tagged: other images, films.
 _OTHER_PHOTOS = frozenset(
     {
-        *(".3fr", ".ari", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".dng", ".drf", ".erf"),
-        *(".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
-        *(".ptx", ".pxn", ".r3d", ".raf", ".raw", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
         *(".exr", ".hdr", ".jp2", ".jxl", ".psb", ".psd", ".tga", ".xcf"),
         *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mts"),
     }
@@ -79,4 +76,4 @@ class Places:
 
 def _is_photo(name: Path) -> bool:
     suffix = name.suffix.lower()
-    return suffix in IMAGE_SUFFIXES or suffix in _OTHER_PHOTOS
+    return suffix in PHOTO_SUFFIXES or suffix in _OTHER_PHOTOS
