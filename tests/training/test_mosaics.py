@@ -31,7 +31,7 @@ from zsl_tagger.training.data import (
     parts,
     photos_of,
 )
-from zsl_tagger.training.features import FeatureCache, check_room, fast_backbone
+from zsl_tagger.training.features import EXPORT_FROM, FeatureCache, check_room, fast_backbone
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.trainer import Trainer
 
@@ -160,7 +160,7 @@ def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
     model: TaggerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    with fast_backbone(model, [64]) as tokens_of:
+    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
         assert tokens_of.__name__ == "in_onnx_runtime"
         by_onnx_runtime = tokens_of(images)
 
@@ -168,9 +168,14 @@ def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
         raise networks.ExportError("no such operation")
 
     monkeypatch.setattr(features, "write_backbone", fails)
-    with fast_backbone(model, [64]) as tokens_of:
+    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
         assert tokens_of.__name__ == "in_torch"
         np.testing.assert_allclose(tokens_of(images), by_onnx_runtime, atol=1e-4)
+
+
+def test_few_photos_are_not_worth_an_export(model: TaggerModel) -> None:
+    with fast_backbone(model, [64], EXPORT_FROM - 1) as tokens_of:
+        assert tokens_of.__name__ == "in_torch"
 
 
 def test_an_export_that_computes_something_else_is_not_used(
@@ -181,7 +186,7 @@ def test_an_export_that_computes_something_else_is_not_used(
             return [np.zeros((len(feeds["images"]), 4, model.backbone.channels), np.float32)]
 
     monkeypatch.setattr(features, "open_session", lambda *_: Other())
-    with fast_backbone(model, [64]) as tokens_of:
+    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
         assert tokens_of.__name__ == "in_torch"
 
 

@@ -29,8 +29,8 @@ from zsl_tagger.images.opening import told_as_no_file as told_as_no_file
 from zsl_tagger.images.raw import RAW_SUFFIXES, embedded_preview
 
 #: Bump when the pixels of ordinary photos change (8-bit sRGB), and keep the old way for model folders that state it:
-#: they are read as they were made. Scores from different versions are not comparable. Where pixels were plainly wrong (a
-#: negative, a colour profile that was ignored) they are right in all versions.
+#: they are read as they were made. Scores from different versions are not comparable. Pixels that were plainly wrong (a
+#: negative, a colour profile that was ignored) are right in all versions.
 PREPROCESSING_VERSION = 1
 
 _TURNS = {

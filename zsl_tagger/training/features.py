@@ -39,6 +39,7 @@ TokensOf = Callable[[np.ndarray], np.ndarray]
 
 CHUNK = 256  # photos a file: what an interrupted run may lose
 AT_ONCE = 16  # photos through the backbone
+EXPORT_FROM = 100  # photos in the cache from which exporting the backbone to ONNX takes less time than it saves
 
 PLAIN = TrainConfig(flip=0.0)
 
@@ -84,7 +85,8 @@ class FeatureCache:
         if not missing:
             return
         done = 0
-        with fast_backbone(model, self.config.sides) as tokens_of:
+        photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)  # also where a run continues
+        with fast_backbone(model, self.config.sides, photos) as tokens_of:
             for layout, view, start in missing:
                 for count in self._compute(tokens_of, layout, view, start):
                     done += count
@@ -188,14 +190,16 @@ class FeatureCache:
 
 
 @contextmanager
-def fast_backbone(model: TaggerModel, sizes: Sequence[int]) -> Iterator[TokensOf]:
+def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iterator[TokensOf]:
     """Give the fastest way to compute the backbone's tokens on the model's device.
 
-    On a CPU that is ONNX Runtime, three to four times as fast as torch (EfficientNet-Lite2, two cores), for backbones
-    that can be exported: tokens of made images of each size agree with torch's to 1e-3.
+    On a CPU, for ``EXPORT_FROM`` photos or more, that is ONNX Runtime, three to four times as fast as torch
+    (EfficientNet-Lite2, two cores). The backbone must be one that can be exported: tokens of made images of each size
+    agree with torch's to 1e-3.
 
     Args:
         sizes: sides S of the images.
+        photos: how many images there are.
 
     Yields:
         function: uint8 ``(b, S, S, 3)`` -> float32 ``(b, L, C)``.
@@ -206,7 +210,7 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int]) -> Iterator[TokensOf
         with torch.inference_mode():
             return model.backbone_tokens(torch.from_numpy(images).to(model.mean.device)).float().cpu().numpy()
 
-    if model.mean.device.type != "cpu":
+    if model.mean.device.type != "cpu" or photos < EXPORT_FROM:
         yield in_torch
         return
     with tempfile.TemporaryDirectory() as folder:
