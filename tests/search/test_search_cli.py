@@ -115,12 +115,14 @@ def test_where_nobody_says_the_index_is_in_the_data_folder(
 
 
 def test_a_photo_that_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path, examples: Path) -> None:
-    shutil.copy(examples / "cat.jpg", tmp_path / "cat.jpg")
-    (tmp_path / "notes.jpg").write_text("no picture")
-    status, told, errors = run_command("index", tmp_path, tmp_path / "gone.jpg", "--index", tmp_path / "index")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(examples / "cat.jpg", photos / "cat.jpg")
+    (photos / "notes.jpg").write_text("no picture")
+    status, told, errors = run_command("index", photos, tmp_path / "gone.jpg", "--index", tmp_path / "index")
     assert (status, told) == (1, counts(1, added=1, failed=2))
     assert errors.splitlines() == [
-        f"note: {tmp_path / 'notes.jpg'}: not an image that Pillow can read",
+        f"note: {photos / 'notes.jpg'}: not an image that Pillow can read",
         f"note: {tmp_path / 'gone.jpg'}: No such file or directory",
     ]
 

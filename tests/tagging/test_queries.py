@@ -380,7 +380,7 @@ def test_a_labels_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read the labels file .*: Is a directory$"):
         read_labels_file(tmp_path)
     (tmp_path / "latin.txt").write_bytes("café\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"the labels file .*latin\.txt is not UTF-8 text$"):
+    with pytest.raises(UserError, match=r"the labels file .*latin\.txt is not UTF-8 text: save it as UTF-8$"):
         read_labels_file(tmp_path / "latin.txt")
 
 
