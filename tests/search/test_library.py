@@ -354,6 +354,15 @@ def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(small: Li
     assert not [path for path in paths(small) if path.startswith("a/")]
 
 
+def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path) -> None:
+    (photos / "film.mp4").touch()
+    notes: list[str] = []
+    with Library.open(photos) as library:
+        assert library.add(photos, note=notes.append) == Counts(added=4)
+        assert library.add(photos, note=notes.append) == Counts()
+    assert notes == ["1 file left out: .mp4"] * 2
+
+
 def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library, photos: Path) -> None:
     notes: list[str] = []
     (photos / "a/broken.jpg").write_bytes(b"\xff\xd8\xff nothing")

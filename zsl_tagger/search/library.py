@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
-from zsl_tagger.search.store import LibraryError, Made, NoIndexError, Store, default_folder
+from zsl_tagger.search.store import INDEX_FILE, LibraryError, Made, NoIndexError, Store, default_folder
 from zsl_tagger.search.update import Counts, Progress, Updater
 from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.threads import default_workers
@@ -118,7 +119,8 @@ class Library:
             roots = asked or store.roots()
             if not roots:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
-            selection = Selection(exclude_path)
+            own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may lie among the photos
+            selection = Selection([*exclude_path, own])
             return Updater(store, self._tagger, self._vocabulary, note, prune, selection).run(roots, progress)
 
     def search(self, query: str, top: int = 20) -> list[Found]:
