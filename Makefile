@@ -20,7 +20,7 @@ types:
 # One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
 # run after the others, alone.
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile -m "not alone" $(COVERAGE) --cov-report=
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" $(COVERAGE) --cov-report=
 	$(PYTHON) -m pytest -m alone $(COVERAGE) --cov-append --cov-report=term
 
 test-fast:

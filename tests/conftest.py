@@ -16,6 +16,11 @@ from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.tagger import Tagger
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of slow tests first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("ray", "browser", "slow")])
+
+
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
     """Keep torch to one thread, so that small runs don't crawl where others use the processor too."""

@@ -149,6 +149,7 @@ def after_step(monkeypatch: pytest.MonkeyPatch, at: int, what: Callable[[], obje
 # --- kills and stops ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("settings", [SETTINGS, CACHED], ids=["images", "features"])
 def test_a_killed_run_goes_on_and_ends_the_same(
     settings: tuple[str, ...], tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
@@ -167,6 +168,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert command(*arguments, "--resume")[2] == f"note: {out} holds a finished model: nothing to resume\n"
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_has_saved_and_goes_on(
     number: signal.Signals,
@@ -192,6 +194,7 @@ def test_a_stopped_run_has_saved_and_goes_on(
     assert_same(out, undisturbed(SETTINGS))
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_to_the_whole_process_group(
     number: str, status: int, tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
@@ -283,6 +286,7 @@ def make_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
+@pytest.mark.exports
 @pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize(
     "limit",
@@ -312,6 +316,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(
     assert_same(out, undisturbed(SETTINGS))
 
 
+@pytest.mark.exports
 @pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize(
     "limit",
@@ -349,6 +354,7 @@ def test_a_disk_that_is_full_at_the_end(
     assert_same(out, undisturbed(SETTINGS))
 
 
+@pytest.mark.exports
 def test_a_disk_that_is_full_at_the_export(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no fault of the network, and no model is finished without what tagging reads."""
     arguments, out = train_arguments(tagged, tmp_path / "out"), tmp_path / "out"
@@ -412,6 +418,7 @@ def test_other_errors_are_not_taken_for_it(tagged: Path, tmp_path: Path, monkeyp
         train(small_run(tagged, tmp_path / "out"))
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("where", ["validation", "features"])
 def test_out_of_memory_outside_of_the_steps_is_told_too(
     where: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -510,6 +517,7 @@ def test_two_runs_do_not_write_into_one_folder(tagged: Path, tmp_path: Path) -> 
     assert command(*train_arguments(tagged, out))[0] == 0
 
 
+@pytest.mark.exports
 def test_single_label_runs_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With mixed images, repeated ones and a softmax."""
     data = animal_data(tmp_path / "animals")

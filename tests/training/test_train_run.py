@@ -60,6 +60,7 @@ def validation(folder: Path) -> dict[str, float]:
 # --- every recipe -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(
     ("recipe", "backbone"), list(zip(RECIPES, itertools.cycle(["test_vit", "test_efficientnet"]), strict=False))
 )
@@ -141,6 +142,7 @@ def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], mark
     return target
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("head", ["words", "closed"])
 def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -> None:
     """Neither their vectors nor their marks on images, in loss, validation, thresholds or weights."""
@@ -166,6 +168,7 @@ def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -
         assert [label for label in ModelFolder(tmp_path / name).labels() if label.seen] == seen_thresholds
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("data", ["tagged", "animals"])
 def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     source: Path = request.getfixturevalue(data)
@@ -195,6 +198,7 @@ def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request
     assert same(tmp_path / "poisoned", clean)
 
 
+@pytest.mark.exports
 def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path: Path) -> None:
     trained(small_run(tagged, tmp_path / "out", "holdout_labels=0.3"))
     folder = ModelFolder(tmp_path / "out")
@@ -236,6 +240,7 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
     }
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(
     ("recipe", "backbone", "settings"),
     [
@@ -266,6 +271,7 @@ def test_what_is_measured_is_what_is_saved(
     assert max(float(row[chosen]) for row in rows.values() if row[chosen]) == pytest.approx(told[chosen], abs=1e-5)
 
 
+@pytest.mark.exports
 def test_what_is_measured_of_a_softmax_is_what_tag_gives(animals: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", recipe="cifar100"))
@@ -410,6 +416,7 @@ def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path) -> None:
         train(small_run(tagged, tmp_path / "other", init=str(tmp_path / name)))
 
 
+@pytest.mark.exports
 def test_a_trained_model_is_gone_on_with(animals: Path, tagged: Path, tmp_path: Path) -> None:
     """Its backbone and sizes are taken over; of another set of classes only the class weights start at random."""
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
@@ -440,6 +447,7 @@ def test_a_trained_model_is_gone_on_with(animals: Path, tagged: Path, tmp_path: 
         resolve_config(None, "test_resnet", str(first), [], None)
 
 
+@pytest.mark.exports
 def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path) -> None:
     settings = ["freeze=true", "cache_views=1", "epochs=1", "min_epoch_steps=1", "batch_size=16", "workers=0"]
     config = resolve_config("my-photos", None, "packaged", settings, None)
@@ -497,6 +505,7 @@ def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> No
         assert told in card, told
 
 
+@pytest.mark.exports
 def test_without_validation_images_the_last_weights_are_kept(tagged: Path, tmp_path: Path) -> None:
     data = bare_copy(tagged, tmp_path / "data", {})
     (data / "data.csv").write_text((data / "data.csv").read_text().replace(",val", ",train"))
