@@ -20,7 +20,7 @@ from zsl_tagger.export.words import baked_table
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
-from zsl_tagger.system.files import TEMPORARY, locked, move_whole, scratch_inside, write_errors
+from zsl_tagger.system.files import TEMPORARY, finish_move, locked, move_whole, scratch_inside, write_errors
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.background import BACKGROUND_FILE
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE
@@ -86,7 +86,7 @@ def export(run: ExportRun) -> list[str]:
                 words.save(scratch)
             rows = _networks(run, source, photos, scratch)
             write_config(scratch, _with_record(source.config, rows[-1], len(photos)))
-        move_whole(scratch, target, last=CONFIG_FILE)
+        move_whole(scratch, target)
     return summary(target, rows, len(photos), run.torch_export, None if words is None else len(words.words))
 
 
@@ -130,8 +130,14 @@ def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:
     return replace(config, provenance={**config.provenance, "export": record})
 
 
+def _finish_killed(folder: Path) -> None:
+    with write_errors(folder):
+        finish_move(folder)
+
+
 def _model_folder(path: Path) -> Path:
     folder = named_folder(path)
+    _finish_killed(folder)
     read_config(folder)  # says what is wrong with it
     if not (folder / WEIGHTS_FILE).is_file():
         raise UserError(
@@ -151,6 +157,7 @@ def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
         return source.path
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: give a folder as --output")
+    _finish_killed(target)
     files = [path.name for path in target.iterdir() if path.name != TEMPORARY] if target.exists() else []
     if files and (WEIGHTS_FILE in files or CONFIG_FILE not in files or "export" not in read_config(target).provenance):
         raise UserError(

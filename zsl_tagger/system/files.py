@@ -20,6 +20,7 @@ except ImportError:  # not on this system
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".writing"
+MOVING = ".moving"
 
 
 def write_whole(
@@ -116,6 +117,7 @@ def scratch_inside(folder: Path) -> Iterator[Path]:
     """An empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
     scratch = folder / TEMPORARY
     with write_errors(scratch):
+        finish_move(folder)
         _remove(scratch)  # of a killed run
         scratch.mkdir(parents=True)
     try:
@@ -124,19 +126,36 @@ def scratch_inside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def move_whole(scratch: Path, folder: Path, last: str = "") -> None:
-    """Move every file of a folder on the same disk into another, where each replaces what was there, and is whole.
+def move_whole(scratch: Path, folder: Path) -> None:
+    """Move every file of a folder on the same disk into another, where each replaces what was there: all or none.
 
-    Args:
-        last: the name of a file that comes last.
+    All are written to the disk first, and then the scratch folder becomes ``folder/.moving``. If the process is killed
+    after that, :func:`finish_move` moves the rest; until then a reader can see by that folder that files are missing.
     """
-    files = sorted((path for path in scratch.iterdir() if path.is_file()), key=lambda path: (path.name == last, path))
     with write_errors(folder):
-        for path in files:  # first all to the disk: nothing is replaced where that fails
+        for path in _files_in(scratch):
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        for path in files:
-            path.replace(folder / path.name)
+        scratch.replace(folder / MOVING)
+        finish_move(folder)
+
+
+def finish_move(folder: Path) -> None:
+    """Move what a :func:`move_whole` into a folder has not moved yet, if one was killed.
+
+    Raises:
+        OSError: a file cannot be moved.
+    """
+    moving = folder / MOVING
+    if moving.is_symlink() or not moving.is_dir():
+        return
+    for path in _files_in(moving):
+        path.replace(folder / path.name)
+    shutil.rmtree(moving)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def json_bytes(content: Any) -> bytes:
