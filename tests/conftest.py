@@ -116,6 +116,20 @@ def _no_plots(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def few_exports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out the export to ONNX, which takes longer than a small run trains, but in tests marked ``exports``.
+
+    Fixtures of a module or a session come before this one and export.
+    """
+    from zsl_tagger.export import model_writer
+
+    with pytest.MonkeyPatch.context() as patched:
+        if request.node.get_closest_marker("exports") is None:
+            patched.setattr(model_writer, "_export", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def examples() -> Path:
     return ROOT / "examples"

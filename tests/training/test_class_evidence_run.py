@@ -23,7 +23,6 @@ from zsl_tagger.training.run import train
 ASKED = ["dog", "zebra", "lion", "theorem"]
 
 
-@pytest.mark.exports
 def test_a_trained_model_adds_its_backbones_classifier(animals: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     run = small_run(
@@ -51,7 +50,6 @@ def test_a_trained_model_adds_its_backbones_classifier(animals: Path, tmp_path: 
     assert not np.allclose(expected[:, :3], logits[:, :3], atol=0.1)
 
 
-@pytest.mark.exports
 def test_a_backbone_without_such_a_classifier_is_trained_without(animals: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     run = small_run(
@@ -63,7 +61,6 @@ def test_a_backbone_without_such_a_classifier_is_trained_without(animals: Path, 
     assert Tagger(tmp_path / "out").encode(np.zeros((64, 64, 3), np.uint8)).classes is None
 
 
-@pytest.mark.exports
 def test_a_trained_backbone_no_longer_fits_its_classifier(animals: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     settings: dict[str, Any] = {"recipe": "my-photos", "backbone": "test_efficientnet", "note": notes.append}

@@ -21,7 +21,7 @@ from data_prep.pipeline import Options
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.training.config import TrainConfig
 
-pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

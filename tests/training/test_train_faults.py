@@ -59,7 +59,7 @@ cli.app()
 """
 
 
-pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)

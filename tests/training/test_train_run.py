@@ -37,7 +37,7 @@ from zsl_tagger.training.finish import Outcome
 from zsl_tagger.training.recipes import RECIPES
 from zsl_tagger.training.run import TrainRun, resolve_config, train
 
-pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
 
 def trained(run: TrainRun) -> Outcome:
