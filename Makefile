@@ -18,13 +18,15 @@ types:
 	$(PYTHON) -m mypy
 
 # One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
-# run after the others, alone.
+# run after the others, alone. Coverage is that of the fast tests: measuring it doubles the time of the slow ones.
+FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" $(COVERAGE) --cov-report=
-	$(PYTHON) -m pytest -m alone $(COVERAGE) --cov-append --cov-report=term
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone and not ($(FAST))"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
+	$(PYTHON) -m pytest -m alone
 
 test-fast:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "not (slow or browser or ray or alone)"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)"
 
 # What needs no extra; .ci/run runs it on the lower bounds of the base install.
 test-base:
