@@ -280,6 +280,14 @@ def test_nothing_is_looked_at_twice(small: Library, photos: Path, monkeypatch: p
     assert len(small) == 5
 
 
+@pytest.mark.parametrize("seconds", [0, 4_000_000_000])
+def test_a_changed_photo_is_seen_where_the_clock_has_jumped(small: Library, photos: Path, seconds: int) -> None:
+    write_photo(photos / "a/0.jpg", 77)
+    os.utime(photos / "a/0.jpg", (seconds, seconds))
+    assert small.add(photos) == Counts(changed=1)
+    assert small.add(photos) == Counts()
+
+
 def test_changed_and_deleted_photos(small: Library, photos: Path) -> None:
     write_photo(photos / "a/0.jpg", 77)
     (photos / "b/3.jpg").unlink()
