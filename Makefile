@@ -21,7 +21,7 @@ types:
 # run after the others, alone. Coverage is that of the fast tests: measuring it doubles the time of the slow ones.
 FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone and not ($(FAST))"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone and not ($(FAST))" --durations=20
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
 	$(PYTHON) -m pytest -m alone
 
