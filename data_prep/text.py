@@ -12,7 +12,7 @@ def read_text(path: Path, note: Callable[[str], None] = lambda _: None) -> str:
     """Return the text of a file in UTF-8, in UTF-16 with a byte order mark, or in Latin-1 as old lists have it.
 
     Args:
-        note: told that a file is taken for Latin-1, which any bytes could be.
+        note: called where a file is taken for Latin-1, which any bytes could be.
 
     Raises:
         UserError: it holds NUL bytes.

@@ -463,3 +463,28 @@ def test_we_write_then_exiftool_then_we_take_back_all(cat: Path) -> None:
     assert keywords(path)["AddedSubject"] == ["cat", "pet"]
     run_command("tag", cat, "--sidecar", "xmp", "--remove")
     assert names(cat.parent) == ["cat.jpg"]
+
+
+# --- exiv2, which digiKam, darktable and Shotwell read and write with ---
+
+
+def exiv2(*arguments: object) -> str:
+    return subprocess.run(["exiv2", *map(str, arguments)], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def subjects(path: Path) -> list[str]:
+    return exiv2("-K", "Xmp.dc.subject", "-Pv", "pr", path).split(", ")
+
+
+@needs_tool("exiv2")
+def test_exiv2_reads_what_we_write_and_writes_what_we_merge(cat: Path) -> None:
+    path = cat.parent / "cat.jpg.xmp"
+    sidecar(cat)
+    assert subjects(path) == ["cat", "pet"]
+    exiv2("-M", "add Xmp.dc.subject holiday", "-M", "set Xmp.xmp.Rating 4", "mo", path)
+    sidecar(cat)
+    assert sorted(subjects(path)) == ["cat", "holiday", "pet"]
+    assert exiv2("-K", "Xmp.xmp.Rating", "-Pv", "pr", path) == "4"
+    run_command("tag", cat, "--sidecar", "xmp", "--remove")
+    assert subjects(path) == ["holiday"]
+    assert exiv2("-K", "Xmp.xmp.Rating", "-Pv", "pr", path) == "4"
