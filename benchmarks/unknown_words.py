@@ -1,4 +1,4 @@
-"""How often is a word that was never trained printed: where it is not there, and where it is?
+"""Measure how often words that were never trained are printed: where they are absent, and where they are there.
 
     python -m benchmarks.unknown_words --coco DIR [--without-coco FOLDER]
 

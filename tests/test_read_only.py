@@ -59,7 +59,7 @@ def read_only() -> Iterator[Path]:
 
 
 def tag_output(folder: Path, kind: str, name: str = "tags.out") -> None:
-    """As ``tag`` opens its output."""
+    """Open an output as ``tag`` does."""
     run = TagRun(["a.jpg"], output=folder / name, format=kind)
     with contextlib.ExitStack() as stack:
         lasting = record_file(run, [], None, None, print, stack)  # type: ignore[arg-type]

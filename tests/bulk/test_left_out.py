@@ -1,4 +1,4 @@
-"""What ``tag`` says of files that it left out. ``--remove`` finds photos as tagging does, and loads no model."""
+"""Test how ``tag`` reports the files that it left out. ``--remove`` finds photos as tagging does, without a model."""
 
 from __future__ import annotations
 

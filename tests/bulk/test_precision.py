@@ -24,7 +24,7 @@ IMPLIES = {"dog": ("sky",), "cat": ("sky",), "beach": ("boat",), "boat": ("beach
 
 Margins = dict[str, dict[str, float]]
 
-SURER = "note: sidecars get surer tags than the screen, those of --precision 0.9"
+SURER = "note: sidecars get only the tags of --precision 0.9, which are surer than those on the screen"
 
 
 @pytest.fixture(scope="module")

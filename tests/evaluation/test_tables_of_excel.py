@@ -51,7 +51,9 @@ def test_with_semicolons_numbers_may_have_decimal_commas(tmp_path: Path) -> None
 
 def test_a_cut_file_in_utf_16_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("cat\n".encode("utf-16")[:-1])
-    with pytest.raises(UserError, match=r"labels\.txt begins as utf-16 text and is none: it is damaged or cut off$"):
+    with pytest.raises(
+        UserError, match=r"labels\.txt has the mark of utf-16 text but is something else: it is damaged or cut off$"
+    ):
         read_labels_file(tmp_path / "labels.txt")
 
 

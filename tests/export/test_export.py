@@ -612,7 +612,7 @@ run.export(run.ExportRun(Path({str(own)!r}), precision="int8"))
     assert state(own).keys() == before.keys()
 
 
-#: Moves an export into place as the command does, and is killed after so many moves; the first is of the folder.
+#: Move an export into place as the command does, and be killed after a number of moves; the first one moves the folder.
 MOVE = """
 import os, shutil, signal, sys
 from pathlib import Path

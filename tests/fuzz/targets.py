@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes any bytes, and raises for what is no error that a user can mend."""
+"""Define what is fuzzed: each target takes any bytes, and raises only what is no error that a user can mend."""
 
 from __future__ import annotations
 

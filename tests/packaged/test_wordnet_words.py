@@ -136,7 +136,7 @@ def test_words_mean_the_classes_that_they_name_or_lie_above(knowledge: Knowledge
     [
         ({7: ("Horse", "sorrel")}, "horse", ClassWord((SORREL,), names=True)),
         ({7: ("sorrel", "horse")}, "horse", ClassWord((SORREL,), names=False)),  # a second name
-        ({4: ("Dog",), 7: ("dog",)}, "dog", ClassWord((POODLE,), names=True)),  # a horse is none, says WordNet
+        ({4: ("Dog",), 7: ("dog",)}, "dog", ClassWord((POODLE,), names=True)),  # WordNet counts no horse as one
         ({7: ("mongrel",)}, "mongrel", ClassWord((SORREL,), names=False)),  # nor is this one
         ({4: ("animal",), 5: ("animal",), 7: ("animal",), 9: ("animal",)}, "animal",
          ClassWord((POODLE, KITE, SORREL, CRANE), names=False)),  # more than ``FEW``

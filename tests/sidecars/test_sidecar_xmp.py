@@ -236,7 +236,7 @@ def nested(count: int, around: str) -> bytes:
 
 @pytest.mark.parametrize("around", ["%s", "<rdf:Seq><rdf:li>%s</rdf:li></rdf:Seq>"])
 def test_tiny_elements_take_little_memory(around: str) -> None:
-    """What is in other properties than lists of keywords is not kept."""
+    """Check that only what lists of keywords hold is kept."""
     content = nested(4_000, around)
     tracemalloc.start()
     try:

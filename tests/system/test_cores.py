@@ -1,4 +1,4 @@
-"""How many cores and workers: the affinity, the CPU quota of a container, and a bound."""
+"""Test the numbers of cores and workers: the affinity, the CPU quota of a container, and a bound."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_what_is_added_to_the_logits_counts() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_scales_and_what_an_image_adds_count(seed: int) -> None:
-    """As with class evidence. Some words are best since little is made of their low logits, some by what is added."""
+    """Score as with class evidence: some words win since their low logits count for little, some by what is added."""
     states, logits = smooth_case(50_021, seed=seed)
     logits, number = logits - 6, np.arange(50_021)
     scales = np.where(number % 1009 == 4, 0.3, 1.1).astype(np.float32)

@@ -89,7 +89,7 @@ def test_no_character_but_a_line_break_ends_a_word_of_a_table(tmp_path: Path) ->
 
 
 def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
-    """As macOS and other systems write the same name; the paths stay as they are on the disk."""
+    """Write a name as macOS and as other systems do; the paths stay as they are on the disk."""
     for folder in (TWO, ONE):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.jpg").touch()

@@ -59,7 +59,7 @@ def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun, note: Note) -> 
     given = run.threshold is not None or run.output is not None  # an output says the same as the sidecars
     if run.sidecar is None or given or not knows or not knows[0] <= SIDECAR_PRECISION <= knows[-1]:
         return labels
-    note(f"sidecars get surer tags than the screen, those of --precision {SIDECAR_PRECISION:g}")
+    note(f"sidecars get only the tags of --precision {SIDECAR_PRECISION:g}, which are surer than those on the screen")
     return tagger.for_precision(labels, SIDECAR_PRECISION)
 
 

@@ -445,12 +445,9 @@ def judge(
 
 
 def reliability_of(material: Material, judged: JudgedLabels, photos: Path) -> dict[str, Reliability]:
-    """Compare the held-out photos' scores with their annotation, and with complete labels where there are some."""
+    """Return how reliable the held-out photos' scores are: by their annotation, and by complete labels where known."""
     rows = np.flatnonzero(material.listing.held_out)
-    default = np.flatnonzero([label.default for label in judged.labels])
-    known = material.targets.weights[np.ix_(rows, default)] > 0
-    truth = material.targets.values[np.ix_(rows, default)] == 1
-    curves = {"all words, as annotated": Reliability.of(judged.scores[:, default][known], truth[known])}
+    curves = {"all words, as annotated": judged.reliability}
     numbers, names, complete = complete_truth(photos, [material.listing.files[row] for row in rows])
     column_of = {label.name: column for column, label in enumerate(judged.labels)}
     asked = [number for number, name in enumerate(names) if name in column_of]

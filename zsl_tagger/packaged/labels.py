@@ -42,6 +42,7 @@ class JudgedLabels:
         precision_shifts: see :class:`~zsl_tagger.tagging.model_folder.ModelConfig`.
         figures: of the model card, shares 0..1.
         scores: of the held-out photos, float ``(N, V)``, each by a calibration on the other half of them.
+        reliability: of those of the default vocabulary, against what is known.
     """
 
     labels: list[VocabularyLabel]
@@ -49,6 +50,7 @@ class JudgedLabels:
     precision_shifts: list[tuple[float, float]]
     figures: dict[str, float]
     scores: np.ndarray
+    reliability: Reliability
 
 
 def judge_labels(
@@ -73,13 +75,15 @@ def judge_labels(
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
     shifts = precision_shifts(log_odds[:, shown], levels[shown], judged.truth[:, shown], judged.known[:, shown])
-    scores = _cross_fitted(judged, words)
+    scores, asked = _cross_fitted(judged, words), judged.known & shown
+    reliability = Reliability.of(scores[asked], judged.truth[asked])
     common = judged.truth.sum(axis=0) >= JUDGED_POSITIVES
     figures = {
         "photos": len(judged.truth),
         "labels": int(common.sum()),
         "mean_average_precision": mean_average_precision(log_odds[:, common], judged.truth[:, common].astype(np.int64)),
-        **_figures_of_tags(scores, judged, thresholds, shown),
+        "calibration_error": reliability.error,
+        **_figures_of_tags(scores, judged.truth, asked, asked & (scores >= thresholds)),
     }
     default = {key for key, is_one in zip(keys, is_default, strict=True) if is_one}
     labels = [
@@ -93,7 +97,8 @@ def judge_labels(
         )
         for at, (name, key) in enumerate(zip(names, keys, strict=True))
     ]
-    return JudgedLabels(labels, scoring, shifts, {name: round(value, 4) for name, value in figures.items()}, scores)
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    return JudgedLabels(labels, scoring, shifts, rounded, scores, reliability)
 
 
 def _fit(judged: Judged, words: list[ClassWord | None]) -> tuple[Scoring, np.ndarray]:
@@ -125,13 +130,11 @@ def _cross_fitted(judged: Judged, words: list[ClassWord | None]) -> np.ndarray:
     return scores
 
 
-def _figures_of_tags(scores: np.ndarray, judged: Judged, thresholds: np.ndarray, shown: np.ndarray) -> dict[str, float]:
-    asked = judged.known & shown
-    tags = asked & (scores >= thresholds)
+def _figures_of_tags(scores: np.ndarray, truth: np.ndarray, asked: np.ndarray, tags: np.ndarray) -> dict[str, float]:
+    """Return figures of those of the asked (photo, word) pairs that are tags, all ``(N, V)``."""
     return {
-        "calibration_error": Reliability.of(scores[asked], judged.truth[asked]).error,
-        "calibration_error_of_tags": Reliability.of(scores[tags], judged.truth[tags]).error,
+        "calibration_error_of_tags": Reliability.of(scores[tags], truth[tags]).error,
         "tags_a_photo": float(tags.sum() / len(tags)),
-        "precision": float(judged.truth[tags].mean()),
-        "recall": float((tags & judged.truth).sum() / (asked & judged.truth).sum()),
+        "precision": float(truth[tags].mean()),
+        "recall": float((tags & truth).sum() / (asked & truth).sum()),
     }

@@ -146,12 +146,16 @@ def finish_move(folder: Path) -> None:
     Raises:
         OSError: a file cannot be moved.
     """
+    if is_half_moved(folder):
+        for path in _files_in(folder / MOVING):
+            path.replace(folder / path.name)
+        shutil.rmtree(folder / MOVING)
+
+
+def is_half_moved(folder: Path) -> bool:
+    """Return whether a :func:`move_whole` into a folder was killed, or is at work."""
     moving = folder / MOVING
-    if moving.is_symlink() or not moving.is_dir():
-        return
-    for path in _files_in(moving):
-        path.replace(folder / path.name)
-    shutil.rmtree(moving)
+    return moving.is_dir() and not moving.is_symlink()
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -32,7 +32,9 @@ def encoding_of(path: Path) -> str:
         except UnicodeDecodeError:
             if encoding == "utf-8":
                 raise
-            raise UserError(f"{path} begins as {encoding} text and is none: it is damaged or cut off") from None
+            raise UserError(
+                f"{path} has the mark of {encoding} text but is something else: it is damaged or cut off"
+            ) from None
     return encoding
 
 

@@ -30,7 +30,7 @@ from typing import Any
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
-from zsl_tagger.system.files import MOVING, json_bytes, parse_json, sha256_of, write_whole
+from zsl_tagger.system.files import is_half_moved, json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
@@ -294,7 +294,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     if not folder.is_dir():
         raise ModelFolderError(f"no model folder at {folder}; leave --model out to use the packaged model")
-    if (folder / MOVING).is_dir():
+    if is_half_moved(folder):
         raise ModelFolderError(
             f"model folder {folder} holds files of two models, since an export was killed: "
             f"`zsl-tagger export --model {folder}` puts that right"
