@@ -250,9 +250,14 @@ def test_another_normalisation_is_kept_and_has_features_of_its_own(photos: Path,
     assert torch.equal(averaged.std, model.std)
 
 
-def test_the_loss_is_weighted_by_label_and_by_what_is_known(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
-    """Against the formula, on one step of the trainer."""
-    config = CONFIG.changed(["labels_per_step=5", "negative_share=0.4", "negative_weight=3", "random_queries=2"])
+@pytest.mark.parametrize("per", ["batch", "image"])
+def test_the_loss_is_weighted_by_label_and_by_what_is_known(
+    photos: Path, tmp_path: Path, model: TaggerModel, per: str
+) -> None:
+    """Against the formula, on one step of the trainer, random queries included."""
+    settings = ["labels_per_step=5", "negative_share=0.4", "negative_weight=3"]
+    settings += ["random_queries=2", "random_query_weight=0.5", f"random_queries_per={per}"]
+    config = CONFIG.changed(settings)
     random = np.random.default_rng(1)
     values = (random.random((PHOTOS, 13)) < 0.2).astype(np.float32)
     known = random.random((PHOTOS, 13)).astype(np.float32)
@@ -264,18 +269,25 @@ def test_the_loss_is_weighted_by_label_and_by_what_is_known(photos: Path, tmp_pa
     targets = PartialTargets(values, known)
     trainer = trainer_of(model, split, targets, cache, config, tmp_path)
     schedule = trainer.schedule
-    chosen, queries, label_weights = trainer._ask()
+    asked = trainer._ask()
+    chosen, queries, label_weights = asked
+    assert queries is not None
     batch = schedule.batch(0)
     assert len(chosen) == 5
     assert label_weights is not None
     assert (label_weights == [1 if label in targets.positives(batch) else 3 for label in chosen]).all()
     assert (label_weights == 3).sum() >= 2
     part = next(cache.shown(parts(schedule, 0, 0, 1)))
-    loss = trainer._loss(part, chosen, queries, label_weights)
+    loss = trainer._loss(part, asked, 0)
+    none = torch.zeros(11, 0)
+    drawn, _, _ = trainer.augment.with_random(queries[:0], none, none, (config.seed, 0, 4), (config.seed, 0, 4, 0, 0))
     with torch.no_grad():
-        logits = model.score(model.embed(part.inputs.float()), queries)
+        logits = model.score(model.embed(part.inputs.float()), torch.cat([queries, drawn]))
     wanted = torch.from_numpy(targets.matrix(batch)[:, chosen])
     weights = torch.from_numpy(targets.weights(batch)[:, chosen] * label_weights)
     expected = (asymmetric_loss(logits[:, :5], wanted) * weights).sum()
-    expected += asymmetric_loss(logits[:, 5:], torch.ones(11, 2)).sum()
+    of_random = logits[:, 5:]  # (11, 2), or (11, 11 x 2) of which each image has two
+    if per == "image":
+        of_random = torch.stack([of_random[image, 2 * image : 2 * image + 2] for image in range(11)])
+    expected += 0.5 * asymmetric_loss(of_random, torch.ones(11, 2)).sum()
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)

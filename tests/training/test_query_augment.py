@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.query_augment import QueryAugment
 
-LABELS, WIDTH = 101, 307  # K labels, d wide
+LABELS, WIDTH, IMAGES = 101, 307, 7  # K labels, d wide
 SEED = (5, 13, 2)
 
 
@@ -25,6 +25,12 @@ def make(**values: Any) -> QueryAugment:
 
 def make_vectors() -> Tensor:
     return torch.nn.functional.normalize(torch.randn(LABELS, WIDTH, generator=torch.Generator().manual_seed(0)))
+
+
+def with_random(augment: QueryAugment, seed: tuple[int, ...] = SEED, own: tuple[int, ...] = (*SEED, 0)) -> Any:
+    """Add random queries to the vectors of all labels, with targets 0 and weights 2."""
+    targets = torch.zeros(IMAGES, LABELS)
+    return augment.with_random(make_vectors(), targets, torch.full_like(targets, 2.0), seed, own)
 
 
 # --- queries ----------------------------------------------------------------------------------------------
@@ -53,7 +59,7 @@ def test_noise_scales_with_s() -> None:
 
 def test_random_queries_have_length_1_and_any_direction() -> None:
     vectors = make_vectors()
-    queries = make(random_queries=53).queries(vectors, SEED)
+    queries, _, _ = with_random(make(random_queries=53))
     assert queries.shape == (LABELS + 53, WIDTH)
     assert torch.equal(queries[:LABELS], vectors)
     drawn = queries[LABELS:]
@@ -63,47 +69,67 @@ def test_random_queries_have_length_1_and_any_direction() -> None:
     assert drawn.mean(dim=0).norm() < 2 / 53**0.5  # they point nowhere in common
 
 
+def test_noise_with_unit_length_turns_the_query_and_keeps_its_length() -> None:
+    vectors = make_vectors()
+    free, unit = (make(query_noise=0.5, query_noise_unit=unit).queries(vectors, SEED) for unit in (False, True))
+    assert_close(unit.norm(dim=1), torch.ones(LABELS))
+    assert_close(unit, free / free.norm(dim=1, keepdim=True))
+    # noise is nearly orthogonal to the word, so the cosine is 1 / sqrt(1 + s^2)
+    assert_close((unit * vectors).sum(dim=1).mean(), torch.tensor(1 / 1.25**0.5), rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("value", [1.0, 0.0, 0.25])
-def test_random_queries_have_their_target_on_every_image(value: float) -> None:
-    targets = (torch.arange(7 * 11) % 3 == 0).float().view(7, 11)
-    more = make(random_queries=3, random_query_target=value).targets(targets)
-    assert torch.equal(more, torch.cat([targets, torch.full((7, 3), value)], dim=1))
-    assert more.dtype == targets.dtype
+@pytest.mark.parametrize("weight", [1.0, 0.2])
+def test_random_queries_have_their_target_and_weight_on_every_image(value: float, weight: float) -> None:
+    augment = make(random_queries=3, random_query_target=value, random_query_weight=weight)
+    _, targets, weights = with_random(augment)
+    assert torch.equal(targets, torch.cat([torch.zeros(IMAGES, LABELS), torch.full((IMAGES, 3), value)], dim=1))
+    assert_close(weights, torch.cat([torch.full((IMAGES, LABELS), 2.0), torch.full((IMAGES, 3), weight)], dim=1))
 
 
-def test_targets_and_queries_fit_each_other() -> None:
-    augment = make(random_queries=5, query_noise=0.1)
-    queries, targets = augment.queries(make_vectors(), SEED), augment.targets(torch.zeros(7, LABELS))
-    assert queries.shape[0] == targets.shape[1] == LABELS + 5
+def test_random_queries_of_each_image_weigh_on_that_image_only() -> None:
+    queries, targets, weights = with_random(make(random_queries=3, random_queries_per="image"))
+    count = IMAGES * 3
+    assert queries.shape == (LABELS + count, WIDTH)
+    assert targets.shape == weights.shape == (IMAGES, LABELS + count)
+    assert torch.unique(queries[LABELS:], dim=0).shape[0] == count  # others for each image
+    for image in range(IMAGES):
+        own = weights[image, LABELS:].nonzero().flatten()
+        assert own.tolist() == [3 * image, 3 * image + 1, 3 * image + 2]
+
+
+def test_random_queries_of_a_batch_are_the_same_in_all_processes_and_those_of_images_are_not() -> None:
+    for per, same in (("batch", True), ("image", False)):
+        augment = make(random_queries=3, random_queries_per=per)
+        first, second = (with_random(augment, SEED, (*SEED, process))[0] for process in (0, 1))
+        assert torch.equal(first, second) == same
+        assert not torch.equal(first, with_random(augment, (*SEED, 1), (*SEED, 0, 1))[0])  # another step
 
 
 def test_nothing_set_changes_nothing() -> None:
-    vectors, targets = make_vectors(), torch.zeros(7, LABELS)
+    vectors = make_vectors()
     before = vectors.clone()
     augment = make()
     assert torch.equal(augment.queries(vectors, SEED), before)
-    assert torch.equal(augment.targets(targets), targets)
+    queries, targets, weights = with_random(augment)
+    assert torch.equal(queries, before)
+    assert torch.equal(targets, torch.zeros(IMAGES, LABELS))
+    assert torch.equal(weights, torch.full((IMAGES, LABELS), 2.0))
     np.testing.assert_array_equal(augment.labels(np.array([3]), LABELS, SEED), np.arange(LABELS))
 
 
 def test_the_word_vectors_themselves_stay() -> None:
     vectors = make_vectors()
     before = vectors.clone()
-    make(query_noise=0.5, random_queries=3).queries(vectors, SEED)
+    make(query_noise=0.5, query_noise_unit=True).queries(vectors, SEED)
     assert torch.equal(vectors, before)
-
-
-def test_noise_and_random_queries_together() -> None:
-    vectors = make_vectors()
-    queries = make(query_noise=0.1, random_queries=3).queries(vectors, SEED)
-    assert queries.shape == (LABELS + 3, WIDTH)
-    assert_close((queries[:LABELS] - vectors).norm(dim=1).mean(), torch.tensor(0.1), rtol=0.02, atol=0)
-    assert_close(queries[LABELS:].norm(dim=1), torch.ones(3))  # no noise on these
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_queries_keep_the_type_of_the_vectors(dtype: torch.dtype) -> None:
-    assert make(query_noise=0.1, random_queries=3).queries(make_vectors().to(dtype), SEED).dtype == dtype
+    augment, ones = make(query_noise=0.1, random_queries=3), torch.ones(IMAGES, LABELS)
+    noisy = augment.queries(make_vectors().to(dtype), SEED)
+    assert noisy.dtype == augment.with_random(noisy, ones, ones, SEED, SEED)[0].dtype == dtype
 
 
 # --- labels -----------------------------------------------------------------------------------------------

@@ -75,8 +75,11 @@ class TrainConfig:
 
     # --- the queries
     query_noise: float = 0.0  # length of the noise on each query, over the query's own
+    query_noise_unit: bool = False  # scale a query with its noise to length 1 again
     random_queries: int = 0  # queries of random direction a step
-    random_query_target: float = 1.0
+    random_queries_per: Literal["batch", "image"] = "batch"  # the same ones for every image, or others for each
+    random_query_target: float = 1.0  # 0..1; the paper's is 1
+    random_query_weight: float = 1.0  # weight of each in the loss
     query_dropout: float = 0.0  # chance of a label to be left out of a step
     labels_per_step: int | None = None  # most labels a step, those of its images first
     negative_share: float = 0.0  # least share of labels_per_step that are on no image of the step
@@ -190,7 +193,7 @@ _RANGES: dict[str, tuple[float, float]] = {
          "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
-         "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
+         "random_query_weight", "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
     "bias_init": (-_HUGE, _HUGE),
 }  # fmt: skip
 

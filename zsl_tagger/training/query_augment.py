@@ -3,10 +3,12 @@
 With q_k the unit word vectors of a step's K labels, d their width, z standard normal, all drawn anew each step:
 
 =====================  ==========================================================================================
-``query_noise`` s      q_k + s z_k / sqrt(d): noise of length about s on a query of length 1
-``random_queries`` R   R more queries r = z / ||z|| of random direction, with target ``random_query_target`` on every
-                       image. The paper's target is positive (1): it keeps the decoder from saying "no" to whatever
-                       it does not know
+``query_noise`` s      q_k + s z_k / sqrt(d): noise of length about s on a query of length 1. With
+                       ``query_noise_unit`` the sum is scaled to length 1 again, as the queries of tagging are
+``random_queries`` R   R more queries r = z / ||z|| of random direction, with target ``random_query_target`` and weight
+                       ``random_query_weight`` in the loss. ``random_queries_per`` batch asks the same R of every image,
+                       ``image`` draws R for each image. The paper's target is positive (1): it keeps the decoder from
+                       saying "no" to whatever it does not know
 ``query_dropout`` p    each label is left out of a step with chance p
 ``labels_per_step`` M  where more than M labels are left: those on the step's images, then others at random;
                        ``negative_share`` n of the M are others in any case, with ``negative_weight`` in the loss
@@ -20,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zsl_tagger.training.config import TrainConfig
 
@@ -58,22 +61,36 @@ class QueryAugment:
         return np.where(np.isin(labels, positives), 1.0, self.config.negative_weight).astype(np.float32)
 
     def queries(self, vectors: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Turn unit word vectors ``(K, word_dim)`` into queries ``(K + random_queries, word_dim)``."""
-        if not self.config.query_noise and not self.config.random_queries:
+        """Return unit word vectors ``(K, word_dim)`` with their noise, the same shape."""
+        if not self.config.query_noise:
             return vectors
-        random = np.random.default_rng(seed)
-        width = vectors.shape[1]
-        if self.config.query_noise:
-            noise = torch.from_numpy(random.standard_normal(vectors.shape, np.float32)).to(vectors)
-            vectors = vectors + self.config.query_noise / width**0.5 * noise
-        if self.config.random_queries:
-            drawn = torch.from_numpy(random.standard_normal((self.config.random_queries, width), np.float32))
-            vectors = torch.cat([vectors, torch.nn.functional.normalize(drawn).to(vectors)])  # (K + R, word_dim)
-        return vectors
+        drawn = np.random.default_rng(seed).standard_normal(vectors.shape, np.float32)
+        noisy = vectors + self.config.query_noise / vectors.shape[1] ** 0.5 * torch.from_numpy(drawn).to(vectors)
+        return functional.normalize(noisy) if self.config.query_noise_unit else noisy
 
-    def targets(self, targets: Tensor) -> Tensor:
-        """Add the targets of the random queries: ``(B, K)`` -> ``(B, K + random_queries)``."""
-        if not self.config.random_queries:
-            return targets
-        shape = (len(targets), self.config.random_queries)
-        return torch.cat([targets, targets.new_full(shape, self.config.random_query_target)], dim=1)
+    def with_random(
+        self, queries: Tensor, targets: Tensor, weights: Tensor, seed: tuple[int, ...], image_seed: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the random queries of B images, with their targets and their weights in the loss.
+
+        Where each image has its own, every image is asked all N = B R of them and those of others weigh 0, so that
+        the decoder still has one set of queries a batch.
+
+        Args:
+            queries: ``(K, word_dim)``.
+            targets, weights: ``(B, K)``.
+            seed: the same in all processes, for random queries of a batch.
+            image_seed: this process's and this part's of the step, for those of each image.
+
+        Returns:
+            queries ``(K + N, word_dim)``; targets and weights ``(B, K + N)``. N is ``random_queries``, or B times that.
+        """
+        count, images, per_image = self.config.random_queries, len(targets), self.config.random_queries_per == "image"
+        if not count:
+            return queries, targets, weights
+        random = np.random.default_rng(image_seed if per_image else seed)
+        drawn = random.standard_normal((images * count if per_image else count, queries.shape[1]), np.float32)
+        own = torch.eye(images).repeat_interleave(count, dim=1) if per_image else torch.ones(images, count)  # (B, N)
+        queries = torch.cat([queries, functional.normalize(torch.from_numpy(drawn)).to(queries)])  # (K + N, word_dim)
+        targets = torch.cat([targets, targets.new_full(own.shape, self.config.random_query_target)], dim=1)
+        return queries, targets, torch.cat([weights, self.config.random_query_weight * own.to(weights)], dim=1)

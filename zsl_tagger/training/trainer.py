@@ -6,13 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -34,6 +33,20 @@ LOOK_EVERY = 10
 
 Validate = Callable[[TaggerModel], dict[str, float]]
 ShownFrom = Callable[[int], Generator[Shown, None, None]]  # from a step on, what this process is shown
+
+
+class Asked(NamedTuple):
+    """Hold what a step asks of its images.
+
+    Args:
+        labels: int64 ``(K,)``.
+        queries: ``(K, word_dim)``; None for a closed set.
+        weights: of the labels in the loss, float32 ``(K,)``; None where all are 1.
+    """
+
+    labels: np.ndarray
+    queries: Tensor | None
+    weights: np.ndarray | None
 
 
 class TrainNetwork(nn.Module):
@@ -156,7 +169,7 @@ class Trainer:
     def _train_step(self, shown: Iterator[Shown]) -> Tensor:
         """Update the weights once and return this process's share of the loss."""
         seed = (self.config.seed, self.step)
-        asked, queries, label_weights = self._ask()
+        asked = self._ask()
         total = torch.zeros((), device=self.accelerator.device)
         for turn in range(self.config.accumulate):
             last = turn == self.config.accumulate - 1
@@ -165,7 +178,7 @@ class Trainer:
                 self.faults.update(part.faults)
                 # Dropout differs between processes and parts, and is the same in a resumed run.
                 seed_everything((*seed, turn, self.accelerator.process_index))
-                loss = self._loss(part, asked, queries, label_weights)
+                loss = self._loss(part, asked, turn)
                 self.accelerator.backward(loss * self.accelerator.num_processes)  # gradients are averaged over them
                 total += loss.detach()
         if self.config.clip_grad:
@@ -177,36 +190,47 @@ class Trainer:
             self.ema.update(self.trained, self.step)
         return total
 
-    def _ask(self) -> tuple[np.ndarray, Tensor | None, np.ndarray | None]:
-        """Choose the labels of a step; return them, their queries, and their weights in the loss."""
+    def _ask(self) -> Asked:
+        """Choose the labels of a step."""
         if self.vectors is None:
-            return np.arange(len(self.split.labels)), None, None
+            return Asked(np.arange(len(self.split.labels)), None, None)
         positives = self.targets.positives(self.schedule.batch(self.step))
-        asked = self.augment.labels(positives, len(self.split.labels), (self.config.seed, self.step, 1))
-        vectors = self.vectors[torch.from_numpy(asked).to(self.vectors.device)]
+        labels = self.augment.labels(positives, len(self.split.labels), (self.config.seed, self.step, 1))
+        vectors = self.vectors[torch.from_numpy(labels).to(self.vectors.device)]
         queries = self.augment.queries(vectors, (self.config.seed, self.step, 2))
-        return asked, queries, self.augment.label_weights(asked, positives)
+        return Asked(labels, queries, self.augment.label_weights(labels, positives))
 
-    def _loss(self, part: Shown, asked: np.ndarray, queries: Tensor | None, label_weights: np.ndarray | None) -> Tensor:
-        """Return a part's share of the step's loss, so that the parts of all processes add up to it."""
+    def _loss(self, part: Shown, asked: Asked, turn: int) -> Tensor:
+        """Return the part ``turn``'s share of the step's loss, so that the parts of all processes add up to it."""
         device = self.accelerator.device
         inputs = part.inputs.to(device, non_blocking=True)
-        targets = torch.from_numpy(self.targets.matrix(part.rows)[:, asked]).to(device)  # (b, K)
+        targets = torch.from_numpy(self.targets.matrix(part.rows)[:, asked.labels]).to(device)  # (b, K)
         if self.mix is not None:
             seed = (self.config.seed, self.step, 3, self.accelerator.process_index)
             inputs, targets = self.mix(inputs, targets, seed)
         if self.config.target_threshold is not None:
             targets = (targets > self.config.target_threshold).float()
-        targets = self.augment.targets(targets)  # (b, K + R)
-        logits = self.network(inputs, queries).float()
-        losses = self.loss(logits, targets)  # (b, K + R), or (b,) of cross entropy
-        for weights in (self.targets.weights(part.rows), label_weights):
-            if weights is not None:  # (b, all labels), then (K,); random queries keep weight 1
-                chosen = torch.from_numpy(weights[:, asked] if weights.ndim == 2 else weights).to(device)
-                losses = losses * functional.pad(chosen, (0, losses.shape[1] - len(asked)), value=1.0)
-        if self.config.reduction == "sum":
-            return losses.sum()
-        return losses.sum() / (self.config.batch_size * (losses.shape[1] if losses.ndim == 2 else 1))
+        if asked.queries is None:
+            losses = self.loss(self.network(inputs).float(), targets)  # (b, K), or (b,) of cross entropy
+            count = losses.shape[1] if losses.ndim == 2 else 1
+        else:
+            weights = self._weights(part.rows, asked).to(device)  # (b, K)
+            seed = (self.config.seed, self.step, 4)
+            own_seed = (*seed, turn, self.accelerator.process_index)
+            queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, seed, own_seed)
+            losses = self.loss(self.network(inputs, queries).float(), targets) * weights  # (b, K + N)
+            count = len(asked.labels) + self.config.random_queries
+        return losses.sum() if self.config.reduction == "sum" else losses.sum() / (self.config.batch_size * count)
+
+    def _weights(self, rows: np.ndarray, asked: Asked) -> Tensor:
+        """Return the weight in the loss of each asked label on each image ``rows``, float32 ``(b, K)``."""
+        weights = np.ones((len(rows), len(asked.labels)), np.float32)
+        if asked.weights is not None:
+            weights *= asked.weights
+        of_targets = self.targets.weights(rows)  # (b, all labels)
+        if of_targets is not None:
+            weights *= of_targets[:, asked.labels]
+        return torch.from_numpy(weights)
 
     # --- what is measured ---------------------------------------------------------------------------------
 
