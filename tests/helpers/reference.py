@@ -115,6 +115,41 @@ def asymmetric_loss(logit: float, target: float, gamma_neg: float, gamma_pos: fl
     return -target * positive - (1 - target) * negative
 
 
+def asymmetric_loss_gradient(
+    logit: float, target: float, gamma_neg: float, gamma_pos: float, clip: float, focal_gradient: bool
+) -> float:
+    """Return the derivative by the logit, worked out by hand; without ``focal_gradient`` the powers are constants."""
+    p = 1 / (1 + math.exp(-logit))
+    shifted, slope = max(p - clip, 0.0), p * (1 - p) if p > clip else 0.0
+    positive = (1 - p) ** gamma_pos * (1 - p)
+    negative = -(shifted**gamma_neg) * slope / (1 - shifted)
+    if focal_gradient and gamma_pos:
+        positive -= gamma_pos * (1 - p) ** (gamma_pos - 1) * p * (1 - p) * math.log(p)
+    if focal_gradient and gamma_neg and slope:
+        negative += gamma_neg * shifted ** (gamma_neg - 1) * slope * math.log(1 - shifted)
+    return -target * positive - (1 - target) * negative
+
+
+def asymmetric_loss_single(
+    logits: list[float], target: int, gamma_neg: float, gamma_pos: float, smoothing: float, focal_gradient: bool
+) -> tuple[float, list[float]]:
+    """Return the released single-label loss of one image of class ``target`` and its gradient, worked out by hand."""
+    count, p = len(logits), _softmax(logits)
+    loss, gradient = 0.0, [0.0] * count
+    for k in range(count):
+        own = k == target
+        smoothed = (1 - smoothing if own else 0.0) + smoothing / count
+        weight = (1 - p[k]) ** gamma_pos if own else p[k] ** gamma_neg
+        slope = -gamma_pos * (1 - p[k]) ** (gamma_pos - 1) if own else gamma_neg * p[k] ** (gamma_neg - 1)  # by p_k
+        loss -= smoothed * weight * math.log(p[k])
+        for j in range(count):
+            by_logit = float(j == k) - p[j]  # of log p_k
+            gradient[j] -= smoothed * weight * by_logit
+            if focal_gradient:
+                gradient[j] -= smoothed * slope * p[k] * by_logit * math.log(p[k])
+    return loss, gradient
+
+
 def precision_recall_f1_at_k(scores: np.ndarray, targets: np.ndarray, k: int) -> tuple[float, float, float]:
     """Micro precision, recall and F1 of the k best labels of each image; the first of equals wins."""
     hits = answers = positives = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import reference
@@ -39,12 +40,44 @@ def test_equals_a_scalar_loop(gamma_neg: float, gamma_pos: float, clip: float) -
     generator = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
     targets = torch.rand(5, 7, generator=generator, dtype=torch.float64).mul(4).round() / 4  # hard and soft
-    options = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
+    options: dict[str, Any] = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
     expected = [
         [reference.asymmetric_loss(x, y, **options) for x, y in zip(xs, ys, strict=True)]
         for xs, ys in zip(logits.tolist(), targets.tolist(), strict=True)
     ]
     assert_close(asymmetric_loss(logits, targets, **options), torch.tensor(expected, dtype=torch.float64))
+
+
+@SETTINGS
+@pytest.mark.parametrize("focal_gradient", [True, False])
+def test_gradients_equal_the_derivative_by_hand(
+    gamma_neg: float, gamma_pos: float, clip: float, focal_gradient: bool
+) -> None:
+    """Of the loss whose focal weight is differentiated, and of the released one, where it is a constant."""
+    logits = torch.linspace(-6, 6, 29, dtype=torch.float64).repeat(3, 1).requires_grad_()
+    targets = torch.tensor([[0.0], [0.25], [1.0]], dtype=torch.float64).expand(3, 29)
+    options: dict[str, Any] = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
+    expected = [
+        [
+            reference.asymmetric_loss_gradient(x, y, focal_gradient=focal_gradient, **options)
+            for x, y in zip(xs, ys, strict=True)
+        ]
+        for xs, ys in zip(logits.tolist(), targets.tolist(), strict=True)
+    ]
+    loss = make_loss("asl", focal_gradient=focal_gradient, **options)(logits, targets)
+    assert_close(torch.autograd.grad(loss.sum(), logits)[0], torch.tensor(expected, dtype=torch.float64))
+    assert torch.equal(loss, make_loss("asl", **options)(logits, targets))
+
+
+def test_a_differentiated_focal_weight_enlarges_the_gradients_of_negatives() -> None:
+    """By 1 - gamma (1 - q) log(1 - q) / q, which is 5 for small q."""
+    p = torch.tensor([0.06, 0.5])
+    logits = torch.logit(p).requires_grad_()
+    gradients = [
+        torch.autograd.grad(asymmetric_loss(logits, torch.zeros(2), focal_gradient=kept).sum(), logits)[0]
+        for kept in (True, False)
+    ]
+    assert_close(gradients[0] / gradients[1], torch.tensor([4.98, 3.92]), atol=0.01, rtol=0)
 
 
 def test_without_focus_and_clip_it_is_cross_entropy() -> None:
@@ -150,7 +183,57 @@ def test_ce_equals_a_scalar_loop(smoothing: float) -> None:
     assert_close(loss, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", ["asl", "bce", "ce"])
+SINGLE_SETTINGS = pytest.mark.parametrize(
+    ("gamma_neg", "gamma_pos", "smoothing"), [(4, 0, 0.1), (4, 0, 0), (4, 1, 0.1), (2, 2, 0.3), (0, 0, 0.1)]
+)
+
+
+@SINGLE_SETTINGS
+@pytest.mark.parametrize("focal_gradient", [True, False])
+def test_asl_single_equals_a_scalar_loop(
+    gamma_neg: float, gamma_pos: float, smoothing: float, focal_gradient: bool
+) -> None:
+    """Losses and gradients; the first settings are those of the released code's ASLSingleLabel."""
+    generator = torch.Generator().manual_seed(4)
+    logits = 3 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    options: dict[str, Any] = {
+        "gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "smoothing": smoothing, "focal_gradient": focal_gradient,
+    }  # fmt: skip
+    expected = [
+        reference.asymmetric_loss_single(xs, number % 7, **options) for number, xs in enumerate(logits.tolist())
+    ]
+    loss = make_loss("asl_single", **options)(logits, torch.eye(7, dtype=torch.float64)[:5])
+    assert_close(loss, torch.tensor([value for value, _ in expected], dtype=torch.float64))
+    gradients = torch.tensor([gradient for _, gradient in expected], dtype=torch.float64)
+    assert_close(torch.autograd.grad(loss.sum(), logits)[0], gradients)
+
+
+def test_asl_single_hand_computed() -> None:
+    """Probabilities 0.2, 0.3 and 0.5, targets 0.8, 0.1, 0.1: only the target's own term has the weight 1."""
+    logits = torch.tensor([[2.0, 3.0, 5.0]]).log() + 7
+    loss = make_loss("asl_single", smoothing=0.3)(logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    expected = -0.8 * math.log(0.2) - 0.1 * 0.3**4 * math.log(0.3) - 0.1 * 0.5**4 * math.log(0.5)
+    assert_close(loss, torch.tensor([expected]), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_asl_single_without_focus_is_ce(smoothing: float) -> None:
+    logits, targets = torch.randn(5, 7), torch.eye(7)[:5]
+    loss = make_loss("asl_single", gamma_neg=0.0, smoothing=smoothing)(logits, targets)
+    assert_close(loss, make_loss("ce", smoothing=smoothing)(logits, targets))
+
+
+@pytest.mark.parametrize("gamma_pos", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("target", [0, 1])
+def test_asl_single_of_extreme_logits_stays_finite(gamma_pos: float, target: int) -> None:
+    logits = torch.tensor([[200.0, -30.0, 0.0]], requires_grad=True)
+    loss = make_loss("asl_single", gamma_pos=gamma_pos, smoothing=0.1)(logits, torch.eye(3)[target : target + 1])
+    assert loss.isfinite().all()
+    assert torch.autograd.grad(loss.sum(), logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["asl", "asl_single", "bce", "ce"])
 def test_losses_by_name_can_be_learnt_from(name: str) -> None:
     """A step down the gradient lowers each; gradients stay on or off as they were."""
     logits = torch.zeros(2, 3, requires_grad=True)
@@ -165,5 +248,5 @@ def test_losses_by_name_can_be_learnt_from(name: str) -> None:
 
 
 def test_an_unknown_loss() -> None:
-    with pytest.raises(ValueError, match="expected a loss of asl, bce, ce; got 'mse'"):
+    with pytest.raises(ValueError, match="expected a loss of asl, asl_single, bce, ce; got 'mse'"):
         make_loss("mse")

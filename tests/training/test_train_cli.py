@@ -94,6 +94,7 @@ def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Pat
         (["--set", "epochs=some"], "expected epochs to be a whole number, got 'some'"),
         (["--set", "heads=5"], "expected heads that divide dim=32, got heads=5"),
         (["--set", "optimizer=adamm"], "timm has no optimizer 'adamm'; it has: "),
+        (["--recipe", "cifar100", "--set", "loss=asl_single"], "loss=asl_single needs exactly one label an image"),
         (["--set", "rand_augment=much"], "expected rand_augment in timm's words"),
         (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit refuses images of 8 px"),
         (["--init", "gone.pth"], "expected --init timm, scratch, packaged, a model folder or a file of weights, got '"),

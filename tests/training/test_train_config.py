@@ -53,6 +53,18 @@ def test_recipes_have_the_published_values(name: str, values: dict[str, Any]) ->
     assert read_recipe(name).as_dict().items() >= values.items()
 
 
+def test_the_released_recipes_keep_the_focal_weight_constant() -> None:
+    """As train.py and train_zsl_nus.py do (disable_torch_grad_focal_loss)."""
+    for name in RECIPES:
+        assert read_recipe(name).focal_gradient == (not name.startswith(("nus-wide", "coco"))), name
+
+
+def test_settings_of_an_older_version_keep_their_meaning() -> None:
+    """A file without these settings was written when there was only one way."""
+    then = TrainConfig.from_dict({"recipe": "nus-wide-zsl"})
+    assert then.focal_gradient
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -168,7 +180,7 @@ def test_settings_are_judged_together() -> None:
         ("clip_grad=off", "^expected clip_grad to be a number or none, got 'off'$"),
         ("freeze=1", "^expected freeze to be true or false, got 1$"),
         ("freeze=yes", "^expected freeze to be true or false, got 'yes'$"),
-        ("loss=mse", "^expected loss to be one of asl, bce, ce; got 'mse'$"),
+        ("loss=mse", "^expected loss to be one of asl, asl_single, bce, ce; got 'mse'$"),
         ("precision=fp8", "^expected precision to be one of fp32, bf16, fp16; got 'fp8'$"),
     ],
 )
@@ -284,6 +296,7 @@ def test_no_number_may_be_infinite(name: str) -> None:
         ({"head": "closed", "holdout_labels": 0.1}, "^query_noise, .* need head=words$"),
         ({"groups": 7}, "^groups needs head=closed$"),
         ({"loss": "ce"}, "^loss=ce needs head=closed"),
+        ({"loss": "asl_single"}, "^loss=asl_single needs head=closed"),
         ({"batch_size": 13, "accumulate": 5}, "^expected accumulate that divides batch_size=13, got 5$"),
         ({"batch_size": 13, "accumulate": 26}, "^expected accumulate that divides batch_size=13, got 26$"),
     ],
@@ -300,6 +313,7 @@ def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) 
         {"cache_views": 3, "freeze": True},
         {"freeze": True, "mixup": 0.1},
         {"head": "closed", "groups": 7, "loss": "ce"},
+        {"head": "closed", "loss": "asl_single"},
         {"query_noise": 0.1, "random_queries": 2, "query_dropout": 0.1, "labels_per_step": 7, "holdout_labels": 0.1},
         {"batch_size": 15, "accumulate": 5},
     ],
@@ -321,7 +335,7 @@ def test_settings_that_go_together(values: dict[str, Any]) -> None:
         (b"null", "config.json: expected an object of settings, got NoneType$"),
         (b'{"epoch": 3}', "^there is no setting 'epoch'; the nearest are: epochs"),
         (b'{"epochs": "3"}', "^expected epochs to be a whole number, got '3'$"),
-        (b'{"loss": ["asl"]}', "^expected loss to be one of asl, bce, ce; got "),
+        (b'{"loss": ["asl"]}', "^expected loss to be one of asl, asl_single, bce, ce; got "),
         (b'{"epochs": 0}', r"^expected epochs in 1\.\."),
         (b'{"loss": "ce"}', "^loss=ce needs head=closed"),
         (b"[" * 100_000, "config.json is not valid JSON: "),

@@ -272,9 +272,10 @@ def test_what_is_measured_is_what_is_saved(
 
 
 @pytest.mark.exports
-def test_what_is_measured_of_a_softmax_is_what_tag_gives(animals: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["ce", "asl_single"])
+def test_what_is_measured_of_a_softmax_is_what_tag_gives(loss: str, animals: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", recipe="cifar100"))
+    trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", f"loss={loss}", recipe="cifar100"))
     assert by_hand(out, animals, through_tagger=True)["val_mAP"] == pytest.approx(validation(out)["val_mAP"], abs=1e-6)
 
 

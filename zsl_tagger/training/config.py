@@ -65,12 +65,13 @@ class TrainConfig:
     seed: int = 0
 
     # --- the loss
-    loss: Literal["asl", "bce", "ce"] = "asl"
-    gamma_neg: float = 4.0  # asl
+    loss: Literal["asl", "asl_single", "bce", "ce"] = "asl"  # asl_single and ce: closed sets, one label an image
+    gamma_neg: float = 4.0  # asl, asl_single
     gamma_pos: float = 0.0
+    focal_gradient: bool = True  # asl, asl_single: differentiate the focal weight; false: a constant, as released
     clip: float = 0.05
     reduction: Literal["mean", "sum"] = "sum"  # over images and labels
-    smoothing: float = 0.0  # of targets, share (bce, ce)
+    smoothing: float = 0.0  # of targets, share (asl_single, bce, ce)
     target_threshold: float | None = None  # bce: mixed targets above it count as 1, others as 0
 
     # --- the queries
@@ -128,7 +129,8 @@ class TrainConfig:
             (closed and (queries or self.query_dropout or self.labels_per_step),
              "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
             (not closed and self.groups is not None, "groups needs head=closed"),
-            (self.loss == "ce" and not closed, "loss=ce needs head=closed: a word's score must not depend on others"),
+            (self.softmax and not closed,
+             f"loss={self.loss} needs head=closed: a word's score must not depend on others"),
             (self.batch_size % self.accumulate != 0,
              f"expected accumulate that divides batch_size={self.batch_size}, got {self.accumulate}"),
         ]  # fmt: skip
@@ -156,6 +158,11 @@ class TrainConfig:
     def sides(self) -> tuple[int, ...]:
         """Return the pixels a side at which the backbone reads a photo, by layout: mosaics show it smaller."""
         return tuple(self.image_size // round(layout**0.5) for layout in self.layouts)
+
+    @property
+    def softmax(self) -> bool:
+        """Return whether the loss takes the logits as those of a softmax over all classes."""
+        return self.loss in ("asl_single", "ce")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -64,7 +64,7 @@ def write_model(
         preprocessing=preprocessing_of(model, config.image_size),
         word_dim=model.head.word_dim or 0,
         default_threshold=default,
-        architecture=architecture_of(model, softmax=config.loss == "ce"),
+        architecture=architecture_of(model, softmax=config.softmax),
         provenance={
             "trained_by": f"zsl-tagger {installed_version()}",
             "recipe": config.recipe,

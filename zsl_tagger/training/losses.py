@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: Keeps the power of 1 - p differentiable where p rounds to 1.
+SMALLEST = 1e-8
+
 
 def asymmetric_loss(
-    logits: Tensor, targets: Tensor, *, gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.05
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    clip: float = 0.05,
+    focal_gradient: bool = True,
 ) -> Tensor:
     """Asymmetric loss (Ridnik et al. 2021, arXiv 2009.14119, eq. 4 to 7), elementwise.
 
@@ -19,14 +31,18 @@ def asymmetric_loss(
 
     Args:
         logits, targets: the same shape.
+        focal_gradient: differentiate the focal weights ``(1 - p)^gamma_pos`` and ``q^gamma_neg`` too. The released
+            training scripts do not: there they are constants. The loss is the same, its gradient is not.
 
     Returns:
         the same shape, float.
     """
     positive = F.logsigmoid(logits)
     if gamma_pos:
-        # exp(gamma log(1 - p)) instead of a power: its gradient is finite where p rounds to 1
-        positive = positive * torch.exp(gamma_pos * F.logsigmoid(-logits))
+        with _focal(focal_gradient):
+            # exp(gamma log(1 - p)) instead of a power: its gradient is finite where p rounds to 1
+            weight = torch.exp(gamma_pos * F.logsigmoid(-logits))
+        positive = positive * weight
     if clip:
         shifted = (torch.sigmoid(logits) - clip).clamp(min=0.0)
         negative = torch.log1p(-shifted)
@@ -34,27 +50,71 @@ def asymmetric_loss(
         shifted = torch.sigmoid(logits)
         negative = F.logsigmoid(-logits)
     if gamma_neg:
-        negative = negative * shifted**gamma_neg
+        with _focal(focal_gradient):
+            weight = shifted**gamma_neg
+        negative = negative * weight
     return -(targets * positive + (1 - targets) * negative)
 
 
-def make_loss(
-    name: str, gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.05, smoothing: float = 0.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of a name, as a function of logits and targets ``(B, K)``.
+def asymmetric_loss_single(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    smoothing: float = 0.0,
+    focal_gradient: bool = True,
+) -> Tensor:
+    """Return the released code's asymmetric loss for single-label data, one value per image.
 
-    ``asl``: :func:`asymmetric_loss`, ``(B, K)``. ``bce``: binary cross entropy ``(B, K)``. ``ce``: cross entropy with
-    soft targets, ``-sum_k y_k log softmax_k``, ``(B,)``. The targets of the last two may be smoothed by s: for bce
-    ``y (1 - s) + s / 2``, for ce ``y (1 - s) + s / K``.
+    ``L = -sum_k s_k w_k log p_k`` with ``p = softmax(logits)``, the smoothed targets ``s = y (1 - smoothing) +
+    smoothing / K`` and the focal weights ``w = y (1 - p)^gamma_pos + (1 - y) p^gamma_neg``. The released code has a
+    smoothing of 0.1, and differentiates the weights.
+
+    Args:
+        logits, targets: ``(B, K)``; the targets of an image sum to 1.
+        focal_gradient: as of :func:`asymmetric_loss`.
+
+    Returns:
+        ``(B,)``, float.
     """
+    log_p = logits.log_softmax(-1)
+    with _focal(focal_gradient):
+        of_target = (1 - log_p.exp()).clamp(min=SMALLEST) ** gamma_pos if gamma_pos else torch.ones_like(log_p)
+        weight = targets * of_target + (1 - targets) * torch.exp(gamma_neg * log_p)
+    smoothed = targets * (1 - smoothing) + smoothing / logits.shape[-1]
+    return -(smoothed * weight * log_p).sum(-1)  # (B, K) -> (B,)
+
+
+def _focal(differentiated: bool) -> AbstractContextManager[object]:
+    """Return the context in which focal weights are computed."""
+    return nullcontext() if differentiated else torch.no_grad()
+
+
+def make_loss(
+    name: str,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    clip: float = 0.05,
+    smoothing: float = 0.0,
+    focal_gradient: bool = True,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of a name, as a function of logits and targets ``(B, K)``.
+
+    ``asl``: :func:`asymmetric_loss`, ``(B, K)``. ``asl_single``: :func:`asymmetric_loss_single`, ``(B,)``. ``bce``:
+    binary cross entropy ``(B, K)``. ``ce``: cross entropy with soft targets, ``-sum_k y_k log softmax_k``, ``(B,)``.
+    The targets of the last three may be smoothed by s: for bce ``y (1 - s) + s / 2``, for the others
+    ``y (1 - s) + s / K``.
+    """
+    focus: dict[str, Any] = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "focal_gradient": focal_gradient}
     if name == "asl":
-        return lambda logits, targets: asymmetric_loss(
-            logits, targets, gamma_neg=gamma_neg, gamma_pos=gamma_pos, clip=clip
-        )
+        return partial(asymmetric_loss, clip=clip, **focus)
+    if name == "asl_single":
+        return partial(asymmetric_loss_single, smoothing=smoothing, **focus)
     if name == "bce":
         return lambda logits, targets: F.binary_cross_entropy_with_logits(
             logits, targets * (1 - smoothing) + smoothing / 2, reduction="none"
         )
     if name == "ce":
         return lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-    raise ValueError(f"expected a loss of asl, bce, ce; got {name!r}")
+    raise ValueError(f"expected a loss of asl, asl_single, bce, ce; got {name!r}")

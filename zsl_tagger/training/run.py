@@ -233,6 +233,11 @@ class _Run:
         """Refuse what would be refused anyway, before features are computed for an hour."""
         check_optimizer(self.config.optimizer)
         Augment(self.config)
+        if self.config.loss == "asl_single" and not self.single:
+            raise UserError(
+                f"loss=asl_single needs exactly one label an image, {self.run.data} has images with several or none: "
+                "set loss=asl"
+            )
         size, processes, accumulate = self.config.batch_size, self.accelerator.num_processes, self.config.accumulate
         if size % (processes * accumulate):
             raise UserError(
@@ -322,7 +327,7 @@ class _Run:
             root=str(self.root), image_size=self.config.image_size, workers=self.workers, cache=self.cache,
         )  # fmt: skip
         self.faults.update(faults)
-        if self.config.loss == "ce":  # ranked and cut as tag does it
+        if self.config.softmax:  # ranked and cut as tag does it
             scores = Scores(scores.rows, softmax_log_odds(torch.from_numpy(scores.logits)).numpy())
         scores = scores.joined(self.evidence)
         if self.accelerator.num_processes == 1:

@@ -113,7 +113,9 @@ class Trainer:
         self.vectors = torch.from_numpy(split.vectors).to(accelerator.device) if config.head == "words" else None
         self.augment = QueryAugment(config)
         self.mix = BatchMix(config) if config.mixup or config.cutmix else None
-        self.loss = make_loss(config.loss, config.gamma_neg, config.gamma_pos, config.clip, config.smoothing)
+        self.loss = make_loss(
+            config.loss, config.gamma_neg, config.gamma_pos, config.clip, config.smoothing, config.focal_gradient
+        )
         network: nn.Module = TrainNetwork(model, config.freeze, from_features)
         self.trained: nn.Module = model.head if config.freeze else model
         self.ema = make_ema(self.trained, config)
@@ -211,7 +213,7 @@ class Trainer:
         if self.config.target_threshold is not None:
             targets = (targets > self.config.target_threshold).float()
         if asked.queries is None:
-            losses = self.loss(self.network(inputs).float(), targets)  # (b, K), or (b,) of cross entropy
+            losses = self.loss(self.network(inputs).float(), targets)  # (b, K), or (b,) of a softmax
             count = losses.shape[1] if losses.ndim == 2 else 1
         else:
             weights = self._weights(part.rows, asked).to(device)  # (b, K)
@@ -325,7 +327,8 @@ class Trainer:
             UserError: there is none, or it is of other settings or data.
         """
         content = read_checkpoint(self.checkpoint)
-        now, then = self.config.as_dict(), content["config"]
+        # A setting that an older checkpoint lacks is at its default, which is what was done before there was a choice.
+        now, then = self.config.as_dict(), TrainConfig().as_dict() | content["config"]
         changed = [name for name in {**then, **now} if now.get(name) != then.get(name) and name not in _MAY_CHANGE]
         if changed:
             told = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))

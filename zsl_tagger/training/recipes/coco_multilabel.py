@@ -27,6 +27,7 @@ CONFIG = TrainConfig(
     loss="asl",
     gamma_neg=4.0,
     clip=0.05,
+    focal_gradient=False,
     reduction="sum",
     flip=0.0,
     cutout=0.5,

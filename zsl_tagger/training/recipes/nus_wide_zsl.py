@@ -31,6 +31,7 @@ CONFIG = TrainConfig(
     loss="asl",
     gamma_neg=4.0,
     clip=0.05,
+    focal_gradient=False,
     reduction="sum",
     query_noise=0.1,
     random_queries=1,

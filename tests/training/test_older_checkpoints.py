@@ -1,0 +1,61 @@
+"""Checkpoints of runs that an older version began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.model.backbone import Backbone
+from zsl_tagger.model.pretrained import build_model
+from zsl_tagger.training.checkpoint import save_checkpoint
+from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.data import PartialTargets, Schedule, Split
+from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
+
+CONFIG = TrainConfig(dim=24, ffn_dim=29, heads=3, freeze=True, cache_views=1, batch_size=4)
+
+
+def trainer_of(folder: Path, config: TrainConfig = CONFIG, data: str = "photos") -> Trainer:
+    """Return a trainer of a small model; its backbone is not trained."""
+    model = build_model(Backbone("test_efficientnet"), {"dim": 24, "ffn_dim": 29, "heads": 3}, word_dim=6)
+    rows = np.arange(8)
+    split = Split(("a", "b"), np.arange(2), np.eye(2, 6, dtype=np.float32), (), rows[:0], rows, rows[:0])
+    marks = np.ones((8, 2), np.float32)
+    return Trainer(
+        model, split, PartialTargets(marks, marks), Schedule(rows, config), config, Accelerator(cpu=True),
+        from_features=True, shown_from=lambda _: (_ for _ in ()), validate=lambda _: {}, folder=folder, data=data,
+    )  # fmt: skip
+
+
+def older_checkpoint(folder: Path, *lacking: str) -> dict[str, Tensor]:
+    """Write a checkpoint whose settings lack some; return its weights."""
+    trainer = trainer_of(folder)
+    trainer.save()
+    content: dict[str, Any] = torch.load(folder / CHECKPOINT_FILE, weights_only=True)
+    for name in lacking:
+        del content["config"][name]
+    save_checkpoint(folder / CHECKPOINT_FILE, content)
+    weights: dict[str, Tensor] = content["weights"]
+    return weights
+
+
+def test_settings_that_it_lacks_are_as_they_were(tmp_path: Path) -> None:
+    weights = older_checkpoint(tmp_path, "focal_gradient")
+    resumed = trainer_of(tmp_path)
+    resumed.resume()
+    for name, value in resumed.trained.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize("setting", ["focal_gradient"])
+def test_settings_that_it_lacks_are_not_changed(setting: str, tmp_path: Path) -> None:
+    older_checkpoint(tmp_path, setting)
+    with pytest.raises(UserError, match=rf"was trained with other settings \({setting} True -> False\): to resume"):
+        trainer_of(tmp_path, CONFIG.changed([f"{setting}=false"])).resume()
