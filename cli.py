@@ -245,8 +245,8 @@ def train(
     recipe: Annotated[
         Optional[str],
         typer.Option(
-            help="my-photos, nus-wide-zsl, coco-zsl, coco-multilabel, imagenet-a2, cifar100, stanford-cars. "
-            "[default: my-photos]"
+            help="my-photos, nus-wide-zsl, nus-wide-zsl-augmented, coco-zsl, coco-multilabel, coco-multilabel-xl, "
+            "imagenet-a2, cifar100, stanford-cars. [default: my-photos]"
         ),
     ] = None,
     backbone: Annotated[Optional[str], typer.Option(help="Any timm model. [default: the recipe's]")] = None,

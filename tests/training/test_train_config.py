@@ -47,6 +47,14 @@ def test_every_recipe_file_is_listed() -> None:
         ("coco-multilabel", {"image_size": 448, "batch_size": 56, "lr": 1e-4, "weight_decay": 1e-4, "epochs": 40,
                              "ema": 0.9997, "gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "cutout": 0.5,
                              "reduction": "sum", "head": "closed", "loss": "asl", "schedule": "onecycle"}),
+        # the constants of the released train_zsl_nus.py, which augments no queries
+        ("nus-wide-zsl", {"image_size": 224, "batch_size": 56, "lr": 1e-4, "weight_decay": 1e-2, "epochs": 40,
+                          "ema": 0.9997, "gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "cutout": 0.5, "warmup": 0.2,
+                          "query_noise": 0.0, "random_queries": 0, "query_dropout": 0.0, "labels_per_step": None}),
+        # the defaults of ZS_SDL's train.py, and the image size of its README's command
+        ("coco-zsl", {"image_size": 608, "batch_size": 32, "lr": 2.5e-5, "weight_decay": 3e-4, "epochs": 10,
+                      "warmup": 0.1, "ema": 0.0, "cutout": 0.5, "backbone": "tresnet_m", "query_noise": 0.0}),
+        ("coco-multilabel-xl", {"image_size": 640, "backbone": "tresnet_xl", "batch_size": 56, "gamma_neg": 4.0}),
     ],
 )  # fmt: skip
 def test_recipes_have_the_published_values(name: str, values: dict[str, Any]) -> None:

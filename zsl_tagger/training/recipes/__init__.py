@@ -12,12 +12,13 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.training.config import TrainConfig
 
 RECIPES = (
-    "my-photos", "nus-wide-zsl", "coco-zsl", "coco-multilabel", "imagenet-a2", "cifar100", "stanford-cars",
+    "my-photos", "nus-wide-zsl", "nus-wide-zsl-augmented", "coco-zsl", "coco-multilabel", "coco-multilabel-xl",
+    "imagenet-a2", "cifar100", "stanford-cars",
 )  # fmt: skip
 
 
 def read_recipe(name: str) -> TrainConfig:
-    """The settings of a recipe.
+    """Return the settings of a recipe.
 
     Raises:
         UserError: there is none of that name; the nearest are named.
