@@ -15,8 +15,8 @@ from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
-from zsl_tagger.evaluation.score_files import SUFFIXES, read_scores, scratch
-from zsl_tagger.evaluation.scores import Scores
+from zsl_tagger.evaluation.score_files import SUFFIXES, read_levels, read_scores, scratch
+from zsl_tagger.evaluation.scores import Scores, log_odds
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.system.files import locked, write_whole
@@ -40,7 +40,7 @@ class EvaluateRun:
             the names of its unseen labels).
         against: another model folder or file of scores, to be compared with.
         labels: "all", "seen" or "unseen".
-        threshold: 0..1, of every label; None: the model's own, 0.5 for a file.
+        threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
         resamples: of the bootstrap; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
     """
@@ -132,7 +132,8 @@ def _evaluate(
     if not protocol.keeps(data.targets, data.seen).any():
         raise UserError(f"protocol {protocol.name} takes images with an unseen label only, and {data.name} has none")
     ks = tuple(sorted(set(run.ks)))
-    done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in parts]
+    asked = [one if run.threshold is None else replace(one, thresholds=one.values_at(run.threshold)) for one in parts]
+    done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in asked]
     figures = {
         "evaluated": str(subjects[0].path),
         "data": data.name,
@@ -207,19 +208,18 @@ def _scored(
     path, folder = subject
     if folder is None:
         values, kind = read_scores(path, data.images, data.labels, run.kind, notes)
-        threshold = 0.5 if run.threshold is None else run.threshold
-        bar = threshold if kind == "probabilities" else _logit(np.array(threshold))
-        count = len(data.labels)
-        return Scores(values, kind, np.full(count, bar, np.float32), np.zeros(count, np.float32)), {}
+        return _with_levels(path, values, kind, data.labels), {}
     scored = score_with_model(folder, data, run.output if first else None, run.workers, run.progress)
-    own = scored.labels.thresholds if run.threshold is None else np.full(len(data.labels), run.threshold)
-    biases = scored.labels.biases
-    return Scores(scored.logits, "logits", (_logit(own) - biases).astype(np.float32), biases), scored.faults
+    thresholds, biases = scored.labels.thresholds, scored.labels.biases
+    return Scores(scored.logits, "logits", log_odds(thresholds, biases), biases), scored.faults
 
 
-def _logit(p: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log(p) - np.log1p(-p)
+def _with_levels(path: Path, values: np.ndarray, kind: str, labels: list[str]) -> Scores:
+    """Add to the scores of a file its thresholds and biases; without any, a score of 0.5 and 0."""
+    thresholds, biases = read_levels(path, labels)
+    none = np.zeros(len(labels), np.float32)
+    scores = Scores(values, kind, none, biases if biases is not None and kind == "logits" else none)
+    return replace(scores, thresholds=scores.values_at(0.5) if thresholds is None else thresholds)
 
 
 def _rows(scores: Scores, keep: np.ndarray) -> Scores:
@@ -230,7 +230,13 @@ def _rows(scores: Scores, keep: np.ndarray) -> Scores:
 
 
 def _save_scores(path: Path, data: EvaluationData, scores: Scores) -> None:
-    """For ``--scores``: the same evaluation in seconds, and ``--against``."""
-    images, labels = np.array(data.images, np.str_), np.array(data.labels, np.str_)
-    kind = np.array(scores.kind)
-    write_whole(path, lambda file: np.savez(file, scores=scores.values, images=images, labels=labels, kind=kind))
+    """Write what ``--scores`` and ``--against`` read: the same evaluation in seconds."""
+    arrays: dict[str, Any] = {
+        "scores": scores.values,
+        "images": np.array(data.images, np.str_),
+        "labels": np.array(data.labels, np.str_),
+        "kind": np.array(scores.kind),
+        "thresholds": scores.thresholds,
+        "biases": scores.biases,
+    }
+    write_whole(path, lambda file: np.savez(file, **arrays))

@@ -2,7 +2,8 @@
 
 ============  ======================================================================================================
 ``.npz``      arrays ``scores`` (N, K), ``images`` (N,) and ``labels`` (K,) of text; also ``kind``, "logits" or
-              "probabilities". Targets are called ``targets``. No pickles
+              "probabilities", ``thresholds`` (K,), the score from which each label is a tag, and ``biases`` (K,),
+              what is added to each label's logits in calibrated figures. Targets are called ``targets``. No pickles
 ``.csv``      a header ``image,<label>,<label>,...``, then a row an image; UTF-8, or UTF-16 as Excel writes it; also
               with semicolons (then numbers may have decimal commas), tabs or bars
 ``.parquet``  the same columns
@@ -249,6 +250,36 @@ def read_scores(
     if others:
         notes.append(f"{path}: {others} other images are not evaluated")
     return scores, _checked_kind(path, scores, kind or file.kind, notes)
+
+
+def read_levels(path: Path, labels: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the thresholds and the biases of some labels, float32 ``(K,)`` each; None what the file does not hold.
+
+    Raises:
+        UserError: they are not a number a label. A threshold may be infinite.
+    """
+    if path.suffix.lower() != ".npz":
+        return None, None
+    file = MatrixFile(path)
+    place = {label: column for column, label in enumerate(file.labels)}
+    columns = [place[composed(label)] for label in labels]
+    found = []
+    with _reading(path), np.load(path, allow_pickle=False) as content:
+        for name in ("thresholds", "biases"):
+            values = file._array(content, name) if name in content.files else None
+            if values is not None:
+                _check_level(path, name, values, len(file.labels))
+            found.append(None if values is None else _float32(values)[columns])
+    return found[0], found[1]
+
+
+def _check_level(path: Path, name: str, values: np.ndarray, count: int) -> None:
+    is_number = values.shape == (count,) and values.dtype.kind in "fiu"
+    if not is_number or not (~np.isnan(values) if name == "thresholds" else np.isfinite(values)).all():
+        raise UserError(
+            f"{path}: expected {name} as a number a label, {count} of them; got {values.dtype} of shape "
+            f"{values.shape}{', some of them not finite' if is_number else ''}: leave the array out, or mend it"
+        )
 
 
 def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:

@@ -20,8 +20,8 @@ class Scores:
 
     Attributes:
         values: float32 ``(N, K)``, of the kind "logits" or "probabilities".
-        thresholds: ``(K,)``, on the scale of ``values``, the bias left out.
-        biases: ``(K,)``, what the model adds to the logits of labels never trained.
+        thresholds: float32 ``(K,)``, the value from which each label is a tag.
+        biases: float32 ``(K,)``, what the model adds to the logits of labels never trained.
     """
 
     values: np.ndarray
@@ -33,6 +33,18 @@ class Scores:
         if self.kind == "probabilities":
             return values
         return sigmoid(values + self.biases)
+
+    def values_at(self, score: float) -> np.ndarray:
+        """Return the value of each label, float32 ``(K,)``, at which its score is ``score``, 0..1."""
+        if self.kind == "probabilities":
+            return np.full(len(self.biases), score, np.float32)
+        return log_odds(np.full(len(self.biases), score), self.biases)
+
+
+def log_odds(scores: np.ndarray, biases: np.ndarray) -> np.ndarray:
+    """Return the logits, float32 ``(K,)``, that with their biases give scores 0..1; of 0 and 1 they are infinite."""
+    with np.errstate(divide="ignore"):
+        return (np.log(scores) - np.log1p(-scores) - biases).astype(np.float32)
 
 
 def task_columns(seen: np.ndarray) -> dict[str, np.ndarray]:
