@@ -123,6 +123,30 @@ def test_gradients_reach_every_parameter(variant: dict[str, int]) -> None:
     assert [name for name, gradient in gradients.items() if gradient is None or gradient.abs().max() < 1e-5] == []
 
 
+@pytest.mark.parametrize(
+    ("options", "std"),
+    [
+        ({"num_classes": 80}, 0.0486),  # sqrt(2 / ((768 + G) f)) with G groups of f classes
+        ({"num_classes": 1000, "groups": 100}, 0.0152),
+        ({"num_classes": 9605, "groups": 200}, 0.00649),
+        ({"word_dim": WORD_DIM}, 0.0510),
+    ],
+)
+def test_initial_weights_spread_as_the_released_ones(options: dict[str, int], std: float) -> None:
+    """Beside torch's own attention, which the released head has."""
+    torch.manual_seed(0)
+    head, released = MLDecoder(C, **options), torch.nn.MultiheadAttention(768, 8)
+    assert head.group_weight.std().item() == pytest.approx(std, rel=0.06 if "word_dim" in options else 0.01)
+    attention = head.layer.attention
+    for linear in (attention.q, attention.k, attention.v):
+        assert linear.weight.std().item() == pytest.approx(0.0255, rel=0.01)
+        assert linear.weight.max().item() == pytest.approx(released.in_proj_weight.max().item(), rel=1e-3)
+        assert not linear.bias.any()
+    assert attention.out.weight.std().item() == pytest.approx(released.out_proj.weight.std().item(), rel=0.01)
+    assert torch.equal(attention.out.bias, released.out_proj.bias)
+    assert not head.bias.any()
+
+
 def test_group_queries_are_saved_and_never_trained() -> None:
     head = make_head(num_classes=K, groups=4)
     head(make_inputs(head)[0]).sum().backward()

@@ -47,15 +47,26 @@ def older_checkpoint(folder: Path, *lacking: str) -> dict[str, Tensor]:
 
 
 def test_settings_that_it_lacks_are_as_they_were(tmp_path: Path) -> None:
-    weights = older_checkpoint(tmp_path, "focal_gradient")
+    weights = older_checkpoint(tmp_path, "focal_gradient", "ema_warmup")
     resumed = trainer_of(tmp_path)
     resumed.resume()
     for name, value in resumed.trained.state_dict().items():
         assert torch.equal(value, weights[name]), name
 
 
-@pytest.mark.parametrize("setting", ["focal_gradient"])
+@pytest.mark.parametrize("setting", ["focal_gradient", "ema_warmup"])
 def test_settings_that_it_lacks_are_not_changed(setting: str, tmp_path: Path) -> None:
     older_checkpoint(tmp_path, setting)
     with pytest.raises(UserError, match=rf"was trained with other settings \({setting} True -> False\): to resume"):
         trainer_of(tmp_path, CONFIG.changed([f"{setting}=false"])).resume()
+
+
+def test_it_is_resumed_though_heads_start_with_other_weights_now(tmp_path: Path) -> None:
+    """The fingerprint covers the initial weights, so that of an older run is another one."""
+    weights = older_checkpoint(tmp_path, "ema_warmup")
+    resumed = trainer_of(tmp_path, data="photos, and a head of other draws")
+    resumed.resume()
+    assert torch.equal(resumed.model.head.group_weight, weights["group_weight"])
+    trainer_of(tmp_path).save()
+    with pytest.raises(UserError, match="was trained on other images, labels, word vectors or initial weights"):
+        resumed.resume()

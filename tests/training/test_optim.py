@@ -309,6 +309,26 @@ def test_averaged_weights_equal_a_loop(decay: float) -> None:
         assert_close(told[step], torch.tensor([[expected]]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("decay", [0.5, 0.9997])
+def test_without_warmup_the_average_is_the_released_one_step_by_step(decay: float) -> None:
+    """e <- decay e + (1 - decay) m of every weight and statistic, from the first update on, in float64."""
+    torch.manual_seed(0)
+    part = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).double()
+    expected = {name: value.numpy().copy() for name, value in part.state_dict().items()}
+    ema = make_ema(part, TrainConfig(ema=decay, ema_warmup=False))
+    assert ema is not None
+    optimizer = torch.optim.SGD(part.parameters(), 0.5)
+    for step in range(23):
+        part(torch.randn(7, 3, dtype=torch.float64) + step).square().mean().backward()
+        optimizer.step()
+        ema.update(part, step)
+        now = {name: value.numpy() for name, value in part.state_dict().items() if name != "1.num_batches_tracked"}
+        for name, value in now.items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+            np.testing.assert_allclose(ema.module.state_dict()[name], expected[name], rtol=1e-12, err_msg=name)
+    assert not torch.allclose(ema.module.state_dict()["1.running_mean"], part.state_dict()["1.running_mean"])
+
+
 def test_short_runs_do_not_keep_the_first_weights() -> None:
     values, told = averages(0.9997, 20)
     assert told[-1].item() > 0.5 * values[-1]

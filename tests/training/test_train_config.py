@@ -61,16 +61,18 @@ def test_recipes_have_the_published_values(name: str, values: dict[str, Any]) ->
     assert read_recipe(name).as_dict().items() >= values.items()
 
 
-def test_the_released_recipes_keep_the_focal_weight_constant() -> None:
-    """As train.py and train_zsl_nus.py do (disable_torch_grad_focal_loss)."""
+def test_the_released_recipes_have_the_released_loss_and_average() -> None:
+    """As train.py and train_zsl_nus.py do (disable_torch_grad_focal_loss); their average has no warm-up."""
     for name in RECIPES:
-        assert read_recipe(name).focal_gradient == (not name.startswith(("nus-wide", "coco"))), name
+        released, config = name.startswith(("nus-wide", "coco")), read_recipe(name)
+        assert (config.focal_gradient, config.ema_warmup) == (not released, not released), name
 
 
 def test_settings_of_an_older_version_keep_their_meaning() -> None:
     """A file without these settings was written when there was only one way."""
     then = TrainConfig.from_dict({"recipe": "nus-wide-zsl"})
     assert then.focal_gradient
+    assert then.ema_warmup
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,11 @@ class CrossAttention(nn.Module):
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
+        # As nn.MultiheadAttention starts: Xavier over q, k and v as one (3D, D) matrix, whose fans are D and 3D.
         for linear in (self.q, self.k, self.v):
-            nn.init.xavier_uniform_(linear.weight)
+            nn.init.xavier_uniform_(linear.weight, gain=math.sqrt((dim + dim) / (dim + 3 * dim)))
             nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Projected queries ``(K, D)``, keys and values of :meth:`read` -> ``(B, K, D)``."""
@@ -181,8 +183,7 @@ class MLDecoder(nn.Module):
             self.group_weight = nn.Parameter(torch.empty(groups, dim, math.ceil(num_classes / groups)))
             self.bias = nn.Parameter(torch.zeros(num_classes))
         self._kept: PreparedQueries | None = None  # of a closed set, in evaluation
-        for weight in self.group_weight:
-            nn.init.xavier_normal_(weight)
+        nn.init.xavier_normal_(self.group_weight)  # over the 3-D tensor, as released: std sqrt(2 / ((D + G) f))
 
     def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
         """Logits of every label for every image.

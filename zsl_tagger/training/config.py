@@ -59,6 +59,7 @@ class TrainConfig:
     warmup: float = 0.2  # share of the steps in which the learning rate rises
     clip_grad: float | None = None  # largest norm of the gradient
     ema: float = 0.9997  # decay of the averaged weights, which are what is validated and saved; 0 for none
+    ema_warmup: bool = True  # the decay rises to ema over many steps; false: it is ema from the first, as released
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False  # torch.compile

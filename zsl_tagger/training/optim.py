@@ -17,6 +17,9 @@ from zsl_tagger.training.config import TrainConfig
 #: The cosine starts and ends at this share of the learning rate.
 FLOOR = 1e-3
 
+#: timm copies the weights until one step after ``update_after_step``; with this it averages from step 0 on.
+BEFORE_THE_FIRST = -2
+
 
 def check_optimizer(name: str) -> None:
     """Raise a UserError where timm has no optimiser of the name."""
@@ -78,7 +81,14 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
 
 
 def make_ema(part: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
-    """Averaged weights of what is trained; the decay rises to its value in the first steps, so short runs work too."""
+    """Return the averaged weights and statistics of what is trained; None where there are none.
+
+    With ``ema_warmup`` the decay rises by step t to ``min(ema, 1 - (1 + t)^(-2/3))``, so that short runs work too.
+    Without it the decay is ``ema`` from the first step, as in the released code, and the average starts from the
+    initial weights.
+    """
     if not config.ema:
         return None
-    return ModelEmaV3(part, decay=config.ema, use_warmup=True)
+    if config.ema_warmup:
+        return ModelEmaV3(part, decay=config.ema, use_warmup=True)
+    return ModelEmaV3(part, decay=config.ema, update_after_step=BEFORE_THE_FIRST)

@@ -333,7 +333,9 @@ class Trainer:
         if changed:
             told = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))
             raise UserError(f"{self.checkpoint} was trained with other settings ({told}): to resume, keep them")
-        if content["data"] != self.data:
+        # The fingerprint covers the initial weights, and before there was ema_warmup heads started with other draws.
+        comparable = "ema_warmup" in content["config"]
+        if comparable and content["data"] != self.data:
             raise UserError(
                 f"{self.checkpoint} was trained on other images, labels, word vectors or initial weights: "
                 "to resume, keep them"

@@ -24,6 +24,7 @@ CONFIG = TrainConfig(
     schedule="onecycle",
     warmup=0.2,
     ema=0.9997,
+    ema_warmup=False,
     loss="asl",
     gamma_neg=4.0,
     clip=0.05,
