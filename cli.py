@@ -72,7 +72,9 @@ def main(
 def tag(
     paths: Annotated[list[str], typer.Argument(help="Files, folders (recursive), globs; - reads a list from stdin.")],
     labels: Annotated[Optional[str], typer.Option(help='Words to ask, e.g. "dog,beach". [default: packaged]')] = None,
-    labels_file: Annotated[Optional[Path], typer.Option(help="The same, one a line; # starts a comment.")] = None,
+    labels_file: Annotated[
+        Optional[Path], typer.Option(help="The same, one a line; # after a space starts a comment.")
+    ] = None,
     exclude: Annotated[str, typer.Option(help="Words to leave out, comma-separated.")] = "",
     exclude_path: ExcludePath = None,
     top_k: Annotated[Optional[int], typer.Option(help="At most so many tags an image.")] = None,
@@ -576,7 +578,7 @@ def prepare_table(
 
 @prepare.command("wordvecs")
 def prepare_wordvecs(
-    labels: Annotated[Path, typer.Option(help="Label names, one a line; # starts a comment.")],
+    labels: Annotated[Path, typer.Option(help="Label names, one a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .pth file to write.")] = Path("wordvec_array.pth"),
     word_vectors: WordVectors = "packaged",
     missing: Missing = "error",

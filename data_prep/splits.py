@@ -42,7 +42,7 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
         by_key: dict[str, list[str]] = defaultdict(list)
         for label in labels:
             by_key[normalize_label(label)].append(label)
-        names = split_labels(asked)
+        names = split_labels(asked, labels)
         unknown = [name for name in names if name not in labels and normalize_label(name) not in by_key]
         if unknown:
             raise UserError(f"--unseen names what is no label of this data: {', '.join(map(repr, unknown))}")

@@ -17,7 +17,7 @@ from data_prep.output import json_bytes, write_whole
 from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
-from zsl_tagger.words.label_lists import read_labels_file
+from zsl_tagger.words.label_lists import read_class_list
 from zsl_tagger.words.sources import WordSource, open_word_source
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
@@ -190,7 +190,7 @@ def prepare_wordvecs(
             raise UserError(f"{file} exists: give another name, or --overwrite")
     if report_file.exists() and report_file.samefile(labels_file):
         raise UserError(f"the report {report_file} would overwrite the labels file: give another --output")
-    labels = list(dict.fromkeys(read_labels_file(labels_file)))
+    labels = list(dict.fromkeys(read_class_list(labels_file)))
     if not labels:
         raise UserError(f"the labels file {labels_file} names no label")
     for label in labels:

@@ -278,7 +278,7 @@ def test_the_summary_has_a_line_for_each_label_that_was_not_found_as_written(sou
 @pytest.fixture
 def labels_file(tmp_path: Path) -> Path:
     path = tmp_path / "labels.txt"
-    path.write_text("dog\ncouch # not sofa\nCats, red dog\n\ndog\n")
+    path.write_text("dog\ncouch\nCats\nred dog\n\ndog\n")
     return path
 
 
@@ -369,7 +369,8 @@ def test_the_file_must_be_named_pth(name: str, source: str, labels_file: Path, t
     ("content", "message"),
     [
         ("", r"^the labels file .*labels\.txt names no label$"),
-        ("# dog\n , \n", r"^the labels file .*labels\.txt names no label$"),
+        (" \n\n", r"^the labels file .*labels\.txt names no label$"),
+        ("tench, Tinca tinca\n", r"^.*labels\.txt: the label 'tench, Tinca tinca' holds a comma and a space"),
         ("dog\n[cat]\n", r"^.*labels\.txt: the label '\[cat\]' holds a comma and a space, or a bracket"),
         ("dog\ncat]\n", r"^.*labels\.txt: the label 'cat\]' holds a comma and a space, or a bracket"),
     ],
@@ -381,9 +382,11 @@ def test_a_labels_file_that_will_not_do_is_said(content: str, message: str, sour
     assert not (tmp_path / "a.pth").exists()
 
 
-def test_a_comma_parts_labels(source: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("dog, cat,Red\n")
-    assert prepare_wordvecs(tmp_path / "labels.txt", source, tmp_path / "a.pth").labels == ["Red", "cat", "dog"]
+def test_a_line_is_one_label(tmp_path: Path) -> None:
+    (tmp_path / "vectors.txt").write_text("C# 1 2\n#1 3 4\na,b 5 6\n")
+    (tmp_path / "labels.txt").write_text("C#\n#1\na,b\n")
+    vectors = prepare_wordvecs(tmp_path / "labels.txt", f"gensim:{tmp_path / 'vectors.txt'}", tmp_path / "a.pth")
+    assert vectors.labels == ["#1", "C#", "a,b"]
 
 
 def test_a_labels_file_that_is_not_there_is_said(source: str, tmp_path: Path) -> None:

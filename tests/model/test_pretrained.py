@@ -69,6 +69,9 @@ CONTAINERS = {
     "module. in state_dict": lambda state: {"state_dict": wrapped(state, "module.")},
     "compiled": lambda state: wrapped(state, "_orig_mod."),
     "a tagger's": lambda state: wrapped(state, "backbone.network."),
+    "Lightning": lambda state: {"state_dict": wrapped(state, "model.net."), "callbacks": {}},
+    "net": lambda state: {"net": wrapped(state, "module."), "acc": 1.0},
+    "model_ema": lambda state: {"model": state_of(5), "model_ema": wrapped(state, "module.")},
 }
 
 
@@ -114,6 +117,16 @@ def test_tensors_that_are_not_the_networks_are_told(tmp_path: Path) -> None:
     assert_same(backbone, state)
 
 
+def test_averaged_weights_of_torch_and_two_copies(tmp_path: Path) -> None:
+    backbone, state, path = make_backbone(1), state_of(2), tmp_path / "weights.pth"
+    torch.save({**wrapped(state, "module."), "n_averaged": torch.tensor(4)}, path)
+    assert load_backbone_file(backbone, path)[1:] == [f"not used of {path}: 1 tensors (n_averaged)"]
+    assert_same(backbone, state)
+    torch.save(wrapped(state, "model.") | wrapped(state, "ema."), path)
+    with pytest.raises(UserError, match=r"holds the network 2 times, under 'ema.', 'model.': give a file with one"):
+        load_backbone_file(backbone, path)
+
+
 def test_a_missing_tensor_and_one_of_another_shape(tmp_path: Path) -> None:
     """Nothing is loaded then, not even what fits."""
     backbone, before, state, path = make_backbone(1), state_of(1), state_of(2), tmp_path / "weights.pth"
@@ -156,7 +169,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(way: str, tmp_path: Path) -> 
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match=r"cannot be read as weights: expected safetensors, or a torch file of tensors"):
+    with pytest.raises(UserError, match=r"cannot be read: expected safetensors, or a torch file of tensors"):
         load_backbone_file(make_backbone(1), path)
     assert not sprung.exists()
 
@@ -164,11 +177,15 @@ def test_a_pickle_with_code_is_refused_and_not_run(way: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("weights.pth", b"no weights", "cannot be read as weights"),
-        ("weights.pth", b"", "cannot be read as weights"),
-        ("weights.safetensors", b"no weights", "cannot be read as weights"),
+        ("weights.pth", b"no weights", "cannot be read: expected safetensors"),
+        ("weights.pth", b"", "cannot be read: expected safetensors"),
+        ("weights.safetensors", b"no weights", "cannot be read: expected safetensors"),
         ("weights.pth", torch.zeros(3), "holds no state dict: expected names with their tensors, got Tensor"),
-        ("weights.pth", {"epoch": 7}, "holds no state dict: expected names with their tensors, got dict"),
+        (
+            "weights.pth",
+            {"epoch": 7},
+            "holds no state dict: expected names with their tensors, .*; its keys are 'epoch'$",
+        ),
         ("weights.pth", [torch.zeros(3)], "holds no state dict: expected names with their tensors, got list"),
         ("none.pth", None, "^no file of weights at .*none.pth$"),
         ("none.safetensors", None, "^no file of weights at .*none.safetensors$"),

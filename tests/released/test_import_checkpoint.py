@@ -5,8 +5,11 @@ Sizes are unequal, so that no swapped axis passes; the widths are multiples of 8
 
 from __future__ import annotations
 
+import argparse
+import collections
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +32,8 @@ from zsl_tagger.export.networks import ExportError
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model, read_checkpoint
-from zsl_tagger.released.names import guess_backbone, read_released
+from zsl_tagger.released.names import compare, guess_backbone, read_released
+from zsl_tagger.system.pickles import kind_of
 from zsl_tagger.tagging.tagger import Tagger
 
 DIM, FFN, WORD_DIM, SIZE = 24, 17, 5, 64
@@ -162,13 +166,15 @@ def test_a_tresnet_gives_the_released_logits(name: str, tmp_path: Path, monkeypa
     assert "body.conv1.1.weight -> backbone.network.body.conv1.bn.weight (8,), |w| + 1e-05\n" in report
 
 
-def test_norms_that_count_batches_are_no_inplace_abn() -> None:
+def test_norms_of_released_names_are_inplace_abn_also_where_they_count_batches() -> None:
+    """inplace-abn 1.1.0 and later stores the counter in every InplaceABN."""
     body = filled(tresnet_shapes(*TINY["tresnet_m"]))
-    body["body.conv1.1.num_batches_tracked"] = torch.tensor(7)
-    released = read_released(with_head(body, "head."))
-    weight = next(one for one in released.tensors if one.source == "body.conv1.1.weight")
-    assert torch.equal(weight.tensor, body["body.conv1.1.weight"])
-    assert weight.how == ""
+    names = [name.removesuffix("running_mean") for name in body if name.endswith("running_mean")]
+    counters = {f"{name}num_batches_tracked": torch.tensor(7) for name in names}
+    older, newer = (read_released(with_head(state, "head.")).tensors for state in (body, body | counters))
+    weights = {one.target: one.tensor for one in older}
+    assert (weights["backbone.network.body.conv1.bn.weight"] >= 1e-5).all()
+    assert all(torch.equal(one.tensor, weights[one.target]) for one in newer if one.source not in counters)
 
 
 # --- files and containers ---------------------------------------------------------------------------------
@@ -228,6 +234,14 @@ CONTAINERS: dict[str, Callable[[State], Any]] = {
     "compiled": lambda state: prefixed("_orig_mod.", state),
     "DDP, compiled": lambda state: prefixed("module._orig_mod.", state),
     "compiled, DDP": lambda state: prefixed("_orig_mod.module.", state),
+    "Lightning": lambda state: {"state_dict": {**prefixed("model.", state), "loss.weight": torch.ones(2)}, "epoch": 3},
+    "SWA": lambda state: {**prefixed("module.", state), "n_averaged": torch.tensor(5)},
+    "net in state_dict": lambda state: {"state_dict": prefixed("net.module.", state)},
+    "net": lambda state: {"net": state, "acc": 0.9},
+    "timm's averaged weights": lambda state: {"state_dict": {"a": torch.zeros(1)}, "state_dict_ema": state},
+    "model_ema": lambda state: {"model": {"a": torch.zeros(1)}, "model_ema": prefixed("module.", state)},
+    "an EMA wrapper": lambda state: {"state_dict": {}, "ema": {"decay": 0.9997, "module": state}},
+    "an EMA wrapper's names": lambda state: {**prefixed("ema_model.", state), "initted": torch.tensor(True)},
 }
 
 
@@ -244,6 +258,77 @@ def test_every_container_brings_every_tensor(container: str, tmp_path: Path) -> 
     tensors, expected = ({one.target: one.tensor for one in released.tensors} for released in (read, plain))
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], value) for name, value in expected.items())
+
+
+def test_tensors_outside_the_wrapper_are_reported() -> None:
+    state = {**prefixed("module.", made().state), "n_averaged": torch.tensor(5)}
+    report = compare(read_released(state), {}, "")
+    beside = "left out    n_averaged (): not of the model, whose tensors begin with 'module.'"
+    assert beside in report.text()
+
+
+def test_a_head_of_several_parts_is_no_wrapper() -> None:
+    """timm hangs the classifier of some networks at head.fc, beside a norm of the backbone."""
+    state = {**prefixed("head.fc.", made().head), "stem.weight": torch.ones(3), "head.norm.weight": torch.ones(3)}
+    released = read_released({**state, "stages.0.weight": torch.ones(2)})
+    assert released.wrapper == ""
+    assert "backbone.network.head.norm.weight" in {one.target for one in released.tensors}
+
+
+def test_two_copies_of_a_model_are_named() -> None:
+    state = made().state
+    both = prefixed("model.", state) | prefixed("model_ema.module.", state)
+    with pytest.raises(UserError, match=r"has 2 ML-Decoder heads, under 'model.fc.', 'model_ema.module.fc.': expected"):
+        read_released(both)
+
+
+def test_a_container_of_other_keys_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, {"generator": {"a": torch.zeros(1)}, "steps": 3})
+    with pytest.raises(UserError, match=r"under one of .*model, net.*; its keys are 'generator', 'steps'$"):
+        read_checkpoint(path)
+    path = save(tmp_path, {"a": torch.zeros(1), "b": torch.zeros(1), "steps": 3})
+    with pytest.raises(UserError, match=r"holds no state dict: .*; 'steps' are no tensors$"):
+        read_checkpoint(path)
+
+
+def test_what_savers_put_beside_the_tensors_is_read_as_data(tmp_path: Path) -> None:
+    """timm's CheckpointSaver stores its arguments; others store scalars of numpy, paths and dictionaries."""
+    names = collections.defaultdict(list, {np.int64(index): name for index, name in enumerate(NAMES)})
+    names[np.int64(0)] = np.str_("cát")
+    beside = {
+        "args": argparse.Namespace(model=BACKBONE, lr=0.1, data=Path("photos"), aa=None), "metric": np.float64(71.5),
+        "best": np.float32(0.5), "dtype": np.dtype("float32"), "kind": np.float16, "where": tmp_path / "runs",
+        "history": np.arange(3.0), "seen": {"a", "b"}, "class": type(np.dtype("int64")),
+        "counts": collections.Counter("aab"),
+    }  # fmt: skip
+    state = collections.OrderedDict(made().state)
+    path = save(tmp_path, {"state_dict": state, "idx_to_class": names, "epoch": 3, "arch": BACKBONE, **beside})
+    before = set(torch.serialization.get_safe_globals())
+    read, kept = read_checkpoint(path)
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert read.keys() == state.keys()
+    assert kept["metric"] == 71.5
+    assert kept["idx_to_class"] == dict(enumerate(["cát", *NAMES[1:]]))
+    assert kind_of(kept["args"]) == "Namespace"
+
+
+@pytest.mark.parametrize("named", ["os.system", "builtins.eval", "subprocess.Popen", "timm.models.resnet.ResNet"])
+def test_code_in_a_checkpoint_is_named_without_torchs_advice(named: str, tmp_path: Path) -> None:
+    module, _, name = named.rpartition(".")
+    sprung = tmp_path / "sprung"
+    planted = f"c{module}\n{name}\n(V touch '{sprung}'\ntR.".encode()
+    with zipfile.ZipFile(save(tmp_path, made().state)) as whole:
+        files = {info: whole.read(info) for info in whole.infolist()}
+    with zipfile.ZipFile(tmp_path / "checkpoint.pth", "w") as file:
+        for info, content in files.items():
+            file.writestr(info, b"\x80\x02" + planted if info.filename.endswith("data.pkl") else content)
+    with pytest.raises(UserError) as error:
+        read_checkpoint(tmp_path / "checkpoint.pth")
+    short = named.removeprefix("builtins.")
+    assert f"it holds {short}, which is code and was not run. Where the file comes from, save the" in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert "trust" not in str(error.value)
+    assert not sprung.exists()
 
 
 def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
@@ -475,7 +560,7 @@ class Trap:
 @pytest.mark.parametrize("content", ["code", "cut off", "cut-off safetensors", "text", "none", "a list", "no head"])
 def test_files_of_something_else(content: str, tmp_path: Path) -> None:
     state, path, sprung = made().state, tmp_path / "checkpoint.pth", tmp_path / "sprung"
-    message = "cannot be read as weights: expected safetensors, or a torch file of tensors only"
+    message = "cannot be read: expected safetensors, or a torch file of tensors and plain data"
     if content == "code":
         torch.save({"model": state, "args": Trap(sprung)}, path)
     elif content == "cut off":

@@ -232,7 +232,9 @@ def test_a_broken_checkpoint_is_one_error(tagged: Path, tmp_path: Path, monkeypa
         checkpoint.write_bytes(content)
         status, _, err = command(*arguments, "--resume")
         assert status == 2
-        assert err.splitlines()[-1].startswith(f"error: {checkpoint} cannot be read: ")
+        assert err.splitlines()[-1].startswith(
+            f"error: {checkpoint} cannot be read: expected a torch file of tensors and plain data: "
+        )
 
 
 # --- the loss is no number ------------------------------------------------------------------------------------------

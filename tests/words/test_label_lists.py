@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data_prep.folders import _walk
 from data_prep.pipeline import Options, vectors_for
+from data_prep.splits import choose_unseen
 from data_prep.tables import Columns, _read
+from zsl_tagger.bulk.labels import requested_labels
+from zsl_tagger.bulk.options import TagRun
 from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.data import data_of_targets
 from zsl_tagger.evaluation.score_files import MatrixFile, read_scores
 from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
-from zsl_tagger.words.label_lists import read_labels_file, split_labels
-from zsl_tagger.words.table import WordTable
+from zsl_tagger.serve.tagging import read_labels
+from zsl_tagger.words.label_lists import names_with_marks, read_class_list, read_labels_file, split_labels
+from zsl_tagger.words.table import ClassTable, WordTable
 
 TWO, ONE = "cafe\u0301", "caf\u00e9"
 BREAKS = ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"]
@@ -48,6 +55,57 @@ def test_a_control_character_inside_a_label_is_an_error(char: str, tmp_path: Pat
 @pytest.mark.parametrize("line_break", BREAKS)
 def test_a_label_of_a_data_set_holds_no_line_break(line_break: str) -> None:
     assert label_fault(f"red{line_break}car") == "holds a tab, a line break or another control character"
+
+
+#: Class names of ImageNet, of Stack Overflow and of a shop.
+CLASSES = ["tench, Tinca tinca", "C#", "#1 fan", "dog", "great white shark, white shark, man-eater"]
+
+
+def test_a_class_list_has_one_whole_name_a_line(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("".join(f"{name} \r\n\n" for name in CLASSES))
+    assert read_class_list(tmp_path / "classes.txt") == CLASSES
+    (tmp_path / "classes.txt").write_text("dog\nred\tcar\n")
+    with pytest.raises(UserError, match=r"classes\.txt: the label 'red\\tcar' holds a tab"):
+        read_class_list(tmp_path / "classes.txt")
+
+
+def test_a_known_name_with_commas_stays_whole() -> None:
+    known = names_with_marks(CLASSES)
+    assert known == ("tench, Tinca tinca", "C#", "#1 fan", "great white shark, white shark, man-eater")
+    text = "dog,Tench,tinca  tinca, C#,great white shark, white shark"
+    assert split_labels(text, known) == [
+        "dog", "tench, Tinca tinca", "C#", "great white shark", "white shark",
+    ]  # fmt: skip
+    assert split_labels(", ".join(CLASSES), known) == CLASSES
+    assert read_labels("dog,tench, Tinca tinca", known) == ("dog", "tench, Tinca tinca")
+    assert parse_query("tench, Tinca tinca, water -dog", known).wanted == (("tench, Tinca tinca",), ("water",))
+    assert choose_unseen("a,b, c", ["a,b", "c", "d"], 0) == ["a,b", "c"]
+
+
+@pytest.mark.parametrize("option", ["labels", "labels_file"])
+def test_a_class_with_commas_can_be_asked(option: str, tmp_path: Path) -> None:
+    tagger: Any = SimpleNamespace(words=ClassTable(CLASSES))
+    (tmp_path / "labels.txt").write_text("dog, tench, Tinca tinca\nC#\n")
+    given: dict[str, Any] = {"labels": "dog, tench, Tinca tinca, C#", "labels_file": tmp_path / "labels.txt"}
+    run = TagRun(["a.jpg"], **{option: given[option]})
+    assert requested_labels(tagger, run, pytest.fail) == ["dog", "tench, Tinca tinca", "C#"]
+
+
+def test_a_labels_file_keeps_known_names_and_drops_comments(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("# my classes\n" + "\n".join(CLASSES) + "\ncat, bird # two\n#fish\n")
+    assert read_labels_file(path, names_with_marks(CLASSES)) == [*CLASSES, "cat", "bird"]
+    path.write_text("C#\nF# # a comment\n")
+    assert read_labels_file(path) == ["C#", "F#"]
+
+
+def test_unseen_classes_of_a_targets_file_stay_whole(tmp_path: Path) -> None:
+    (tmp_path / "targets.csv").write_text('image,"tench, Tinca tinca",C#,dog\na.jpg,1,0,1\n')
+    (tmp_path / "unseen.txt").write_text("C#\ntench, Tinca tinca\n")
+    data = data_of_targets(tmp_path / "targets.csv", tmp_path / "unseen.txt", None)
+    assert dict(zip(data.labels, data.seen.tolist(), strict=True)) == {
+        "tench, Tinca tinca": False, "C#": False, "dog": True,
+    }  # fmt: skip
 
 
 def test_spaces_and_tabs_around_a_label_are_taken_off() -> None:

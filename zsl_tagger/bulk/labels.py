@@ -14,11 +14,13 @@ from zsl_tagger.words.table import UnknownLabelError
 SIDECAR_PRECISION = 0.9
 
 
-def requested_labels(run: TagRun, note: Note) -> list[str] | None:
+def requested_labels(tagger: Tagger, run: TagRun, note: Note) -> list[str] | None:
+    """Return the labels of the options; None for the model's own vocabulary."""
     if run.labels_file is not None:
-        names, source = read_labels_file(run.labels_file), f"--labels-file {run.labels_file}"
+        names = read_labels_file(run.labels_file, tagger.words.names_with_marks)
+        source = f"--labels-file {run.labels_file}"
     elif run.labels is not None:
-        names, source = split_labels(run.labels), "--labels"
+        names, source = split_labels(run.labels, tagger.words.names_with_marks), "--labels"
     else:
         return None
     if not names:
@@ -39,7 +41,8 @@ def _without_duplicates(names: list[str], note: Note) -> list[str]:
 
 def label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Note) -> LabelSet:
     labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
-    left_out = {tagger.key(name): name for name in split_labels(run.exclude)}
+    excluded = split_labels(run.exclude, tagger.words.names_with_marks) if run.exclude else []
+    left_out = {tagger.key(name): name for name in excluded}
     for key, name in left_out.items():
         if key not in labels.keys:
             note(f"--exclude {name!r} is not among the labels")

@@ -46,7 +46,6 @@ def run_tagging(run: TagRun, note: Note) -> int:
 
 
 def _run(run: TagRun, selection: Selection, note: Note) -> int:
-    names = None if run.remove else requested_labels(run, note)
     with watching_signals() as stop, ExitStack() as stack:
         items = stop.iterate(_find_images(run, selection))  # walked while images are tagged
         first = list(islice(items, default_workers()))
@@ -57,7 +56,7 @@ def _run(run: TagRun, selection: Selection, note: Note) -> int:
             sidecars = stack.enter_context(_sidecars(run, note, None))
             return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), note, stop)
         tagger = Tagger(run.model, workers=run.workers or max(1, len(first)))  # one image is on all cores
-        labels = label_set(tagger, names, run, note)
+        labels = label_set(tagger, requested_labels(tagger, run, note), run, note)
         lasting = record_file(run, first, tagger, labels, note, stack)
         sinks = open_sinks(run, lasting, stack)
         made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting, note)))

@@ -11,7 +11,7 @@ from zsl_tagger.datasets.format import SPLITS
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.score_files import read_targets
-from zsl_tagger.words.label_lists import read_labels_file
+from zsl_tagger.words.label_lists import names_with_marks, read_labels_file
 
 LABELS = ("all", "seen", "unseen")
 
@@ -113,7 +113,7 @@ def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -
         unseen_file: names of the unseen labels, one a line; without it all are seen.
     """
     names, labels, targets, ignored = read_targets(path)
-    unseen = set(read_labels_file(unseen_file)) if unseen_file is not None else set()
+    unseen = set(read_labels_file(unseen_file, names_with_marks(labels))) if unseen_file is not None else set()
     unknown = sorted(unseen - set(labels))
     if unknown:
         raise UserError(f"{unseen_file} names what is no label of {path}: {some(unknown)}")

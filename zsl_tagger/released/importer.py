@@ -22,7 +22,7 @@ from zsl_tagger.system.files import check_free, sha256_of, whole_folder, write_w
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
 from zsl_tagger.words.baking import bake_words, table_with_labels
-from zsl_tagger.words.label_lists import read_labels_file
+from zsl_tagger.words.label_lists import read_class_list
 from zsl_tagger.words.sources import open_word_source
 from zsl_tagger.words.table import UnknownLabelError, WordTable
 
@@ -69,7 +69,7 @@ def import_checkpoint(run: ImportRun) -> list[str]:
     released = read_released(state)
     model, size, report = _load(run, released)
     model.backbone.check_size(size)
-    names, words = _asked(run, released, read_labels_file(run.labels) if run.labels else _names_beside(beside))
+    names, words = _asked(run, released, read_class_list(run.labels) if run.labels else _names_beside(beside))
     config = _config(run, model, size, words)
     labels = [VocabularyLabel(name, THRESHOLD) for name in names]
     card = _card(config, model, names, report.counts())

@@ -17,14 +17,18 @@ released, after ``head.`` or ``fc.``       shape                        here, in
 =========================================  ===========================  ==========================================
 
 Backbones have timm's names already (ResNet), or those of the released TResNet, whose ``body.layer2.0.conv1.0.0`` is
-timm's ``body.layer2.0.conv1.conv``.
+timm's ``body.layer2.0.conv1.conv``. Norms of released TResNet names are always InplaceABN, which computes with
+``|w| + 1e-5``; inplace-abn 1.1.0 and later stores ``num_batches_tracked`` beside them, earlier versions do not.
+
+What wrappers put before all names (``module.``, ``model.``, ``net.module.``, ...) is found by the head, which is there
+once.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +44,6 @@ HEADS = 8
 #: InplaceABN computes with ``|w| + epsilon`` where a BatchNorm computes with ``w``.
 INPLACE_ABN_EPSILON = 1e-5
 
-_WRAPPERS = ("module.", "_orig_mod.")
 _EMBED = re.compile(r"(.*?)(?:decoder\.)?embed_standart\.weight")
 _TRESNET_PART = re.compile(r"(body\.(?:.+\.)?(?:conv\d|downsample\.\d+))(?:\.0)?\.([01])\.(\w+)")
 _COUNTER = ".num_batches_tracked"
@@ -99,11 +102,15 @@ class Released:
         tensors: every tensor of the checkpoint; ``in_proj`` comes as three.
         architecture: dim, ffn_dim, heads, and of a closed set classes and groups, as ``config.json`` states them.
         word_dim: width of the word vectors; None for a closed set.
+        wrapper: how the names of the model's tensors begin in the checkpoint; "" if they have nothing in common.
+        outside: names and shapes of tensors that lie outside the wrapper, such as ``n_averaged`` of averaged weights.
     """
 
     tensors: list[Converted]
     architecture: dict[str, Any]
     word_dim: int | None
+    wrapper: str = ""
+    outside: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def read_released(state: State) -> Released:
@@ -112,39 +119,51 @@ def read_released(state: State) -> Released:
     Raises:
         UserError: it holds no ML-Decoder head, or one without the tensors that say its sizes.
     """
-    sources = dict(zip(_without_wrappers(list(state)), state, strict=True))  # plain name -> name
-    prefix = _head_prefix(list(sources))
-    inplace_abn = not any(name.startswith("body.") and name.endswith(_COUNTER) for name in sources)
+    head_place = _head_place(list(state))
+    wrapper = _wrapper(list(state), head_place)
     tensors: list[Converted] = []
     head: dict[str, Tensor] = {}
-    for name, source in sources.items():
-        if name.startswith(prefix):
-            short = name.removeprefix(prefix).removeprefix("decoder.")  # what released and timm's names share
-            head[short] = state[source]
-            tensors += _head_tensors(source, short, state[source])
+    outside: dict[str, Shape] = {}
+    for source, tensor in state.items():
+        if source.startswith(head_place):
+            short = source.removeprefix(head_place).removeprefix("decoder.")  # what released and timm's names share
+            head[short] = tensor
+            tensors += _head_tensors(source, short, tensor)
+        elif source.startswith(wrapper):
+            tensors.append(_backbone_tensor(source, source.removeprefix(wrapper), tensor))
         else:
-            tensors.append(_backbone_tensor(source, name, state[source], inplace_abn))
-    return Released(tensors, *_head_sizes(head))
+            outside[source] = tuple(tensor.shape)
+    return Released(tensors, *_head_sizes(head), wrapper, outside)
 
 
-def _without_wrappers(names: list[str]) -> list[str]:
-    """Names without what DistributedDataParallel and ``torch.compile`` put before every one."""
-    for wrapper in _WRAPPERS * 2:  # in either order
-        if all(name.startswith(wrapper) for name in names):
-            names = [name.removeprefix(wrapper) for name in names]
-    return names
+def _head_place(names: list[str]) -> str:
+    """Return how the names of the head's tensors begin: ``head.``, ``fc.``, ``model.module.fc.``, ...
 
-
-def _head_prefix(names: list[str]) -> str:
-    """``head.``, ``fc.``, ``classifier.``: where the head hangs on its backbone."""
+    Raises:
+        UserError: there is no head, or more than one.
+    """
     found = [match[1] for name in names if (match := _EMBED.fullmatch(name))]
-    if len(found) != 1:
-        what = f"has {len(found)} heads" if found else "has no ML-Decoder head"
+    if len(found) > 1:
         raise UserError(
-            f"the checkpoint {what}: expected one tensor named ...embed_standart.weight, "
+            f"the checkpoint has {len(found)} ML-Decoder heads, under {some(found)}: expected one. Save one of the "
+            "copies alone"
+        )
+    if not found:
+        raise UserError(
+            "the checkpoint has no ML-Decoder head: expected one tensor named ...embed_standart.weight, "
             f"its {len(names)} tensors are {some(names, 3)}"
         )
     return found[0]
+
+
+def _wrapper(names: list[str], head_place: str) -> str:
+    """Return the longest beginning of the head's place that most tensors of the backbone have too."""
+    backbone = [name for name in names if not name.startswith(head_place)]
+    parts = head_place.split(".")[:-2]  # without the head's own name, such as "fc", and the text after the last dot
+    beginnings = ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts), -1, -1)]
+    return next(
+        (start for start in beginnings if 2 * sum(name.startswith(start) for name in backbone) > len(backbone)), ""
+    )
 
 
 def _head_tensors(source: str, short: str, tensor: Tensor) -> list[Converted]:
@@ -159,17 +178,17 @@ def _head_tensors(source: str, short: str, tensor: Tensor) -> list[Converted]:
     return [Converted(source, f"head.{_HEAD_TENSORS[short]}" if short in _HEAD_TENSORS else "", tensor)]
 
 
-def _backbone_tensor(source: str, name: str, tensor: Tensor, inplace_abn: bool) -> Converted:
-    """Under timm's name.
+def _backbone_tensor(source: str, name: str, tensor: Tensor) -> Converted:
+    """Return a tensor under timm's name.
 
     Args:
-        inplace_abn: norms of released TResNet names are InplaceABN; where they count batches, they are BatchNorm.
+        name: ``source`` without what a wrapper put before it.
     """
     match = _TRESNET_PART.fullmatch(name)
     if not match:
         return Converted(source, f"backbone.network.{name}", tensor)
     target = f"backbone.network.{match[1]}.{('conv', 'bn')[int(match[2])]}.{match[3]}"
-    if inplace_abn and match[2] == "1" and match[3] == "weight":
+    if match[2] == "1" and match[3] == "weight":
         return Converted(source, target, tensor.float().abs() + INPLACE_ABN_EPSILON, f"|w| + {INPLACE_ABN_EPSILON:.0e}")
     return Converted(source, target, tensor)
 
@@ -286,7 +305,9 @@ def compare(released: Released, model: Mapping[str, Shape], own_classifier: str)
         model: names and shapes of the model's state dict.
         own_classifier: how the names of the backbone's own classifier begin, which the head replaces; "" for none.
     """
-    lines, taken = [], set[str]()
+    beside = f"not of the model, whose tensors begin with {released.wrapper!r}"
+    lines = [Line("left out", f"{name} {shape}: {beside}") for name, shape in released.outside.items()]
+    taken = set[str]()
     for one in released.tensors:
         lines.append(_fit(one, {} if one.target in taken else model))  # of two names for one place, the second is odd
         taken.add(one.target)

@@ -139,7 +139,7 @@ class Library:
         """
         if top < 1:
             raise UserError(f"expected top of at least 1, got {top}")
-        parsed = [parse_query(query) for query in queries]
+        parsed = [parse_query(query, self._tagger.words.names_with_marks) for query in queries]
         self._tagger.words.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
         with self._store.snapshot():
             ranker = self._current_ranker()

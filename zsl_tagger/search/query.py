@@ -8,6 +8,7 @@ or several labels with ``or`` between them, of which one is enough (``"dog or ca
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from zsl_tagger.errors import UserError
@@ -39,8 +40,11 @@ class Query:
         return (*(label for labels in self.wanted for label in labels), *self.unwanted)
 
 
-def parse_query(text: str) -> Query:
+def parse_query(text: str, known: Collection[str] = ()) -> Query:
     """Read a query.
+
+    Args:
+        known: names that stay whole although they hold commas.
 
     Raises:
         UserError: it asks nothing, a word holds a control character, or a ``-word`` is followed by words that may
@@ -48,7 +52,10 @@ def parse_query(text: str) -> Query:
     """
     wanted: list[tuple[str, ...]] = []
     unwanted: list[str] = []
-    for part in split_labels(text):
+    for part in split_labels(text, known):
+        if part in known:
+            wanted.append((part,))
+            continue
         phrase, *without = re.split(r"(?:^|(?<=\s))-", part)
         if phrase.strip():
             wanted.append(_alternatives(text, phrase.strip()))

@@ -71,7 +71,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             photos, fields = await read_form(request, limits, take)
             expect_photos(photos, 1, limits.photos)
             ask = api.Ask.model_validate(fields)
-            options = (read_labels(ask.labels), ask.threshold, ask.top_k, ask.heatmaps)
+            options = (read_labels(ask.labels, photo_tagger.names_with_marks), ask.threshold, ask.top_k, ask.heatmaps)
             jobs = [partial(photo_tagger.tag, photo, *options) for photo in photos]
             records = await queue.run(jobs, partial(_gone, request.receive), limits.work_seconds)
         for record in records:
@@ -96,7 +96,8 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         with budget.loan() as take:
             photos, fields = await read_form(request, limits, take)
             expect_photos(photos, 0, 0)
-            job = partial(photo_tagger.look_up, read_labels(api.Words.model_validate(fields).labels))
+            words = read_labels(api.Words.model_validate(fields).labels, photo_tagger.names_with_marks)
+            job = partial(photo_tagger.look_up, words)
             found = await queue.run([job], partial(_gone, request.receive), limits.work_seconds)
         return JSONResponse(found[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +59,11 @@ class PhotoTagger:
                 told["heatmap"] = heat
         return record
 
+    @property
+    def names_with_marks(self) -> tuple[str, ...]:
+        """Return the model's words that hold a comma, for :func:`read_labels`."""
+        return self._tagger.words.names_with_marks
+
     def label_set(self, labels: tuple[str, ...]) -> LabelSet:
         """Labels made ready to be asked; the vocabulary where there are none."""
         return self._asked(labels) if labels else self._tagger.vocabulary
@@ -77,14 +83,17 @@ class PhotoTagger:
         return {"labels": [{"label": label, "threshold": round(least, 4)} for label, least in told], "unknown": unknown}
 
 
-def read_labels(text: str) -> tuple[str, ...]:
+def read_labels(text: str, known: Collection[str] = ()) -> tuple[str, ...]:
     """``"dog, beach"`` -> labels, each once.
+
+    Args:
+        known: names that stay whole although they hold commas.
 
     Raises:
         UserError: too many or too long.
     """
     unique: dict[str, str] = {}
-    for label in split_labels(text):
+    for label in split_labels(text, known):
         if len(label) > LABEL_LENGTH:
             raise UserError(f"expected labels of at most {LABEL_LENGTH} characters, got one of {len(label):,}")
         unique.setdefault(normalize_label(label), label)

@@ -2,6 +2,7 @@
 
 Each class or function that a pickle names becomes a :class:`StandIn`, which only records what it is given. Names
 outside a short list are refused. Stand-ins are created for each load, so one file cannot prepare anything for the next.
+:func:`safe_globals` gives torch's own reader such stand-ins for what people save beside their tensors.
 """
 
 from __future__ import annotations
@@ -36,6 +37,34 @@ _ALLOWED = {
     "gensim.models.fasttext": {"FastTextKeyedVectors"},
 }  # fmt: skip
 
+_KINDS = (
+    "Bool",
+    "Int8",
+    "Int16",
+    "Int32",
+    "Int64",
+    "UInt8",
+    "UInt16",
+    "UInt32",
+    "UInt64",
+    "Float16",
+    "Float32",
+    "Float64",
+)
+_PATHS = {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"}
+
+#: Names in checkpoints that other programs wrote, by module. torch reads ``OrderedDict`` and ``Counter`` itself.
+_IN_CHECKPOINTS = {
+    **{module: names for module, names in _ALLOWED.items() if module.startswith("numpy.")},
+    "numpy": _ALLOWED["numpy"] | {kind.lower() for kind in _KINDS} | {"bool_"},
+    "numpy.dtypes": {f"{kind}DType" for kind in _KINDS},
+    "argparse": {"Namespace"},
+    "builtins": {"bool", "dict", "float", "frozenset", "int", "list", "object", "range", "slice", "str", "tuple"},
+    "collections": {"defaultdict"},
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,  # Python 3.13
+}
+
 
 def load_data(path: Path, encoding: str = "latin1") -> Any:
     """Return the content of a pickle; objects other than texts, numbers and containers are stand-ins.
@@ -48,6 +77,23 @@ def load_data(path: Path, encoding: str = "latin1") -> Any:
     """
     with path.open("rb") as file:
         return _DataOnlyUnpickler(file, encoding).load()
+
+
+def safe_globals() -> list[Any]:
+    """Return new stand-ins with the names that they replace, for ``torch.serialization.safe_globals``.
+
+    A ``defaultdict`` is read as a plain dictionary, a scalar of numpy as a plain number or text.
+    """
+    return [
+        (_dict_without_factory if name == "defaultdict" else _stand_in(name), f"{module}.{name}")
+        for module, names in _IN_CHECKPOINTS.items()
+        for name in sorted(names)
+    ]
+
+
+def _dict_without_factory(*_: Any) -> dict[Any, Any]:
+    """Return the empty dictionary that a pickled ``defaultdict`` is read into."""
+    return {}
 
 
 def attributes_of(value: Any, classes: frozenset[str]) -> dict[str, Any] | None:
@@ -122,9 +168,11 @@ class _NoBytes(StandIn):
 
 
 class _Scalar(StandIn):
-    """``numpy.core.multiarray.scalar``, read as a plain number."""
+    """``numpy.core.multiarray.scalar``, read as a plain number or text."""
 
     def __new__(cls, dtype: Any = None, raw: Any = None) -> Any:
+        if (code := _code(dtype)) and re.fullmatch(r"U\d{1,6}", code) and isinstance(raw, bytes):
+            return np.frombuffer(raw, f"{_byte_order(dtype)}{code}")[0].item()
         return _numbers(dtype, raw)[0].item()
 
 
@@ -144,12 +192,20 @@ class _Array(StandIn):
 def _numbers(dtype: Any, raw: Any) -> np.ndarray:
     """Return raw bytes as a flat array, if they are numbers: other types could hold pointers."""
     raw = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote it
-    code = dtype.arguments[0] if isinstance(dtype, StandIn) and dtype.class_name == "dtype" else None
-    code = code.decode("latin1") if isinstance(code, bytes) else code
+    code = _code(dtype)
     if not isinstance(code, str) or not re.fullmatch(r"[biuf]\d{1,2}", code) or not isinstance(raw, (bytes, bytearray)):
         raise pickle.UnpicklingError(f"expected an array of numbers, got one of {code!r}")
-    is_big_endian = dtype.state is not None and dtype.state[1] in (">", b">")
-    return np.frombuffer(raw, f"{'>' if is_big_endian else '<'}{code}")
+    return np.frombuffer(raw, f"{_byte_order(dtype)}{code}")
+
+
+def _code(dtype: Any) -> Any:
+    """Return numpy's code of a type, such as "f4"; None for something else."""
+    code = dtype.arguments[0] if isinstance(dtype, StandIn) and dtype.class_name == "dtype" else None
+    return code.decode("latin1") if isinstance(code, bytes) else code
+
+
+def _byte_order(dtype: StandIn) -> str:
+    return ">" if dtype.state is not None and dtype.state[1] in (">", b">") else "<"
 
 
 _READ_AS: dict[str, type[StandIn]] = {
@@ -171,6 +227,9 @@ class _DataOnlyUnpickler(pickle.Unpickler):
         if name not in _ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no data: not opened")
         if (module, name) not in self._stand_ins:
-            base = _READ_AS.get(name, StandIn)
-            self._stand_ins[module, name] = type(name, (base,), {"class_name": name})
+            self._stand_ins[module, name] = _stand_in(name)
         return self._stand_ins[module, name]
+
+
+def _stand_in(name: str) -> type[StandIn]:
+    return type(name, (_READ_AS.get(name, StandIn),), {"class_name": name})

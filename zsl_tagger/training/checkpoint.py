@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.model.torch_files import read_torch_file
 from zsl_tagger.system.files import write_whole
 
 CHECKPOINT_FORMAT = 1
@@ -63,11 +64,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: it is missing, broken or of another version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch_file(path)
     except FileNotFoundError:
         raise UserError(f"nothing to resume: there is no {path}") from None
-    except Exception as error:  # torch raises nearly anything on a broken file
-        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or ['broken'])[0]}") from None
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is no checkpoint of this version of zsl-tagger")
     return content

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.model.torch_files import read_torch_file
 from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
@@ -284,7 +285,7 @@ class Trainer:
         """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
         if self.best:
             self.accelerator.wait_for_everyone()
-            state = torch.load(self.best_path, map_location="cpu", weights_only=True)
+            state = read_torch_file(self.best_path)
             self.averaged_part().load_state_dict(state)
 
     # --- what is kept -------------------------------------------------------------------------------------

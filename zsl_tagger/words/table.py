@@ -25,6 +25,7 @@ import numpy as np
 
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.system.files import write_whole
+from zsl_tagger.words.label_lists import names_with_marks
 from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_forms
 
 WORDS_FILE = "words.txt"
@@ -133,6 +134,11 @@ class WordTable:
         for word in self.words:
             spelling.setdefault(normalize_label(word), word)
         return spelling
+
+    @cached_property
+    def names_with_marks(self) -> tuple[str, ...]:
+        """Words that hold a comma or ``#``, which stay whole where a list of labels is read."""
+        return names_with_marks(self.words)
 
     def __contains__(self, label: str) -> bool:
         return self.resolve(label) is not None

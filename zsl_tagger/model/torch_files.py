@@ -1,0 +1,45 @@
+"""Read files of ``torch.save`` as tensors and plain data: nothing in them is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.system.pickles import safe_globals
+
+
+def read_torch_file(path: Path, expected: str = "a torch file of tensors and plain data") -> Any:
+    """Return the content of a file; objects that savers put beside tensors, such as an argparse.Namespace, are inert.
+
+    Args:
+        expected: what the error says that the file should be.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is broken, or holds something else than tensors and plain data.
+    """
+    try:
+        with torch.serialization.safe_globals(safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises nearly anything on a broken file
+        raise UserError(f"{path} cannot be read: expected {expected}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without torch's advice to load the file unsafely."""
+    text = str(error)
+    if named := re.search(r"GLOBAL (\S+) ", text):
+        return (
+            f"it holds {named[1]}, which is code and was not run. Where the file comes from, save the tensors alone: "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    if "weights_only" in text:
+        detail = re.search(r"WeightsUnpickler error: \s*(.+)", text)
+        return detail[1] if detail else "torch.save did not write it, or it is damaged"
+    return first_line(error)
