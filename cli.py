@@ -589,7 +589,9 @@ def prepare_wordvecs(
     with _told_in_one_line(_GOES_ON), _needs_extra("train"):
         from data_prep.wordvecs import prepare_wordvecs as run
 
-        vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
+        vectors = run(
+            labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite, note=_note
+        )
         _print(vectors.summary(output))
 
 

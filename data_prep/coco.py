@@ -6,8 +6,6 @@ ML-Decoder code takes it. The official val images are the test split; a validati
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 
 from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, some
 
 TASKS = ("multi-label", "zsl-48-17", "zsl-65-15")
 YEARS = (2014, 2017)
@@ -133,31 +131,64 @@ def _image_root(source: Path, year: int) -> Path:
 
 
 def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str]]:
-    """{image path: names of the classes on it} of one official split, in the order of image ids."""
-    from pycocotools.coco import COCO
-
+    """Return {image path: names of the classes on it} of one official split, in the order of image ids."""
     file = source / "annotations" / f"instances_{official}{year}.json"
     if not file.is_file():
         raise UserError(f"{source} lacks annotations/{file.name}")
+    content = _read_lists(file)
+    names = _by_id(file, content["categories"], "category", "name")
+    if set(names.values()) != set(CLASSES):
+        other = sorted(set(names.values()) ^ set(CLASSES))
+        raise UserError(f"{file}: expected the {len(CLASSES)} classes of COCO; these differ: {', '.join(other[:10])}")
+    images = _by_id(file, content["images"], "image", "file_name")
+    found: dict[int, set[str]] = {number: set() for number in sorted(images)}
+    for place, annotation in enumerate(content["annotations"]):
+        which = f"annotation {annotation.get('id', f'number {place}')}"
+        image, category = (_whole_number(file, annotation, key, which) for key in ("image_id", "category_id"))
+        if image not in images:
+            raise UserError(f"{file}: {which} is on image {image}, which is not among its {len(images):,} images")
+        if category not in names:
+            raise UserError(f"{file}: {which} has category {category}, which is not among its {len(names)} categories")
+        found[image].add(names[category])
+    return {f"{official}{year}/{images[number]}": classes for number, classes in found.items()}
+
+
+def _read_lists(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the lists of a COCO instances file."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it took
-            coco = COCO(str(file))
-        listed = coco.dataset["images"]
-        if len({image["id"] for image in listed}) < len(listed):
-            raise UserError(f"{file}: an image id is given twice")
-        class_name = {int(category["id"]): str(category["name"]) for category in coco.dataset["categories"]}
-        images = {int(image["id"]): f"{official}{year}/{image['file_name']}" for image in listed}
-        found: dict[str, set[str]] = {images[number]: set() for number in sorted(images)}
-        for annotation in coco.dataset["annotations"]:
-            found[images[annotation["image_id"]]].add(class_name[annotation["category_id"]])
-    except UserError:
-        raise
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{file}:{error.lineno}: is not valid JSON: {error.msg}") from None
-    except Exception as error:  # whatever a file of another kind leads to
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file} is not a COCO instances file: {what}") from None
-    if set(class_name.values()) != set(CLASSES):
-        other = sorted(set(class_name.values()) ^ set(CLASSES))
-        raise UserError(f"{file}: expected the {len(CLASSES)} classes of COCO; these differ: {', '.join(other[:10])}")
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file} is not a COCO instances file: {type(error).__name__}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a COCO instances file: expected an object, got {type(content).__name__}")
+    for name in ("images", "annotations", "categories"):
+        entries = content.get(name)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(
+                f"{file} is not a COCO instances file: expected a list of objects called {name!r}; "
+                f"its keys are {some(list(content)) or 'none'}"
+            )
+    return content
+
+
+def _by_id(file: Path, entries: list[dict[str, Any]], kind: str, key: str) -> dict[int, str]:
+    """Return {id: value of a key} of images or categories."""
+    found: dict[int, str] = {}
+    for place, entry in enumerate(entries):
+        number = _whole_number(file, entry, "id", f"{kind} number {place}")
+        if number in found:
+            raise UserError(f"{file}: the {kind} id {number} is given twice")
+        if not isinstance(entry.get(key), str):
+            raise UserError(f"{file}: {kind} {number}: expected a text {key!r}, got {entry.get(key)!r}")
+        found[number] = entry[key]
     return found
+
+
+def _whole_number(file: Path, entry: dict[str, Any], key: str, which: str) -> int:
+    value = entry.get(key)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool):
+        raise UserError(f"{file}: {which}: expected {key!r} to be a whole number as in COCO's own files, got {value!r}")
+    return int(value)  # type: ignore[arg-type]

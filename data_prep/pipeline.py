@@ -198,7 +198,7 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
         by_letters[label.casefold()].append(label)
     if repeated := [" and ".join(map(repr, names)) for names in by_letters.values() if len(names) > 1]:
         options.note(f"labels that differ only in capitals stay different labels ({len(repeated)}): {_list(repeated)}")
-    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
+    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize, options.note)
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
         ("are left out", vectors.dropped),
@@ -240,6 +240,11 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
     if not len(order):
         where = f"; images were looked for in {found.image_root}" if MISSING in faults.values() else ""
         raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}{where}")
+    if not (splits[order] == "train").any():
+        raise UserError(
+            f"no image is left in the split train: {_counts(_split_counts(splits[order]))}; "
+            f"left out: {_counts(_tally(dropped)) or 'none'}"
+        )
     images = Images([found.paths[row] for row in order], splits[order], targets[order])
     info: dict[str, Any] = {
         "format_version": DATASET_FORMAT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,7 +79,10 @@ class WordVectors:
         return [*lines, *(f"  {label}: not found, dropped" for label in self.dropped)]
 
 
-def word_vectors(labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True) -> WordVectors:
+def word_vectors(
+    labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True,
+    note: Callable[[str], None] = lambda _: None,
+) -> WordVectors:  # fmt: skip
     """Vectors of a label set.
 
     Args:
@@ -88,6 +91,7 @@ def word_vectors(labels: Sequence[str], source: str, missing: str = "error", nor
         missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
             drawn from its own name, the same in every run.
         normalize: divide each vector by its length.
+        note: is called with what the user should know of the source.
 
     Raises:
         UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
@@ -96,7 +100,7 @@ def word_vectors(labels: Sequence[str], source: str, missing: str = "error", nor
         raise UserError(f"expected --missing of {', '.join(MISSING_POLICIES)}; got {missing!r}")
     if source == "packaged" and not normalize:
         raise UserError("the packaged word vectors are directions without lengths: leave --no-normalize out")
-    opened = open_word_source(source, labels)
+    opened = open_word_source(source, labels, note)
     found = {label: _find(label, opened) for label in sorted(labels)}
     resolved = {label: how for label, how in found.items() if how}
     with np.errstate(invalid="ignore"):  # infinite vectors are refused below
@@ -179,7 +183,7 @@ def matrix_bytes(vectors: WordVectors) -> bytes:
 
 def prepare_wordvecs(
     labels_file: Path, source: str, output: Path, *, missing: str = "error", normalize: bool = True,
-    overwrite: bool = False,
+    overwrite: bool = False, note: Callable[[str], None] = lambda _: None,
 ) -> WordVectors:  # fmt: skip
     """``prepare wordvecs``: write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
     if output.suffix != ".pth":
@@ -196,7 +200,7 @@ def prepare_wordvecs(
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
-    vectors = word_vectors(labels, source, missing, normalize)
+    vectors = word_vectors(labels, source, missing, normalize, note)
     write_whole(output, matrix_bytes(vectors))
     report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
     write_whole(report_file, json_bytes(report))

@@ -1,10 +1,12 @@
-"""COCO through pycocotools: which classes are on which image, and what is kept for which task."""
+"""COCO: which classes are on which image, and what is kept for which task."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_data import write_coco
@@ -128,7 +130,7 @@ def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected the 80 classes of COCO; these differ: quagga, zebra"):
         prepare_coco(coco, out, OPTIONS)
     annotations.write_text(whole.replace('"id": 101', '"id": 100'))
-    with pytest.raises(UserError, match=r"instances_val2014.json: an image id is given twice"):
+    with pytest.raises(UserError, match=r"instances_val2014.json: the image id 100 is given twice"):
         prepare_coco(coco, out, OPTIONS)
     annotations.write_bytes(whole.encode("utf-16"))
     with pytest.raises(UserError, match=r"instances_val2014.json is not a COCO instances file: UnicodeDecodeError"):
@@ -137,3 +139,41 @@ def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the path 'val2014/../../x.jpg' leaves the image root"):
         prepare_coco(coco, out, OPTIONS)
     assert not (out / "data.csv").exists()
+
+
+def change_val(coco: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    file = coco / "annotations" / "instances_val2014.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][1].update(image_id=999), "annotation 1 is on image 999, which is not among its 4"),
+        (lambda c: c["annotations"][1].update(category_id=12), "annotation 1 has category 12, which is not among its"),
+        (lambda c: c["categories"].pop(15), "expected the 80 classes of COCO; these differ: cat"),
+        (lambda c: c["images"][2].update(id="102"), "image number 2: expected 'id' to be a whole number .*, got '102'"),
+        (lambda c: c["annotations"][0].update(image_id="100"), "annotation 0: expected 'image_id' to be .* got '100'"),
+        (lambda c: c["annotations"][0].pop("category_id"), "annotation 0: expected 'category_id' to be .* got None"),
+        (lambda c: c.pop("annotations"), "a list of objects called 'annotations'; its keys are 'images', 'categories'"),
+        (lambda c: c["images"][0].pop("file_name"), "image 100: expected a text 'file_name', got None"),
+        (lambda c: c["categories"][1].update(id=1), "the category id 1 is given twice"),
+        (lambda c: c["images"].append(7), "a list of objects called 'images'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_an_instances_file_is_named(change: Any, message: str, coco: Path, tmp_path: Path) -> None:
+    change_val(coco, change)
+    with pytest.raises(UserError, match=rf"instances_val2014\.json.*{message}"):
+        prepare_coco(coco, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_train_split_without_images_is_an_error(tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco", CLASSES, {"train": [[("dog", 0)], [("cat", 0)]], "val": VAL}, 2014)
+    with pytest.raises(
+        UserError, match=r"no image is left in the split train: train 0, val 0, test 2; left out: train"
+    ):
+        prepare_coco(tmp_path / "coco", tmp_path / "out", OPTIONS, "zsl-48-17")
+    assert not (tmp_path / "out" / "data.csv").exists()

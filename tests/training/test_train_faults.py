@@ -237,6 +237,36 @@ def test_a_broken_checkpoint_is_one_error(tagged: Path, tmp_path: Path, monkeypa
         )
 
 
+@pytest.mark.parametrize("case", ["offline", "another width"])
+def test_a_run_that_is_refused_leaves_no_folder(
+    case: str, tagged: Path, tagged_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, init, out = tagged, "timm", tmp_path / "out"
+    message = (
+        r"cannot bring pretrained weights of test_resnet: no connection. Without a network, give a file of its weights "
+        r"\(train --init FILE\), or start from scratch \(train --init scratch\)$"
+    )
+    if case == "offline":
+
+        def offline(*_given: Any, **_options: Any) -> None:
+            raise ConnectionError("no connection.\nmore")
+
+        monkeypatch.setattr("zsl_tagger.model.backbone.timm.create_model", offline)
+    else:
+        data, init = shutil.copytree(tagged, tmp_path / "data"), str(tagged_model)
+        (data / "dataset.json").unlink()
+        vectors = torch.load(data / "wordvec_array.pth")
+        torch.save(torch.randn(300, vectors.shape[1]), data / "wordvec_array.pth")
+        message = r"the word vectors of .* are 300 wide, those that .*model was trained with 256: prepare it with the"
+    with pytest.raises(UserError, match=message):
+        train(small_run(data, out, init=init, images=load_dataset(tagged).image_root))
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(UserError, match=message):
+        train(small_run(data, out, init=init, images=load_dataset(tagged).image_root))
+    assert list(out.iterdir()) == []
+
+
 # --- the loss is no number ------------------------------------------------------------------------------------------
 
 

@@ -206,6 +206,43 @@ def test_a_broken_text_file_is_told_with_its_line(text: str, message: str, tmp_p
         open_word_source(f"gensim:{tmp_path / 'a.txt'}")
 
 
+def many_vectors(junk: dict[int, str]) -> str:
+    """1,000 lines of a word and two numbers, but for some lines."""
+    lines = [junk.get(number, f"word{number} {number} 1") for number in range(1, 1001)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize("header", ["", "1000 2\n"])
+@pytest.mark.parametrize("place", [1, 500, 1000])
+def test_a_junk_line_among_many_is_skipped_and_counted(place: int, header: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(header + many_vectors({place: "<html>", 700: "dog 1 x"}))
+    notes: list[str] = []
+    words, vectors = read_vector_file(path, notes.append)
+    assert (len(words), vectors.shape) == (998, (998, 2))
+    number = min(place, 700) + bool(header)
+    line = f"line {number}: expected a word and its 2 numbers, got '{'<html>' if place < 700 else 'dog 1 x'}'"
+    assert notes == [f"{path}: 2 of 1,000 lines skipped, the first is {line}"]
+
+
+def test_a_junk_line_is_noted_by_what_opens_the_source(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(many_vectors({3: "junk"}))
+    notes: list[str] = []
+    word_vectors(["word7"], f"gensim:{tmp_path / 'a.txt'}", note=notes.append)
+    assert len(notes) == 1
+    assert "1 of 1,000 lines skipped" in notes[0]
+
+
+def test_a_file_of_much_junk_or_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(many_vectors(dict.fromkeys(range(20, 60), "junk")))
+    with pytest.raises(UserError, match=r"a\.txt: line 20: expected a word and its 2 numbers, got 'junk'$"):
+        read_vector_file(path)
+    path.write_text(many_vectors({}) + "last 1")
+    with pytest.raises(UserError, match=r"a\.txt: it is cut off in its last line: line 1001: .* got 'last 1'$"):
+        read_vector_file(path)
+
+
 def test_empty_lines_at_the_end_of_glove(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("dog 3 4\ncat 1 1\n\n")
     assert word_vectors(["dog"], f"gensim:{tmp_path / 'a.txt'}", normalize=False).matrix.tolist() == [[3, 4]]

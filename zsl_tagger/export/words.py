@@ -28,7 +28,7 @@ def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) 
     words = _listed(listing)
     spec = _source_of(folder)
     try:
-        source = open_source_of_other_words(spec)
+        source = open_source_of_other_words(spec, note)
         _check_same(source, folder)
         note(f"looking up {len(words):,} words in {spec}")
         baked = bake_words(source, words)

@@ -129,8 +129,8 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: dict[s
             raise UserError(f"timm cannot make {name}: {error}") from None
         reason = first_line(error)
         raise UserError(
-            f"timm cannot bring pretrained weights of {name}: {reason}. "
-            "Without a network, give a file of weights, or start from scratch"
+            f"timm cannot bring pretrained weights of {name}: {reason.rstrip('.')}. Without a network, give a file of "
+            "its weights (train --init FILE), or start from scratch (train --init scratch)"
         ) from None
 
 

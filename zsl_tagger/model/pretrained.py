@@ -152,10 +152,14 @@ def load_model(folder: Path | None = None) -> TaggerModel:
         raise ModelFolderError(
             f"{folder / WEIGHTS_FILE} lacks or has too many tensors: {_some(sorted(given ^ state.keys()))}"
         )
-    try:
-        model.load_state_dict({**ours, **state})
-    except RuntimeError as error:
-        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit its config.json: {error}") from None
+    misfit = [
+        f"{name}: expected {tuple(ours[name].shape)}, got {tuple(value.shape)}"
+        for name, value in state.items()
+        if value.shape != ours[name].shape
+    ]
+    if misfit:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit its config.json: {_some(misfit)}")
+    model.load_state_dict({**ours, **state})
     stated = config.preprocessing
     if stated.mean is not None and stated.std is not None:
         model.normalize_by(stated.mean, stated.std)  # the backbone's own values may change with timm

@@ -164,7 +164,7 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
             f"the checkpoint has word queries {word_dim} wide: give the vectors it was trained with, --word-vectors "
             "gensim:NAME or FILE, st:NAME or FOLDER, or file:wordvec_array.pth"
         )
-    source = open_word_source(spec, names)
+    source = open_word_source(spec, names, run.note)
     if source.word_dim != word_dim:
         raise UserError(
             f"the checkpoint has word queries {word_dim} wide, the vectors of {spec} are {source.word_dim} wide"

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,13 +200,17 @@ class _Run:
             self.accelerator.wait_for_everyone()
             yield
             return
+        was_there = output.exists()
         with write_errors(output):
             self._refuse_other_content()
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(output):
             remove_leftovers(self.folder)
             self.accelerator.wait_for_everyone()
-            yield
+            try:
+                yield
+            finally:
+                _remove_empty(self.folder, *(() if was_there else (output,)))
 
     def _begin(self, trainer: Trainer) -> None:
         """From here on a former run in the folder is gone: everything that could be refused was not."""
@@ -381,6 +385,13 @@ class _Run:
             f"{len(self.faults)} images could not be read and were left out or replaced by others, "
             f"e.g. {self.dataset.paths[row]}: {reason}; all are in {self.folder / UNREADABLE_FILE}"
         )
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Remove folders in which a run that was refused has written nothing."""
+    for folder in folders:
+        with suppress(OSError):  # it holds files
+            folder.rmdir()
 
 
 def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:

@@ -10,7 +10,9 @@ import gzip
 import mmap
 import struct
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,22 +29,33 @@ _KEYED_VECTORS = frozenset(
 #: Attributes that hold the words, in gensim 4 and before.
 _WORDS = ("index_to_key", "index2word", "index2entity")
 
+BOM = b"\xef\xbb\xbf"
+
+#: The width of a text file's vectors is that of most of so many lines.
+LINES_FOR_WIDTH = 100
+
+#: Largest share of the lines of a text file that may be junk: such lines are skipped, and a file of more is refused.
+MOST_JUNK = 0.01
+
+Note = Callable[[str], None]
+
 _FASTTEXT_MAGIC = struct.pack("<i", 793712314)
 _FASTTEXT_HEADER = struct.calcsize("<ii12id")  # magic, version, twelve settings, a threshold
 
 
-def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
+def read_vector_file(path: Path, note: Note = lambda _: None) -> tuple[Sequence[str], np.ndarray]:
     """(W words, float32 ``(W, word_dim)``); words whose vector is all zero are left out.
 
     Args:
         path: .kv (gensim), .bin (word2vec or fastText), or text with or without a header; .bin of word2vec and text
             may be packed as .gz.
+        note: is called where lines of a text file were skipped.
 
     Raises:
         UserError: it is none of these, or broken.
     """
     try:
-        words, vectors = _read(path)
+        words, vectors = _read(path, note)
     except UserError:
         raise
     except MemoryError:
@@ -70,7 +83,7 @@ def known_vectors(words: Sequence[Any], vectors: np.ndarray, source: str) -> tup
     return [str(words[row]) for row in np.flatnonzero(used).tolist()], vectors[used]
 
 
-def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+def _read(path: Path, note: Note) -> tuple[Sequence[Any], np.ndarray]:
     kind, packed = _kind(path)
     if kind == ".kv":
         if packed:
@@ -79,7 +92,7 @@ def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
     if kind == ".bin" or _is_binary_word2vec(path):
         return _read_bin(path)
     with _open(path) as file:
-        return _read_text(file, path)
+        return _read_text(file, path, note)
 
 
 def _kind(path: Path) -> tuple[str, bool]:
@@ -178,36 +191,87 @@ def _check_fasttext_words(path: Path) -> None:
             at = end + 10  # after the word its count and its kind: 9 bytes
 
 
-def _read_text(file: BinaryIO, path: Path) -> tuple[Sequence[str], np.ndarray]:
-    """Lines of a word and its numbers; fastText and word2vec have a first line "words dimensions", GloVe has not."""
-    place: dict[str, int] = {}
-    values = array("f")
-    dim = expected = None
-    lines = 0
-    for number, line in enumerate(file, start=1):
-        fields = line.removeprefix(b"\xef\xbb\xbf").split() if number == 1 else [line]
-        if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-            expected, dim = int(fields[0]), int(fields[1])
-            continue
-        if not line.strip():
-            continue
-        dim = len(fields) - 1 if dim is None else dim
-        word, *numbers = line.removeprefix(b"\xef\xbb\xbf").rsplit(None, dim) if dim > 0 else [line]
+def _read_text(file: BinaryIO, path: Path, note: Note) -> tuple[Sequence[str], np.ndarray]:
+    """Read lines of a word and its numbers.
+
+    fastText and word2vec have a first line "words dimensions", GloVe has not.
+    """
+    first = list(islice(file, LINES_FOR_WIDTH))
+    expected, dim = _header(first)
+    rows = _TextRows(path, dim)
+    for number, line in enumerate(chain(first, file), start=1):
+        if line.strip() and not (number == 1 and expected is not None):
+            rows.add(number, line)
+    rows.check(expected)
+    if rows.skipped:
+        note(rows.remark())
+    return list(rows.place), np.frombuffer(rows.values, np.float32).reshape(len(rows.place), dim or 1)
+
+
+def _header(lines: list[bytes]) -> tuple[int | None, int]:
+    """Return the number of words and the width of the vectors that the first line says.
+
+    Without such a line the number is None, and the width is that of most of these lines: any one may be junk, or have a
+    word with spaces.
+    """
+    fields = [line.removeprefix(BOM).split() for line in lines if line.strip()]
+    if fields and len(fields[0]) == 2 and all(field.isdigit() for field in fields[0]):
+        return int(fields[0][0]), int(fields[0][1])
+    counts = Counter(map(len, fields))
+    return None, max(counts, key=lambda count: counts[count], default=1) - 1
+
+
+class _TextRows:
+    """Hold the words and vectors of a text file as it is read, and how many of its lines are junk.
+
+    Attributes:
+        place: word -> its row.
+        values: of all rows, one after the other.
+        skipped: number of junk lines.
+    """
+
+    def __init__(self, path: Path, dim: int):
+        self.path, self.dim = path, dim
+        self.place: dict[str, int] = {}
+        self.values = array("f")
+        self.skipped = 0
+        self._read = 0
+        self._first = ""
+
+    def add(self, number: int, line: bytes) -> None:
+        word, *numbers = line.removeprefix(BOM).rsplit(None, self.dim) if self.dim > 0 else [line]
         try:
             row = array("f", map(float, numbers))
         except ValueError:
             row = array("f")
-        if dim < 1 or len(row) != dim:
-            wanted = f"its {dim} numbers" if dim > 0 else "its numbers"
-            raise UserError(
-                f"cannot read word vectors from {path}: line {number}: expected a word and {wanted}, "
-                f"got {line[:40].decode('utf-8', 'replace').strip()!r}"
-            )
-        lines += 1
+        if self.dim < 1 or len(row) != self.dim:
+            self._skip(number, line)
+            return
+        self._read += 1
         text = word.strip().decode("utf-8", "replace")
-        if text not in place:  # of a word that comes twice, the first counts
-            place[text] = len(place)
-            values.extend(row)
-    if expected is not None and lines != expected:
-        raise UserError(f"cannot read word vectors from {path}: its first line says {expected} words, it has {lines}")
-    return list(place), np.frombuffer(values, np.float32).reshape(len(place), dim or 1)
+        if text not in self.place:  # of a word that comes twice, the first counts
+            self.place[text] = len(self.place)
+            self.values.extend(row)
+
+    def _skip(self, number: int, line: bytes) -> None:
+        self.skipped += 1
+        wanted = f"its {self.dim} numbers" if self.dim > 0 else "its numbers"
+        came = line[:40].decode("utf-8", "replace").strip()
+        self._first = self._first or f"line {number}: expected a word and {wanted}, got {came!r}"
+        if not line.endswith(b"\n"):
+            raise UserError(f"cannot read word vectors from {self.path}: it is cut off in its last line: {self._first}")
+
+    def check(self, expected: int | None) -> None:
+        """Raise a UserError if too many lines are junk, or the first line says another number of words."""
+        if self.skipped > MOST_JUNK * self._read:
+            raise UserError(f"cannot read word vectors from {self.path}: {self._first}")
+        if expected not in (None, self._read + self.skipped):
+            raise UserError(
+                f"cannot read word vectors from {self.path}: its first line says {expected} words, it has {self._read}"
+            )
+
+    def remark(self) -> str:
+        """Say how many lines were skipped, with the first."""
+        return (
+            f"{self.path}: {self.skipped:,} of {self._read + self.skipped:,} lines skipped, the first is {self._first}"
+        )
