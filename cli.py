@@ -311,11 +311,16 @@ def evaluate(
         Optional[str], typer.Option(help="What --scores holds, logits or probabilities. [default: as it says]")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="strict, or as the code of a paper computes: mld, lesa, biam.")
+        str,
+        typer.Option(
+            help="strict, or as the code of a paper computes: mld, lesa, biam, lesa-openimages, biam-openimages."
+        ),
     ] = "strict",
     split: Annotated[str, typer.Option(help="Of the data set: train, val or test.")] = "test",
     labels: Annotated[str, typer.Option(help="unseen (ZSL), seen, or all (both, and GZSL).")] = "all",
-    k: Annotated[Optional[list[int]], typer.Option(help="K of P/R/F1@K, may be repeated. [default: 3, 5]")] = None,
+    k: Annotated[
+        Optional[list[int]], typer.Option(help="K of P/R/F1@K, may be repeated. [default: 3, 5; OpenImages 10, 20]")
+    ] = None,
     threshold: Annotated[Optional[float], typer.Option(help="0..1, of every label. [default: the model's own]")] = None,
     against: Annotated[
         Optional[Path], typer.Option(help="Another model folder or scores file: paired comparison.")
@@ -336,7 +341,7 @@ def evaluate(
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
-        ks = tuple(k) if k else (3, 5)
+        ks = tuple(k) if k else None
         options = EvaluateRun(
             model, data, scores, targets, unseen_file, kind, protocol, split, labels, ks, threshold, against,
             resamples, seed, output, images, force, workers, _note, _scored,

@@ -258,7 +258,7 @@ def test_k_above_the_number_of_labels_is_left_out_and_others_are_right(
     told(run("--scores", report / "scores.npz", "--data", data, *ks, "-o", tmp_path / "out", "--resamples", 0))
     tasks = figures(tmp_path / "out")["tasks"]
     for name, expected in (("ZSL", {"at_1", "at_2"}), ("GZSL", {"at_1", "at_2", "at_7"})):
-        assert {key for key in tasks[name] if key.startswith("at_")} - {"at_threshold"} == expected
+        assert {key for key in tasks[name] if key.startswith("at_")} - {"at_threshold", "at_0.5"} == expected
     targets, scores = truth(data), arrays["scores"]
     best = np.argsort(-scores, axis=1)[:, :2]
     hits = np.take_along_axis(targets, best, axis=1).sum()
@@ -302,7 +302,9 @@ def test_another_split_where_no_unseen_label_shows(data: Path, model: Path, tmp_
     assert got["tasks"]["ZSL"]["mAP"] is None
     assert "nan" not in stdout.lower()
     told_why = refused("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--resamples", 0)
-    assert "takes images with an unseen label only" in told_why
+    assert "mld evaluates unseen labels on the images that show one, and" in told_why
+    assert "split val, has none: --labels seen leaves them out" in told_why
+    told(run("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--labels", "seen"))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])

@@ -54,7 +54,7 @@ def test_four_protocols_by_hand(protocol: str, expected_map: float, expected_f1:
     result = evaluated(SCORES, data_of(TARGETS, SEEN, IGNORED), protocol)
     assert result.figures["tasks"]["ZSL"]["mAP"] == pytest.approx(expected_map, rel=1e-12)
     assert result.figures["tasks"]["ZSL"]["at_1"]["F1"] == pytest.approx(expected_f1, rel=1e-12)
-    assert result.figures["images"] == {"evaluated": images, "left_out_by_protocol": 5 - images}
+    assert result.figures["tasks"]["ZSL"]["images"] == images
     assert result.figures["labels"]["without_positives"] == 1
     assert result.per_label[1]["tied_images"] == 2
 
@@ -158,7 +158,7 @@ def test_intervals_hold_the_figure_and_are_as_wide_as_the_draw() -> None:
 
 
 def test_unknown_protocol() -> None:
-    with pytest.raises(UserError, match="expected --protocol strict, mld, lesa, biam; got 'coco'"):
+    with pytest.raises(UserError, match=r"expected --protocol strict, mld, lesa, biam, .*; got 'coco'"):
         protocol_named("coco")
 
 
@@ -171,26 +171,29 @@ HAND_TARGETS = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0],
 HAND_IGNORED = np.zeros((5, 4), bool)
 HAND_IGNORED[3, 1] = True  # nobody knows whether s2 is on image 3, counted from 0
 
-# mld keeps images 1, 2 and 3: no unseen label is on 0 and 4.
+# mld keeps, of each task, the images that show one of its labels: ZSL 1, 2 and 3; seen 0, 1, 2 and 4; GZSL all.
+# Its AP in GZSL is that of lesa and biam but for the order of equal scores, and for unknown entries, which are false.
 #
 # Average precision
 #   s1  0 (true), then 1 (true) and 2 level
-#         grouped 1/2 (1/1 + 2/3) = 5/6; earlier first 1/2 (1/1 + 2/2) = 1; mld 2 before 1: 1/2
+#         grouped 1/2 (1/1 + 2/3) = 5/6; earlier first 1/2 (1/1 + 2/2) = 1; mld 2 before 1: 1/2 (1/1 + 2/3) = 5/6
 #   s2  2 (true) and 3 (unknown) level, 4 (true)
-#         without the unknown 1/2 (1/1 + 2/2) = 1; mld 3 (false) before 2: 1/2
+#         without the unknown 1/2 (1/1 + 2/2) = 1; mld in seen has no image 3: 1; in GZSL 3 (false) before 2:
+#         1/2 (1/2 + 2/3) = 7/12
 #   u1  0 and 1 (true) level, 2 (true), 3 (true), 4
-#         grouped and earlier first 1/3 (1/2 + 2/3 + 3/4) = 23/36; mld: true on each image it keeps: 1
+#         grouped and earlier first 1/3 (1/2 + 2/3 + 3/4) = 23/36; mld in ZSL: true on each image it keeps: 1; in GZSL
+#         1 before 0: 1/3 (1/1 + 2/3 + 3/4) = 29/36
 #   u2  on no image: out of the mean (strict) or 0
 # Right answers at 1
 #   ZSL   only image 2, by u1: 1 of 5 answers, 3 positives; mld 1 of 3, 3
-#   seen  0, 1 and 4: 3 of 5 answers, 4 positives (strict says s1 on image 3, the others s2: both wrong); mld 1 of 3, 2
+#   seen  0, 1 and 4: 3 of 5 answers, 4 positives (strict says s1 on image 3, the others s2: both wrong); mld 3 of 4, 4
 #   GZSL  0 by s1; 1 has s1 (true) and u2 level: half, by the earlier label 1, by the later 0; 2, 3 and 4 are wrong
-#         strict 3/2, lesa 1, biam 2 of 5 answers, 7 positives; mld 1 of 3, 5
+#         strict 3/2, lesa 1, biam and mld 2 of 5 answers, 7 positives
 # Right answers at 2
 #   ZSL   all labels: 3 of 10 answers, 3 positives; mld 3 of 6, 3
-#   seen  all labels: 4 of 10 answers, 4 positives; strict 4 of 9, for it cannot say s2 on image 3; mld 2 of 6, 2
+#   seen  all labels: 4 of 10 answers, 4 positives; strict 4 of 9, for it cannot say s2 on image 3; mld 4 of 8, 4
 #   GZSL  0, 1 and 2 by s1, s1 and s2, 4 by s2; 3: strict says u2, u1: right; the others s2, u2: wrong
-#         strict 5, lesa and biam 4 of 10 answers, 7 positives; mld 2 (1 by s1, 2 by s2) of 6, 5
+#         strict 5, lesa, biam and mld 4 of 10 answers, 7 positives
 HAND = {  # mAP, F1@1, F1@2: twice the right answers over answers and positives
     "strict": {
         "ZSL": (23 / 36, 2 / 8, 6 / 13),
@@ -209,20 +212,22 @@ HAND = {  # mAP, F1@1, F1@2: twice the right answers over answers and positives
     },
     "mld": {
         "ZSL": ((1 + 0) / 2, 2 / 6, 6 / 9),
-        "seen": ((1 / 2 + 1 / 2) / 2, 2 / 5, 4 / 8),
-        "GZSL": ((1 / 2 + 1 / 2 + 1 + 0) / 4, 2 / 8, 4 / 11),
+        "seen": ((5 / 6 + 1) / 2, 6 / 8, 8 / 12),
+        "GZSL": ((5 / 6 + 7 / 12 + 29 / 36 + 0) / 4, 4 / 12, 8 / 17),
     },
 }
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", HAND)
 def test_every_task_by_hand(protocol: str) -> None:
     result = evaluated(HAND_SCORES, data_of(HAND_TARGETS, TWO_AND_TWO, HAND_IGNORED), protocol, (1, 2))
     for task, expected in HAND[protocol].items():
         told = result.figures["tasks"][task]
         assert (told["mAP"], told["at_1"]["F1"], told["at_2"]["F1"]) == pytest.approx(expected, rel=1e-12)
         assert told["labels_in_mean"] == told["labels"] - (protocol == "strict" and task != "seen")
-    assert result.figures["images"]["evaluated"] == (3 if protocol == "mld" else 5)
+    assert result.figures["images"] == {"evaluated": 5, "left_out_by_protocol": 0}
+    of_tasks = {"ZSL": 3, "seen": 4, "GZSL": 5} if protocol == "mld" else {"ZSL": 5, "seen": 5, "GZSL": 5}
+    assert {task: told["images"] for task, told in result.figures["tasks"].items()} == of_tasks
     assert [row["unknown"] for row in result.per_label] == [0, 0 if protocol == "mld" else 1, 0, 0]
     assert result.figures["tasks"]["GZSL"]["at_1"]["tied_images"] == 1
 
@@ -269,14 +274,66 @@ def biam_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 @CASES
 @pytest.mark.parametrize("task", TASKS)
 def test_mld_with_unknown_entries(seed: int, levels: int, task: str) -> None:
-    """Nobody's annotation is a negative; images without an unseen label are dropped."""
+    """Nobody's annotation is a negative; each task drops the images without any of its labels, as ZS_SDL does."""
     scores, data = with_unknown(seed, levels)
-    kept = [row for row in range(47) if any(data.targets[row, :5])]
+    kept = [row for row in range(47) if any(data.targets[row, TASKS[task]])]
     values, truth = scores[kept][:, TASKS[task]], data.targets[kept][:, TASKS[task]]
     expected = np.mean([mld_average_precision(s, t) for s, t in zip(values.T, truth.T, strict=True)])
     result = evaluated(scores, data, "mld")
     assert result.figures["tasks"][task]["mAP"] == pytest.approx(expected, rel=1e-9)
-    assert result.figures["images"] == {"evaluated": len(kept), "left_out_by_protocol": 47 - len(kept)}
+    assert result.figures["tasks"][task]["images"] == len(kept)
+    if task == "GZSL":
+        assert result.figures["images"] == {"evaluated": len(kept), "left_out_by_protocol": 47 - len(kept)}
+
+
+@CASES
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_zs_sdl_counts_the_k_best_labels_of_the_same_images(seed: int, levels: int, task: str, k: int) -> None:
+    scores, data = random_case(seed, levels)
+    kept = data.targets[:, TASKS[task]].any(axis=1)
+    values, truth = scores[kept][:, TASKS[task]], data.targets[kept][:, TASKS[task]]
+    top = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    told = evaluated(scores, data, "mld", (k,)).figures["tasks"][task]
+    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+
+
+@CASES
+@pytest.mark.parametrize("protocol", ["mld", "biam-openimages"])
+def test_a_task_has_the_same_figures_alone_and_beside_others(seed: int, levels: int, protocol: str) -> None:
+    scores, data = with_unknown(seed, levels)
+    together = evaluated(scores, data, protocol, (3,), resamples=20)
+    for task, columns in (("ZSL", np.arange(5)), ("seen", np.arange(5, 13))):
+        alone = evaluated(scores[:, columns], data.restricted(columns), protocol, (3,), resamples=20)
+        assert numbers(together.figures["tasks"][task]) == pytest.approx(numbers(alone.figures["tasks"][task]))
+        for k, row in zip(columns, alone.per_label, strict=True):
+            assert numbers(together.per_label[k]) == pytest.approx(numbers(row), nan_ok=True)
+
+
+@CASES
+@pytest.mark.parametrize("k", [10, 20])
+@pytest.mark.parametrize("protocol", ["lesa-openimages", "biam-openimages"])
+def test_openimages_by_its_codes(seed: int, levels: int, protocol: str, k: int) -> None:
+    """BiAM: images with a label of the task, and no mean over labels that nobody annotated there; LESA: all of both."""
+    random = np.random.default_rng([seed, levels])
+    scores = (random.integers(0, levels, (60, 70)) / 4 - 1).astype(np.float32)
+    truth = random.random((60, 70)) < 0.05
+    ignored = (random.random((60, 70)) < 0.6) & ~truth
+    truth[:, 30:33], ignored[:, 30:32] = False, True  # seen: nobody annotated two, a third is on no image
+    data, biam = data_of(truth, np.arange(70) >= 25, ignored), protocol == "biam-openimages"
+    for task, columns in (("ZSL", slice(25)), ("GZSL", slice(70))):
+        kept = truth[:, columns].any(axis=1) | (not biam)
+        values, positive, known = (part[kept][:, columns] for part in (scores, truth, ~ignored))
+        one = biam_average_precision if biam else lesa_average_precision
+        expected = [
+            one(s[m], t[m]) for s, t, m in zip(values.T, positive.T, known.T, strict=True) if m.any() or not biam
+        ]
+        upwards = np.argsort(-1 * values if biam else values, axis=1, kind="stable")
+        order = upwards if biam else upwards[:, ::-1]
+        told = evaluated(scores, data, protocol, PROTOCOLS[protocol].ks).figures["tasks"][task]
+        assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
+        assert told["labels_in_mean"] == len(expected) == told["labels"] - (2 if biam and task == "GZSL" else 0)
+        assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(order[:, :k], positive), rel=1e-9)
 
 
 @CASES
@@ -386,7 +443,7 @@ def test_one_group_of_labels(protocol: str, seen: bool) -> None:
     told = evaluated(scores, data, protocol, (1, 20)).figures
     assert list(told["tasks"]) == ["seen" if seen else "ZSL"]
     assert told["seen_and_unseen"] is None
-    kept = 0 if seen and protocol == "mld" else int(data.targets.any(axis=1).sum()) if protocol == "mld" else 47
+    kept = int(data.targets.any(axis=1).sum()) if PROTOCOLS[protocol].needs_label else 47
     assert told["images"]["evaluated"] == kept
     for task in told["tasks"].values():
         assert "at_20" not in task  # of 13 labels
@@ -398,6 +455,6 @@ def test_nothing_is_true(protocol: str) -> None:
     scores, data = random_case(1, 7)
     result = evaluated(scores, data_of(np.zeros((47, 13), bool), data.seen), protocol, (1,), resamples=20)
     for task in result.figures["tasks"].values():
-        assert task["mAP"] == (None if protocol == "strict" else 0)
+        assert task["mAP"] == (None if protocol in ("strict", "biam-openimages") else 0)
         assert task.get("at_1", {"F1": 0})["F1"] == 0
     assert result.figures["labels"]["without_positives"] == 13

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class EvaluationData:
         targets, ignored: bool ``(N, K)``; ``ignored`` is None where every entry is known.
         root: where the images are; None where that is not known.
         vectors: ``(K, word_dim)``, word vectors of the labels; ``training_images`` ``(K,)``: without a data set None.
+        lacks_seen_only: images without an unseen label were left out when the data set was prepared.
     """
 
     name: str
@@ -38,6 +40,7 @@ class EvaluationData:
     root: Path | None = None
     vectors: np.ndarray | None = None
     training_images: np.ndarray | None = None
+    lacks_seen_only: bool = False
 
     @property
     def single_label(self) -> bool:
@@ -103,7 +106,14 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
         root=root,
         vectors=dataset.word_vectors,
         training_images=training,
+        lacks_seen_only=split == "test" and _test_shows(dataset.info) == "unseen",
     )
+
+
+def _test_shows(info: dict[str, Any]) -> Any:
+    """Return which test images ``prepare`` kept, as ``dataset.json`` has it; None where it does not say."""
+    protocol = info.get("protocol")
+    return protocol.get("test_shows") if isinstance(protocol, dict) else None
 
 
 def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -> EvaluationData:

@@ -17,11 +17,14 @@ from zsl_tagger.evaluation.metrics import (
     precision_recall_f1,
     seen_unseen_curve,
 )
-from zsl_tagger.evaluation.per_image import ImageCounts, measure_images
-from zsl_tagger.evaluation.per_label import label_counts, mean_curve, measure_labels
+from zsl_tagger.evaluation.per_image import AT_HALF, AT_THRESHOLD, ImageCounts, measure_images
+from zsl_tagger.evaluation.per_label import LabelFigures, label_counts, mean_curve, measure_labels
 from zsl_tagger.evaluation.protocols import Protocol
 from zsl_tagger.evaluation.resampled import resampled_f1, resampled_means
 from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL, Scores, group_columns, task_columns
+
+#: What the overall F1 of each level is called among the resampled figures.
+LEVELS = {AT_THRESHOLD: "F1 at threshold", AT_HALF: "F1 at 0.5"}
 
 
 @dataclass
@@ -43,67 +46,133 @@ def evaluate_scores(
         ks: the K of P/R/F1@K; those above a task's number of labels are left out of it.
         resamples: of the bootstrap over images; 0 for none.
     """
-    kept = protocol.keeps(data.targets, data.seen)
-    rows = np.flatnonzero(kept)
-    counts = draw_counts(len(rows), resamples, seed) if resamples and len(rows) > 1 else None
     tasks = task_columns(data.seen)
-    per_label, curves, resampled = measure_labels(scores, data, protocol, rows, counts)
-    images = measure_images(scores, data, protocol, rows, tasks, ks)
-    precisions = np.array([row["average_precision"] for row in per_label], float)
-    result = Evaluation({}, per_label)
-    told = {}
-    for name, columns in tasks.items():
-        told[name] = _task(name, columns, precisions, resampled, images, protocol, counts, result)
+    parts: dict[str, _Part] = {}
+    for rows, names in _image_sets(data, protocol, tasks):
+        counts = draw_counts(len(rows), resamples, seed) if resamples and len(rows) > 1 else None
+        part = _measure(scores, data, protocol, ks, rows, {name: tasks[name] for name in names}, counts)
+        parts |= dict.fromkeys(names, part)
+    result, told = Evaluation({}, []), {}
+    for name in tasks:
+        told[name] = _task(name, parts[name], protocol, result)
+    groups, whole = group_columns(data.seen), parts[list(tasks)[-1]]  # GZSL, where there are both groups
+    of_label = {k: parts[name] for name, columns in groups.items() for k in columns.tolist()}
+    result.per_label = [of_label[k].row(k) for k in range(len(data.labels))]
     result.figures = {
         "protocol": protocol.name,
         "definition": protocol.sentences(),
-        "images": {"evaluated": len(rows), "left_out_by_protocol": int((~kept).sum())},
-        "labels": label_counts(per_label, data.seen, protocol),
+        "images": {"evaluated": len(whole.rows), "left_out_by_protocol": len(data.images) - len(whole.rows)},
+        "labels": label_counts(result.per_label, data.seen, protocol),
         "kind": scores.kind,
+        "threshold": 0.5 if np.array_equal(scores.thresholds, scores.values_at(0.5)) else None,
         "tasks": told,
-        "seen_and_unseen": _seen_and_unseen(told, images),
-        "precision_recall": {name: mean_curve(curves[columns]) for name, columns in group_columns(data.seen).items()},
-        "probabilities": images.histograms(),
+        "seen_and_unseen": _seen_and_unseen(told, whole.images),
+        "precision_recall": {name: mean_curve(parts[name].labels.curves[groups[name]]) for name in groups},
+        "probabilities": whole.images.histograms(),
     }
-    for row, confusion in zip(per_label, zip(*images.confusion, strict=True), strict=True):
-        precision, recall, f1 = precision_recall_f1(*confusion)
-        row |= {"precision": precision, "recall": recall, "f1": f1}
     return result
 
 
-def _task(
-    name: str,
-    columns: np.ndarray,
-    precisions: np.ndarray,
-    resampled: np.ndarray | None,
-    images: ImageCounts,
+def _image_sets(
+    data: EvaluationData, protocol: Protocol, tasks: dict[str, np.ndarray]
+) -> list[tuple[np.ndarray, list[str]]]:
+    """Group the tasks by the images that the protocol evaluates them on: indices ``(n,)``, and their names."""
+    sets: dict[bytes, tuple[np.ndarray, list[str]]] = {}
+    for name, columns in tasks.items():
+        kept = protocol.keeps(data.targets if name == GZSL else data.targets[:, columns])
+        sets.setdefault(kept.tobytes(), (np.flatnonzero(kept), []))[1].append(name)
+    return list(sets.values())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Hold what was measured on the images ``rows`` for the tasks that are evaluated on them.
+
+    Attributes:
+        tasks: their columns.
+        counts: how often each image is in each resample, ``(n, R)``; None without resamples.
+    """
+
+    rows: np.ndarray
+    tasks: dict[str, np.ndarray]
+    counts: np.ndarray | None
+    labels: LabelFigures
+    images: ImageCounts
+
+    def row(self, k: int) -> dict[str, Any]:
+        """Return all figures of one label."""
+        precision, recall, f1 = precision_recall_f1(*(part[k] for part in self.images.confusion[AT_THRESHOLD]))
+        return {**self.labels.rows[k], "precision": precision, "recall": recall, "f1": f1}
+
+    def in_mean(self, columns: np.ndarray, protocol: Protocol) -> np.ndarray:
+        """Return those of some columns that the protocol does not leave out for want of any annotation."""
+        if not protocol.drops_unannotated:
+            return columns
+        unknown = np.array([self.labels.rows[k]["unknown"] for k in columns.tolist()])
+        return columns[unknown < len(self.rows)]
+
+
+def _measure(
+    scores: Scores,
+    data: EvaluationData,
     protocol: Protocol,
+    ks: tuple[int, ...],
+    rows: np.ndarray,
+    tasks: dict[str, np.ndarray],
     counts: np.ndarray | None,
-    result: Evaluation,
-) -> dict[str, Any]:
+) -> _Part:
+    columns = np.unique(np.concatenate(list(tasks.values())))
+    labels = measure_labels(scores, data, protocol, rows, columns, counts)
+    return _Part(rows, tasks, counts, labels, measure_images(scores, data, protocol, rows, tasks, ks))
+
+
+def _task(name: str, part: _Part, protocol: Protocol, result: Evaluation) -> dict[str, Any]:
+    columns, images, counts = part.tasks[name], part.images, part.counts
+    chosen = part.in_mean(columns, protocol)
+    precisions = np.array([part.labels.rows[k]["average_precision"] for k in chosen.tolist()], float)
     told: dict[str, Any] = {
+        "images": len(part.rows),
         "labels": len(columns),
-        "labels_in_mean": len(columns) if protocol.empty_is_zero else int(np.isfinite(precisions[columns]).sum()),
-        "mAP": _number(protocol.mean(precisions[columns])),
+        "labels_in_mean": len(chosen) if protocol.empty_is_zero else int(np.isfinite(precisions).sum()),
+        "mAP": _number(protocol.mean(precisions)),
     }
-    if resampled is not None:
-        means = resampled_means(resampled[columns], precisions[columns], protocol)
-        result.resampled[name, "mAP"] = centred(means, protocol.mean(precisions[columns]))
-    positives = images.at_threshold[name][:, 2] if name in images.at_threshold else np.zeros(0)
+    if part.labels.resampled is not None:
+        means = resampled_means(part.labels.resampled[chosen], precisions, protocol)
+        result.resampled[name, "mAP"] = centred(means, protocol.mean(precisions))
+    positives = images.at_level.get((AT_THRESHOLD, name), np.zeros((0, 3)))[:, 2]
     for (task, k), table in images.at_k.items():
         if task == name:
             told[f"at_{k}"] = _micro(table[:, 0], table[:, 1], positives) | {"tied_images": int(table[:, 2].sum())}
             if counts is not None:
                 result.resampled[name, f"F1@{k}"] = resampled_f1(table[:, 0], table[:, 1], positives, counts)
-    if len(positives):
-        totals = images.at_threshold[name].T  # (3, n)
-        told["at_threshold"] = _micro(totals[0], totals[1], totals[2])
-        own = Confusion(*(part[columns] for part in images.confusion)).f1()
-        told["at_threshold"]["macro_F1"] = _number(float(np.nanmean(own)) if np.isfinite(own).any() else math.nan)
-        if counts is not None:
-            result.resampled[name, "F1 at threshold"] = resampled_f1(totals[0], totals[1], totals[2], counts)
+    for level, metric in LEVELS.items():
+        if (level, name) in images.at_level:
+            hits, answers, truth = images.at_level[level, name].T  # (n,) each
+            told[level] = _micro(hits, answers, truth)
+            told[level] |= _per_class(images.confusion[level], columns, chosen, protocol)
+            if counts is not None:
+                result.resampled[name, metric] = resampled_f1(hits, answers, truth, counts)
     told["95"] = {metric: interval(v) for (task, metric), v in result.resampled.items() if task == name}
     return told
+
+
+def _per_class(
+    confusion: Confusion, columns: np.ndarray, chosen: np.ndarray, protocol: Protocol
+) -> dict[str, float | None]:
+    """Return the means over labels: macro F1 of all ``columns`` with positives, CP, CR, CF1 as the protocol has means.
+
+    Args:
+        chosen: those of the columns that are in the protocol's means.
+    """
+    own = Confusion(*(one[columns] for one in confusion)).f1()
+    means = Confusion(*(one[chosen] for one in confusion))
+    precision, recall = protocol.mean(means.precision()), protocol.mean(means.recall())
+    return {
+        "macro_F1": _number(float(np.nanmean(own)) if np.isfinite(own).any() else math.nan),
+        "CP": _number(precision),
+        "CR": _number(recall),
+        "CF1": _number(harmonic_mean(precision, recall)),
+    }
 
 
 def _micro(hits: np.ndarray, answers: np.ndarray, positives: np.ndarray) -> dict[str, float]:
@@ -134,7 +203,7 @@ def _seen_and_unseen(told: dict[str, Any], images: ImageCounts) -> dict[str, Any
             pair["harmonic_mean"] = harmonic_mean(pair[SEEN], pair[ZSL])
     precisions = [told[name]["mAP"] for name in (SEEN, ZSL)]
     calibrated = {
-        f"at_{k}": _micro(table[:, 0], table[:, 1], images.at_threshold[GZSL][:, 2])
+        f"at_{k}": _micro(table[:, 0], table[:, 1], images.at_level[AT_THRESHOLD, GZSL][:, 2])
         for (name, k), table in images.at_k.items()
         if name == CALIBRATED
     }
@@ -162,8 +231,9 @@ def compare(ours: Evaluation, other: Evaluation) -> dict[str, Any]:
         difference.
     """
     told: dict[str, Any] = {}
+    twice = all(side.figures["threshold"] == 0.5 for side in (ours, other))  # F1 at threshold is that at 0.5
     for key, values in ours.resampled.items():
-        if key not in other.resampled:
+        if key not in other.resampled or (twice and key[1] == LEVELS[AT_HALF]):
             continue
         a, b = (_figure(side.figures["tasks"], *key) for side in (ours, other))
         if a is not None and b is not None:
@@ -178,4 +248,5 @@ def _figure(tasks: dict[str, Any], task: str, metric: str) -> float | None:
     told = tasks[task]
     if metric == "mAP":
         return told["mAP"]
-    return told["at_threshold" if metric == "F1 at threshold" else metric.replace("F1@", "at_")]["F1"]
+    levels = {title: level for level, title in LEVELS.items()}
+    return told[levels.get(metric) or metric.replace("F1@", "at_")]["F1"]

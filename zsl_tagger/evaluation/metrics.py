@@ -173,9 +173,19 @@ class Confusion(NamedTuple):
     answers: np.ndarray
     positives: np.ndarray
 
+    def precision(self) -> np.ndarray:
+        """Return that of each label, 0 where it is never a tag, NaN where it has no positives."""
+        return self._known(self.hits / np.maximum(self.answers, 1))
+
+    def recall(self) -> np.ndarray:
+        """Return that of each label, NaN where it has no positives."""
+        return self._known(self.hits / np.maximum(self.positives, 1))
+
     def f1(self) -> np.ndarray:
         """Of each label, 0 where there is nothing right, NaN where it has no positives."""
-        values = 2 * self.hits / np.maximum(self.answers + self.positives, 1)
+        return self._known(2 * self.hits / np.maximum(self.answers + self.positives, 1))
+
+    def _known(self, values: np.ndarray) -> np.ndarray:
         return np.where(self.positives > 0, values, np.nan)
 
 

@@ -20,6 +20,7 @@ from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL, Scores
 
 IMAGES_AT_ONCE = 2048
 BINS = 50  # of probabilities 0..1
+AT_THRESHOLD, AT_HALF = "at_threshold", "at_0.5"  # where a label becomes a tag
 
 
 class ImageCounts:
@@ -28,8 +29,9 @@ class ImageCounts:
     def __init__(self, count: int, labels: int, seen: np.ndarray):
         self.at_k: dict[tuple[str, int], np.ndarray] = {}  # (n, 3): right answers, answers, K-th place is shared
         self.recalled: dict[tuple[str, str, int], float] = {}  # right answers of seen and unseen within GZSL
-        self.at_threshold: dict[str, np.ndarray] = {}  # (n, 3): right answers, answers, positives
-        self.confusion = Confusion(*(np.zeros(labels, np.int64) for _ in range(3)))
+        self.at_level: dict[tuple[str, str], np.ndarray] = {}  # (n, 3): right answers, answers, positives
+        nothing = Confusion(*(np.zeros(labels, np.int64) for _ in range(3)))
+        self.confusion = dict.fromkeys((AT_THRESHOLD, AT_HALF), nothing)
         self.events: list[CurveEvents] = []
         self.top = 0
         self._count, self._seen = count, seen
@@ -103,15 +105,16 @@ def measure_images(
         for name, ranked, columns in rankings:
             for k in ks:
                 _at_k(images, name, k, start, ranked, targets, unranked, columns, protocol, data.seen)
-        said = values >= scores.thresholds
-        for name, columns in tasks.items():
-            own, truth = said[:, columns] & known[:, columns], targets[:, columns]
-            totals = ((own & truth).sum(axis=1), own.sum(axis=1), truth.sum(axis=1))
-            images.put(images.at_threshold, name, start, totals)
+        for level, thresholds in ((AT_THRESHOLD, scores.thresholds), (AT_HALF, scores.values_at(0.5))):
+            said = (values >= thresholds) & known
+            for name, columns in tasks.items():
+                own, truth = said[:, columns], targets[:, columns]
+                totals = ((own & truth).sum(axis=1), own.sum(axis=1), truth.sum(axis=1))
+                images.put(images.at_level, (level, name), start, totals)
+            found = confusion_at_threshold(values, targets, thresholds, ignored)
+            images.confusion[level] = Confusion(*(a + b for a, b in zip(images.confusion[level], found, strict=True)))
         if GZSL in tasks:
             images.events.append(curve_events(values, targets, data.seen, images.top, unranked))
-        found = confusion_at_threshold(values, targets, scores.thresholds, ignored)
-        images.confusion = Confusion(*(a + b for a, b in zip(images.confusion, found, strict=True)))
         images.add_probabilities(scores.probabilities(values), targets, known)
     return images
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,23 +21,41 @@ LABELS_AT_ONCE = 16
 RECALL = np.linspace(0, 1, 101)  # where precision is read off for the curves
 
 
-def measure_labels(
-    scores: Scores, data: EvaluationData, protocol: Protocol, rows: np.ndarray, counts: np.ndarray | None
-) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray | None]:
-    """Measure each label over the images ``rows``.
+class LabelFigures(NamedTuple):
+    """What was measured of each label; of labels that were not, the row is empty and the arrays are NaN.
 
-    Returns:
-        a row of figures for each label, precision at each of ``RECALL`` ``(K, 101)``, and with ``counts`` the
-        resampled average precision ``(K, R)``.
+    Attributes:
+        rows: K rows of figures.
+        curves: precision at each of ``RECALL``, ``(K, 101)``.
+        resampled: average precision of each resample, ``(K, R)``; None without resamples.
     """
 
-    def work(start: int) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray | None]]:
-        part = slice(start, start + LABELS_AT_ONCE)
+    rows: list[dict[str, Any]]
+    curves: np.ndarray
+    resampled: np.ndarray | None
+
+
+def measure_labels(
+    scores: Scores,
+    data: EvaluationData,
+    protocol: Protocol,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    counts: np.ndarray | None,
+) -> LabelFigures:
+    """Measure the labels ``columns`` over the images ``rows``.
+
+    Args:
+        counts: how often each image is in each resample; None for no resamples.
+    """
+
+    def work(start: int) -> list[tuple[int, dict[str, Any], np.ndarray, np.ndarray | None]]:
+        part = columns[start : start + LABELS_AT_ONCE]
         values = np.ascontiguousarray(scores.values[:, part][rows].T)  # (k, n)
         ignored = data.ignored[:, part][rows].T if protocol.masks_ignored and data.ignored is not None else None
         return [
-            _label(start + k, values[k], data.targets[rows, start + k], None if ignored is None else ~ignored[k])
-            for k in range(len(values))
+            (k, *_label(k, values[place], data.targets[rows, k], None if ignored is None else ~ignored[place]))
+            for place, k in enumerate(part.tolist())
         ]
 
     def _label(
@@ -60,10 +78,15 @@ def measure_labels(
         }
         return row, _precision_at_recall(steps), resampled
 
-    starts = range(0, len(data.labels), LABELS_AT_ONCE)
-    done = [one for part in map_in_order(work, starts, default_workers()) for one in part]
-    resampled = None if counts is None else np.array([one for _, _, one in done])
-    return [row for row, _, _ in done], np.array([curve for _, curve, _ in done]), resampled
+    count, starts = len(data.labels), range(0, len(columns), LABELS_AT_ONCE)
+    resampled = None if counts is None else np.full((count, counts.shape[1]), np.nan, np.float32)
+    found = LabelFigures([{} for _ in range(count)], np.full((count, len(RECALL)), np.nan), resampled)
+    for part in map_in_order(work, starts, default_workers()):
+        for k, row, curve, resamples in part:
+            found.rows[k], found.curves[k] = row, curve
+            if resampled is not None:
+                resampled[k] = resamples
+    return found
 
 
 def _precision_at_recall(steps: RankingSteps) -> np.ndarray:

@@ -13,7 +13,7 @@ from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.per_image import BINS
 from zsl_tagger.evaluation.per_label import RECALL
 from zsl_tagger.evaluation.scores import SEEN, ZSL
-from zsl_tagger.evaluation.text import against_lines, both_lines, table
+from zsl_tagger.evaluation.text import against_table, against_title, both_lines, tables
 from zsl_tagger.reports.pages import figure, render, svg, thumbnail
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
@@ -74,9 +74,10 @@ def page(figures: dict[str, Any], per_label: list[dict[str, Any]], data: Evaluat
         "zsl_tagger.evaluation",
         "report.html.j2",
         figures=figures,
-        table=table(figures),
+        tables=tables(figures),
         both=both_lines(figures),
-        against=against_lines(figures["against"]) if figures["against"] else [],
+        against=against_table(figures["against"]) if figures["against"] else [],
+        against_title=against_title(figures["against"]) if figures["against"] else "",
         plots=_plots(figures),
         examples={
             title: [{**row, "photos": _photos(row["label"], data, values)} for row in rows]

@@ -16,7 +16,7 @@ from zsl_tagger.evaluation.figures import compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import SUFFIXES, read_levels, read_scores, scratch
-from zsl_tagger.evaluation.scores import Scores, log_odds
+from zsl_tagger.evaluation.scores import GZSL, SEEN, ZSL, Scores, log_odds, task_columns
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.system.files import locked, write_whole
@@ -40,6 +40,7 @@ class EvaluateRun:
             the names of its unseen labels).
         against: another model folder or file of scores, to be compared with.
         labels: "all", "seen" or "unseen".
+        ks: the K of P/R/F1@K; None: those of the protocol.
         threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
         resamples: of the bootstrap; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
@@ -54,7 +55,7 @@ class EvaluateRun:
     protocol: str = "strict"
     split: str = "test"
     labels: str = "all"
-    ks: tuple[int, ...] = (3, 5)
+    ks: tuple[int, ...] | None = None
     threshold: float | None = None
     against: Path | None = None
     resamples: int = 1000
@@ -103,7 +104,7 @@ def _check_options(run: EvaluateRun) -> None:
         raise UserError("give what it is evaluated against: --data DIR or --targets FILE, one of the two")
     if run.unseen is not None and run.targets is None:
         raise UserError("--unseen-file belongs to --targets: a prepared folder says which labels are unseen")
-    if not run.ks or min(run.ks) < 1:
+    if run.ks is not None and (not run.ks or min(run.ks) < 1):
         raise UserError(f"expected --k of at least 1, got {', '.join(map(str, run.ks)) or 'none'}")
     if run.threshold is not None and not 0 <= run.threshold <= 1:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
@@ -129,9 +130,8 @@ def _evaluate(
         notes.append(f"{len(faults)} images cannot be read and are left out, e.g. {data.images[row]}: {why}")
         data = data.rows(readable)
     parts = [scores if not faults else _rows(scores, readable) for scores, _ in scored]
-    if not protocol.keeps(data.targets, data.seen).any():
-        raise UserError(f"protocol {protocol.name} takes images with an unseen label only, and {data.name} has none")
-    ks = tuple(sorted(set(run.ks)))
+    _check_images(protocol, data, notes)
+    ks = tuple(sorted(set(run.ks or protocol.ks)))
     asked = [one if run.threshold is None else replace(one, thresholds=one.values_at(run.threshold)) for one in parts]
     done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in asked]
     figures = {
@@ -141,6 +141,7 @@ def _evaluate(
         "resamples": run.resamples,
         "unreadable_images": len(faults),
         **done[0].figures,
+        **({} if run.threshold is None else {"threshold": run.threshold}),
         "against": None if len(done) < 2 else {"evaluated": str(subjects[1].path), **compare(*done)},
         "notes": notes,
     }
@@ -155,6 +156,25 @@ def _evaluate(
         remove_partial(run.output)
         result.lines.append(f"look at {run.output / 'report.html'}")
     return result
+
+
+def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) -> None:
+    """Refuse a task without images; say so where the data set was prepared without images that a task is about."""
+    tasks = task_columns(data.seen)
+    for name, columns in tasks.items():
+        if not protocol.keeps(data.targets[:, columns]).any():
+            kind = {ZSL: "unseen ", SEEN: "seen "}.get(name, "")
+            other = f"--labels {'seen' if name == ZSL else 'unseen'} leaves them out" if GZSL in tasks else ""
+            raise UserError(
+                f"protocol {protocol.name} evaluates {kind}labels on the images that show one, and {data.name}, split "
+                f"{data.split}, has none: {other or 'give another --split or --protocol'}"
+            )
+    concerned = [name for name in tasks if not (name == ZSL and protocol.needs_label)]
+    if data.lacks_seen_only and concerned:
+        notes.append(
+            f"{data.name} was prepared without the test images that show no unseen label, which protocol "
+            f"{protocol.name} evaluates too ({', '.join(concerned)}): prepare nus-wide --protocol lesa keeps them"
+        )
 
 
 class _Subject(NamedTuple):

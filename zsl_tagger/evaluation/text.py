@@ -4,43 +4,74 @@ from __future__ import annotations
 
 from typing import Any
 
+from zsl_tagger.evaluation.figures import LEVELS
+from zsl_tagger.evaluation.per_image import AT_HALF, AT_THRESHOLD
 from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL
-from zsl_tagger.reports.text import aligned
+from zsl_tagger.reports.text import aligned, wrapped
 
 TITLES = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}
 
 
 def summary(figures: dict[str, Any]) -> list[str]:
-    """The figures in percent, with their 95 % intervals."""
+    """Return the figures in percent, with their 95 % intervals; no line but one with a long name is over 80 columns."""
     images, labels = figures["images"], figures["labels"]
     dropped = f" ({images['left_out_by_protocol']:,} left out)" if images["left_out_by_protocol"] else ""
-    lines = [
+    lines = wrapped(
         f"{figures['evaluated']} on {figures['data']}, split {figures['split']}: "
-        f"{images['evaluated']:,} images{dropped}, protocol {figures['protocol']}",
-        *(f"  {sentence}" for sentence in figures["definition"][:3]),
-        "",
-    ]
-    lines += [*aligned(table(figures)), "", *both_lines(figures)]
-    lines.append(
+        f"{images['evaluated']:,} images{dropped}, protocol {figures['protocol']}"
+    )
+    for sentence in figures["definition"]:
+        lines += wrapped(sentence, indent=2)
+    for title, rows in tables(figures):
+        lines += ["", *([title] if title else []), *aligned(rows)]
+    lines.append("")
+    ties = (
         f"labels without positives: {labels['without_positives']}; with ties that order would decide: "
         f"{labels['with_ties']} ({labels['tied_images']:,} images)"
     )
+    for line in (*both_lines(figures), ties):
+        lines += wrapped(line)
     if figures["against"]:
-        lines += ["", *against_lines(figures["against"])]
+        lines += ["", *wrapped(against_title(figures["against"])), *aligned(against_table(figures["against"]))]
     return lines
 
 
-def table(figures: dict[str, Any]) -> list[list[str]]:
-    """Header and a row a task, in percent."""
-    tasks = figures["tasks"]
-    metrics = list(dict.fromkeys(name for task in tasks.values() for name in task if name.startswith("at_")))
-    named = {name: f"F1@{name[3:]}" if name != "at_threshold" else "F1 at threshold" for name in metrics}
-    rows = [["", "labels", "mAP", *named.values(), "macro F1"]]
+def tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Return titles and tables in percent: ranking, then precision, recall and F1 of tags.
+
+    A table of rankings has a column a task, so that any number of K fits the width of a terminal.
+    """
+    tasks, threshold = figures["tasks"], figures["threshold"]
+    own = "at each label's own threshold" if threshold is None else f"at a score of {threshold:g}"
+    found = [("", ranking_table(tasks)), (own, level_table(tasks, AT_THRESHOLD))]
+    if threshold != 0.5:
+        found.append(("at a score of 0.5", level_table(tasks, AT_HALF)))
+    return found
+
+
+def ranking_table(tasks: dict[str, Any]) -> list[list[str]]:
+    """Return a header and a row a figure."""
+    rows = [["", *(TITLES[name] for name in tasks)]]
+    if len({task["images"] for task in tasks.values()}) > 1:
+        rows.append(["images", *(f"{task['images']:,}" for task in tasks.values())])
+    rows.append(["labels", *(f"{task['labels_in_mean']:,} of {task['labels']:,}" for task in tasks.values())])
+    rows.append(["mAP", *(_cell(task["mAP"], task["95"].get("mAP")) for task in tasks.values())])
+    for key in dict.fromkeys(key for task in tasks.values() for key in task if key.startswith("at_")):
+        if key not in LEVELS:
+            title = f"F1@{key[3:]}"
+            cells = [_cell((task.get(key) or {}).get("F1"), task["95"].get(title)) for task in tasks.values()]
+            rows.append([title, *cells])
+    return rows
+
+
+def level_table(tasks: dict[str, Any], level: str) -> list[list[str]]:
+    """Return a header and a row a task: precision, recall and F1 as means over labels, and overall."""
+    names = {"CP": "CP", "CR": "CR", "CF1": "CF1", "macro_F1": "macro F1", "precision": "OP", "recall": "OR"}
+    rows = [["", *names.values(), "OF1"]]
     for name, task in tasks.items():
-        cells = [_cell(task["mAP"], task["95"].get("mAP"))]
-        cells += [_cell((task.get(key) or {}).get("F1"), task["95"].get(title)) for key, title in named.items()]
-        cells.append(_cell((task.get("at_threshold") or {}).get("macro_F1"), None))
-        rows.append([TITLES[name], f"{task['labels_in_mean']:,} of {task['labels']:,}", *cells])
+        told = task.get(level) or {}
+        cells = [_percent(told.get(key)) for key in names]
+        rows.append([name, *cells, _cell(told.get("F1"), task["95"].get(LEVELS[level]))])
     return rows
 
 
@@ -49,7 +80,7 @@ def both_lines(figures: dict[str, Any]) -> list[str]:
     both = figures["seen_and_unseen"]
     if not both:
         return []
-    plain = both["recalls"][GZSL]
+    plain = both["recalls"].get(GZSL, {})
     told = [f"mAP {_percent(both['harmonic_mean_of_mAP'])}"]
     told += [f"{name} {_percent(pair['harmonic_mean'])}" for name, pair in plain.items()]
     lines = [f"harmonic mean of seen and unseen: {', '.join(told)}"]
@@ -66,17 +97,19 @@ def both_lines(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def against_lines(against: dict[str, Any]) -> list[str]:
-    """The paired comparison."""
-    lines = [f"against {against['evaluated']}, on the same resamples of the images:"]
+def against_title(against: dict[str, Any]) -> str:
+    return f"against {against['evaluated']}, on the same resamples of the images:"
+
+
+def against_table(against: dict[str, Any]) -> list[list[str]]:
+    """Return a header and a row a task and figure of the paired comparison."""
+    rows = [["", "", "this", "other", "difference (95 %)", "p"]]
     for task in (name for name in TITLES if name in against):
         for metric, one in against[task].items():
             low, high = (f"{100 * edge:+.1f}" for edge in one["95"]) if one["95"] else ("?", "?")
-            lines.append(
-                f"  {TITLES[task]}, {metric}: {100 * one['ours']:.1f} - {100 * one['other']:.1f} = "
-                f"{100 * one['difference']:+.1f} (95 %: {low} to {high}; p = {one['p']:.3g})"
-            )
-    return lines
+            difference = f"{100 * one['difference']:+.1f} ({low} to {high})"
+            rows.append([task, metric, _percent(one["ours"]), _percent(one["other"]), difference, f"{one['p']:.3g}"])
+    return rows
 
 
 def _percent(value: float | None) -> str:

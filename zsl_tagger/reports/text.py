@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from zsl_tagger.system.untrusted_text import printable
+
+WIDTH = 80  # columns of a terminal
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -12,3 +15,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+
+
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Return a sentence as lines of at most ``WIDTH`` columns, indented; words and paths are not broken."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,107 @@
+"""Which images a protocol evaluates: what is refused, and what is said of images that ``prepare`` left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import dataset_of
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.data import data_of_dataset
+from zsl_tagger.evaluation.run import EvaluateRun, Result, evaluate
+
+IMAGES, LABELS = ["1.jpg", "2.jpg", "3.jpg"], ["cat", "dog", "yak"]
+SCORES = np.array([[9, 3, 1], [1, 8, 2], [4, 5, 6]], np.float32)
+
+
+def evaluated(folder: Path, targets: list[list[int]], protocol: str, unseen: str = "yak", **options: Any) -> Result:
+    np.savez(folder / "t.npz", targets=np.array(targets), images=np.array(IMAGES), labels=np.array(LABELS))
+    np.savez(folder / "s.npz", scores=SCORES, images=np.array(IMAGES), labels=np.array(LABELS), kind=np.array("logits"))
+    (folder / "unseen.txt").write_text(unseen)
+    files: dict[str, Any] = {"scores": folder / "s.npz", "targets": folder / "t.npz", "unseen": folder / "unseen.txt"}
+    return evaluate(EvaluateRun(**files, protocol=protocol, resamples=0, note=lambda _: None, **options))
+
+
+def images(result: Result) -> dict[str, int]:
+    return {name: task["images"] for name, task in result.figures["tasks"].items()}
+
+
+def test_gzsl_of_mld_is_on_all_labelled_images_and_zsl_on_those_with_an_unseen_label(tmp_path: Path) -> None:
+    targets = [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
+    assert images(evaluated(tmp_path, targets, "mld")) == {"ZSL": 1, "seen": 2, "GZSL": 2}
+    assert images(evaluated(tmp_path, targets, "strict")) == {"ZSL": 3, "seen": 3, "GZSL": 3}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "message"),
+    [
+        ("yak", "evaluates unseen labels on the images that show one, and t, split all, has none: --labels seen"),
+        ("cat\ndog", "evaluates seen labels on the images that show one, and t, split all, has none: --labels unseen"),
+    ],
+)
+def test_a_task_without_images_is_refused(tmp_path: Path, unseen: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluated(tmp_path, [[1, 0, 0], [0, 1, 0], [0, 0, 0]], "mld", unseen)
+    only = "seen" if unseen == "yak" else "unseen"
+    result = evaluated(tmp_path, [[1, 0, 0], [0, 1, 0], [0, 0, 0]], "mld", unseen, labels=only)
+    assert list(images(result).values()) == [2]
+
+
+def test_the_ks_are_those_of_the_protocol_unless_given(tmp_path: Path) -> None:
+    targets = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+    def ks(protocol: str, **options: Any) -> set[str]:
+        found = evaluated(tmp_path, targets, protocol, **options).figures["tasks"]["GZSL"]
+        return {name for name in found if name.startswith("at_")} - {"at_threshold", "at_0.5"}
+
+    assert ks("lesa") == {"at_3"}  # of three labels
+    assert ks("lesa-openimages") == set()
+    assert ks("lesa-openimages", ks=(1, 2)) == {"at_1", "at_2"}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that stands a data set in for a folder, prepared with test images of some kind."""
+
+    def prepare(test_shows: str) -> Path:
+        dataset = dataset_of(tmp_path, ["cat", "yak cat"], ["train", "test"], unseen="yak")
+        info = {"name": "made", "protocol": {"name": "x", "test_shows": test_shows}}
+        monkeypatch.setattr("zsl_tagger.evaluation.data.load_dataset", lambda _: replace(dataset, info=info))
+        return tmp_path
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("test_shows", "protocol", "labels", "tasks"),
+    [
+        ("unseen", "mld", "all", "seen, GZSL"), ("unseen", "lesa", "unseen", "ZSL"), ("unseen", "mld", "unseen", None),
+        ("any", "mld", "all", None),
+    ],
+)  # fmt: skip
+def test_images_that_were_left_out_when_the_data_was_prepared_are_said(
+    tmp_path: Path, prepared: Callable[[str], Path], test_shows: str, protocol: str, labels: str, tasks: str | None
+) -> None:
+    data, names = prepared(test_shows), np.array(["cat", "yak"])
+    notes: list[str] = []
+    np.savez(tmp_path / "s.npz", scores=np.zeros((1, 2)), images=np.array(["001.png"]), labels=names, kind="logits")
+    options = EvaluateRun(
+        scores=tmp_path / "s.npz", data=data, protocol=protocol, labels=labels, resamples=0, note=notes.append
+    )
+    evaluate(options)
+    expected = (
+        f"made was prepared without the test images that show no unseen label, which protocol {protocol} evaluates too "
+        f"({tasks}): prepare nus-wide --protocol lesa keeps them"
+    )
+    assert (expected in notes) == (tasks is not None)
+
+
+def test_what_prepare_kept_concerns_the_test_split_only(prepared: Callable[[str], Path]) -> None:
+    data = prepared("unseen")
+    assert data_of_dataset(data, "test", None).lacks_seen_only
+    assert not data_of_dataset(data, "train", None).lacks_seen_only
