@@ -240,7 +240,9 @@ SETTINGS = pytest.mark.parametrize(
 def drawn(values: dict[str, Any], seed: tuple[int, ...]) -> tuple[list[int], Tensor]:
     augment = make(**values)
     asked = augment.labels(np.array([3, 5]), LABELS, (*seed, 1))
-    return asked.tolist(), augment.queries(make_vectors()[asked], (*seed, 2))
+    queries = augment.queries(make_vectors()[asked], (*seed, 2))
+    zeros = torch.zeros(IMAGES, len(asked))
+    return asked.tolist(), augment.with_random(queries, zeros, zeros, (*seed, 4), (*seed, 4, 0, 0))[0]
 
 
 @SETTINGS
