@@ -451,6 +451,12 @@ SkipImages = Annotated[bool, typer.Option("--skip-images", help="Don't open the 
 ValFraction = Annotated[float, typer.Option(help="Share of the images cut off for validation, where none is given.")]
 TestFraction = Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")]
 Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
+ReleasedSplits = Annotated[
+    bool,
+    typer.Option(
+        "--released-splits", help="Also write released/, with the splits under the released code's names: test is val."
+    ),
+]
 KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep images without any label.")]
 Seed = Annotated[int, typer.Option(help="Of every draw.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")]
@@ -468,6 +474,7 @@ def prepare_nus_wide(
     no_normalize: NoNormalize = False,
     skip_images: SkipImages = False,
     val_fraction: ValFraction = 0.1,
+    released_splits: ReleasedSplits = False,
     allow_subset: Annotated[bool, typer.Option("--allow-subset", help="Accept other counts than the papers'.")] = False,
     seed: Seed = 0,
     workers: Workers = None,
@@ -480,7 +487,7 @@ def prepare_nus_wide(
 
         options = Options(
             word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
-            overwrite=overwrite, note=_note, progress=_progress,
+            overwrite=overwrite, note=_note, progress=_progress, released_splits=released_splits,
         )  # fmt: skip
         _print(summary(run(source, output, options, protocol, allow_subset), output))
 
@@ -497,6 +504,7 @@ def prepare_coco(
     no_normalize: NoNormalize = False,
     skip_images: SkipImages = False,
     val_fraction: ValFraction = 0.1,
+    released_splits: ReleasedSplits = False,
     seed: Seed = 0,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -508,7 +516,7 @@ def prepare_coco(
 
         options = Options(
             word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
-            overwrite=overwrite, note=_note, progress=_progress,
+            overwrite=overwrite, note=_note, progress=_progress, released_splits=released_splits,
         )  # fmt: skip
         _print(summary(run(source, output, options, task, year, keep_unlabelled), output))
 

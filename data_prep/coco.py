@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.output import OutputFolder
-from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
+from data_prep.pipeline import VECTORS_OF_PAPERS, Found, Options, Protocol, build, targets_of, vectors_for
 from zsl_tagger.errors import UserError, some
 
 TASKS = ("multi-label", "zsl-48-17", "zsl-65-15")
@@ -109,6 +109,7 @@ def prepare_coco(
             "test split": f"the official val{year}",
         },
         dropped=dropped,
+        vectors_of_papers=VECTORS_OF_PAPERS if unseen else "",
     )
     with out.claimed():
         return build(found, vectors, out, options)

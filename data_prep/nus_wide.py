@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.nus_wide_archive import Archive
 from data_prep.output import OutputFolder
-from data_prep.pipeline import Found, Options, Protocol, build, vectors_for
+from data_prep.pipeline import VECTORS_OF_PAPERS, Found, Options, Protocol, build, vectors_for
 from zsl_tagger.errors import UserError
 
 BENCHMARK_FILE = "benchmark_81_v0.json"
@@ -62,6 +62,7 @@ def prepare_nus_wide(
             protocols=PROTOCOLS,
             protocol=protocol,
             placeholders=True,
+            vectors_of_papers=VECTORS_OF_PAPERS,
             facts={
                 **archive.counts(),
                 "seen labels are": "Flickr user tags",

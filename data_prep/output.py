@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE
+from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE, RELEASED_FOLDER, VECTORS_FILE
 from zsl_tagger.errors import UserError, difference
 from zsl_tagger.system.files import json_bytes, locked, parse_json, write_errors, write_whole
 
@@ -77,7 +79,17 @@ class OutputFolder:
         with write_errors(self.path):
             if benchmark := _held_benchmark(self.path):
                 benchmark.unlink()
+            self._remove_released()
             (self.path / INFO_FILE).unlink(missing_ok=True)
+
+    def _remove_released(self) -> None:
+        folder = self.path / RELEASED_FOLDER
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        for file in (folder / DATA_FILE, folder / VECTORS_FILE, *folder.glob("benchmark*.json")):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds other files, such as links to the images
+            folder.rmdir()
 
     def finish(self, info: dict[str, Any]) -> None:
         """Write ``dataset.json``: the folder is whole."""
@@ -108,3 +120,16 @@ def _read_identity(folder: Path) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def csv_rows(header: list[str], rows: Iterable[Iterable[str]]) -> Callable[[BinaryIO], None]:
+    """Return a function that writes the rows into an open file."""
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
+
+    return write

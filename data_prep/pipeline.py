@@ -10,13 +10,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -32,13 +30,15 @@ from data_prep.images import (
     near_duplicates,
     reason,
 )
-from data_prep.output import OutputFolder
+from data_prep.output import OutputFolder, csv_rows
+from data_prep.released import WORD_DIM, ReleasedFiles
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
 from data_prep.splits import cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
 from zsl_tagger.datasets.format import (
     DATA_FILE,
     DATASET_FORMAT,
+    RELEASED_FOLDER,
     SPLITS,
     VECTORS_FILE,
     format_labels,
@@ -52,6 +52,11 @@ from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
 
 DROPPED_FILE = "dropped.csv"
+
+VECTORS_OF_PAPERS = (
+    "ML-Decoder those of fastText's crawl (--word-vectors gensim:FILE), LESA and BiAM GloVe "
+    "(--word-vectors gensim:glove-wiki-gigaword-300)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Options:
         seed: of every draw.
         workers: images looked at at a time; None for one a core.
         exclude_path: globs of files and folders of class folders to leave out.
+        released_splits: also write the data set under the released code's names, see :mod:`data_prep.released`.
         note: gets each thing the user should know.
         progress: gets (images done, images in all).
     """
@@ -86,6 +92,7 @@ class Options:
     note: Callable[[str], None] = lambda _text: None
     progress: Callable[[int, int], None] = lambda _done, _total: None
     exclude_path: Sequence[str] = ()
+    released_splits: bool = False
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -100,7 +107,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is written."""
-        others = ("workers", "overwrite", "note", "progress", "exclude_path")
+        others = ("workers", "overwrite", "note", "progress", "exclude_path", "released_splits")
         excluded = {"exclude_path": list(self.exclude_path)} if self.exclude_path else {}  # not in older folders
         return {k: v for k, v in asdict(self).items() if k not in others} | excluded
 
@@ -158,6 +165,7 @@ class Found:
         placeholders: look for "photo unavailable" images.
         facts: what ``dataset.json`` shall say of the source.
         dropped: (path, reason) of what the reader itself left out.
+        vectors_of_papers: which word vectors the papers use; "" for data without papers.
     """
 
     name: str
@@ -174,6 +182,7 @@ class Found:
     placeholders: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    vectors_of_papers: str = ""
 
 
 def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
@@ -268,8 +277,38 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
         if not count:
             options.note(f"no image is in the split {split}")
     report = split_report(images, labels, ~unseen, vectors.matrix, None if options.skip_images else _among(near, order))
-    _write(out, images, vectors, unseen, dropped, info, report)
+    info["word_vectors"]["unseen labels with the vector of a seen one"] = _same_as_seen(report, set(found.unseen))
+    info["word_vectors"]["papers use, 300 wide"] = found.vectors_of_papers
+    released = ReleasedFiles.of(images, vectors) if options.released_splits else None
+    if released is not None:
+        info["released_splits"] = released.report()
+        _note_released(released, options)
+    _write(out, images, vectors, unseen, dropped, info, report, released)
     return info
+
+
+def _same_as_seen(report: dict[str, Any], unseen: set[str]) -> dict[str, str]:
+    """Return {unseen label: the seen one that has the very vector}."""
+    same: dict[str, str] = {}
+    for group in report["same_vector"]:
+        seen = next((label for label in group if label not in unseen), None)
+        if seen is not None:
+            same |= dict.fromkeys((label for label in group if label in unseen), seen)
+    return same
+
+
+def _note_released(released: ReleasedFiles, options: Options) -> None:
+    width = released.vectors.matrix.shape[1]
+    if width != WORD_DIM:
+        options.note(
+            f"the released code takes word vectors {WORD_DIM} wide, these are {width} wide: give another "
+            "--word-vectors, such as gensim:glove-wiki-gigaword-300"
+        )
+    images, labels = released.left_out
+    if images or labels:
+        options.note(
+            f"left out of {RELEASED_FOLDER}/: {images} images without a label, {len(labels)} labels on no image"
+        )
 
 
 def summary(info: dict[str, Any], folder: Path) -> list[str]:
@@ -281,12 +320,28 @@ def summary(info: dict[str, Any], folder: Path) -> list[str]:
         f"  labels: {info['seen_labels']:,} seen, {info['unseen_labels']:,} unseen",
         f"  word vectors: {vectors['source']}, {vectors['word_dim']} wide: {_counts(vectors['found'])}",
     ]
+    lines += _on_unseen(vectors, info["unseen_labels"])
     if len(info["images_by_protocol"]) > 1:
         counts = [f"{name} {_counts(images)}" for name, images in info["images_by_protocol"].items()]
         lines.insert(2, f"  protocol {info['protocol']['name']} of: {'; '.join(counts)}")
+    if "released_splits" in info:
+        images = _counts(info["released_splits"]["images"])
+        lines.append(f"  for the released code, which calls test val: {folder / RELEASED_FOLDER}: {images}")
     if info["dropped"]:
         lines.append(f"  left out: {_counts(info['dropped'])} (each in {DROPPED_FILE})")
     return [*lines, f"  look at {folder / REPORT_PAGE}"]
+
+
+def _on_unseen(vectors: dict[str, Any], unseen: int) -> list[str]:
+    """Say which unseen labels nothing tells from seen ones, and which vectors the papers use."""
+    same, papers = vectors["unseen labels with the vector of a seen one"], vectors["papers use, 300 wide"]
+    lines = []
+    if same:
+        pairs = _list([f"{label} = {other}" for label, other in same.items()])
+        lines.append(f"  {len(same)} of {unseen} unseen labels have the very vector of a seen one: {pairs}")
+    if papers and vectors["word_dim"] != WORD_DIM:
+        lines.append(f"  the papers use vectors {WORD_DIM} wide: {papers}")
+    return lines
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -399,6 +454,7 @@ def _write(
     dropped: list[tuple[str, str]],
     info: dict[str, Any],
     report: dict[str, Any],
+    released: ReleasedFiles | None,
 ) -> None:
     label_rows = np.split(images.targets.indices, images.targets.indptr[1:-1])
     cells = (format_labels(vectors.labels[column] for column in sorted(row)) for row in label_rows)
@@ -407,23 +463,12 @@ def _write(
         "test class": [label for label, hidden in zip(vectors.labels, unseen, strict=True) if hidden],
     }
     out.start_replacing()
-    out.write(DATA_FILE, _csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
-    out.write(DROPPED_FILE, _csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in dropped)))
+    out.write(DATA_FILE, csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
+    out.write(DROPPED_FILE, csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in dropped)))
     out.write_json(info["benchmark"], sides)
     out.write(VECTORS_FILE, matrix_bytes(vectors))
+    if released is not None:
+        released.write(out, info["benchmark"], sides["test class"])
     write_report(report, out.path, info["name"], Path(info["image_root"]), info["dropped"])
     checked = (DATA_FILE, info["benchmark"], VECTORS_FILE)
     out.finish({**info, "sha256": {name: sha256_of(out.path / name) for name in checked}})
-
-
-def _csv_rows(header: list[str], rows: Iterable[Iterable[str]]) -> Callable[[BinaryIO], None]:
-    """A function that writes them into an open file."""
-
-    def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        text.detach()
-
-    return write

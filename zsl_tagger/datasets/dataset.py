@@ -9,9 +9,10 @@
                         was found, and the sha256 of the three files above
 ======================  =====================================================================================
 
-``zsl-tagger prepare`` writes it. The first three files are those of the released ML-Decoder code, which reads them
-too; a folder of that origin has no ``dataset.json`` and may lack "train class" (then every label that is not unseen
-is seen). In a folder of ours, images of the splits train and val carry seen labels only.
+``zsl-tagger prepare`` writes it. The first three files are in the format of the released ML-Decoder code, which takes
+word vectors that are 300 wide and has other names of the splits (``--released-splits``); a folder of that origin has no
+``dataset.json`` and may lack "train class" (then every label that is not unseen is seen). In a folder of ours, images
+of the splits train and val carry seen labels only.
 """
 
 from __future__ import annotations

@@ -21,6 +21,10 @@ VECTORS_FILE = "wordvec_array.pth"
 INFO_FILE = "dataset.json"
 
 
+#: Holds the data set once more under the names of the released code, where that is asked for.
+RELEASED_FOLDER = "released"
+
+
 #: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
 CLAIM_FILE = ".prepare.json"
 
