@@ -31,6 +31,20 @@ ExcludePath = Annotated[
 Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core, at most 16]")]
 
 
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+OnDevice = Annotated[
+    Device, typer.Option(help="cuda: an NVIDIA GPU, by onnxruntime-gpu; auto: the GPU where it works, else cpu.")
+]
+
+
+Processes = Annotated[int, typer.Option(help="Processes that share the images. The scores are the same.")]
+
+
 class Sidecar(str, Enum):
     xmp = "xmp"
     txt = "txt"
@@ -113,6 +127,7 @@ def tag(
     engine: Annotated[
         Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
     ] = Engine.local,
+    device: OnDevice = Device.auto,
 ) -> None:
     """Tag images with any words.
 
@@ -146,6 +161,7 @@ def tag(
         dry_run=dry_run,
         remove=remove,
         engine=engine.value,
+        device=device.value,
     )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
     extra = "ray" if engine is Engine.ray else "parquet"
@@ -331,6 +347,8 @@ def evaluate(
     images: ImageRoot = None,
     force: Annotated[bool, typer.Option("--force", help="Also where the model was trained on unseen labels.")] = False,
     workers: Workers = None,
+    processes: Processes = 1,
+    device: OnDevice = Device.auto,
 ) -> None:
     """Say how good a model, or anybody's scores, are: mAP, F1@K, seen and unseen, under a named protocol.
 
@@ -338,13 +356,14 @@ def evaluate(
     """
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
     with _told_in_one_line(goes_on), _needs_extra("train"):
+        from zsl_tagger.evaluation.processes import Compute
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
         ks = tuple(k) if k else None
         options = EvaluateRun(
             model, data, scores, targets, unseen_file, kind, protocol, split, labels, ks, threshold, against,
-            resamples, seed, output, images, force, workers, _note, _scored,
+            resamples, seed, output, images, force, Compute(workers, processes, device.value), _note, _scored,
         )  # fmt: skip
         _print(run(options).lines)
 
@@ -359,6 +378,8 @@ def calibrate(
     ] = None,
     images: ImageRoot = None,
     workers: Workers = None,
+    processes: Processes = 1,
+    device: OnDevice = Device.auto,
 ) -> None:
     """Choose each label's threshold on validation images, and what labels never trained need.
 
@@ -367,8 +388,10 @@ def calibrate(
     with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
+        from zsl_tagger.evaluation.processes import Compute
 
-        _print(run(CalibrateRun(model, data, split, precision, images, workers, _note, _scored)))
+        compute = Compute(workers, processes, device.value)
+        _print(run(CalibrateRun(model, data, split, precision, images, compute, _note, _scored)))
 
 
 @app.command("import-checkpoint")

@@ -221,14 +221,14 @@ def test_a_model_trained_on_the_plural_of_an_unseen_label(trained: Path, data: P
 
 DRIVER = """
 import sys, time
-from zsl_tagger.evaluation import scoring
+from zsl_tagger.evaluation import processes, scoring
 scoring.SAVE_EVERY = 2
-encode, log, pause = scoring.Tagger.encode, sys.argv[1], float(sys.argv[2])
+encode, log, pause = processes.Tagger.encode, sys.argv[1], float(sys.argv[2])
 def slow(self, image):
     print(image, file=open(log, "a"))
     time.sleep(pause)
     return encode(self, image)
-scoring.Tagger.encode = slow
+processes.Tagger.encode = slow
 import cli
 sys.argv = ["zsl-tagger", *sys.argv[3:]]
 cli.app()

@@ -40,6 +40,7 @@ class TagRun:
     remove: bool = False
     engine: str = "local"
     exclude_path: Sequence[str] = ()
+    device: str = "auto"  # cpu, cuda
 
 
 def check_options(run: TagRun) -> None:
@@ -63,6 +64,8 @@ def check_options(run: TagRun) -> None:
     if run.engine == "ray" and (run.heatmap is not None or run.sidecar is not None):
         option = "--sidecar" if run.heatmap is None else "--heatmap"
         raise UserError(f"{option} is made on this machine: leave out --engine ray")
+    if run.engine == "ray" and run.device == "cuda":
+        raise UserError("--device cuda is for this machine: leave out --engine ray, whose workers use processors")
     if run.output is None and sys.stdout is None:
         raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
     if run.resume and run.overwrite:

@@ -231,11 +231,11 @@ def _sha256(source: str | bytes) -> str | None:
 def _load(model: dict[str, bytes] | None) -> Tagger:
     one_thread = available_cores()  # of as many workers as cores each has one
     if model is None:
-        return Tagger(workers=one_thread)
+        return Tagger(None, one_thread, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in model.items():
             (Path(folder) / name).write_bytes(content)
-        return Tagger(folder, workers=one_thread)
+        return Tagger(folder, one_thread, device="cpu")
 
 
 class Ledger:

@@ -55,7 +55,9 @@ def _run(run: TagRun, selection: Selection, note: Note) -> int:
         if run.remove:  # needs no model
             sidecars = stack.enter_context(_sidecars(run, note, None))
             return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), note, stop)
-        tagger = Tagger(run.model, workers=run.workers or max(1, len(first)))  # one image is on all cores
+        device = "cpu" if run.engine == "ray" else run.device  # as Ray's workers
+        workers = run.workers or max(1, len(first))  # one image is on all cores
+        tagger = Tagger(run.model, workers, device)
         labels = label_set(tagger, requested_labels(tagger, run, note), run, note)
         lasting = record_file(run, first, tagger, labels, note, stack)
         sinks = open_sinks(run, lasting, stack)

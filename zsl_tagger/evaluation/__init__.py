@@ -1,1 +1,4 @@
-"""How good scores are. To be read in this order: protocols, data, score_files, scoring, figures, text, report, run."""
+"""How good scores are.
+
+To be read in this order: protocols, data, score_files, processes, scoring, figures, text, report, run.
+"""

@@ -11,6 +11,7 @@ import numpy as np
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
+from zsl_tagger.evaluation.processes import Compute
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.tagging.model_folder import ModelFolder, VocabularyLabel, write_config, write_labels
@@ -29,7 +30,7 @@ class CalibrateRun:
     split: str
     precision: float | None
     images: Path | None
-    workers: int | None
+    compute: Compute
     note: Callable[[str], None]
     progress: Callable[[int, int], None]
 
@@ -59,7 +60,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
         )
     if run.split == "test":
         run.note("thresholds are chosen on test images: figures measured on them afterwards will be too good")
-    scored = score_with_model(run.model, data, None, run.workers, run.progress)
+    scored = score_with_model(run.model, data, None, run.compute, run.progress)
     if scored.faults:
         run.note(f"{len(scored.faults)} images cannot be read and are left out")
     keep = np.array([row not in scored.faults for row in range(len(data.images))])

@@ -13,6 +13,7 @@ import numpy as np
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
+from zsl_tagger.evaluation.processes import Compute
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
 from zsl_tagger.evaluation.score_files import SUFFIXES, read_levels, read_scores, scratch
@@ -44,6 +45,7 @@ class EvaluateRun:
         threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
         resamples: of the bootstrap; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
+        compute: how a model's scores are computed.
     """
 
     model: Path | None = None
@@ -63,7 +65,7 @@ class EvaluateRun:
     output: Path | None = None
     images: Path | None = None
     force: bool = False
-    workers: int | None = None
+    compute: Compute = field(default_factory=Compute)
     note: Callable[[str], None] = print
     progress: Callable[[int, int], None] = _silent
 
@@ -229,7 +231,7 @@ def _scored(
     if folder is None:
         values, kind = read_scores(path, data.images, data.labels, run.kind, notes)
         return _with_levels(path, values, kind, data.labels), {}
-    scored = score_with_model(folder, data, run.output if first else None, run.workers, run.progress)
+    scored = score_with_model(folder, data, run.output if first else None, run.compute, run.progress)
     thresholds, biases = scored.labels.thresholds, scored.labels.biases
     return Scores(scored.logits, "logits", log_odds(thresholds, biases), biases), scored.faults
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,13 +14,11 @@ import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData
+from zsl_tagger.evaluation.processes import Compute, Scorer, score_images
 from zsl_tagger.evaluation.score_files import scratch
-from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.system.files import json_bytes, parse_json, write_whole
-from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
-from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.words.table import UnknownLabelError
 
 SAVE_EVERY = 256  # images: what a killed run may lose
@@ -37,9 +36,9 @@ class ModelScores:
 
 
 def score_with_model(
-    folder: Path, data: EvaluationData, work: Path | None, workers: int | None, progress: Progress
+    folder: Path, data: EvaluationData, work: Path | None, compute: Compute, progress: Progress
 ) -> ModelScores:
-    """Every image, every label of ``data``.
+    """Score every label of ``data`` on every image.
 
     Args:
         work: a folder that keeps what is done, until all is.
@@ -49,31 +48,24 @@ def score_with_model(
     """
     if data.root is None:
         raise UserError(f"{data.name} does not say where its images are: give --images DIR")
-    workers = workers or default_workers()
-    tagger = Tagger(folder, workers=workers)
+    tagger = compute.tagger(folder)
     try:
-        labels = tagger.label_set(data.labels)
+        scorer = Scorer(tagger, data.labels)
     except UnknownLabelError as error:
         raise UserError(f"{folder} cannot be asked every label of {data.name}: {error}") from None
-    store = _Store(work, _key(folder, data), len(data.images), len(data.labels))
-    todo = [row for row in range(len(data.images)) if row >= store.done]
-
-    def work_on(row: int) -> np.ndarray | str:
-        try:
-            return tagger.log_odds(tagger.encode(f"{data.root}/{data.images[row]}"), labels)[0]
-        except ImageError as error:
-            return str(error)
-
-    for row, found in zip(todo, map_in_order(work_on, todo, workers), strict=True):
-        store.add(row, found)
-        progress(row + 1, len(data.images))
+    store = _Store(work, _key(folder, data, tagger.device), len(data.images), len(data.labels))
+    paths = [f"{data.root}/{image}" for image in data.images[store.done :]]
+    with closing(score_images(scorer, paths, compute)) as found:
+        for row, one in enumerate(found, start=store.done):
+            store.add(row, one)
+            progress(row + 1, len(data.images))
     store.save()
     if len(store.faults) == len(data.images):
         raise UserError(
             f"none of the {len(data.images)} images can be read, the first: {data.images[0]} "
             f"({store.faults[0]}): is --images right?"
         )
-    return ModelScores(store.logits, labels, store.faults)
+    return ModelScores(store.logits, scorer.labels, store.faults)
 
 
 def trained_labels(folder: Path, names: list[str]) -> dict[str, str]:
@@ -84,11 +76,11 @@ def trained_labels(folder: Path, names: list[str]) -> dict[str, str]:
     return {name: trained[key] for name in names if (key := words.key(name)) in trained}
 
 
-def _key(folder: Path, data: EvaluationData) -> str:
-    """Of a model and what it is asked: partial scores of another are not gone on with."""
+def _key(folder: Path, data: EvaluationData, device: str) -> str:
+    """Return a fingerprint of the model, device, images and labels; partial scores are resumed only if it matches."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     states = [_state(str(path)) for path in files] + [_state(f"{data.root}/{image}") for image in data.images]
-    asked = json.dumps([states, data.images, data.labels])
+    asked = json.dumps([states, data.images, data.labels, device])
     return hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()
 
 

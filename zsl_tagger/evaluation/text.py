@@ -32,7 +32,7 @@ def summary(figures: dict[str, Any]) -> list[str]:
     for line in (*both_lines(figures), ties):
         lines += wrapped(line)
     if figures["against"]:
-        lines += ["", *wrapped(against_title(figures["against"])), *aligned(against_table(figures["against"]))]
+        lines += ["", against_title(figures["against"]), *aligned(against_table(figures["against"]))]
     return lines
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from zsl_tagger.errors import first_line
+from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.tagging.devices import create_session, device_of
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
@@ -29,18 +30,20 @@ class OnnxModel:
         folder: where ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx`` lie.
         config: of the model that they are.
         threads: processor threads for one image.
+        device: where they run, of :data:`zsl_tagger.tagging.devices.DEVICES`.
 
     Raises:
         ModelFolderError: they cannot be loaded, or are not those of ``config``.
+        UserError: there is no such device here.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, threads: int):
+    def __init__(self, folder: Path, config: ModelConfig, threads: int, device: str = "cpu"):
         self.preprocessing = config.preprocessing
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
-        self._encoder = open_session(folder / ENCODER_FILE, threads)
-        self._decoder = open_session(folder / DECODER_FILE, threads)
+        self._encoder = open_session(folder / ENCODER_FILE, threads, device)
+        self._decoder = open_session(folder / DECODER_FILE, threads, device)
         takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
-        self._queries = open_session(folder / QUERIES_FILE, threads) if takes_states else None
+        self._queries = open_session(folder / QUERIES_FILE, threads, device) if takes_states else None
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
 
@@ -60,6 +63,11 @@ class OnnxModel:
         _expect(folder / DECODER_FILE, decoder.get_inputs(), inputs)
         outputs: dict[str, Shape] = {"logits": (None, None), "attention": (None, None, None)}
         _expect(folder / DECODER_FILE, decoder.get_outputs(), outputs)
+
+    @property
+    def device(self) -> str:
+        """Return where the encoder runs: "cuda" or "cpu"."""
+        return device_of(self._encoder)
 
     @property
     def token_width(self) -> int:
@@ -120,11 +128,12 @@ def _parts(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + LABELS_PER_CALL] for start in range(0, len(rows), LABELS_PER_CALL)]
 
 
-def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open an ONNX network on the CPU.
+def open_session(path: Path, threads: int, device: str = "cpu") -> onnxruntime.InferenceSession:
+    """Open an ONNX network on a device of :data:`zsl_tagger.tagging.devices.DEVICES`.
 
     Raises:
         ModelFolderError: it cannot be loaded.
+        UserError: there is no such device here.
     """
     if has_external_data(path):
         raise ModelFolderError(
@@ -135,7 +144,9 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4  # what goes wrong is raised, and reported by us
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to decoding
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return create_session(path, options, device)
+    except UserError:
+        raise
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise ModelFolderError(f"{path} cannot be loaded: {first_line(error)}") from None
 

@@ -44,22 +44,31 @@ class Tagger:
         model: a model folder; None for the packaged model.
         workers: images in work at a time by :meth:`tag_many`. One worker uses every processor core for one
             image; as many workers as cores use one core each, which is faster for many images.
+        device: where the networks run: "cpu", "cuda" (an NVIDIA GPU, by onnxruntime-gpu), or "auto", the GPU where it
+            works.
 
     Raises:
         ModelFolderError: the folder is missing, incomplete or inconsistent.
+        UserError: the device is not available; the message says what is.
     """
 
-    def __init__(self, model: str | Path | None = None, workers: int = 1):
+    def __init__(self, model: str | Path | None = None, workers: int = 1, device: str = "auto"):
         if workers < 1:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self._folder = ModelFolder(model)
         self.workers = workers
-        self._model = OnnxModel(self._folder.path, self._folder.config, threads=max(1, available_cores() // workers))
+        threads = max(1, available_cores() // workers)
+        self._model = OnnxModel(self._folder.path, self._folder.config, threads, device)
 
     @property
     def folder(self) -> ModelFolder:
         """The model folder it was loaded from."""
         return self._folder
+
+    @property
+    def device(self) -> str:
+        """Return where its networks run: "cpu" or "cuda"."""
+        return self._model.device
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -1,0 +1,124 @@
+"""Score images in this process or in several; the scores are the same bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.system.threads import default_workers, map_in_order
+from zsl_tagger.tagging.tagger import Tagger
+
+IMAGES_PER_TASK = 8
+TASKS_AHEAD = 2  # of each process
+
+Found = np.ndarray | str  # logits float32 (K,), or why the image cannot be read
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Say where and how scores are computed. They do not depend on it, but for a GPU's rounding.
+
+    Attributes:
+        workers: images in work at a time, in all processes together; None: one a core, at most 16.
+        processes: how many share the images.
+        device: where the networks run (:data:`zsl_tagger.tagging.devices.DEVICES`).
+    """
+
+    workers: int | None = None
+    processes: int = 1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise UserError(f"expected --processes of at least 1, got {self.processes}")
+
+    @property
+    def images_at_once(self) -> int:
+        return self.workers or default_workers()
+
+    def tagger(self, folder: Path) -> Tagger:
+        """Open a model: with as many threads for an image, however many processes there are."""
+        return Tagger(folder, self.images_at_once, self.device)
+
+
+class Scorer:
+    """Score one image after the other for some labels."""
+
+    def __init__(self, tagger: Tagger, labels: Sequence[str]):
+        self.tagger, self.labels = tagger, tagger.label_set(labels)
+
+    def __call__(self, path: str) -> Found:
+        try:
+            return self.tagger.log_odds(self.tagger.encode(path), self.labels)[0]
+        except ImageError as error:
+            return str(error)
+
+
+def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Generator[Found, None, None]:
+    """Yield what was found of each image, in order.
+
+    Raises:
+        UserError: a process ended before its time.
+    """
+    if compute.processes == 1:
+        yield from map_in_order(scorer, paths, compute.images_at_once)
+        return
+    threads = -(-compute.images_at_once // compute.processes)
+    pool = ProcessPoolExecutor(
+        compute.processes,
+        multiprocessing.get_context("spawn"),  # a fork would share the locks of ONNX Runtime's threads
+        _start,
+        (scorer.tagger.folder.path, scorer.labels.labels, compute),
+    )
+    pending: deque[Future[list[Found]]] = deque()
+    waiting = iter(paths)
+    tasks: Iterator[list[str]] = iter(lambda: list(islice(waiting, IMAGES_PER_TASK)), [])
+    try:
+        for task in tasks:
+            pending.append(pool.submit(_score_task, task, threads))
+            if len(pending) >= TASKS_AHEAD * compute.processes:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that scores images has died, perhaps for want of memory: give fewer --processes or --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_scorer: Scorer | None = None  # of a process of the pool
+
+
+def _start(folder: Path, labels: Sequence[str], compute: Compute) -> None:
+    """Make a process of the pool ready. It ends with its parent, which alone is stopped by Ctrl-C."""
+    global _scorer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _scorer = Scorer(compute.tagger(folder), labels)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _score_task(paths: list[str], threads: int) -> list[Found]:
+    assert _scorer is not None
+    return list(map_in_order(_scorer, paths, threads))
