@@ -13,6 +13,7 @@ lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	lint-imports
+	codespell
 
 types:
 	$(PYTHON) -m mypy

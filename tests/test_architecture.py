@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+import zsl_tagger
+
 pytestmark = pytest.mark.slow
 
 HEAVY = {
@@ -30,6 +32,13 @@ def loaded_modules(code: str) -> set[str]:
 def test_tagging_loads_nothing_heavy(examples: Path) -> None:
     code = f"from zsl_tagger import Tagger; Tagger().tag({str(examples / 'cat.jpg')!r}, ['cat'])"
     assert not loaded_modules(code) & HEAVY
+
+
+def test_the_page_of_public_names_lists_each() -> None:
+    page = (ROOT / "docs" / "public.md").read_text(encoding="utf-8")
+    names = page[page.index("| name |") : page.index("## How it changes")]
+    cells = [row.split("|")[1] for row in names.splitlines()[2:] if row.startswith("|")]
+    assert sorted(name.strip(" `") for cell in cells for name in cell.split(",")) == zsl_tagger.__all__
 
 
 def test_nothing_leaves_the_machine_and_nothing_is_left_in_home(examples: Path, tmp_path: Path) -> None:
@@ -93,8 +102,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"cli.py", "data_prep", "zsl_tagger"}
-    assert "zsl_tagger/py.typed" in names
+    assert tops == {"data_prep", "zsl_tagger"}  # no module that takes the name cli
+    assert {"zsl_tagger/cli.py", "zsl_tagger/py.typed"} <= set(names)
     assert {"data_prep/report.html.j2", "zsl_tagger/evaluation/report.html.j2"} <= set(names)
     assert {f"zsl_tagger/serve/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
@@ -111,7 +120,8 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, examples: Pat
 
     site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
     (site / "dependencies.pth").write_text(str(Path(numpy.__file__).parent.parent))
-    (tmp_path / "cli.py").write_text("raise SystemExit('shadowed')")  # a user's own cli.py does not get in the way
+    for folder in (tmp_path, site):  # a cli.py of the user, or of another installed project, is not run
+        (folder / "cli.py").write_text("raise SystemExit('shadowed')")
     result = subprocess.run(
         [tmp_path / "env" / "bin" / "zsl-tagger", "tag", examples / "cat.jpg", "--labels", "cat,dog"],
         capture_output=True,

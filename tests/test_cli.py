@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from paths import ROOT
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -137,6 +138,20 @@ def test_as_many_workers_as_cores_but_no_more_than_images(
     monkeypatch.setattr(tag_run, "default_workers", lambda: 3)
     assert run(*[examples / "cat.jpg"] * count, "--labels", "cat")[0] == 0
     assert seen == [workers]
+
+
+def test_another_module_named_cli_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "cli.py").write_text("raise SystemExit('the wrong cli')")
+    search = os.pathsep.join([str(tmp_path), str(ROOT)])
+    result = subprocess.run(
+        [sys.executable, "-m", "zsl_tagger", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": search},
+        check=True,
+    )
+    assert result.stdout == f"zsl-tagger {zsl_tagger.__version__}\n"
 
 
 def test_version() -> None:
