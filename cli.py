@@ -164,8 +164,7 @@ def tag(
         device=device.value,
     )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
-    extra = "ray" if engine is Engine.ray else "parquet"
-    with _told_in_one_line(goes_on), _needs_extra(extra):
+    with _told_in_one_line(goes_on):
         failed = run_tagging(run, note=_note)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
@@ -248,7 +247,7 @@ def serve(
 
     Exit status: 0 ended by SIGTERM, 130 by Ctrl-C, 2 it cannot be carried out.
     """
-    with _told_in_one_line("stopped"), _needs_extra("serve"):
+    with _told_in_one_line("stopped"):
         from zsl_tagger.serve.run import ServeRun
         from zsl_tagger.serve.run import serve as run
 
@@ -290,7 +289,7 @@ def train(
 
     Exit status: 0 trained, 2 the command cannot be carried out, 130 or 143 stopped by a signal and saved.
     """
-    with _told_in_one_line("interrupted before training began: the same command starts again"), _needs_extra("train"):
+    with _told_in_one_line("interrupted before training began: the same command starts again"):
         from zsl_tagger.training.run import TrainRun, resolve_config
 
         settings = resolve_config(recipe, backbone, init, set_ or [], config)
@@ -355,7 +354,7 @@ def evaluate(
     Exit status: 0 evaluated, 2 the command cannot be carried out.
     """
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
-    with _told_in_one_line(goes_on), _needs_extra("train"):
+    with _told_in_one_line(goes_on):
         from zsl_tagger.evaluation.processes import Compute
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
@@ -385,7 +384,7 @@ def calibrate(
 
     Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
+    with _told_in_one_line("interrupted: the model folder is as it was"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
         from zsl_tagger.evaluation.processes import Compute
@@ -416,7 +415,7 @@ def import_checkpoint(
 
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
-    with _told_in_one_line("interrupted: nothing was written"), _needs_extra("train"):
+    with _told_in_one_line("interrupted: nothing was written"):
         from zsl_tagger.released.importer import ImportRun
         from zsl_tagger.released.importer import import_checkpoint as run
 
@@ -451,7 +450,7 @@ def export(
 
     Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
     """
-    with _told_in_one_line("interrupted: the model folder is as it was"), _needs_extra("train"):
+    with _told_in_one_line("interrupted: the model folder is as it was"):
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
@@ -504,7 +503,7 @@ def prepare_nus_wide(
     overwrite: Overwrite = False,
 ) -> None:
     """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.nus_wide import prepare_nus_wide as run
         from data_prep.pipeline import Options, summary
 
@@ -533,7 +532,7 @@ def prepare_coco(
     overwrite: Overwrite = False,
 ) -> None:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.coco import prepare_coco as run
         from data_prep.pipeline import Options, summary
 
@@ -565,7 +564,7 @@ def prepare_folders(
     overwrite: Overwrite = False,
 ) -> None:
     """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.folders import prepare_folders as run
         from data_prep.pipeline import Options, summary
 
@@ -599,7 +598,7 @@ def prepare_table(
     overwrite: Overwrite = False,
 ) -> None:
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.pipeline import Options, summary
         from data_prep.tables import Columns
         from data_prep.tables import prepare_table as run
@@ -622,7 +621,7 @@ def prepare_wordvecs(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Label names to word vectors: a tensor (word_dim, labels) in sorted-name order, and how each was found."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.wordvecs import prepare_wordvecs as run
 
         vectors = run(
@@ -637,7 +636,7 @@ def prepare_report(
     images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
 ) -> None:
     """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from data_prep.report import REPORT_PAGE, report_on
 
         report_on(folder, images)
@@ -653,7 +652,7 @@ def prepare_check(
 
     Exit status: 0 sound (there may be warnings), 1 there are errors.
     """
-    with _told_in_one_line(_GOES_ON), _needs_extra("train"):
+    with _told_in_one_line(_GOES_ON):
         from zsl_tagger.datasets.read import read_dataset, summary
 
         dataset, problems = read_dataset(folder, images)
@@ -715,20 +714,6 @@ def _told_in_one_line(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
-
-
-@contextmanager
-def _needs_extra(extra: str) -> Iterator[None]:
-    """What an extra of the installation brings and is not there is told with the command that brings it."""
-    from zsl_tagger.errors import UserError
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module in ("", "data_prep", "zsl_tagger"):
-            raise
-        raise UserError(f'this needs {module}, which comes with: pip install "zsl-tagger[{extra}]"') from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from PIL import Image
 from data_prep.output import write_whole
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import path_fault
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import folder_inside
 from zsl_tagger.system.pickles import array_of, load_data
 
@@ -170,6 +170,7 @@ def _car_class(file: Path, number: int, row: Any, names: np.ndarray) -> str:
 
 
 def _matlab(path: Path, *fields: str) -> dict[str, Any]:
+    require("scipy", "train")
     from scipy.io import loadmat
 
     if not path.is_file():

@@ -6,6 +6,8 @@ ML-Decoder code takes it. The official val images are the test split; a validati
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from data_prep.output import OutputFolder
 from data_prep.pipeline import VECTORS_OF_PAPERS, Found, Options, Protocol, build, targets_of, vectors_for
-from zsl_tagger.errors import UserError, some
+from zsl_tagger.errors import UserError, require, some
 
 TASKS = ("multi-label", "zsl-48-17", "zsl-65-15")
 YEARS = (2014, 2017)
@@ -142,7 +144,6 @@ def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str
         other = sorted(set(names.values()) ^ set(CLASSES))
         raise UserError(f"{file}: expected the {len(CLASSES)} classes of COCO; these differ: {', '.join(other[:10])}")
     images = _by_id(file, content["images"], "image", "file_name")
-    found: dict[int, set[str]] = {number: set() for number in sorted(images)}
     for place, annotation in enumerate(content["annotations"]):
         which = f"annotation {annotation.get('id', f'number {place}')}"
         image, category = (_whole_number(file, annotation, key, which) for key in ("image_id", "category_id"))
@@ -150,8 +151,23 @@ def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str
             raise UserError(f"{file}: {which} is on image {image}, which is not among its {len(images):,} images")
         if category not in names:
             raise UserError(f"{file}: {which} has category {category}, which is not among its {len(names)} categories")
-        found[image].add(names[category])
-    return {f"{official}{year}/{images[number]}": classes for number, classes in found.items()}
+    of_image = _index(content)
+    return {
+        f"{official}{year}/{images[number]}": {names[int(one["category_id"])] for one in of_image.get(number, ())}
+        for number in sorted(images)
+    }
+
+
+def _index(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """Return {image id: its annotations} of a file whose ids were checked."""
+    require("pycocotools", "train")
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
+        coco.createIndex()
+    return coco.imgToAnns
 
 
 def _read_lists(file: Path) -> dict[str, list[dict[str, Any]]]:

@@ -21,7 +21,7 @@ from data_prep.output import OutputFolder
 from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
 from data_prep.splits import choose_unseen
 from zsl_tagger.datasets.format import path_fault
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.words.label_lists import composed
 
@@ -197,6 +197,7 @@ def _synset_names(wnid: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _imagenet_22k() -> Any:
     """timm's names of 22,000 synsets; to read them takes 30 ms."""
+    require("timm", "train")
     from timm.data import ImageNetInfo
 
     return ImageNetInfo("imagenet-22k")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.system.files import open_unlinked, parse_json
 from zsl_tagger.system.threads import map_in_order
@@ -139,6 +139,7 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
 
 
 def _perceptual_hash(pixels: np.ndarray) -> str:
+    require("imagehash", "train")
     import imagehash
 
     return str(imagehash.phash(Image.fromarray(pixels)))

@@ -17,7 +17,7 @@ from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vect
 from data_prep.splits import choose_unseen
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import label_fault, path_fault
-from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.errors import UserError, first_line, require
 from zsl_tagger.system.text_files import delimiter_of
 from zsl_tagger.words.label_lists import composed
 
@@ -143,6 +143,7 @@ def _csv_rows(source: Path, columns: Columns, note: Callable[[str], None]) -> It
 
 
 def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
+    require("pandas", "train")
     import pandas
 
     try:

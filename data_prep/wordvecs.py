@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.output import json_bytes, write_whole
 from zsl_tagger.datasets.format import label_fault
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.label_lists import read_class_list
 from zsl_tagger.words.sources import WordSource, open_word_source
@@ -142,6 +142,7 @@ def _synonyms(name: str) -> list[str]:
 @cache
 def _synsets() -> dict[str, tuple[str, ...]]:
     """Normalised name -> the names of the first synset that has it, best as its first name."""
+    require("timm", "train")
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-22k")
@@ -174,6 +175,7 @@ def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserEr
 
 def matrix_bytes(vectors: WordVectors) -> bytes:
     """The file ``wordvec_array.pth``: a tensor ``(word_dim, K)``."""
+    require("torch", "train")
     import torch
 
     file = io.BytesIO()  # torch turns a full disk into an error of its own

@@ -52,12 +52,7 @@ def __getattr__(name: str) -> Any:
         return import_module("zsl_tagger.system.version").installed_version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "timm"}:
-            raise
-        raise ImportError(f'{name} needs the train extra: pip install "zsl-tagger[train]"') from None
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,10 @@ class UserError(ValueError):
     """Something the user can put right. The message says what was expected, what came and what to do."""
 
 
+class MissingExtraError(ImportError, UserError):
+    """A package that an extra of zsl-tagger brings is not installed; the message has the command that installs it."""
+
+
 def some(names: Sequence[str], shown: int = 5) -> str:
     """``'a', 'b' and 3 more``: the first few of many names."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
@@ -28,7 +32,19 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def require(module: str) -> None:
-    """Raise a UserError that says what brings a module, unless it is there."""
+def require(module: str, extra: str, needed_by: str = "") -> None:
+    """Raise a MissingExtraError unless a module can be found; it is not imported.
+
+    Args:
+        module: name of a top-level module.
+        extra: the extra of pyproject.toml that brings it.
+        needed_by: what cannot be read without it, e.g. "raw photos", where the caller's own words do not say.
+    """
     if find_spec(module) is None:
-        raise UserError(f'{module} is not installed; it comes with: pip install "zsl-tagger[train]"')
+        what = f"{needed_by} need {module}, which is not installed" if needed_by else f"{module} is not installed"
+        raise MissingExtraError(f"{what}: {install_command(extra)}", name=module)
+
+
+def install_command(extra: str) -> str:
+    """Return how to install an extra. The package is on no index, so only a clone can."""
+    return f'in a clone of zsl-tagger, run pip install ".[{extra}]"'

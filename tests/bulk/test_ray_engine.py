@@ -139,7 +139,7 @@ def test_a_missing_extra_and_a_missing_cluster(examples: Path, monkeypatch: pyte
     arguments = ["tag", examples / "cat.jpg", "--labels", "cat", "--engine", "ray"]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
-        message = 'error: this needs ray, which comes with: pip install "zsl-tagger[ray]"\n'
+        message = 'error: ray is not installed: in a clone of zsl-tagger, run pip install ".[ray]"\n'
         assert run_command(*arguments) == (2, "", message)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     status, stdout, stderr = run_command(*arguments)

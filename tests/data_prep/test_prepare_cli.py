@@ -175,7 +175,7 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
         capture_output=True, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     assert result.returncode == 2
-    assert result.stderr == 'error: this needs scipy, which comes with: pip install "zsl-tagger[train]"\n'
+    assert result.stderr == 'error: scipy is not installed: in a clone of zsl-tagger, run pip install ".[train]"\n'
 
 
 # --- kills and full disks ---------------------------------------------------------------------------------------

@@ -718,7 +718,7 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     words.write_text("zebra\n")
     with monkeypatch.context() as patched:
         patched.setattr("zsl_tagger.errors.find_spec", lambda _: None)
-        assert 'gensim is not installed; it comes with: pip install "zsl-tagger[train]"' in refused(*asked)
+        assert 'gensim is not installed: in a clone of zsl-tagger, run pip install ".[train]"' in refused(*asked)
     config = read_config(own)
     for spec, message in (
         ("file:wordvec_array.pth", "from file:wordvec_array.pth: its word vectors came from a matrix of the data set"),

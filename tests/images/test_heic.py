@@ -179,14 +179,15 @@ def test_without_the_extra_the_error_says_how_to_get_it(tmp_path: Path, name: st
     out = without("pillow_heif", f"try:\n    {run}\nexcept BaseException as e: print(repr(e), getattr(e, 'code', ''))")
     assert out.stdout.splitlines()[:2] == [
         str(tmp_path / name),
-        '  error: HEIC needs pillow-heif, which comes with: pip install "zsl-tagger[heic]"',
+        "  error: HEIC photos need pillow_heif, which is not installed: in a clone of zsl-tagger, run pip install "
+        '".[heic]"',
     ]
 
 
 def test_avif_that_pillow_cannot_read_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = with_claimed_size(saved(tmp_path / "a.avif"), 0, 0)  # Pillow does not take it
     monkeypatch.setattr(features, "check", lambda feature: feature != "avif")
-    with pytest.raises(ImageError, match=r'AVIF needs Pillow 11\.3 or newer.* pip install "zsl-tagger\[heic\]"'):
+    with pytest.raises(ImageError, match=r'AVIF needs Pillow 11\.3 or newer: .* pip install "\.\[heic\]"'):
         load_array(content, Preprocessing(16))
 
 

@@ -549,9 +549,10 @@ def test_a_used_port_and_wrong_options_are_one_line() -> None:
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "zsl_tagger.serve.run")
+    for name in [name for name in sys.modules if name.startswith("zsl_tagger.serve")]:
+        monkeypatch.delitem(sys.modules, name)
     assert run_command("serve") == (
-        2, "", 'error: this needs uvicorn, which comes with: pip install "zsl-tagger[serve]"\n'
+        2, "", 'error: uvicorn is not installed: in a clone of zsl-tagger, run pip install ".[serve]"\n'
     )  # fmt: skip
 
 

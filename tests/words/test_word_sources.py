@@ -71,9 +71,7 @@ def test_a_specification_that_is_none_is_answered_with_the_four_forms(spec: str)
 )
 def test_a_package_that_is_missing_is_named(spec: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zsl_tagger.errors.find_spec", lambda name: None if name == module else name)
-    with pytest.raises(
-        UserError, match=rf'^{module} is not installed; it comes with: pip install "zsl-tagger\[train]"'
-    ):
+    with pytest.raises(UserError, match=rf'^{module} is not installed: .* pip install "\.\[train]"$'):
         open_word_source(spec)
 
 

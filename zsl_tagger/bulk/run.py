@@ -15,7 +15,7 @@ from zsl_tagger.bulk.labels import label_set, requested_labels
 from zsl_tagger.bulk.local_engine import tag_file
 from zsl_tagger.bulk.options import Note, TagRun, check_options
 from zsl_tagger.bulk.output import Sink, open_sinks, record_file
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.records.record import Record
 from zsl_tagger.reports.progress import with_progress
@@ -74,6 +74,8 @@ def _find_images(run: TagRun, selection: Selection) -> Iterator[str | Record]:
     paths = _expand_stdin(run.paths)
     if run.engine != "ray":
         return find_images(paths, selection=selection)
+    for module in ("fsspec", "pyarrow", "ray"):
+        require(module, "ray")
     from zsl_tagger.images.urls import find_urls, is_url
 
     return find_images(paths, lambda path: find_urls(path, selection) if is_url(path) else None, selection)

@@ -286,7 +286,7 @@ class _Reader:
         from zsl_tagger.errors import require
         from zsl_tagger.words.matrix_files import load_matrix
 
-        require("torch")  # that it is missing says nothing of the folder
+        require("torch", "train")  # that it is missing says nothing of the folder
         try:
             matrix = load_matrix(self.folder / VECTORS_FILE)
         except UserError as error:

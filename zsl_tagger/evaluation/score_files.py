@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zsl_tagger.errors import UserError, first_line, some
+from zsl_tagger.errors import UserError, first_line, require, some
 from zsl_tagger.system.text_files import delimiter_of, encoding_of
 from zsl_tagger.words.label_lists import composed
 
@@ -127,6 +127,7 @@ class MatrixFile:
             yield images[start : start + BLOCK], _float32(whole[start : start + BLOCK])
 
     def _open_csv(self) -> tuple[list[str], Iterator[Block]]:
+        require("pyarrow", "train")
         import pyarrow
         from pyarrow import csv as arrow_csv
 
@@ -154,6 +155,7 @@ class MatrixFile:
         return header[1:], _arrow_blocks(reader)
 
     def _open_parquet(self) -> tuple[list[str], Iterator[Block]]:
+        require("pyarrow", "train")
         from pyarrow import parquet
 
         file = parquet.ParquetFile(self.path)

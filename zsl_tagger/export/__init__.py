@@ -4,3 +4,8 @@ Reading order: ``networks.py`` torch -> ONNX; ``precision.py`` smaller weights; 
 how fast; ``proven.py`` the three together, for training too; ``torch_programs.py`` the same for torch.export;
 ``words.py`` more words to ask; ``run.py`` and ``text.py`` the command.
 """
+
+from zsl_tagger.errors import require
+
+require("onnx", "train")
+require("torch", "train")

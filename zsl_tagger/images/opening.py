@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from PIL import Image, TiffTags, UnidentifiedImageError, features
 
-from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.errors import MissingExtraError, UserError, first_line, install_command, require
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
 MAX_PIXELS = 150_000_000
@@ -71,6 +71,8 @@ def image_errors() -> Iterator[None]:
         raise ImageError("takes more memory than there is") from None
     except ImageError:
         raise
+    except MissingExtraError as error:
+        raise ImageError(str(error)) from None
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError(f"broken image data ({first_line(error)})") from None
 
@@ -141,20 +143,13 @@ def _need_reader_of(kind: str) -> None:
         ImageError: what is needed is not installed.
     """
     if kind == "AVIF":
-        needed, there = "Pillow 11.3 or newer", features.check("avif")
-    else:
-        needed, there = "pillow-heif", "HEIF" in Image.OPEN or _heic_reader_added()
-    if not there:
-        raise ImageError(f'{kind} needs {needed}, which comes with: pip install "zsl-tagger[heic]"')
-
-
-def _heic_reader_added() -> bool:
-    try:
+        if not features.check("avif"):
+            raise ImageError(f"AVIF needs Pillow 11.3 or newer: {install_command('heic')}")
+    elif "HEIF" not in Image.OPEN:
+        require("pillow_heif", "heic", "HEIC photos")
         from pillow_heif import register_heif_opener  # only where such a photo turns up: it takes time
-    except ImportError:
-        return False
-    register_heif_opener()
-    return True
+
+        register_heif_opener()
 
 
 # --- TIFF ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from zsl_tagger.errors import require
 from zsl_tagger.images.opening import IMAGE_SUFFIXES, ImageError
 
 RAW_SUFFIXES = frozenset(
@@ -40,8 +41,7 @@ def embedded_preview(path: Path) -> bytes:
     Raises:
         ImageError: rawpy is not installed, or the photo has no preview.
     """
-    if not reads_raw():
-        raise ImageError('a raw photo needs rawpy, which comes with: pip install "zsl-tagger[raw]"')
+    require("rawpy", "raw", "raw photos")
     import rawpy  # only where such a photo turns up: it takes time
 
     with path.open("rb") as file:  # LibRaw would not find names that are not UTF-8

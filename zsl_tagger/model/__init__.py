@@ -1,1 +1,7 @@
 """The networks in torch (needs the [train] extra)."""
+
+from zsl_tagger.errors import require
+
+require("safetensors", "train")
+require("timm", "train")
+require("torch", "train")

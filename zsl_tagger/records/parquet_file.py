@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+from zsl_tagger.errors import require
 from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
 from zsl_tagger.records.text import JsonLinesFile
 from zsl_tagger.system.files import json_bytes, write_whole
@@ -21,9 +22,8 @@ class ParquetFile(JsonLinesFile):
         self.output = path
 
     def __enter__(self) -> RecordFile:
-        from zsl_tagger.records import (
-            parquet as parquet_records,  # pyarrow is of an extra: its lack is told before the work
-        )
+        require("pyarrow", "parquet")  # before the work, not at its end
+        from zsl_tagger.records import parquet as parquet_records
 
         if self.resume and not self.path.exists() and self.output.exists():
             count, held, records = parquet_records.read(self.output)

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsl_tagger.errors import require
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.system.untrusted_text import printable
 
@@ -18,6 +19,7 @@ THUMBNAIL = 96  # pixels
 
 def render(package: str, template: str, **content: Any) -> str:
     """A page that needs no other file, from a Jinja template that lies in a package."""
+    require("jinja2", "train")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -50,6 +52,7 @@ def jpeg_url(picture: Image) -> str:
 
 def figure(width: float = 6, height: float = 3.4) -> Any:
     """(figure, axes) of matplotlib, without a window."""
+    require("matplotlib", "train")
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(width, height), layout="constrained")

@@ -4,3 +4,10 @@ In reading order: ``limits.py``, ``work.py`` (the queue), ``uploads.py`` (multip
 (photos -> records), ``api.py`` (its data, as OpenAPI tells it), ``guard.py`` (what every request and response goes
 through), ``metrics.py``, ``app.py`` (the routes), ``run.py`` (the process). ``page/`` is what a browser gets.
 """
+
+from zsl_tagger.errors import require
+
+require("fastapi", "serve")
+require("prometheus_client", "serve")
+require("python_multipart", "serve")
+require("uvicorn", "serve")

@@ -17,7 +17,7 @@ LISTING_FILE = "dataset.json"
 
 def load_matrix(path: Path) -> np.ndarray:
     """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
-    require("torch")
+    require("torch", "train")
     import torch
 
     try:

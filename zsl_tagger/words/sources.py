@@ -76,7 +76,7 @@ class SentenceSource:
     """A sentence-transformers model: every label is one sentence."""
 
     def __init__(self, name: str):
-        require("sentence_transformers")
+        require("sentence_transformers", "train")
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
@@ -116,7 +116,7 @@ def _packaged_sentence_model(name: str) -> Path | None:
 
 
 def _open_gensim(name: str, note: Callable[[str], None]) -> WordTable:
-    require("gensim")
+    require("gensim", "train")
     path = Path(name)
     if path.is_file():
         return WordTable(*read_vector_file(path, note))

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.pickles import StandIn, array_of, attributes_of, kind_of, load_data
 
 #: Classes of gensim, of any version, that hold words and their vectors.
@@ -136,6 +136,7 @@ def _saved_array(path: Path, saved: dict[str, Any], *names: str) -> np.ndarray |
 
 def _fasttext_vectors(path: Path, saved: dict[str, Any], words: list[Any]) -> np.ndarray:
     """Return the vectors of fastText's words, which gensim leaves out: the mean of a word's own and its parts'."""
+    require("gensim", "train")
     from gensim.models.fasttext import FastTextKeyedVectors
 
     own, parts = _saved_array(path, saved, "vectors_vocab"), _saved_array(path, saved, "vectors_ngrams")
@@ -155,6 +156,7 @@ def _fasttext_vectors(path: Path, saved: dict[str, Any], words: list[Any]) -> np
 
 
 def _read_bin(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    require("gensim", "train")
     from gensim.models import KeyedVectors
     from gensim.models.fasttext import load_facebook_vectors
 
