@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array, load_upload
+from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import (
+    ImageError,
+    ImageSource,
+    Preprocessing,
+    load_array,
+    load_photo,
+    load_upload,
+)
 
 SIDE = 8
 GREY = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) * 4 + 3).astype(np.uint8)  # 3, 7 .. 255
@@ -404,10 +415,73 @@ def test_a_pipe_is_not_called_empty(tmp_path: Path) -> None:
 
 
 def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's TIFF reader raises TypeError on some broken files; the caller's TypeErrors stay."""
+    """Pillow's TIFF reader raises TypeError on some broken files."""
     Image.new("RGB", (5, 7)).save(tmp_path / "a.tiff")
     monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: (_ for _ in ()).throw(TypeError("'float' object")))
     with pytest.raises(ImageError, match=r"broken image data \('float' object\)"):
         load_array(tmp_path / "a.tiff", Preprocessing(8))
-    with pytest.raises(TypeError, match=r"expected str, bytes or os\.PathLike object, not int"):
-        load_array(3, Preprocessing(8))
+
+
+def picture_bytes(kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, kind)
+    return file.getvalue()
+
+
+class Stream(io.RawIOBase):
+    """A stream that cannot go back, as of a network."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+
+    def read(self, size: int = -1) -> bytes:  # noqa: ARG002
+        return self.content
+
+
+def test_each_kind_of_source_is_the_same_image(tmp_path: Path) -> None:
+    content = picture_bytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    at_its_end = io.BytesIO(content)
+    at_its_end.seek(0, io.SEEK_END)
+    with path.open("rb") as file, Image.open(path) as image:
+        sources: list[ImageSource] = [path, str(path), content, bytearray(content), memoryview(content), file]
+        sources += [at_its_end, Stream(content), image, np.asarray(image)]
+        for source in sources:
+            np.testing.assert_array_equal(load_array(source, Preprocessing(SIDE)), RGB, err_msg=str(type(source)))
+            np.testing.assert_array_equal(np.asarray(load_photo(source, SIDE)), RGB, err_msg=str(type(source)))
+
+
+def test_arrays_grey_and_transparent() -> None:
+    expected = load_array(np.dstack([GREY] * 3), Preprocessing(SIDE))
+    np.testing.assert_array_equal(load_array(GREY, Preprocessing(SIDE)), expected)
+    np.testing.assert_array_equal(load_array(GREY[..., None], Preprocessing(SIDE)), expected)
+    clear = np.dstack([RGB, np.zeros_like(GREY)])
+    np.testing.assert_array_equal(load_array(clear, Preprocessing(SIDE)), np.full((SIDE, SIDE, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("source", "got"),
+    [
+        (3, "got int"),
+        (None, "got NoneType"),
+        ([RGB], "got list"),
+        (io.StringIO("a"), "got a file opened as text: open it with 'rb'"),
+        (SimpleNamespace(read=lambda: "a"), "got an object that reads str"),
+    ],
+)
+@pytest.mark.parametrize("load", [lambda source: load_array(source, Preprocessing(SIDE)), lambda s: load_photo(s, 8)])
+def test_what_is_no_source_of_an_image(load: Callable[[Any], Any], source: Any, got: str) -> None:
+    accepted = (
+        r"expected a path \(str or Path\), the bytes of .*, a file opened in binary mode, a PIL image, or a NumPy"
+    )
+    with pytest.raises(UserError, match=rf"^{accepted} .*; {got}$") as caught:
+        load(source)
+    assert not isinstance(caught.value, ImageError)  # tag_many makes records of these
+
+
+def test_a_closed_file() -> None:
+    file = io.BytesIO(picture_bytes())
+    file.close()
+    with pytest.raises(ImageError, match=r"^cannot be read: I/O operation on closed file"):
+        load_array(file, Preprocessing(SIDE))

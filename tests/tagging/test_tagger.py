@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +73,48 @@ def test_many_images_come_in_order_and_equal_single_ones(tagger: Tagger, example
         assert dict(record.tags) == pytest.approx(
             dict(tagger.tag(record.path, ["person", "cat"], threshold=0)), abs=1e-5
         )
+
+
+def test_many_images_of_any_kind_are_named_by_their_file_or_their_place(tagger: Tagger, examples: Path) -> None:
+    path = examples / "cat.jpg"
+    content = path.read_bytes()
+    with path.open("rb") as file, Image.open(path) as image:
+        sources = [path, content, file, image, io.BytesIO(content), b"no image"]
+        records = list(tagger.tag_many(sources, ["cat"], top_k=1))
+    assert [record.path for record in records] == [
+        str(path), "images[1]", str(path), str(path), "images[4]", "images[5]"
+    ]  # fmt: skip
+    assert [[tag.label for tag in record.tags] for record in records] == [["cat"]] * 5 + [[]]
+    assert records[5].error == "not an image that Pillow can read"
+
+
+@pytest.mark.parametrize("single", ["photo.jpg", Path("photo.jpg"), b"", Image.new("L", (4, 4)), io.BytesIO()])
+def test_one_image_where_many_are_expected(tagger: Tagger, single: Any) -> None:
+    with pytest.raises(UserError, match=r"^expected several images, got a single \w+: write \[image\]$"):
+        tagger.tag_many(single, ["cat"])
+    with pytest.raises(UserError, match=r"^expected several images, got an array of shape \(4, 4, 3\): write"):
+        tagger.tag_many(np.zeros((4, 4, 3), np.uint8), ["cat"])
+
+
+def test_an_image_of_no_known_kind_ends_a_run_over_many(tagger: Tagger) -> None:
+    with pytest.raises(UserError, match=r"^expected a path .*; got int$"):
+        list(tagger.tag_many([3], ["cat"]))  # type: ignore[list-item]
+
+
+def test_a_heat_map_of_an_image_is_that_of_its_encoding(tagger: Tagger, examples: Path) -> None:
+    path = examples / "cat.jpg"
+    expected = tagger.heatmap(tagger.encode(path), ["cat"])
+    np.testing.assert_array_equal(tagger.heatmap(path.read_bytes(), ["cat"]), expected)
+
+
+@pytest.mark.parametrize("method", ["scores", "tag_encoded"])
+def test_what_is_no_encoded_image(tagger: Tagger, examples: Path, method: str) -> None:
+    for thing in (examples / "cat.jpg", np.zeros((1, 144, 512), np.float32), None):
+        with pytest.raises(UserError, match=rf"^expected what Tagger\.encode.* returns, got {type(thing).__name__}$"):
+            getattr(tagger, method)(thing, ["cat"])
+    for shape in ((1, 144, 3), (144, 512)):
+        with pytest.raises(UserError, match=r"^tokens of shape \(.*\) are not from this model: encode the image with"):
+            getattr(tagger, method)(Encoded(np.zeros(shape, np.float32)), ["cat"])
 
 
 def test_unreadable_images_become_error_records_and_the_rest_goes_on(tagger: Tagger, examples: Path) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.colour import Pixels, is_plain, reduced, to_srgb
 from zsl_tagger.images.mending import mended
 from zsl_tagger.images.opening import DECODING, MAX_PIXELS, check_pixels, check_work, image_errors, open_photo
@@ -47,6 +48,20 @@ _TURNS = {
 _GIANT = 50_000_000
 
 Result = TypeVar("Result")
+
+
+class BinaryFile(Protocol):
+    """A file opened in binary mode, or anything else that reads bytes."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+#: Whatever one image can be given as.
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | np.ndarray
+_ACCEPTED = (
+    "a path (str or Path), the bytes of an image file, a file opened in binary mode, a PIL image, or a NumPy array "
+    "(H, W), (H, W, 3) or (H, W, 4)"
+)
 
 
 @dataclass(frozen=True)
@@ -96,12 +111,13 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def load_array(source: Any, preprocessing: Preprocessing) -> np.ndarray:
+def load_array(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
     """Return one image as the array the model reads.
 
     Args:
-        source: a path, the bytes of an image file, a PIL image, or an array: ``(H, W)`` or ``(H, W, 1|3|4)``,
-            uint8 (0..255), uint16 (0..65535) or float (0..1).
+        source: a path, the bytes of an image file, a binary file object (read from its start), a PIL image, or a NumPy
+            array: grey ``(H, W)`` or ``(H, W, 1)``, RGB ``(H, W, 3)`` or RGBA ``(H, W, 4)``, in uint8 (0..255), uint16
+            (0..65535) or float (0..1). Grey is read as three equal channels; what is transparent becomes white.
         preprocessing: of the model: ``tagger.preprocessing``, ``ModelFolder(...).config.preprocessing``.
 
     Returns:
@@ -109,20 +125,12 @@ def load_array(source: Any, preprocessing: Preprocessing) -> np.ndarray:
 
     Raises:
         ImageError: the file is missing, unreadable, truncated, too large or not an image.
+        UserError: ``source`` is of another kind.
     """
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"expected a Preprocessing, e.g. Preprocessing(384), got {preprocessing!r}")
     size = preprocessing.image_size
-    if isinstance(source, np.ndarray):
-        source = _from_array(source)
-    elif not isinstance(source, (Image.Image, bytes)):
-        source = Path(source)  # a TypeError is the caller's mistake
-    with image_errors():
-        if isinstance(source, Image.Image):
-            check_pixels(source)
-            source.load()
-            return _square(source, size)
-        return _read(source, size, lambda image: _square(image, size))
+    return _load(source, size, lambda image: _square(image, size))
 
 
 def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -140,16 +148,18 @@ def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = 
         return _read(content, size, lambda image: _square(image, size), max_pixels)
 
 
-def load_photo(path: str | Path, size: int) -> Image.Image:
-    """Read an image file as an upright RGB image, for training to cut parts of about ``size`` pixels from.
+def load_photo(path: ImageSource, size: int) -> Image.Image:
+    """Read an image as an upright RGB image, for training to cut parts of about ``size`` pixels from.
 
     A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale; so is an image in another mode.
 
+    Args:
+        path: or another source of :func:`load_array`.
+
     Raises:
-        ImageError: as :func:`load_array`.
+        ImageError, UserError: as :func:`load_array`.
     """
-    with image_errors():
-        return _read(Path(path), size, lambda image: _upright_rgb(image, size))
+    return _load(path, size, lambda image: _upright_rgb(image, size))
 
 
 def load_small(path: str | Path, side: int) -> Image.Image:
@@ -161,6 +171,51 @@ def load_small(path: str | Path, side: int) -> Image.Image:
     photo = load_photo(path, side)
     photo.thumbnail((side, side))
     return photo
+
+
+def _load(source: ImageSource, size: int, finish: Callable[[Image.Image], Result]) -> Result:
+    """Return what ``finish`` makes of an image of any source."""
+    opened = _opened(source)
+    with image_errors():
+        if isinstance(opened, Image.Image):
+            check_pixels(opened)
+            opened.load()
+            return finish(opened)
+        return _read(opened, size, finish)
+
+
+def _opened(source: ImageSource) -> Path | bytes | Image.Image:
+    """Return a source as one of the three kinds that are read.
+
+    Raises:
+        UserError: it is none that is accepted.
+    """
+    if isinstance(source, (Image.Image, bytes)):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source)
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if hasattr(source, "read"):
+        return _content(source)
+    raise UserError(f"expected {_ACCEPTED}; got {type(source).__name__}")
+
+
+def _content(file: Any) -> bytes:
+    """Return what a file object holds, from its start where it can go back there."""
+    if isinstance(file, io.TextIOBase):
+        raise UserError(f"expected {_ACCEPTED}; got a file opened as text: open it with 'rb'")
+    try:
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError) as error:  # a closed file is a ValueError
+        raise ImageError(f"cannot be read: {first_line(error)}") from None
+    if not isinstance(content, bytes):
+        raise UserError(f"expected {_ACCEPTED}; got an object that reads {type(content).__name__}")
+    return content
 
 
 def _read(

@@ -74,6 +74,11 @@ class OnnxModel:
         """Return D of the tokens."""
         return int(self._encoder.get_outputs()[0].shape[2])
 
+    def fits(self, encoded: Encoded) -> bool:
+        """Return whether tokens have the shape of this encoder's, ``(B, L, D)``."""
+        width = self._encoder.get_outputs()[0].shape[2]
+        return encoded.tokens.ndim == 3 and (encoded.tokens.shape[2] == width or not isinstance(width, int))
+
     @property
     def classes(self) -> int | None:
         """Return how many classes the encoder gives probabilities of; None where it gives none."""

@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
+from zsl_tagger.images.preprocessing import ImageError, ImageSource, Preprocessing, load_array
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.background import Background, standing_out
@@ -164,14 +165,16 @@ class Tagger:
     def _class_words(self) -> dict[str, ClassWord]:
         return self._folder.class_words(self._model.classes)
 
-    def encode(self, image: Any) -> Encoded:
+    def encode(self, image: ImageSource) -> Encoded:
         """Look at an image once, to ask any labels of it with :meth:`scores`.
 
         Args:
-            image: path, PIL image or array (see :func:`zsl_tagger.images.preprocessing.load_array`).
+            image: a path, the bytes of an image file, a binary file object, a PIL image, or an array (see
+                :func:`zsl_tagger.images.preprocessing.load_array`).
 
         Raises:
             ImageError: it cannot be read.
+            UserError: it is of another kind.
         """
         return self._model.encode(load_array(image, self._model.preprocessing)[None])
 
@@ -179,7 +182,11 @@ class Tagger:
         """Score of every label, float32 ``(B, K)`` in 0..1, for B images of :meth:`encode`.
 
         A label's score does not depend on which other labels are asked.
+
+        Raises:
+            UserError: ``encoded`` is no result of :meth:`encode`, or that of another model.
         """
+        self._check_encoded(encoded)
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
         return probabilities(self.log_odds(encoded, label_set) + label_set.biases)
 
@@ -196,11 +203,19 @@ class Tagger:
         asked = labels.prepared(self._model)
         return asked.get("states", labels.queries)
 
-    def heatmap(self, encoded: Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
+    def _check_encoded(self, encoded: Encoded) -> None:
+        if not isinstance(encoded, Encoded):
+            raise UserError(f"expected what Tagger.encode(image) returns, got {type(encoded).__name__}")
+        if not self._model.fits(encoded):
+            raise UserError(
+                f"tokens of shape {encoded.tokens.shape} are not from this model: encode the image with the same Tagger"
+            )
+
+    def heatmap(self, image: ImageSource | Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Return where the decoder looks for each label, relative to words in general (:mod:`.heatmap`).
 
         Args:
-            encoded: one image of :meth:`encode`.
+            image: as for :meth:`encode`, or one image that it has encoded.
 
         Returns:
             float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to lay over it with
@@ -209,6 +224,8 @@ class Tagger:
         Raises:
             UserError: a model whose tokens are not one square map.
         """
+        encoded = image if isinstance(image, Encoded) else self.encode(image)
+        self._check_encoded(encoded)
         label_set = self._label_set(labels)
         attention = self._model.attention(encoded, label_set.prepared(self._model))[0]  # (K, L)
         usual = self._model.attention(encoded, self._any_words.prepared(self._model))[0].mean(axis=0)  # (L,)
@@ -222,7 +239,7 @@ class Tagger:
 
     def tag(
         self,
-        image: Any,
+        image: ImageSource,
         labels: LabelSet | Sequence[str] | None = None,
         *,
         threshold: float | None = None,
@@ -232,7 +249,7 @@ class Tagger:
         """The labels that are true of an image, best first.
 
         Args:
-            image: path, PIL image or array.
+            image: as for :meth:`encode`.
             labels: words to choose from; None for the default vocabulary.
             threshold: least score, 0..1; None for each label's own.
             top_k: at most so many tags.
@@ -252,6 +269,7 @@ class Tagger:
         exact: bool = False,
     ) -> list[Tag]:
         """:meth:`tag` of one image that was looked at already with :meth:`encode`."""
+        self._check_encoded(encoded)
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
         each = exact or len(label_set) <= EXACT_UP_TO or (threshold == 0 and top_k is None)
@@ -275,32 +293,53 @@ class Tagger:
 
     def tag_many(
         self,
-        paths: Iterable[str | Path],
+        images: Iterable[ImageSource],
         labels: LabelSet | Sequence[str] | None = None,
         *,
         threshold: float | None = None,
         top_k: int | None = None,
         exact: bool = False,
     ) -> Iterator[Record]:
-        """One record for each image file, in the given order; an unreadable one gives an error record.
+        """One record for each image, in the given order; an unreadable one gives an error record.
 
         The options are those of :meth:`tag`.
+
+        Args:
+            images: each as for :meth:`encode`. A record's ``path`` is that of the image, or of the file it was opened
+                from; else ``images[0]``, ``images[1]`` and so on, by its place.
+
+        Raises:
+            UserError: a single image, or one of another kind.
         """
+        if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)) or hasattr(images, "read"):
+            raise UserError(f"expected several images, got a single {type(images).__name__}: write [image]")
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            raise UserError(f"expected several images, got an array of shape {images.shape}: write [image]")
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
 
-        def work(path: str | Path) -> Record:
+        def work(numbered: tuple[int, ImageSource]) -> Record:
+            number, image = numbered
+            name = _name_of(image) or f"images[{number}]"
             try:
-                return Record(str(path), self.tag(path, label_set, threshold=threshold, top_k=top_k, exact=exact))
+                return Record(name, self.tag(image, label_set, threshold=threshold, top_k=top_k, exact=exact))
             except ImageError as error:
-                return Record(str(path), [], str(error))
+                return Record(name, [], str(error))
 
-        return map_in_order(work, paths, self.workers)
+        return map_in_order(work, enumerate(images), self.workers)
 
     def _label_set(self, labels: LabelSet | Sequence[str] | None) -> LabelSet:
         if labels is None:
             return self.vocabulary
         return labels if isinstance(labels, LabelSet) else self.label_set(labels)
+
+
+def _name_of(image: ImageSource) -> str:
+    """Return the path of an image, or of the file that it was opened from; "" where there is none."""
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", "")
+    return os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""  # a descriptor has a number as its name
 
 
 def _check_limits(threshold: float | None, top_k: int | None) -> None:
