@@ -218,9 +218,9 @@ class Trainer:
             count = losses.shape[1] if losses.ndim == 2 else 1
         else:
             weights = self._weights(part.rows, asked).to(device)  # (b, K)
-            seed = (self.config.seed, self.step, 4)
-            own_seed = (*seed, turn, self.accelerator.process_index)
-            queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, seed, own_seed)
+            of_step = (self.config.seed, self.step, 4)
+            of_part = (*of_step, turn, self.accelerator.process_index)
+            queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, of_step, of_part)
             losses = self.loss(self.network(inputs, queries).float(), targets) * weights  # (b, K + N)
             count = len(asked.labels) + self.config.random_queries
         return losses.sum() if self.config.reduction == "sum" else losses.sum() / (self.config.batch_size * count)
