@@ -369,8 +369,12 @@ def evaluate(
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Option(help="The model folder, whose thresholds are replaced.")],
+    model: Annotated[Path, typer.Option(help="A model folder, or packaged.")],
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="Write the calibrated model to this folder. [default: the model's own]"),
+    ] = None,
     split: Annotated[str, typer.Option(help="On which images: val, train or test.")] = "val",
     precision: Annotated[
         Optional[float], typer.Option(help="Share of a label's tags to be right, 0..1. [default: the best F1]")
@@ -390,7 +394,7 @@ def calibrate(
         from zsl_tagger.evaluation.processes import Compute
 
         compute = Compute(workers, processes, device.value)
-        _print(run(CalibrateRun(model, data, split, precision, images, compute, _note, _scored)))
+        _print(run(CalibrateRun(model, data, split, precision, images, compute, _note, _scored, output)))
 
 
 @app.command("import-checkpoint")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from small_runs import UNSEEN, small_run
 from typer.testing import CliRunner
 
 import cli
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import write_whole
@@ -317,6 +319,52 @@ def test_what_does_not_fit_changes_nothing(model: Path, data: Path, tmp_path: Pa
     for arguments, message in cases:
         assert message in refused(*arguments), arguments
     assert contents(model) == before
+
+
+def test_the_packaged_model_is_calibrated_into_a_copy(data: Path, tmp_path: Path) -> None:
+    before, out = contents(PACKAGED), tmp_path / "mine"
+    stdout = calibrated(Path("packaged"), data, "--output", out)
+    assert contents(PACKAGED) == before
+    assert stdout.startswith(f"{out}: thresholds for the best F1, on ")
+    assert "tag --precision is gone" in stdout
+    after = contents(out)
+    assert {name for name in before if after[name] != before[name]} == {"config.json", "labels.json"}
+    old, new = ({label.name: label for label in ModelFolder(folder).labels()} for folder in (PACKAGED, out))
+    assert {name for name in new if new[name].seen and new[name].threshold != old[name].threshold} == {
+        name for name in load_dataset(data).labels if old[name].seen
+    }
+    assert [replace(one, threshold=0.5) for one in new.values()] == [
+        replace(one, threshold=0.5) for one in old.values()
+    ]
+    dataset = load_dataset(data)
+    assert Tagger(out).tag(f"{dataset.image_root}/{dataset.paths[0]}", threshold=0)
+
+
+def test_an_output_leaves_the_model_as_it_was(model: Path, data: Path, tmp_path: Path) -> None:
+    before = contents(model)
+    assert (model / "run").is_dir()
+    calibrated(model, data, "--output", tmp_path / "out")
+    assert contents(model) == before
+    calibrated(model, data)
+    assert contents(tmp_path / "out") == contents(model)
+    assert not (tmp_path / "out" / "run").exists()
+
+
+def test_thresholds_are_of_the_scores_with_the_biases_of_labels(model: Path, data: Path) -> None:
+    """As of the packaged model: a label's own bias is added to its log-odds where it is tagged."""
+    calibrated(model, data)
+    scores, targets = scores_of(model, data, trained(model))
+    expected = f1(scores >= Tagger(model).label_set(trained(model)).thresholds, targets)
+    labels = json.loads((model / "labels.json").read_text())
+    changed = [{**label, "bias": -5.0, "implies": ["thing"]} for label in labels]
+    (model / "labels.json").write_text(json.dumps(changed))
+    calibrated(model, data)
+    scores, targets = scores_of(model, data, trained(model))
+    assert scores.max() < 0.3
+    assert f1(scores >= Tagger(model).label_set(trained(model)).thresholds, targets) == pytest.approx(
+        expected, abs=0.05
+    )
+    assert {(label.bias, label.implies) for label in ModelFolder(model).labels()} == {(-5.0, ("thing",))}
 
 
 # --- writes that fail, and configurations that are no such ---------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +17,8 @@ from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
-from zsl_tagger.tagging.model_folder import ModelFolder, VocabularyLabel, write_config, write_labels
+from zsl_tagger.system.files import check_free, whole_folder
+from zsl_tagger.tagging.model_folder import ModelFolder, named_folder, write_config, write_labels
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class CalibrateRun:
     """The options of one run.
 
     Attributes:
+        model: a model folder, or "packaged" for the packaged one, which is never changed.
         precision: the share of a label's tags that shall be right, 0..1; None: the best F1.
+        output: where to write the calibrated model; None: the thresholds of ``model`` are replaced.
     """
 
     model: Path
@@ -33,6 +39,7 @@ class CalibrateRun:
     compute: Compute
     note: Callable[[str], None]
     progress: Callable[[int, int], None]
+    output: Path | None = None
 
 
 def calibrate(run: CalibrateRun) -> list[str]:
@@ -44,15 +51,19 @@ def calibrate(run: CalibrateRun) -> list[str]:
     (``holdout_labels`` of training makes such); without any, the bias is 0 and the threshold the common one.
 
     Raises:
-        UserError: no image of the split shows a label the model was trained on.
+        UserError: no image of the split shows a label the model was trained on, or the output is not free.
     """
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
-    folder = ModelFolder(run.model)
-    if folder.path.resolve() == PACKAGED.resolve():
-        raise UserError("the packaged model belongs to the installation: copy its folder and calibrate the copy")
+    folder = ModelFolder(named_folder(run.model))
+    if run.output is not None:
+        check_free(run.output)
+    elif folder.path.resolve() == PACKAGED.resolve():
+        raise UserError(
+            "the packaged model belongs to the installation and is not changed: --output DIR writes a calibrated copy"
+        )
     data = _known(data_of_dataset(run.data, run.split, run.images), folder, run)
-    is_trained = np.isin(data.labels, list(trained_labels(run.model, data.labels)))
+    is_trained = np.isin(data.labels, list(trained_labels(folder.path, data.labels)))
     if not data.targets[:, is_trained].any():
         raise UserError(
             f"no image of the split {run.split} of {data.name} shows a label that {run.model} was trained on: "
@@ -60,36 +71,90 @@ def calibrate(run: CalibrateRun) -> list[str]:
         )
     if run.split == "test":
         run.note("thresholds are chosen on test images: figures measured on them afterwards will be too good")
-    scored = score_with_model(run.model, data, None, run.compute, run.progress)
+    scored = score_with_model(folder.path, data, None, run.compute, run.progress)
     if scored.faults:
         run.note(f"{len(scored.faults)} images cannot be read and are left out")
     keep = np.array([row not in scored.faults for row in range(len(data.images))])
-    logits, targets = scored.logits[keep], data.targets[keep]
-    own, common = choose_thresholds(sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=run.precision)
+    logits, targets = scored.logits[keep] + _own_biases(folder, data.labels), data.targets[keep]
+    chosen = _choose(logits, targets, is_trained, run.precision)
+    own = dict(zip([data.labels[k] for k in np.flatnonzero(is_trained)], chosen.own.tolist(), strict=True))
+    target = nullcontext(folder.path) if run.output is None else _copied(folder.path, run.output)
+    with target as place:
+        _store(folder, place, own, chosen, run, data)
+    return _lines(run, data, folder, targets, is_trained, chosen)
+
+
+class _Chosen(NamedTuple):
+    """Hold what was chosen: the thresholds of trained labels ``(K,)`` and their common one, then for labels never
+    trained a threshold, a bias, and on how many labels these were chosen."""
+
+    own: np.ndarray
+    common: float
+    default: float
+    bias: float
+    held: int
+
+
+def _choose(logits: np.ndarray, targets: np.ndarray, is_trained: np.ndarray, precision: float | None) -> _Chosen:
+    own, common = choose_thresholds(sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=precision)
     held = ~is_trained & targets.any(axis=0)
-    bias, default = 0.0, common
-    if held.any():
-        joined = np.concatenate([targets[:, is_trained], targets[:, held]], axis=1)
-        bias = calibrate_unseen(logits[:, is_trained], logits[:, held], joined)
-        default = choose_thresholds(sigmoid(logits[:, held] + bias), targets[:, held], precision=run.precision)[1]
-    names = [label for label, trained in zip(data.labels, is_trained, strict=True) if trained]
-    _store(folder, dict(zip(names, own.tolist(), strict=True)), default, bias, run, data)
+    if not held.any():
+        return _Chosen(own, common, common, 0.0, 0)
+    joined = np.concatenate([targets[:, is_trained], targets[:, held]], axis=1)
+    bias = calibrate_unseen(logits[:, is_trained], logits[:, held], joined)
+    default = choose_thresholds(sigmoid(logits[:, held] + bias), targets[:, held], precision=precision)[1]
+    return _Chosen(own, common, default, bias, int(held.sum()))
+
+
+def _lines(
+    run: CalibrateRun,
+    data: EvaluationData,
+    folder: ModelFolder,
+    targets: np.ndarray,
+    is_trained: np.ndarray,
+    chosen: _Chosen,
+) -> list[str]:
+    """Return what was done, for a person."""
     rule = "the best F1" if run.precision is None else f"a precision of {run.precision:.0%}"
+    shown, own = int((targets[:, is_trained].sum(axis=0) > 0).sum()), chosen.own
     lines = [
-        f"{run.model}: thresholds for {rule}, on {int(keep.sum()):,} images of {data.name}, split {run.split}",
-        f"  {len(names)} trained labels, {int((targets[:, is_trained].sum(axis=0) > 0).sum())} of them with positives: "
-        f"thresholds {own.min():.2f} to {own.max():.2f}, in common {common:.2f}",
+        f"{run.output or run.model}: thresholds for {rule}, on {len(targets):,} images of {data.name}, "
+        f"split {run.split}",
+        f"  {len(own)} trained labels, {shown} of them with positives: thresholds {own.min():.2f} to {own.max():.2f}, "
+        f"in common {chosen.common:.2f}",
     ]
-    if held.any():
+    if chosen.held:
         lines.append(
-            f"  labels never trained: bias {bias:+.2f} and threshold {default:.2f}, by {int(held.sum())} of them"
+            f"  labels never trained: bias {chosen.bias:+.2f} and threshold {chosen.default:.2f}, "
+            f"by {chosen.held} of them"
         )
     else:
         lines.append(
-            f"  labels never trained: threshold {default:.2f}, that of trained ones; no label of the split was kept "
-            "out of training (train --set holdout_labels=0.1) to choose a bias by"
+            f"  labels never trained: threshold {chosen.default:.2f}, that of trained ones; no label of the split was "
+            "kept out of training (train --set holdout_labels=0.1) to choose a bias by"
+        )
+    if folder.config.precision_shifts:
+        lines.append(
+            "  tag --precision is gone: it moved the thresholds before; calibrate --precision chooses new ones"
         )
     return lines
+
+
+def _own_biases(folder: ModelFolder, labels: list[str]) -> np.ndarray:
+    """Return the bias that ``labels.json`` has of each label, float32 ``(K,)``; tagging adds it to the log-odds."""
+    words = folder.words()
+    listed = {words.key(label.name): label.bias for label in folder.labels()}
+    return np.array([listed.get(words.key(label), 0.0) for label in labels], np.float32)
+
+
+@contextmanager
+def _copied(source: Path, output: Path) -> Iterator[Path]:
+    """Copy the files of a model folder, but no folder in it, to one that takes its name when all is written."""
+    with whole_folder(output) as place:
+        for path in source.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, place / path.name)
+        yield place
 
 
 def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> EvaluationData:
@@ -105,18 +170,30 @@ def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> Eval
 
 
 def _store(
-    folder: ModelFolder, own: dict[str, float], default: float, bias: float, run: CalibrateRun, data: EvaluationData
+    folder: ModelFolder,
+    place: Path,
+    own: dict[str, float],
+    chosen: _Chosen,
+    run: CalibrateRun,
+    data: EvaluationData,
 ) -> None:
+    """Write the labels and the configuration of ``folder`` with what was chosen to the folder ``place``."""
     words = folder.words()
     of_key = {words.key(name): threshold for name, threshold in own.items()}
     labels = []
     for label in folder.labels():
-        threshold = of_key.get(words.key(label.name), label.threshold) if label.seen else default
-        labels.append(VocabularyLabel(label.name, threshold, label.seen))
-    chosen = {
+        threshold = of_key.get(words.key(label.name), label.threshold) if label.seen else chosen.default
+        labels.append(replace(label, threshold=threshold))
+    record = {
         "data": data.name, "split": run.split, "images": len(data.images), "precision": run.precision,
     }  # fmt: skip
-    provenance = {**folder.config.provenance, "calibration": chosen}
-    config = replace(folder.config, default_threshold=default, unseen_bias=bias, provenance=provenance)
-    write_labels(folder.path, labels)
-    write_config(folder.path, config)
+    provenance = {**folder.config.provenance, "calibration": record}
+    config = replace(
+        folder.config,
+        default_threshold=chosen.default,
+        unseen_bias=chosen.bias,
+        provenance=provenance,
+        precision_shifts=(),
+    )
+    write_labels(place, labels)
+    write_config(place, config)
