@@ -283,7 +283,9 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in the output folder.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the settings as JSON, and train nothing.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the settings, their meaning and what the recipe has; train nothing.")
+    ] = False,
 ) -> None:
     """Train a tagger on a prepared data set; the folder it writes is for tag --model.
 
@@ -294,9 +296,9 @@ def train(
 
         settings = resolve_config(recipe, backbone, init, set_ or [], config)
         if show:
-            import json
+            from zsl_tagger.training.show import show as shown
 
-            return _print(json.dumps(settings.as_dict(), indent=1).split("\n"))
+            return _print(shown(settings))
         from zsl_tagger.training.checkpoint import Stopped
         from zsl_tagger.training.run import summary
         from zsl_tagger.training.run import train as run
