@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -65,6 +67,70 @@ def test_the_networks_own_classifier_is_gone_and_its_size_is_the_default() -> No
     assert model.num_classes == model.head.num_classes == 17
     assert not any(name.startswith("fc") for name, _ in model.backbone.network.named_parameters())
     assert model(torch.randn(2, 3, 64, 96)).shape == (2, 17)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_the_methods_of_a_timm_network_keep_their_meaning(name: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    images = torch.randn(2, 3, 160, 160)
+    features = network.forward_features(images)
+    pooled = network.forward_head(features, pre_logits=True)
+    model = add_ml_decoder_head(network, num_classes=13, groups=5, dim=32, ffn_dim=8).eval()
+    assert torch.equal(model.forward_features(images), features)
+    assert torch.equal(model.forward_head(features), model(images))
+    assert torch.equal(model.forward_head(features, pre_logits=True), pooled)
+    model.reset_classifier(3)
+    head = model.get_classifier()
+    assert isinstance(head, MLDecoder)
+    assert (model.num_classes, head.num_classes, head.dim, len(head.group_queries)) == (3, 3, 32, 3)
+    assert not head.training
+    assert model(images).shape == (2, 3)
+    model.reset_classifier(0)
+    assert isinstance(model.get_classifier(), torch.nn.Identity)
+    assert model.num_classes == 0
+    assert torch.equal(model(images), pooled)
+    model.reset_classifier(0, "")
+    assert model(images).shape == features.shape  # not pooled, as timm has it
+    model.half().reset_classifier(4)
+    assert next(model.get_classifier().parameters()).dtype == torch.float16
+
+
+@torch.no_grad()
+def test_the_methods_with_word_queries_and_with_stages() -> None:
+    images, vectors = torch.randn(2, 3, 160, 160), torch.randn(11, 7)
+    words = add_ml_decoder_head(timm.create_model("test_vit"), word_dim=7, dim=32, ffn_dim=8).eval()
+    assert torch.equal(words.forward_head(words.forward_features(images), queries=vectors), words(images, vectors))
+    words.reset_classifier(5)
+    assert words(images).shape == (2, 5)
+    several = add_ml_decoder_head(timm.create_model("test_vit"), 5, stages=(-2, -1), dim=32, ffn_dim=8).eval()
+    features = several.forward_features(images)
+    assert features.shape == several.backbone(images).shape
+    assert torch.equal(several.forward_head(features), several(images))
+    for call in (lambda: several.reset_classifier(0), lambda: several.forward_head(features, pre_logits=True)):
+        with pytest.raises(
+            UserError, match=r"^the feature maps \[.*\] of test_vit have no pooling in common: expected"
+        ):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("network", "got"),
+    [
+        (lambda: torch.nn.Linear(3, 4), r"torch\.nn\.modules\.linear\.Linear, which has no forward_features, .*"),
+        (lambda: timm.create_model("test_resnet", features_only=True), r"timm\..*, which has no forward_features, .*"),
+        (lambda: add_ml_decoder_head(timm.create_model("test_resnet")), r"zsl_tagger\..*, which has no num_features"),
+        (lambda: "resnet50", "'resnet50'"),
+        (lambda: None, "builtins.NoneType, which has no .*"),
+    ],
+)
+def test_a_network_that_is_not_timms(network: Callable[[], Any], got: str) -> None:
+    made = network()
+    for use in (add_ml_decoder_head, Backbone):
+        if isinstance(made, torch.nn.Module) or use is not Backbone:  # which takes names too
+            with pytest.raises(UserError, match=rf"^expected a network as timm\.create_model returns it, got {got}$"):
+                use(made)
 
 
 @torch.no_grad()

@@ -17,6 +17,9 @@ from zsl_tagger.errors import UserError, first_line
 LAST_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 
 
+#: What is used of a network; timm's own have it.
+TIMM_ATTRIBUTES = ("forward_features", "forward_head", "num_features", "pretrained_cfg", "reset_classifier")
+
 RGB = tuple[float, float, float]
 
 
@@ -50,6 +53,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         if isinstance(name, nn.Module):
+            check_timm(name)
             self.network: Any = name
             self.name = str(name.pretrained_cfg["architecture"])  # type: ignore[index]
         else:
@@ -61,7 +65,11 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images ``(B, 3, H, W)`` -> tokens ``(B, L, C)``, class and register tokens left out."""
-        return self._tokens(images) if self.stages is None else self._tokens_of_stages(self.stages, images)
+        return self.tokens(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what timm's ``forward_features`` does; with ``stages``, their tokens ``(B, sum of L_i, C)``."""
+        return self._unpooled(images) if self.stages is None else self._tokens_of_stages(self.stages, images)
 
     def _widths(self) -> list[int]:
         return [self.network.feature_info[stage]["num_chs"] for stage in self.stages or ()]
@@ -77,11 +85,17 @@ class Backbone(nn.Module):
             before += width
         return torch.cat(tokens, dim=1)  # (B, sum of L_i, C)
 
-    def _tokens(self, images: Tensor) -> Tensor:
+    def _unpooled(self, images: Tensor) -> Tensor:
         features = self.network.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise UserError(f"{self.name} gives no single map of features: expected a tensor of rank 3 or 4, got {got}")
+        return features
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """Return the tokens ``(B, L, C)`` of :meth:`features`, class and register tokens left out."""
+        if self.stages is not None:
+            return features
         if features.ndim == 3:
             return features[:, _prefix_tokens(self.network) :]  # (B, prefix + L, C) -> (B, L, C)
         if _is_channels_last(self.network):
@@ -112,6 +126,15 @@ class Backbone(nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
+
+
+def check_timm(network: object) -> None:
+    """Raise a UserError unless this is a network as ``timm.create_model`` returns it."""
+    lacks = [name for name in TIMM_ATTRIBUTES if not hasattr(network, name)]
+    if isinstance(network, str) or lacks:
+        kind = f"{type(network).__module__}.{type(network).__qualname__}"
+        got = repr(network) if isinstance(network, str) else f"{kind}, which has no {', '.join(lacks)}"
+        raise UserError(f"expected a network as timm.create_model returns it, got {got}")
 
 
 def _create(name: str, pretrained: bool, image_size: int | None, options: dict[str, Any]) -> Any:
