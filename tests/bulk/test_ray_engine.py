@@ -205,7 +205,7 @@ def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, example
     inside = f"::file://{tmp_path}/photos.zip"
     arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
     status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
-    assert (status, stderr) == (1, "note: 1 file left out: .txt\n")
+    assert (status, stderr) == (1, "note: 1 file left out, not photos: .txt\n")
     records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
     assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
     assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"

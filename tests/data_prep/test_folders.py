@@ -133,7 +133,7 @@ def test_system_and_excluded_folders_are_no_classes_and_other_files_are_counted(
     selection = Options(note=notes.append, exclude_path=["raw"])
     _, images, dropped = _walk_splits(tmp_path / "in", selection)
     assert Counter(image.class_name for image in images) == {"cat": 3, "dog": 3}
-    assert (dropped, notes) == ([], ["1 file left out: .mp4"])
+    assert (dropped, notes) == ([], ["1 file left out, not photos: .mp4"])
 
 
 def test_excluded_folders_are_no_other_data_set_unless_there_are_some() -> None:

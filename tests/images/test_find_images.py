@@ -102,15 +102,16 @@ def test_files_that_are_no_photos_are_counted_but_sidecars_are_not() -> None:
     assert selection.summary() == ""
     touch("photos/b.CR2")
     find("photos", selection=selection)
-    assert selection.summary() == "1 file left out: .cr2"
+    raw = '1 raw photo left out (.cr2): in a clone of zsl-tagger, run pip install ".[raw]"'
+    assert selection.summary() == raw
     touch("photos/s/c.mp4", "photos/.hidden.mov", "photos/__MACOSX/d.mov")
     selection = Selection()
     find("photos", "photos/s", "photos/s/c.mp4", "photos/*.CR2", selection=selection)
-    assert selection.summary() == "2 files left out: .cr2, .mp4"
+    assert selection.summary() == f"1 file left out, not photos: .mp4; {raw}"
     touch("photos/README", "photos/odd.\x1b[31m", "photos/notes.txt")
     selection = Selection()
     find("photos", selection=selection)
-    assert selection.summary() == "5 files left out: .cr2, .mp4, .txt, others"
+    assert selection.summary() == f"4 files left out, not photos: .mp4, .txt, others; {raw}"
 
 
 def test_arguments_keep_their_order_and_a_named_file_may_have_any_suffix() -> None:

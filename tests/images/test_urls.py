@@ -46,7 +46,7 @@ def test_system_folders_and_excluded_paths_are_left_out_and_others_counted(bucke
         fsspec.filesystem("memory").pipe_file(f"/bucket/{name}", b"x")
     selection = Selection(["er", "b.*"])
     assert [str(url).rpartition("/")[2] for url in find_urls(bucket, selection)] == ["a.JPG", "q #%.webp"]
-    assert selection.summary() == "3 files left out: .mp4, .txt, others"
+    assert selection.summary() == "3 files left out, not photos: .mp4, .txt, others"
 
 
 def test_globs(bucket: str) -> None:

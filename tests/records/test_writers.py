@@ -107,6 +107,25 @@ def test_odd_characters_survive(kind: str, odd: str) -> None:
     assert read_back(kind, written(kind, records)) == expected
 
 
+HINT = "no label reaches its threshold; --threshold 0 shows all scores"
+
+
+@pytest.mark.parametrize(
+    ("records", "lines"),
+    [
+        ([UNTAGGED], [f"b.jpg: no tags: {HINT}"]),
+        ([UNTAGGED] * 1000, [f"no tags on any of 1,000 photos: {HINT}"]),
+        ([UNTAGGED, BROKEN, UNTAGGED], ["c.jpg", "  error: no such file", f"no tags on any of 2 photos: {HINT}"]),
+        (
+            [UNTAGGED, Record("d.jpg", [Tag("dog", 0.5)]), UNTAGGED],
+            ["b.jpg: no tags", "d.jpg", "  dog  0.50  " + "█" * 10, "b.jpg: no tags", f"no tags: {HINT}"],
+        ),
+    ],
+)
+def test_a_table_without_any_tags_is_one_line_not_one_a_photo(records: list[Record], lines: list[str]) -> None:
+    assert written("table", records).splitlines() == lines
+
+
 EVIL = "\x1b[2J\u202egpj.exe\n"
 
 

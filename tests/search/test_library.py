@@ -358,7 +358,7 @@ def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(small: Li
     in_a = len(list((photos / "a").glob("*.jpg")))
     notes: list[str] = []
     assert small.add(photos, exclude_path=["a"], note=notes.append) == Counts(removed=in_a)
-    assert notes == ["1 file left out: .mp4"]
+    assert notes == ["1 file left out, not photos: .mp4"]
     assert not [path for path in paths(small) if path.startswith("a/")]
 
 
@@ -368,7 +368,7 @@ def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path) ->
     with Library.open(photos) as library:
         assert library.add(photos, note=notes.append) == Counts(added=4)
         assert library.add(photos, note=notes.append) == Counts()
-    assert notes == ["1 file left out: .mp4"] * 2
+    assert notes == ["1 file left out, not photos: .mp4"] * 2
 
 
 def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library, photos: Path) -> None:
@@ -482,7 +482,7 @@ def test_a_making_that_was_killed_is_no_index_yet(tmp_path: Path, examples: Path
     database.execute("PRAGMA journal_mode = WAL")  # as far as it came
     database.close()
     with Library.open(tmp_path / "index") as library:
-        with pytest.raises(UserError, match=r"no index at .*index: make one with zsl-tagger index"):
+        with pytest.raises(UserError, match=r"^no index at .*index: add photos to it first$"):
             library.search("cat")
         assert library.add(examples) == Counts(added=4)
 

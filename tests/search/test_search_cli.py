@@ -22,7 +22,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 
-LEFT_OUT = "note: 2 files left out: .csv\n"
+LEFT_OUT = "note: 2 files left out, not photos: .csv\n"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,8 @@ def test_what_cannot_be_done_is_one_line(index: Path, arguments: list[str], mess
 
 
 def test_no_index_is_one_line(tmp_path: Path) -> None:
-    told = f"error: no index at {tmp_path / 'none'}: make one with zsl-tagger index PHOTOS\n"
+    folder = tmp_path / "none"
+    told = f"error: no index at {folder}: make one with zsl-tagger index PHOTOS --index {folder}\n"
     assert run_command("search", "cat", "--index", tmp_path / "none") == (2, "", told)
     assert not (tmp_path / "none").exists()
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from zsl_tagger.errors import install_command
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.images.raw import PHOTO_SUFFIXES, RAW_SUFFIXES, reads_raw
 from zsl_tagger.records.record import Record
@@ -62,14 +63,22 @@ class Selection:
         return False
 
     def summary(self) -> str:
-        """Return "2 files left out: .cr2, .mp4" for a person, "" where none was."""
-        counts = +self.left_out
-        count = counts.total()
-        if not count:
-            return ""
-        known = [suffix for suffix, _ in counts.most_common() if _KNOWN_SUFFIX.fullmatch(suffix)][:MOST_SUFFIXES]
-        named = sorted(known) + ["others"] * (len(counts) > len(known))
-        return f"{count:,} file{'s' if count > 1 else ''} left out: {', '.join(named)}"
+        """Return one line on the files that were left out, "" where there were none."""
+        raw = Counter({suffix: count for suffix, count in self.left_out.items() if suffix in RAW_SUFFIXES})
+        others = self.left_out - raw
+        lines = []
+        if count := others.total():
+            lines.append(f"{count:,} file{'s' if count > 1 else ''} left out, not photos: {_suffixes(others)}")
+        if count := raw.total():
+            reason = "they are not read from URLs" if reads_raw() else install_command("raw")
+            lines.append(f"{count:,} raw photo{'s' if count > 1 else ''} left out ({_suffixes(raw)}): {reason}")
+        return "; ".join(lines)
+
+
+def _suffixes(counts: Counter[str]) -> str:
+    """Return the most frequent suffixes in alphabetical order, for a person."""
+    known = [suffix for suffix, _ in counts.most_common() if _KNOWN_SUFFIX.fullmatch(suffix)][:MOST_SUFFIXES]
+    return ", ".join(sorted(known) + ["others"] * (len(counts) > len(known)))
 
 
 def _is_sidecar(path: str) -> bool:

@@ -78,21 +78,42 @@ class CsvWriter(JsonLinesWriter):
 
 
 class TableWriter(JsonLinesWriter):
-    """The path, then a line a tag with its score and a bar; at the end, once, what to do about images without tags."""
+    """The path, then a line a tag with its score and a bar.
 
-    _untagged = 0
+    An image without tags is one line. Those lines wait for the first image with a tag: where there is none, one line at
+    the end stands for all of them.
+    """
+
+    def __enter__(self) -> TableWriter:
+        self._untagged, self._any_tags = 0, False
+        self._waiting: list[str] = []
+        return self
 
     def __call__(self, record: Record) -> None:
         path = printable(record.path)
-        lines = [path]
-        if record.error is not None:
-            lines.append(f"  error: {printable(record.error)}")
-        elif not record.tags:
-            lines = [f"{path}: no tags"]
+        if record.error is None and not record.tags:
             self._untagged += 1
+            self._waiting.append(f"{path}: no tags")
+            if self._any_tags:
+                self._write(self._released())
+            return
+        lines = [path] if record.error is None else [path, f"  error: {printable(record.error)}"]
         rows = [(printable(tag.label), tag.score) for tag in record.tags]
         width = max((len(label) for label, _ in rows), default=0)
         lines += [f"  {label:<{width}}  {score:.2f}  {bar(score)}" for label, score in rows]
+        self._any_tags = self._any_tags or bool(rows)
+        self._write([*self._released(), *lines] if self._any_tags else lines)
+
+    def _summary(self) -> str:
+        if self._any_tags:
+            return "no tags"
+        return self._waiting[0] if self._untagged == 1 else f"no tags on any of {self._untagged:,} photos"
+
+    def _released(self) -> list[str]:
+        lines, self._waiting = self._waiting, []
+        return lines
+
+    def _write(self, lines: list[str]) -> None:
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
 
@@ -100,7 +121,7 @@ class TableWriter(JsonLinesWriter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._untagged:
-            self.stream.write("no tags: no label reaches its threshold; --threshold 0 shows all scores\n")
+            self._write([f"{self._summary()}: no label reaches its threshold; --threshold 0 shows all scores"])
         super().__exit__(kind, error, trace)
 
 

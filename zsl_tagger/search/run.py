@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from zsl_tagger.records.writers import bar
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
 from zsl_tagger.search.sheet import contact_sheet
+from zsl_tagger.search.store import NoIndexError
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.signals import StopRequest, watching_signals
@@ -94,8 +96,12 @@ def run_search(run: SearchRun) -> list[str]:
         raise UserError(f"expected --top of at least 1, got {run.top}")
     if run.html is not None and run.html.suffix.lower() in PHOTO_SUFFIXES:
         raise UserError(f"--html {run.html} has the name of an image: give one such as sheet.html")
-    with Library.open(run.index, run.model) as library:
-        rankings = library.rank(run.queries, run.top)
+    try:
+        with Library.open(run.index, run.model) as library:
+            rankings = library.rank(run.queries, run.top)
+    except NoIndexError as error:
+        option = "" if run.index is None else f" --index {shlex.quote(str(run.index))}"
+        raise UserError(f"no index at {error.folder}: make one with zsl-tagger index PHOTOS{option}") from None
     if run.html is not None:
         write_whole(run.html, contact_sheet(rankings).encode())
     return _LINES[run.format](rankings)

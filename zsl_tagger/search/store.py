@@ -53,7 +53,8 @@ class NoIndexError(LibraryError):
     """There is none yet."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"no index at {folder}: make one with zsl-tagger index PHOTOS")
+        self.folder = folder
+        super().__init__(f"no index at {folder}: add photos to it first")
 
 
 @dataclass(frozen=True)
