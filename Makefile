@@ -1,6 +1,8 @@
 # The one place for the commands that developers, CI and the README share.
 PYTHON ?= python
 COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
+# Keep bytecode where the environment says not to: else each process that a test starts compiles all that it imports.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: install check lint types test test-fast test-base fuzz bench
 
