@@ -15,8 +15,18 @@ from typing import Any
 import cli
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Tag
+from zsl_tagger.tagging import tagger
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
+
+
+class NoNetworks:
+    """Stand for the networks of a model, which take longer to open than the rest of a run takes."""
+
+    classes = None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def encode(self: Tagger, path: str) -> int:  # noqa: ARG001
@@ -37,5 +47,6 @@ def tag_encoded(self: Tagger, encoded: int, labels: LabelSet, **options: Any) ->
 
 
 if __name__ == "__main__":
+    tagger.OnnxModel = NoNetworks  # type: ignore[assignment,misc]
     Tagger.encode, Tagger.tag_encoded = encode, tag_encoded  # type: ignore[assignment,method-assign]
     cli.app()
