@@ -52,8 +52,13 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def folder_of(path: Path) -> ModelFolder:
+    """Return a model folder whose networks need not be there."""
+    return ModelFolder(path, networks=False)
+
+
 def validation(folder: Path) -> dict[str, float]:
-    values: dict[str, float] = ModelFolder(folder).config.provenance["validation"]
+    values: dict[str, float] = folder_of(folder).config.provenance["validation"]
     return values
 
 
@@ -142,7 +147,6 @@ def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], mark
     return target
 
 
-@pytest.mark.exports
 @pytest.mark.parametrize("head", ["words", "closed"])
 def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -> None:
     """Neither their vectors nor their marks on images, in loss, validation, thresholds or weights."""
@@ -160,28 +164,27 @@ def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -
         trained(run)
     clean = tmp_path / "clean"
     assert len(loss_curve(clean)) == 4
-    seen_thresholds = [label for label in ModelFolder(clean).labels() if label.seen]
+    seen_thresholds = [label for label in folder_of(clean).labels() if label.seen]
     for name in ("huge", "other", "marked"):
         assert loss_curve(tmp_path / name) == loss_curve(clean), name
         assert same(tmp_path / name, clean), name
         assert validation(tmp_path / name) == validation(clean)
-        assert [label for label in ModelFolder(tmp_path / name).labels() if label.seen] == seen_thresholds
+        assert [label for label in folder_of(tmp_path / name).labels() if label.seen] == seen_thresholds
 
 
-@pytest.mark.exports
 @pytest.mark.parametrize("data", ["tagged", "animals"])
 def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     source: Path = request.getfixturevalue(data)
     clean, dataset = tmp_path / "clean", load_dataset(source)
     settings = ("holdout_labels=0.3", "checkpoint_every=1")
     trained(small_run(source, clean, *settings))
-    provenance = ModelFolder(clean).config.provenance
+    provenance = folder_of(clean).config.provenance
     held = provenance["held_out_labels"]
     assert len(held) == round(0.3 * dataset.seen.sum())
     assert provenance["trained_labels"] == dataset.seen.sum() - len(held)
-    assert isinstance(ModelFolder(clean).config.unseen_bias, float)
+    assert isinstance(folder_of(clean).config.unseen_bias, float)
     assert "heldout_mAP" in provenance["validation"]
-    assert {label.name for label in ModelFolder(clean).labels() if label.seen} == {
+    assert {label.name for label in folder_of(clean).labels() if label.seen} == {
         label for label, seen in zip(dataset.labels, dataset.seen, strict=True) if seen and label not in held
     }
     target = tmp_path / "data"
@@ -198,10 +201,9 @@ def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request
     assert same(tmp_path / "poisoned", clean)
 
 
-@pytest.mark.exports
 def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path: Path) -> None:
     trained(small_run(tagged, tmp_path / "out", "holdout_labels=0.3"))
-    folder = ModelFolder(tmp_path / "out")
+    folder = folder_of(tmp_path / "out")
     unseen = [label.threshold for label in folder.labels() if not label.seen]
     assert len(unseen) == 4
     assert unseen == pytest.approx([folder.config.default_threshold] * 4, abs=1e-4)
