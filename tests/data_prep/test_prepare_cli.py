@@ -196,12 +196,12 @@ def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     """Killed while it looks at the images, then while it writes; never is the folder taken for a whole one."""
-    source = make_tree(tmp_path / "in", 1500)
+    source = make_tree(tmp_path / "in", 600)
     assert start(source, tmp_path / "undisturbed").wait(120) == 0
     out = tmp_path / "out"
     journal = out / "images.jsonl"
     process = start(source, out)
-    wait_for(lambda: journal.exists() and journal.stat().st_size > 20_000, process)
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert not (out / "dataset.json").exists()
@@ -222,14 +222,14 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path: Path) -> None
     assert start(source, out).wait(120) == 0
     undisturbed = contents(tmp_path / "undisturbed")
     assert contents(out) == undisturbed
-    assert load_dataset(out).info["images"] == {"train": 1050, "val": 150, "test": 300}
+    assert load_dataset(out).info["images"] == {"train": 420, "val": 60, "test": 120}
 
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     source = make_tree(tmp_path / "in", 600)
     process = start(source, tmp_path / "out")
     journal = tmp_path / "out" / "images.jsonl"
-    wait_for(lambda: journal.exists() and journal.stat().st_size > 20_000, process)
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 0, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
