@@ -127,12 +127,24 @@ def test_a_kv_of_gensim_3_is_read(tmp_path: Path) -> None:
 def test_a_fasttext_file_cut_in_its_words_is_refused_in_time(tmp_path: Path) -> None:
     fasttext_file(tmp_path / "a.bin")
     whole = (tmp_path / "a.bin").read_bytes()
-    program = f"from zsl_tagger.words.vector_files import *; read_vector_file(Path({str(tmp_path / 'a.bin')!r}))"
-    for length in (30, 70, whole.index(b"cat\0") + 2, whole.index(b"cat\0") + 7):
-        (tmp_path / "a.bin").write_bytes(whole[:length])
-        result = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True, cwd=ROOT)
-        assert "UserError: cannot read word vectors from" in result.stderr
-        assert "it is cut off in its list of words" in result.stderr
+    program = "import sys; from zsl_tagger.words.vector_files import *"
+    program += """
+for name in sys.argv[1:]:
+    try:
+        read_vector_file(Path(name))
+    except UserError as error:
+        print(error)
+"""
+    cuts = [tmp_path / f"{length}.bin" for length in (30, 70, whole.index(b"cat\0") + 2, whole.index(b"cat\0") + 7)]
+    for path in cuts:
+        path.write_bytes(whole[: int(path.stem)])
+    result = subprocess.run(
+        [sys.executable, "-c", program, *cuts], timeout=60, capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert len(result.stdout.splitlines()) == len(cuts)
+    for path, told in zip(cuts, result.stdout.splitlines(), strict=True):
+        assert told.startswith(f"cannot read word vectors from {path}")
+        assert "it is cut off in its list of words" in told
 
 
 def test_a_word_twice_in_a_text_file(tmp_path: Path) -> None:
