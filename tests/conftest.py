@@ -6,13 +6,17 @@ Nothing here is imported that the base install lacks: tests of the base run with
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from paths import ROOT
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.tagging import onnx_model
+from zsl_tagger.tagging.model_folder import ENCODER_FILE
 from zsl_tagger.tagging.tagger import Tagger
 
 
@@ -113,6 +117,20 @@ def _no_plots(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         if request.node.get_closest_marker("plots") is None:
             patched.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packaged_encoder_is_opened_once() -> Iterator[None]:
+    """Share the packaged model's encoder between the taggers of a process: to open it takes longer than to run it."""
+    plain = onnx_model.open_session
+    once = cache(plain)
+
+    def open_session(path: Path, threads: int) -> Any:
+        return once(path, threads) if path == PACKAGED / ENCODER_FILE else plain(path, threads)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(onnx_model, "open_session", open_session)
         yield
 
 
