@@ -21,12 +21,12 @@ types:
 	$(PYTHON) -m mypy
 
 # One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
-# run after the others, alone. Coverage is that of the fast tests: measuring it doubles the time of the slow ones.
+# run after the others, alone. Coverage is that of the fast tests (tests/conftest.py).
 FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone and not ($(FAST))" --durations=20
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
-	$(PYTHON) -m pytest -m alone
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20 \
+		$(COVERAGE) --cov-report=term
+	$(PYTHON) -m pytest -m alone $$(grep -rl --include="test_*.py" "mark\.alone" tests)
 
 test-fast:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)"
