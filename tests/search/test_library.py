@@ -496,14 +496,16 @@ def change(index: Path, statement: str) -> None:
 def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: Path) -> None:
     small.close()
     change(small.folder, "PRAGMA user_version = 9")
-    with pytest.raises(UserError, match=r"has format 9, this zsl-tagger reads 2: delete the folder .*index and make"):
+    with pytest.raises(
+        UserError, match=r"has format 9, this zsl-tagger reads 2: delete the folder .*index and index the photos again"
+    ):
         Library.open(small.folder)
     change(small.folder, "PRAGMA user_version = 2")
     change(small.folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)
     change(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
-    with pytest.raises(UserError, match=r"was made with the model .*gone, which is not there: give --model"):
+    with pytest.raises(UserError, match=r"was made with the model .*gone, which is not there: give its folder"):
         Library.open(small.folder)
 
 
@@ -531,7 +533,7 @@ def test_a_damaged_index_is_told_with_what_to_do(small: Library, damage: str) ->
     else:
         path.unlink()
         change(small.folder, "CREATE TABLE songs (name)")
-    told = r"is damaged \(.*\): delete the folder .* make it anew"
+    told = r"is damaged \(.*\): delete the folder .* and index the photos again"
     expected = "is no index of zsl-tagger" if damage == "other" else told
     with pytest.raises(UserError, match=expected), Library.open(small.folder) as library:
         library.search("red saucer")

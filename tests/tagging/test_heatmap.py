@@ -117,7 +117,9 @@ def test_a_folder_among_the_photos_is_refused(tmp_path: Path) -> None:
     write_photo(tmp_path / "a.jpg", 1)
     status, stdout, stderr = run_command("tag", str(tmp_path), "--heatmap", str(tmp_path / "maps"))
     assert (status, stdout) == (2, "")
-    assert re.search(r"error: --heatmap .*maps lies in .*, which is tagged: give a folder outside of it\n", stderr)
+    assert re.search(
+        r"error: the folder of heat maps .*maps lies in .*, which is tagged: give one outside of it\n", stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 
 

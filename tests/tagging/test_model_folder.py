@@ -92,7 +92,9 @@ def test_its_text_files_can_be_read_with_cat(folder: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match=r"^no model folder at .*nowhere; leave --model out"):
+    with pytest.raises(
+        ModelFolderError, match=r"^no model folder at .*nowhere: give another, or none for the packaged"
+    ):
         ModelFolder(tmp_path / "nowhere")
 
 

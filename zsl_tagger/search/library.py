@@ -59,7 +59,9 @@ class Library:
             made = None
         named = made.model if model is None and made is not None else model
         if model is None and named is not None and not Path(named).is_dir():
-            raise LibraryError(f"the index {where} was made with the model {named}, which is not there: give --model")
+            raise LibraryError(
+                f"the index {where} was made with the model {named}, which is not there: give its folder as the model"
+            )
         tagger = Tagger(named, workers=workers or default_workers())
         labels = tagger.vocabulary.labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)
@@ -164,7 +166,7 @@ def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
     if made.fingerprint != fingerprint:
         raise LibraryError(
             f"the index {folder} was made with another model ({made.model or 'packaged'}), whose scores are not "
-            "comparable: give that one, or another --index, or delete the folder and index anew"
+            "comparable: give that model or another folder, or delete this one and index the photos again"
         )
 
 

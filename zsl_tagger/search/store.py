@@ -170,7 +170,7 @@ class Store:
         if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():  # its making was killed
             raise NoIndexError(self.folder)
         if application != _APPLICATION:
-            raise LibraryError(f"{self.path} is no index of zsl-tagger: give another --index")
+            raise LibraryError(f"{self.path} is no index of zsl-tagger: give another folder")
         if version != FORMAT_VERSION:
             raise LibraryError(
                 f"{self.path} has format {version}, this zsl-tagger reads {FORMAT_VERSION}: {self._rebuild()}"
@@ -181,7 +181,7 @@ class Store:
             raise self.damaged(error) from None
 
     def _rebuild(self) -> str:
-        return f"delete the folder {self.folder} and make it anew with zsl-tagger index PHOTOS"
+        return f"delete the folder {self.folder} and index the photos again"
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

@@ -155,7 +155,7 @@ class Updater:
         if kept:
             self._note(
                 f"{kept:,} photos are kept in the index though they cannot be seen, for their folder is empty or not "
-                "there, as of a disk that is not mounted: --prune removes them"
+                "there, as of a disk that is not mounted: pruning removes them"
             )
         with self._store.transaction():
             self._store.remove_photos(gone)

@@ -91,7 +91,9 @@ class HeatmapFolder:
         where = folder.resolve()
         for path in map(Path, inputs):
             if path.is_dir() and where.is_relative_to(path.resolve()):
-                raise UserError(f"--heatmap {folder} lies in {path}, which is tagged: give a folder outside of it")
+                raise UserError(
+                    f"the folder of heat maps {folder} lies in {path}, which is tagged: give one outside of it"
+                )
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 

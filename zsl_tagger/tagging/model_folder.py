@@ -293,7 +293,7 @@ def read_config(folder: Path) -> ModelConfig:
         ModelFolderError: no folder, no such file, or its content is not what it should be.
     """
     if not folder.is_dir():
-        raise ModelFolderError(f"no model folder at {folder}; leave --model out to use the packaged model")
+        raise ModelFolderError(f"no model folder at {folder}: give another, or none for the packaged model")
     if is_half_moved(folder):
         raise ModelFolderError(
             f"model folder {folder} holds files of two models, since an export was killed: "
