@@ -85,8 +85,13 @@ def calibrate(run: CalibrateRun) -> list[str]:
 
 
 class _Chosen(NamedTuple):
-    """Hold what was chosen: the thresholds of trained labels ``(K,)`` and their common one, then for labels never
-    trained a threshold, a bias, and on how many labels these were chosen."""
+    """Hold the thresholds and the bias that were chosen.
+
+    Attributes:
+        own: thresholds of trained labels, ``(K,)``; ``common``: that of all of them together.
+        default: threshold of labels never trained; ``bias``: what is added to their logits.
+        held: how many labels that were not trained these two were chosen on.
+    """
 
     own: np.ndarray
     common: float

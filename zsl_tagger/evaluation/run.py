@@ -164,7 +164,7 @@ def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) ->
     """Refuse a task without images; say so where the data set was prepared without images that a task is about."""
     tasks = task_columns(data.seen)
     for name, columns in tasks.items():
-        if not protocol.keeps(data.targets[:, columns]).any():
+        if protocol.needs_label and not data.targets[:, columns].any():
             kind = {ZSL: "unseen ", SEEN: "seen "}.get(name, "")
             other = f"--labels {'seen' if name == ZSL else 'unseen'} leaves them out" if GZSL in tasks else ""
             raise UserError(

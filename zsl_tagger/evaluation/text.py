@@ -98,6 +98,7 @@ def both_lines(figures: dict[str, Any]) -> list[str]:
 
 
 def against_title(against: dict[str, Any]) -> str:
+    """Return the line above the comparison."""
     return f"against {against['evaluated']}, on the same resamples of the images:"
 
 
