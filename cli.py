@@ -399,6 +399,11 @@ def calibrate(
         _print(run(CalibrateRun(model, data, split, precision, images, compute, _note, _scored, output)))
 
 
+class Interpolation(str, Enum):
+    bicubic = "bicubic"
+    bilinear = "bilinear"
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A released or timm ML-Decoder checkpoint: .pth, .safetensors.")],
@@ -416,6 +421,12 @@ def import_checkpoint(
     image_size: Annotated[
         Optional[int], typer.Option(min=1, help="Side in pixels. [default: 448 for TResNet, else timm's]")
     ] = None,
+    crop_pct: Annotated[
+        Optional[float], typer.Option(help="It saw the middle of its images, so much of the side, e.g. 0.95.")
+    ] = None,
+    interpolation: Annotated[
+        Interpolation, typer.Option(help="With which its images were resized.")
+    ] = Interpolation.bicubic,
 ) -> None:
     """Bring a released ML-Decoder checkpoint into a model folder, for tag --model.
 
@@ -425,7 +436,10 @@ def import_checkpoint(
         from zsl_tagger.released.importer import ImportRun
         from zsl_tagger.released.importer import import_checkpoint as run
 
-        _print(run(ImportRun(file, output, backbone, labels, word_vectors, image_size, _note, _print)))
+        options = ImportRun(
+            file, output, backbone, labels, word_vectors, image_size, _note, _print, crop_pct, interpolation.value
+        )
+        _print(run(options))
 
 
 class Precision(str, Enum):

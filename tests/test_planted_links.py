@@ -71,7 +71,8 @@ def write_model(folder: Path) -> None:
 
 
 def write_heatmap(folder: Path) -> None:
-    HeatmapFolder(folder / "maps", []).write(str(photo(folder)), ["dog"], np.ones((1, 2, 2), np.float32))
+    heats = np.ones((1, 2, 2), np.float32)
+    HeatmapFolder(folder / "maps", []).write(str(photo(folder)), ["dog"], heats, Preprocessing(8))
 
 
 def write_folder(folder: Path) -> None:

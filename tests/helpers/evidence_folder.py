@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zsl_tagger.export.model_writer import architecture_of, preprocessing_of, write_model_folder
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -65,9 +66,8 @@ def write_evidence_folder(folder: Path) -> Path:
     (folder / CLASS_WORDS_FILE).write_text(json.dumps(CLASS_WORDS))
     model = evidence_model()
     vectors = np.random.default_rng(3).normal(size=(len(WORDS), WIDTH)).astype(np.float32)
-    config = ModelConfig(
-        preprocessing_of(model, SIZE), WIDTH, 0.5, architecture_of(model), unseen_bias=0.25, scoring=SCORING
-    )
+    pixels = preprocessing_of(model, Preprocessing(SIZE))
+    config = ModelConfig(pixels, WIDTH, 0.5, architecture_of(model), unseen_bias=0.25, scoring=SCORING)
     table = WordTable(WORDS, vectors, normalized=True)
     reason = write_model_folder(model, folder, config, list(LABELS), table, "the card", lambda _: None)
     assert reason is None

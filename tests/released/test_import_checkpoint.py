@@ -34,6 +34,7 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model, read_checkpoint
 from zsl_tagger.released.names import compare, guess_backbone, read_released
 from zsl_tagger.system.pickles import kind_of
+from zsl_tagger.tagging.model_folder import read_config
 from zsl_tagger.tagging.tagger import Tagger
 
 DIM, FFN, WORD_DIM, SIZE = 24, 17, 5, 64
@@ -360,6 +361,23 @@ def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
     assert max(expected.values()) - min(expected.values()) > 0.1
     for name, score in expected.items():
         assert tags[name] == pytest.approx(score, abs=1e-4), name
+
+
+def test_a_checkpoint_that_saw_the_middle_of_its_images(tmp_path: Path) -> None:
+    """As timm evaluates, and with the filter of the released validate.py."""
+    save(tmp_path, made().state)
+    options = ["--backbone", BACKBONE, "--labels", with_labels(tmp_path), "--crop-pct", 0.95]
+    status, _, stderr = run_import(tmp_path, *options, "--interpolation", "cubic")
+    assert status == 2
+    assert re.search("'cubic' is not one of 'bicubic', 'bilinear'", stderr)
+    assert not (tmp_path / "out").exists()
+    status, stdout, stderr = run_import(tmp_path, *options, "--interpolation", "bilinear")
+    assert status == 0, stderr
+    assert "over (0.5, 0.5, 0.5), center_crop 0.95, bilinear" in stdout
+    preprocessing = read_config(tmp_path / "out").preprocessing
+    assert (preprocessing.resize, preprocessing.crop_pct, preprocessing.interpolation) == (
+        "center_crop", 0.95, "bilinear",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

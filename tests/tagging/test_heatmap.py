@@ -13,8 +13,8 @@ from made_data import run_command, write_photo
 from PIL import Image
 
 from zsl_tagger import Tagger, UserError
-from zsl_tagger.images.preprocessing import load_photo
-from zsl_tagger.tagging.heatmap import OVERLAY_SIDE, _file_names, _inside, overlay, relative_maps
+from zsl_tagger.images.preprocessing import Preprocessing, load_photo
+from zsl_tagger.tagging.heatmap import OVERLAY_SIDE, HeatmapFolder, _file_names, _inside, overlay, relative_maps
 
 
 def test_maps_equal_a_slow_loop() -> None:
@@ -83,6 +83,35 @@ def test_the_overlay_is_the_photo_where_it_was_looked_at() -> None:
     assert shown[40, 5, 0] < 45
     seen = 0.75 * np.array([40, 90, 200]) + 0.25 * np.array([255, 120, 0])
     assert shown[40, 115] == pytest.approx(seen, abs=1)
+
+
+def test_the_overlay_is_grey_where_the_model_saw_nothing() -> None:
+    """Of a photo whose middle is cut out, the map covers that part."""
+    photo = Image.new("RGB", (200, 80), (40, 90, 200))
+    part = Preprocessing(64, "center_crop", crop_pct=1.0).seen_part(*photo.size)
+    assert part == (0.3, 0, 0.7, 1)
+    shown = np.asarray(overlay(photo, np.ones((4, 4), np.float32), part)).astype(int)
+    assert np.ptp(shown[:, :60], axis=2).max() == np.ptp(shown[:, 140:], axis=2).max() == 0
+    assert shown[:, :60].max() < 45
+    np.testing.assert_allclose(shown[:, 60:140], np.broadcast_to([94, 98, 150], (80, 80, 3)), atol=1)
+    heat = np.random.default_rng(2).random((4, 4), np.float32)
+    assert overlay(photo, heat, (0, 0, 1, 1)) == overlay(photo, heat)
+
+
+@pytest.mark.parametrize("size", [(800, 1), (1, 800), (3, 2)])
+def test_an_overlay_of_a_strip(size: tuple[int, int]) -> None:
+    part = Preprocessing(64, "center_crop", crop_pct=0.9).seen_part(*size)
+    assert overlay(Image.new("RGB", size), np.ones((4, 4), np.float32), part).size == size
+
+
+def test_pictures_of_a_cut_photo_show_where_it_was_cut(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 100), (40, 90, 200)).save(tmp_path / "a.png")
+    cut = Preprocessing(64, "center_crop", crop_pct=1.0)
+    folder = HeatmapFolder(tmp_path / "maps", [])
+    folder.write(str(tmp_path / "a.png"), ["sky"], np.ones((1, 4, 4), np.float32), cut)
+    (picture,) = (tmp_path / "maps").rglob("sky.jpg")
+    shown = np.asarray(Image.open(picture)).astype(int)
+    assert np.ptp(shown[50, 40]) < 8 < np.ptp(shown[50, 150])
 
 
 def pictures(folder: Path) -> list[str]:

@@ -166,8 +166,14 @@ def stated(**changes: Any) -> dict[str, Any]:
         ),
         (stated(size=3), "got an unexpected keyword argument 'size'"),
         (stated(image_size=True), "expected image_size to be a positive whole number, got True"),
-        (stated(resize="crop"), "expected resize of the preprocessing to be 'squash', got 'crop': .*another version"),
-        (stated(interpolation="cubic"), "expected interpolation of the preprocessing to be 'bicubic', got 'cubic'"),
+        (
+            stated(resize="crop"),
+            "expected resize of the preprocessing to be 'squash' or 'center_crop', got 'crop': .*another version",
+        ),
+        (
+            stated(interpolation="cubic"),
+            "expected interpolation of the preprocessing to be 'bicubic' or 'bilinear', got 'cubic'",
+        ),
         (stated(version=2), "expected version of the preprocessing to be 1, got 2: .*another version of zsl-tagger"),
         (stated(mean=0.5), r"expected mean to be three numbers, got 0\.5"),
         (stated(mean=[0.5, 0.5]), r"expected mean to be three numbers, got \[0\.5, 0\.5\]"),
@@ -201,6 +207,15 @@ def test_a_configuration_says_how_images_and_words_become_inputs(folder: Path) -
     }  # fmt: skip
     assert content["word_source"] == "gensim:塔.txt"
     assert content["format_version"] == 3
+
+
+def test_a_centre_crop_is_a_part_of_the_configuration(folder: Path) -> None:
+    """Of a squashed image no crop is written, so that earlier versions read the folder too."""
+    preprocessing = Preprocessing(224, "center_crop", "bilinear", crop_pct=0.95)
+    write_config(folder, replace(ModelFolder(folder).config, preprocessing=preprocessing))
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))["preprocessing"]
+    assert (content["resize"], content["crop_pct"], content["interpolation"]) == ("center_crop", 0.95, "bilinear")
+    assert ModelFolder(folder).config.preprocessing == preprocessing
 
 
 @pytest.mark.parametrize("threshold", [0, 0.0, 1, 1.0])

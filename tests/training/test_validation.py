@@ -236,8 +236,9 @@ def score(
     photos: PreparedDataset, rows: Sequence[int], model: TaggerModel, queries: Tensor | None, workers: int = 0
 ) -> tuple[Scores, dict[int, str]]:
     return score_rows(
-        model, queries, photos, np.array(rows, np.int64), root=str(photos.folder), image_size=SIZE, workers=workers
-    )
+        model, queries, photos, np.array(rows, np.int64),
+        root=str(photos.folder), preprocessing=Preprocessing(SIZE), workers=workers,
+    )  # fmt: skip
 
 
 def by_one(photos: PreparedDataset, rows: Sequence[int], model: TaggerModel, queries: Tensor | None) -> np.ndarray:

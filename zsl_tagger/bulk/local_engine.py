@@ -37,7 +37,7 @@ def tag_file(
         tags = tagger.tag_encoded(encoded, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
         if pictures is not None and tags:
             shown = [tag.label for tag in tags[: run.top_k or MAPS_A_PHOTO]]
-            pictures.write(path, shown, tagger.heatmap(encoded, shown))
+            pictures.write(path, shown, tagger.heatmap(encoded, shown), tagger.preprocessing)
     except ImageError as error:
         return Record(path, [], str(error))
     return Record(path, tags, sha256=sha256)

@@ -24,6 +24,7 @@ def settings_of(
     Independent of label order. Long lists and model files are represented by a truncated SHA-256.
     """
     order = np.argsort(labels.labels, kind="stable")
+    changes = tagger.preprocessing.other_than_usual()
     names = [labels.labels[index] for index in order]
     evidence = (
         [] if labels.evidence is None else [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
@@ -39,7 +40,7 @@ def settings_of(
         "parents and synonyms": "said too" if labels.implied is None else "said once",
         "top-k": top_k,
         "exact": exact or len(labels) <= EXACT_UP_TO,
-        "preprocessing": PREPROCESSING_VERSION,
+        "preprocessing": f"{PREPROCESSING_VERSION}, {changes}" if changes else PREPROCESSING_VERSION,
     }
 
 

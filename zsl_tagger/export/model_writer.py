@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def write_model_folder(
     return reason
 
 
-def preprocessing_of(model: TaggerModel, image_size: int) -> Preprocessing:
-    """Return how images become what the model reads, for ``config.json``."""
+def preprocessing_of(model: TaggerModel, pixels: Preprocessing) -> Preprocessing:
+    """Return how images become what the model reads, for ``config.json``: ``pixels`` with its mean and deviation."""
     mean, std = model.normalization
-    return Preprocessing(image_size, mean=mean, std=std)
+    return replace(pixels, mean=mean, std=std)
 
 
 def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]:

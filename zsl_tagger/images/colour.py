@@ -20,33 +20,29 @@ _BAND_PIXELS = 1 << 20  # converted at a time
 _GAP = 2.0  # reduced by whole factors to no less than twice the size; bicubic does the rest
 
 
-class Pixels(NamedTuple):
-    """A reduced image: RGB, RGBa (alpha premultiplied), L or CMYK, and the part of it that the whole image covers.
-
-    Attributes:
-        box: left, upper, right, lower; a last row or column may stand for less than a whole pixel.
-    """
-
-    image: Image.Image
-    box: tuple[float, float, float, float]
-
-
 def is_plain(image: Image.Image) -> bool:
     """Return whether nothing is to be converted: RGB, and nothing transparent."""
     return image.mode == "RGB" and "transparency" not in image.info
 
 
-def reduced(image: Image.Image, size: int) -> Pixels:
-    """Convert a loaded image to 8 bits, reduced by whole factors to no less than twice ``size`` each way.
+def reduction(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the whole factors across and down that leave an image at least twice as large as ``target`` each way."""
+    across, down = (max(1, int(side / wanted / _GAP)) for side, wanted in zip(size, target, strict=True))
+    return across, down
 
-    The whole image is never held in another mode: bands of it are converted and reduced.
+
+def reduced(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
+    """Convert a loaded image to 8 bits, reduced by whole ``factors`` across and down.
+
+    The whole image is never held in another mode: bands of it are converted and reduced. The result is RGB, RGBa (alpha
+    premultiplied), L or CMYK; its last row or column may stand for less than a whole pixel.
 
     Raises:
         ImageError: values that are no brightness of a picture.
     """
     convert = _converter(image)
     width, height = image.size
-    across, down = (max(1, int(side / size / _GAP)) for side in (width, height))
+    across, down = factors
     rows = down * max(1, _BAND_PIXELS // (width * down))
     small: Image.Image | None = None
     for top in range(0, height, rows):
@@ -55,7 +51,7 @@ def reduced(image: Image.Image, size: int) -> Pixels:
             small = Image.new(band.mode, (band.width, math.ceil(height / down)))
         small.paste(band, (0, top // down))
     assert small is not None
-    return Pixels(small, (0, 0, width / across, height / down))
+    return small
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

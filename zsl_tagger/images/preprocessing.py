@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.images.colour import Pixels, is_plain, reduced, to_srgb
+from zsl_tagger.images.colour import is_plain, reduced, reduction, to_srgb
 from zsl_tagger.images.mending import mended
 from zsl_tagger.images.opening import DECODING, MAX_PIXELS, check_pixels, check_work, image_errors, open_photo
 from zsl_tagger.images.opening import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -44,10 +44,23 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: Turns that swap width and height.
+_SIDEWAYS = frozenset(
+    {Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90}
+)
+
 #: Images of more pixels are turned after they are reduced, which may change the last bit of a value.
 _GIANT = 50_000_000
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+Box = tuple[float, float, float, float]  # left, upper, right, lower, as shares of width and height
+
+Size = tuple[int, int]  # width, height
+
 Result = TypeVar("Result")
+
+Finish = Callable[[Image.Image, Size], Result]  # of a decoded image, and the size that the file states
 
 
 class BinaryFile(Protocol):
@@ -70,11 +83,14 @@ class Preprocessing:
 
     Attributes:
         image_size: side S of the square image, in pixels.
-        resize: "squash": the whole image is resized to the square, its aspect ratio is not kept (as in ML-Decoder).
-        interpolation: "bicubic".
+        resize: "squash": the whole image is resized to the square, its aspect ratio is not kept (as in ML-Decoder);
+            "center_crop": the shorter side is resized to S / ``crop_pct``, and the square is cut from the middle (as
+            timm and torchvision evaluate on ImageNet).
+        interpolation: "bicubic" or "bilinear".
         mean, std: of RGB values in 0..1, which the network subtracts and divides by; None where a folder of an older
             version does not say: those of the backbone.
         version: ``PREPROCESSING_VERSION`` of the code that made the training images.
+        crop_pct: of "center_crop", 0..1: side of the square over the resized image's shorter side; else None.
 
     Raises:
         UserError: a value that this version of zsl-tagger cannot reproduce.
@@ -86,16 +102,18 @@ class Preprocessing:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     version: int = PREPROCESSING_VERSION
+    crop_pct: float | None = None
 
     def __post_init__(self) -> None:
         if type(self.image_size) is not int or self.image_size < 1:
             raise UserError(f"expected image_size to be a positive whole number, got {self.image_size!r}")
-        for name, known in (("resize", "squash"), ("interpolation", "bicubic"), ("version", PREPROCESSING_VERSION)):
-            if getattr(self, name) != known:
+        for name, known in _KNOWN.items():
+            if getattr(self, name) not in known:
                 raise UserError(
-                    f"expected {name} of the preprocessing to be {known!r}, got {getattr(self, name)!r}: "
-                    "the model was written by another version of zsl-tagger"
+                    f"expected {name} of the preprocessing to be {' or '.join(map(repr, known))}, "
+                    f"got {getattr(self, name)!r}: the model was written by another version of zsl-tagger"
                 )
+        self._check_crop()
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is None:
@@ -105,6 +123,48 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(value) for value in values))
         if self.std is not None and min(self.std) <= 0:
             raise UserError(f"expected std to be three positive numbers, got {self.std!r}")
+
+    def _check_crop(self) -> None:
+        share = self.crop_pct
+        if self.resize == "squash":
+            if share is not None:
+                raise UserError(f'crop_pct needs resize "center_crop": a squashed image is whole, got {share!r}')
+        elif not (_is_number(share) and 0 < share <= 1):  # type: ignore[operator]
+            raise UserError(f"expected crop_pct above 0 and up to 1, got {share!r}")
+
+    @property
+    def decoded_side(self) -> int:
+        """Return the side in pixels that the shorter side of an image is resized to before anything is cut off."""
+        return self.image_size if self.crop_pct is None else math.floor(self.image_size / self.crop_pct)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height that the whole of an image is resized to."""
+        side = self.decoded_side
+        if self.resize == "squash":
+            return side, side
+        shorter, longer = sorted((width, height))
+        other = int(side * longer / shorter)  # torchvision's rounding
+        return (side, other) if width <= height else (other, side)
+
+    def seen_part(self, width: int, height: int) -> Box:
+        """Return the part of an upright image that the model sees, as shares of its width and height."""
+        if self.resize == "squash":
+            return 0, 0, 1, 1
+        across, down = self.resized(width, height)
+        left, upper = round((across - self.image_size) / 2), round((down - self.image_size) / 2)
+        return left / across, upper / down, (left + self.image_size) / across, (upper + self.image_size) / down
+
+    def other_than_usual(self) -> str:
+        """Return in words how pixels differ from those of a squashed bicubic image, "" where they do not."""
+        words = [] if self.crop_pct is None else [f"{self.resize} {self.crop_pct:g}"]
+        return ", ".join(words + ([] if self.interpolation == "bicubic" else [self.interpolation]))
+
+
+_KNOWN: dict[str, tuple[Any, ...]] = {
+    "resize": ("squash", "center_crop"),
+    "interpolation": tuple(_FILTERS),
+    "version": (PREPROCESSING_VERSION,),
+}
 
 
 def _is_number(value: object) -> bool:
@@ -129,8 +189,7 @@ def load_array(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
     """
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"expected a Preprocessing, e.g. Preprocessing(384), got {preprocessing!r}")
-    size = preprocessing.image_size
-    return _load(source, size, lambda image: _square(image, size))
+    return _load(source, preprocessing.decoded_side, lambda image, full: _square(image, full, preprocessing))
 
 
 def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -143,9 +202,29 @@ def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = 
     Raises:
         ImageError: as :func:`load_array`.
     """
-    size = preprocessing.image_size
     with image_errors():
-        return _read(content, size, lambda image: _square(image, size), max_pixels)
+        side = preprocessing.decoded_side
+        return _read(content, side, lambda image, full: _square(image, full, preprocessing), max_pixels)
+
+
+def seen_part_of(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Box:
+    """Return the part of an upright image file that the model sees, as shares of its width and height.
+
+    Raises:
+        ImageError: as :func:`load_array`.
+    """
+
+    def part(image: Image.Image, full: Size) -> Box:
+        return preprocessing.seen_part(*(full[::-1] if _turn_of(image) in _SIDEWAYS else full))
+
+    with image_errors():
+        return _read(content, preprocessing.decoded_side, part, max_pixels)
+
+
+def in_pixels(part: Box, width: float, height: float) -> Box:
+    """Return a part of an image in its pixels."""
+    left, upper, right, lower = part
+    return left * width, upper * height, right * width, lower * height
 
 
 def load_photo(path: ImageSource, size: int) -> Image.Image:
@@ -159,7 +238,7 @@ def load_photo(path: ImageSource, size: int) -> Image.Image:
     Raises:
         ImageError, UserError: as :func:`load_array`.
     """
-    return _load(path, size, lambda image: _upright_rgb(image, size))
+    return _load(path, size, lambda image, _: _upright_rgb(image, size))
 
 
 def load_small(path: str | Path, side: int) -> Image.Image:
@@ -173,14 +252,14 @@ def load_small(path: str | Path, side: int) -> Image.Image:
     return photo
 
 
-def _load(source: ImageSource, size: int, finish: Callable[[Image.Image], Result]) -> Result:
+def _load(source: ImageSource, size: int, finish: Finish[Result]) -> Result:
     """Return what ``finish`` makes of an image of any source."""
     opened = _opened(source)
     with image_errors():
         if isinstance(opened, Image.Image):
             check_pixels(opened)
             opened.load()
-            return finish(opened)
+            return finish(opened, opened.size)
         return _read(opened, size, finish)
 
 
@@ -218,9 +297,7 @@ def _content(file: Any) -> bytes:
     return content
 
 
-def _read(
-    source: Path | bytes, size: int, finish: Callable[[Image.Image], Result], max_pixels: int = MAX_PIXELS
-) -> Result:
+def _read(source: Path | bytes, size: int, finish: Finish[Result], max_pixels: int = MAX_PIXELS) -> Result:
     """Return what ``finish`` makes of a decoded image file; a JPEG has at least twice ``size`` where it has that."""
     _check_file(source)
     if isinstance(source, Path) and source.suffix.lower() in RAW_SUFFIXES:
@@ -228,7 +305,7 @@ def _read(
     try:
         return _decoded(io.BytesIO(source) if isinstance(source, bytes) else source, size, finish, max_pixels)
     except (OSError, ValueError) as error:
-        file = mended(source, error, lambda file: _decoded(file, size, Image.Image.copy, max_pixels))
+        file = mended(source, error, lambda file: _decoded(file, size, lambda image, _: image.copy(), max_pixels))
         if file is None:
             raise
         return _decoded(file, size, finish, max_pixels)
@@ -246,17 +323,18 @@ def _check_file(source: Path | bytes) -> None:
         raise ImageError("empty file (0 bytes)")
 
 
-def _decoded(file: Path | io.BytesIO, size: int, finish: Callable[[Image.Image], Result], max_pixels: int) -> Result:
+def _decoded(file: Path | io.BytesIO, size: int, finish: Finish[Result], max_pixels: int) -> Result:
     with open_photo(file) as image:
         check_pixels(image, max_pixels)
         check_work(image, max_pixels)
-        width, height = image.size
+        width, height = full = image.size
         image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
         if "progressive" not in image.info:  # of which all coefficients are held
             width, height = image.size
+        is_whole = image.size == full
         with DECODING.lend(width * height):
             image.load()
-            return finish(image)
+            return finish(image, image.size if is_whole else full)  # a TIFF may have turned itself
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
@@ -267,12 +345,22 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _square(image: Image.Image, size: int) -> np.ndarray:
-    """Return a loaded image upright, uint8 ``(size, size, 3)``; what is transparent becomes white."""
-    profile = image.info.get("icc_profile")
+def _square(image: Image.Image, full: Size, preprocessing: Preprocessing) -> np.ndarray:
+    """Return a loaded image upright, uint8 ``(S, S, 3)``; what is transparent becomes white.
+
+    Args:
+        full: width and height of the image file, which may have been decoded at a reduced scale.
+    """
+    profile, stored = image.info.get("icc_profile"), image.size
     image, turn = _turned_unless_giant(image)
-    pixels = Pixels(image, (0, 0, *image.size)) if is_plain(image) else reduced(image, size)
-    small = pixels.image.resize((size, size), Image.Resampling.BICUBIC, box=pixels.box, reducing_gap=2.0)
+    if image.size != stored:
+        full = full[::-1]
+    factors = (1, 1) if is_plain(image) else reduction(image.size, preprocessing.resized(*image.size))
+    pixels = image if is_plain(image) else reduced(image, factors)
+    box = in_pixels(preprocessing.seen_part(*full), image.width / factors[0], image.height / factors[1])
+    size = (preprocessing.image_size, preprocessing.image_size)
+    # Only what is seen is resized: the whole of a panorama might not fit in memory at this scale.
+    small = pixels.resize(size, _FILTERS[preprocessing.interpolation], box=box, reducing_gap=2.0)
     small = to_srgb(small, profile)
     return np.asarray(small if turn is None else small.transpose(turn))
 
@@ -280,7 +368,8 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
 def _upright_rgb(image: Image.Image, size: int) -> Image.Image:
     profile = image.info.get("icc_profile")
     image, turn = _turned_unless_giant(image)
-    rgb = to_srgb(image if is_plain(image) else reduced(image, size).image, profile)
+    factor = min(reduction(image.size, (size, size)))  # one for both sides: the aspect ratio stays
+    rgb = to_srgb(image if is_plain(image) else reduced(image, (factor, factor)), profile)
     return rgb if turn is None else rgb.transpose(turn)
 
 

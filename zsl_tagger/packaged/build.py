@@ -195,7 +195,7 @@ def write_model(
     untrained = [name for name in material.vocabulary if normalize_label(name) not in trained]
     write_labels(output, [*judged.labels, *(VocabularyLabel(name, THRESHOLD, seen=False) for name in untrained)])
     written = ModelConfig(
-        preprocessing=preprocessing_of(model, config.image_size),
+        preprocessing=preprocessing_of(model, config.preprocessing),
         word_dim=material.table.word_dim,
         default_threshold=THRESHOLD,
         scoring=judged.scoring,

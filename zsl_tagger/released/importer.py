@@ -14,6 +14,7 @@ import torch
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model, classifier_prefix, read_checkpoint
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -42,6 +43,7 @@ class ImportRun:
     Attributes:
         labels: a file of label names: the K classes in order, or the words that a model with word queries asks first.
         word_vectors: a source, for a head with word queries.
+        crop_pct, interpolation: how it saw its images, as in ``Preprocessing``; None: the whole image, squashed.
         note, show: what to do with a remark, and with lines of the report.
     """
 
@@ -53,6 +55,8 @@ class ImportRun:
     image_size: int | None
     note: Callable[[str], None]
     show: Callable[[list[str]], None]
+    crop_pct: float | None = None
+    interpolation: str = "bicubic"
 
 
 def import_checkpoint(run: ImportRun) -> list[str]:
@@ -192,8 +196,10 @@ def _are_unit(vectors: np.ndarray) -> bool:
 
 
 def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | None) -> ModelConfig:
+    resize = "squash" if run.crop_pct is None else "center_crop"
+    pixels = Preprocessing(size, resize, run.interpolation, crop_pct=run.crop_pct)
     return ModelConfig(
-        preprocessing=preprocessing_of(model, size),
+        preprocessing=preprocessing_of(model, pixels),
         word_dim=model.head.word_dim or 0,
         default_threshold=THRESHOLD,
         architecture=architecture_of(model),
@@ -248,7 +254,7 @@ def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str
         report=REPORT_FILE,
         labels=f"{len(names):,}",
         vectors="none, a closed set" if config.closed_set else config.word_source,
-        pixels=_pixels(model),
+        pixels=_pixels(config, model),
         threshold=THRESHOLD,
     )
 
@@ -261,16 +267,18 @@ def _ask(config: ModelConfig) -> str:
     return f"word queries {config.word_dim} wide{length}: it can also be asked words it was not trained on"
 
 
-def _pixels(model: TaggerModel) -> str:
+def _pixels(config: ModelConfig, model: TaggerModel) -> str:
     mean, std = (tuple(round(value / 255, 3) for value in part.tolist()) for part in (model.mean, model.std))
-    return "RGB in 0..1" if (mean, std) == ((0,) * 3, (1,) * 3) else f"RGB in 0..1, less {mean}, over {std}"
+    scale = "" if (mean, std) == ((0,) * 3, (1,) * 3) else f", less {mean}, over {std}"
+    changes = config.preprocessing.other_than_usual()
+    return f"RGB in 0..1{scale}" + (f", {changes}" if changes else "")
 
 
 def _summary(run: ImportRun, config: ModelConfig, model: TaggerModel) -> list[str]:
     return [
         f"{run.output}: ML-Decoder on {config.architecture['backbone']} at {config.image_size} px",
         f"  {_ask(config)}",
-        f"  pixels: {_pixels(model)}",
+        f"  pixels: {_pixels(config, model)}",
         f"  what became of each tensor: {run.output / REPORT_FILE}",
         f"  every threshold is {THRESHOLD}: zsl-tagger calibrate --model {run.output} --data DATA chooses them",
         f"  tag with it: zsl-tagger tag photos --model {run.output}",

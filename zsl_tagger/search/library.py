@@ -171,6 +171,7 @@ def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
 
 
 def _fingerprint(tagger: Tagger, labels: Sequence[str]) -> str:
-    """What the stored values depend on: the networks, and what is asked for the vocabulary's labels."""
+    """Return a hash of the networks, how they read pixels, and what is asked for the vocabulary's labels."""
     queries = tagger.label_set(labels).queries
-    return hashlib.sha256(tagger.folder.networks_sha256().encode() + queries.tobytes()).hexdigest()
+    model = tagger.folder.networks_sha256() + tagger.preprocessing.other_than_usual()
+    return hashlib.sha256(model.encode() + queries.tobytes()).hexdigest()

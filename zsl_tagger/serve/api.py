@@ -63,7 +63,8 @@ class Tag(BaseModel):
     heatmap: Annotated[
         list[list[float]] | SkipJsonSchema[None],
         Field(
-            description="Where it was looked for: rows of the upright photo from the top, 0 to 1 each. Where asked.",
+            description="Where it was looked for: rows of the upright photo (of its part `seen`, if that is given) "
+            "from the top, 0 to 1 each. Where asked.",
             json_schema_extra=_left_out,
         ),
     ] = None
@@ -72,6 +73,14 @@ class Tag(BaseModel):
 class TaggedPhoto(BaseModel):
     path: Annotated[str, Field(description="The file name, as it was sent.")]
     tags: Annotated[list[Tag], Field(description="Best first.")]
+    seen: Annotated[
+        tuple[float, float, float, float] | SkipJsonSchema[None],
+        Field(
+            description="Left, top, right, bottom of the part that the model sees, shares of the upright photo's width "
+            "and height. With heat maps of a model that does not see the whole photo.",
+            json_schema_extra=_left_out,
+        ),
+    ] = None
 
 
 class FailedPhoto(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import ImageError, load_upload
+from zsl_tagger.images.preprocessing import ImageError, load_upload, seen_part_of
 from zsl_tagger.records.record import Record
 from zsl_tagger.serve.limits import LABEL_LENGTH, LABELS, Limits
 from zsl_tagger.serve.uploads import Photo
@@ -49,7 +49,7 @@ class PhotoTagger:
             pixels = load_upload(photo.content, self._tagger.preprocessing, self._limits.pixels)
         except ImageError as error:
             return Record(photo.name, [], str(error)).as_dict()
-        encoded = self._tagger.encode(pixels)
+        encoded = self._tagger.encode_pixels(pixels)
         tags = self._tagger.tag_encoded(encoded, asked, threshold=threshold, top_k=top_k)
         record = Record(photo.name, tags).as_dict()
         shown = [tag.label for tag in tags[:heatmaps]] if self.has_heatmaps else []
@@ -57,6 +57,8 @@ class PhotoTagger:
             maps = self._tagger.heatmap(encoded, shown).astype(float).round(3).tolist()  # shown, rows, columns
             for told, heat in zip(record["tags"], maps, strict=False):
                 told["heatmap"] = heat
+            if self._tagger.preprocessing.crop_pct is not None:  # else the maps are of the whole photo
+                record["seen"] = seen_part_of(photo.content, self._tagger.preprocessing, self._limits.pixels)
         return record
 
     @property

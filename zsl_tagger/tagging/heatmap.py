@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import load_small
+from zsl_tagger.images.preprocessing import Box, Preprocessing, in_pixels, load_small
 from zsl_tagger.system.files import folder_inside, write_errors, write_whole
 
 #: Longer side of an overlay, in pixels.
@@ -59,15 +59,20 @@ def _smooth(maps: np.ndarray) -> np.ndarray:
     return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
 
 
-def overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The photo, darkened and grey where the decoder looked less, with a glow where it looked.
+def overlay(photo: Image.Image, heat: np.ndarray, part: Box | None = None) -> Image.Image:
+    """Return the photo, darkened and grey where the decoder looked less, with a glow where it looked.
 
     Args:
         photo: RGB, upright.
         heat: one map of :meth:`Tagger.heatmap`, float32 ``(R, R)`` in 0..1, stretched over the photo as the photo was
             squeezed to the square that the model reads.
+        part: what of the photo the model sees, ``tagger.preprocessing.seen_part(*photo.size)``; None: all of it.
     """
-    spread = Image.fromarray(heat.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    left, upper, right, lower = in_pixels(part or (0, 0, 1, 1), *photo.size)
+    corner = (math.floor(left), math.floor(upper))
+    size = (math.ceil(right) - corner[0], math.ceil(lower) - corner[1])
+    spread = Image.new("F", photo.size)  # 0: the decoder saw nothing there
+    spread.paste(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC), corner)
     share = np.clip(np.asarray(spread), 0, 1)[..., None]  # (H, W, 1)
     colour = np.asarray(photo, np.float32)  # (H, W, 3)
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]  # (H, W, 1)
@@ -97,17 +102,21 @@ class HeatmapFolder:
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, path: str, labels: Sequence[str], heats: np.ndarray) -> None:
-        """Overlays of one photo, for K tags and their maps ``(K, R, R)``.
+    def write(self, path: str, labels: Sequence[str], heats: np.ndarray, preprocessing: Preprocessing) -> None:
+        """Write the overlays of one photo, for K tags and their maps ``(K, R, R)``.
+
+        Args:
+            preprocessing: of the model, which may not see all of the photo.
 
         Raises:
             ImageError: the photo cannot be read.
             UserError: the overlays cannot be written.
         """
         photo = load_small(path, OVERLAY_SIDE)
+        part = preprocessing.seen_part(*photo.size)
         folder = folder_inside(self._folder, _inside(path))
         for name, heat in zip(_file_names(labels), heats, strict=True):
-            picture = overlay(photo, heat)
+            picture = overlay(photo, heat, part)
             write_whole(folder / name, lambda file, picture=picture: picture.save(file, "JPEG", quality=85), False)  # type: ignore[misc]
 
 

@@ -119,7 +119,10 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        content = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.preprocessing.crop_pct is None:  # earlier versions, which know no crop, read the folder too
+            del content["preprocessing"]["crop_pct"]
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelConfig:

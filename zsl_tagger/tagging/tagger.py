@@ -176,7 +176,15 @@ class Tagger:
             ImageError: it cannot be read.
             UserError: it is of another kind.
         """
-        return self._model.encode(load_array(image, self._model.preprocessing)[None])
+        return self.encode_pixels(load_array(image, self._model.preprocessing))
+
+    def encode_pixels(self, pixels: np.ndarray) -> Encoded:
+        """Look at an image that :func:`~zsl_tagger.images.preprocessing.load_array` has read for this model.
+
+        Args:
+            pixels: uint8 ``(S, S, 3)``; :meth:`encode` would take it for a photo, and cut a part from it once more.
+        """
+        return self._model.encode(pixels[None])
 
     def scores(self, encoded: Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
         """Score of every label, float32 ``(B, K)`` in 0..1, for B images of :meth:`encode`.

@@ -26,10 +26,12 @@ class Augment:
 
     def __init__(self, config: TrainConfig):
         self.size = config.image_size
+        self.squash = Preprocessing(self.size, interpolation=config.interpolation)
         self.random_crop: Transform | None = None
         if config.crop == "random":
-            scale = (config.crop_scale, 1.0)
-            self.random_crop = RandomResizedCropAndInterpolation(self.size, scale=scale, interpolation="bicubic")
+            self.random_crop = RandomResizedCropAndInterpolation(
+                self.size, scale=(config.crop_scale, 1.0), interpolation=config.interpolation
+            )
         self.steps: list[Transform] = []
         if config.flip:
             self.steps.append(_Flip(config.flip))
@@ -45,10 +47,10 @@ class Augment:
             ImageError: it cannot be read.
         """
         if self.random_crop is None and not self.steps:
-            return load_array(path, Preprocessing(self.size))
+            return load_array(path, self.squash)
         seed_everything(seed)
         if self.random_crop is None:
-            image = Image.fromarray(load_array(path, Preprocessing(self.size)))
+            image = Image.fromarray(load_array(path, self.squash))
         else:
             image = self.random_crop(load_photo(path, self.size))
         for step in self.steps:

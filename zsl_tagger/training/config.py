@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import parse_json
 
 
@@ -30,6 +31,9 @@ class TrainConfig:
     backbone: str = "tf_efficientnet_lite0"  # any timm model
     init: str = "timm"  # timm, scratch, packaged, a model folder, or a file of backbone weights
     image_size: int = 224  # pixels a side, of training and tagging
+    resize: Literal["squash", "center_crop"] = "squash"  # validation and tagging: the whole image, or its middle
+    crop_pct: float | None = None  # center_crop: image_size over the resized image's shorter side, e.g. 0.95
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of training and tagging
     drop_path: float = 0.0  # stochastic depth in the backbone, share
     head: Literal["words", "closed"] = "words"  # word queries (zero-shot), or a closed set of classes
     groups: int | None = None  # closed set: group queries, default min(100, classes)
@@ -119,6 +123,10 @@ class TrainConfig:
         """Return (whether it is violated, message) of each rule for settings that do not go together."""
         closed, queries = self.head == "closed", self.query_noise or self.random_queries or self.holdout_labels
         return [
+            ((self.resize == "center_crop") != (self.crop_pct is not None),
+             f"resize=center_crop and crop_pct go together, got resize={self.resize} and crop_pct={self.crop_pct}"),
+            (self.resize == "center_crop" and self.crop == "squash",
+             "resize=center_crop tags a part of each image, crop=squash trains on the whole: set crop=random"),
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
             (self.cache_views and not self.freeze, "cache_views needs freeze=true: a trained backbone changes"),
             (not self.cache_views and (self.mosaic4 or self.mosaic9 or self.token_dropout),
@@ -149,6 +157,11 @@ class TrainConfig:
                 raise UserError(f"expected --set name=value, got {setting!r}")
             values[name.strip()] = _parsed(name.strip(), text.strip())
         return dataclasses.replace(self, **values)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Return how validation and tagging read an image, but for the backbone's mean and deviation."""
+        return Preprocessing(self.image_size, self.resize, self.interpolation, crop_pct=self.crop_pct)
 
     @property
     def layouts(self) -> tuple[int, ...]:
@@ -196,6 +209,7 @@ _RANGES: dict[str, tuple[float, float]] = {
          "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay",
          "negative_share", "mosaic4", "mosaic9"), _SHARE),
     "token_dropout": (0.0, 0.99),
+    "crop_pct": (0.01, 1.0),
     **dict.fromkeys(
         ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
          "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import ExportError, write_backbone
-from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import parse_json, write_whole
 from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
@@ -41,10 +41,10 @@ CHUNK = 256  # photos a file: what an interrupted run may lose
 AT_ONCE = 16  # photos through the backbone
 EXPORT_FROM = 100  # photos in the cache from which exporting the backbone to ONNX takes less time than it saves
 
-PLAIN = TrainConfig(flip=0.0)
-
 #: Settings that a view's pixels depend on.
-_PIXELS = ("image_size", "crop", "crop_scale", "flip", "rand_augment", "cutout", "seed")
+_PIXELS = (
+    "image_size", "resize", "crop_pct", "interpolation", "crop", "crop_scale", "flip", "rand_augment", "cutout", "seed",
+)  # fmt: skip
 
 
 class FeatureCache:
@@ -161,10 +161,13 @@ class FeatureCache:
         """Write one file; yield how many photos were done since the last time."""
         photos = self._photos(start)
         size = self.config.sides[self.config.layouts.index(layout)]
-        augment = Augment(replace(self.config if view else PLAIN, image_size=size))
+        plain = replace(self.config.preprocessing, image_size=size)
+        augment = Augment(replace(self.config, image_size=size))
 
         def read(row: int) -> np.ndarray | str:
             try:
+                if view == 0:
+                    return load_array(self.root / self.paths[row], plain)
                 # Augmentation draws from the process's generators, so it runs on one thread.
                 return augment(self.root / self.paths[row], (self.config.seed, 31, view, int(row)))
             except ImageError as error:

@@ -61,7 +61,7 @@ def write_model(
     labels, default, bias = _thresholds(dataset, split, scores, config, note)
     words = word_table(dataset, config, note) if config.head == "words" else None
     written = ModelConfig(
-        preprocessing=preprocessing_of(model, config.image_size),
+        preprocessing=preprocessing_of(model, config.preprocessing),
         word_dim=model.head.word_dim or 0,
         default_threshold=default,
         architecture=architecture_of(model, softmax=config.softmax),

@@ -94,7 +94,10 @@ def resolve_config(
         return asked
     shape = read_config(source)
     same = {name: shape.architecture[name] for name in ("backbone", "dim", "ffn_dim", "heads")}
-    adopted = dataclasses.replace(config, **same, image_size=shape.image_size).changed(given)
+    names = {setting.partition("=")[0].strip() for setting in given}
+    pixels = ("image_size", "interpolation", *(() if names & {"resize", "crop_pct"} else ("resize", "crop_pct")))
+    taken = {**same, **{name: getattr(shape.preprocessing, name) for name in pixels}}
+    adopted = dataclasses.replace(asked, **{name: value for name, value in taken.items() if name not in names})
     if adopted.backbone != same["backbone"]:
         raise UserError(
             f"{source} has the backbone {same['backbone']}, asked is {adopted.backbone}: "
@@ -328,7 +331,7 @@ class _Run:
             queries = torch.from_numpy(np.concatenate([split.vectors, held])).to(self.accelerator.device)
         scores, faults = score_rows(
             model, queries, self.dataset, share,
-            root=str(self.root), image_size=self.config.image_size, workers=self.workers, cache=self.cache,
+            root=str(self.root), preprocessing=self.config.preprocessing, workers=self.workers, cache=self.cache,
         )  # fmt: skip
         self.faults.update(faults)
         if self.config.softmax:  # ranked and cut as tag does it

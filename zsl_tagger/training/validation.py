@@ -26,12 +26,8 @@ TOP = 3  # of F1@3 and recall@3
 class PlainImages(Dataset):
     """Read images as tagging does: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
 
-    def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int):
-        self.paths, self.root, self.preprocessing = (
-            [dataset.paths[row] for row in rows],
-            root,
-            Preprocessing(image_size),
-        )
+    def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, preprocessing: Preprocessing):
+        self.paths, self.root, self.preprocessing = [dataset.paths[row] for row in rows], root, preprocessing
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,7 +68,7 @@ def score_rows(
     rows: np.ndarray,
     *,
     root: str,
-    image_size: int,
+    preprocessing: Preprocessing,
     workers: int,
     cache: FeatureCache | None = None,
 ) -> tuple[Scores, dict[int, str]]:
@@ -85,7 +81,7 @@ def score_rows(
         return score_cached(model, queries, cache, rows), {}
     model.eval()
     kept, said, faults = [], [], {}
-    with closing(_batches(dataset, rows, root, image_size, workers)) as batches:
+    with closing(_batches(dataset, rows, root, preprocessing, workers)) as batches:
         for these, pixels, bad in batches:
             faults.update(bad)
             if len(these):
@@ -126,9 +122,9 @@ def _scores(model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], 
 
 
 def _batches(
-    dataset: PreparedDataset, rows: np.ndarray, root: str, image_size: int, workers: int
+    dataset: PreparedDataset, rows: np.ndarray, root: str, preprocessing: Preprocessing, workers: int
 ) -> Generator[tuple[np.ndarray, Tensor, dict[int, str]], None, None]:
-    images = PlainImages(dataset, rows, root, image_size)
+    images = PlainImages(dataset, rows, root, preprocessing)
     loader: DataLoader[list[Tensor | str]] = DataLoader(
         images,
         batch_size=AT_ONCE,

@@ -14,7 +14,7 @@ const printable = (text) =>
     `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** {file, path, card, waiting, record: {tags} | {error} | null, least: thresholds of its words,
+/** {file, path, card, waiting, record: {tags, seen} | {error} | null, least: thresholds of its words,
  *  pinned: {button, heatmap} | null} */
 let photos = [];
 let working = 0; // requests under way
@@ -308,7 +308,8 @@ function look(photo, heatmap) {
   canvas.height = Math.max(1, Math.round(scale * image.naturalHeight));
   const draw = canvas.getContext("2d");
   draw.imageSmoothingQuality = "high";
-  draw.drawImage(mask(heatmap), 0, 0, canvas.width, canvas.height);
+  const [left, top, right, bottom] = photo.record.seen ?? [0, 0, 1, 1]; // what the model sees of the photo
+  draw.drawImage(mask(heatmap), left * canvas.width, top * canvas.height, (right - left) * canvas.width, (bottom - top) * canvas.height);
   draw.globalCompositeOperation = "source-in";
   draw.drawImage(image, 0, 0, canvas.width, canvas.height);
   draw.globalCompositeOperation = "source-atop";
