@@ -18,6 +18,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.training.augment import Augment, BatchMix, seed_everything
 from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.released_rand_augment import ReleasedRandAugment
 
 SIZE = 61
 SEEDS = [(3, step, place) for step in range(7) for place in (0, 1)]
@@ -29,9 +30,10 @@ SETTINGS = pytest.mark.parametrize(
         {"cutout": 0.5},
         {"crop": "random"},
         {"rand_augment": "rand-m9-mstd0.5-inc1"},
+        {"rand_augment": "released"},
         {"flip": 0.5, "cutout": 0.5, "crop": "random", "rand_augment": "rand-m9-mstd0.5-inc1"},
     ],
-    ids=["flip", "cutout", "crop", "RandAugment", "together"],
+    ids=["flip", "cutout", "crop", "RandAugment", "released RandAugment", "together"],
 )
 
 
@@ -122,32 +124,36 @@ def test_cutout_is_one_box_of_one_colour(photo: Path, share: float) -> None:
         assert (box == box[0, 0]).all()
         heights.append(len(rows))
         middles.append((rows[0] + rows[-1]) / 2)
-    whole = 2 * round(share * SIZE / 2)
+    whole = int(share * SIZE + 0.5) // 2 * 2 + 1
     assert max(heights) <= whole
     assert max(heights) >= min(whole, SIZE) - 3  # of 60 boxes some are nearly whole; a pixel may have had the colour
     assert min(middles) < SIZE / 3 < 2 * SIZE / 3 < max(middles)  # anywhere
 
 
-def test_cutout_by_hand(photo: Path) -> None:
-    """The middle is drawn first, x then y, and then the colour; the box is cut at the edge."""
-    plain = load_array(photo, Preprocessing(SIZE))
+@pytest.mark.parametrize(("size", "share", "half"), [(61, 0.4, 12), (61, 0.5, 15), (64, 0.5, 16), (63, 0.5, 16)])
+def test_cutout_by_hand(photo: Path, size: int, share: float, half: int) -> None:
+    """The middle is drawn first, y then x, and then the colour; both edges are drawn, and the image cuts the box."""
+    plain = load_array(photo, Preprocessing(size))
     edges = 0
     for step in range(20):
         seed_everything((3, step))
-        x, y = random.randrange(SIZE), random.randrange(SIZE)
+        y, x = np.random.randint(size), np.random.randint(size)
         colour = [random.randrange(256) for _ in range(3)]
         expected = plain.copy()
-        for row in range(SIZE):
-            for column in range(SIZE):
-                if y - 12 <= row < y + 12 and x - 12 <= column < x + 12:  # 0.4 * 61 / 2 = 12.2
+        for row in range(size):
+            for column in range(size):
+                if abs(row - y) <= half and abs(column - x) <= half:
                     expected[row, column] = colour
-        np.testing.assert_array_equal(make(cutout=0.4)(photo, (3, step)), expected)
-        edges += not (12 <= x <= SIZE - 12 and 12 <= y <= SIZE - 12)
-    assert 0 < edges < 20
+        np.testing.assert_array_equal(make(cutout=share, image_size=size)(photo, (3, step)), expected)
+        edges += not (half <= x < size - half and half <= y < size - half)
+    assert edges > 0
 
 
-def test_a_cutout_smaller_than_a_pixel_cuts_nothing(photo: Path) -> None:
-    np.testing.assert_array_equal(make(cutout=0.01)(photo, (3, 5)), load_array(photo, Preprocessing(SIZE)))
+@pytest.mark.parametrize(("size", "side"), [(224, 113), (225, 113), (226, 113), (227, 115)])
+def test_a_cutout_of_a_half_is_as_wide_as_the_released_one(photo: Path, size: int, side: int) -> None:
+    plain = load_array(photo, Preprocessing(size))
+    widths = [len(boxes(make(cutout=0.5, image_size=size)(photo, (3, step)), plain)[1]) for step in range(8)]
+    assert max(widths) == side
 
 
 def write_ramp(path: Path) -> None:
@@ -188,6 +194,17 @@ def test_rand_augment_works_at_every_magnitude(photo: Path) -> None:
         augment = make(rand_augment=f"rand-m{magnitude}-n3-inc1")
         for step in range(30):
             assert augment(photo, (3, step)).shape == (SIZE, SIZE, 3)
+
+
+def test_released_rand_augment_is_a_setting(photo: Path) -> None:
+    """The numbers of its operations are in test_released_rand_augment.py."""
+    plain, augment = load_array(photo, Preprocessing(SIZE)), make(rand_augment="released")
+    drawn = [augment(photo, (3, step)) for step in range(40)]
+    unchanged = sum(np.array_equal(pixels, plain) for pixels in drawn)
+    assert 40 * 0.25 / 3 < unchanged < 25  # a quarter draws nothing, and some operations may change nothing
+    seed_everything((3, 7))
+    expected = ReleasedRandAugment()(Image.fromarray(plain))
+    np.testing.assert_array_equal(drawn[7], np.asarray(expected))
 
 
 @pytest.mark.parametrize("words", ["m9", "augmix-m3", "rand-q9", "rand-mnine5", "rand-m9-wfoo1", "original"])

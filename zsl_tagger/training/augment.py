@@ -17,6 +17,7 @@ from torch import Tensor
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing, load_array, load_photo
 from zsl_tagger.training.config import TrainConfig
+from zsl_tagger.training.released_rand_augment import ReleasedRandAugment
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -38,7 +39,8 @@ class Augment:
         if config.cutout:
             self.steps.append(_Cutout(config.cutout))
         if config.rand_augment:
-            self.steps.append(_RandAugment(config.rand_augment, self.size))
+            released = config.rand_augment == "released"
+            self.steps.append(ReleasedRandAugment() if released else _RandAugment(config.rand_augment, self.size))
 
     def __call__(self, path: Path, seed: tuple[int, ...]) -> np.ndarray:
         """uint8 ``(size, size, 3)``.
@@ -67,7 +69,10 @@ class _Flip:
 
 
 class _Cutout:
-    """A box of one random colour (DeVries & Taylor 2017), its middle anywhere, as the released code draws it."""
+    """Draw a box of one random colour (DeVries & Taylor 2017), its middle anywhere, as the released code draws it.
+
+    A side is odd there: 113 pixels for half of 224 or of 225, since both of the box's edges are drawn.
+    """
 
     def __init__(self, side: float):
         self.side = side  # over the image's
@@ -75,11 +80,10 @@ class _Cutout:
     def __call__(self, image: Image.Image) -> Image.Image:
         image = image.copy()
         width, height = image.size
-        x, y = random.randrange(width), random.randrange(height)
-        half_x, half_y = round(self.side * width / 2), round(self.side * height / 2)
+        y, x = int(np.random.randint(height)), int(np.random.randint(width))
+        half_x, half_y = (int(self.side * side + 0.5) // 2 for side in image.size)
         colour = tuple(random.randrange(256) for _ in range(3))
-        if half_x and half_y:  # a box of less than a pixel is none
-            ImageDraw.Draw(image).rectangle((x - half_x, y - half_y, x + half_x - 1, y + half_y - 1), fill=colour)
+        ImageDraw.Draw(image).rectangle((x - half_x, y - half_y, x + half_x, y + half_y), fill=colour)
         return image
 
 
@@ -96,7 +100,8 @@ class _RandAugment:
             self.transform = rand_augment_transform(words, grey)
         except Exception as error:  # timm asserts, and looks up what is not there
             raise UserError(
-                f"expected rand_augment in timm's words, e.g. rand-m7-mstd0.5-inc1, got {words!r} ({error})"
+                f"expected rand_augment in timm's words, e.g. rand-m7-mstd0.5-inc1, or released, got {words!r} "
+                f"({error})"
             ) from None
 
     def __call__(self, image: Image.Image) -> Image.Image:
