@@ -490,7 +490,7 @@ WordVectors = Annotated[
 Missing = Annotated[str, typer.Option(help="Labels without a vector: error, drop, or random (a random vector).")]
 NoNormalize = Annotated[bool, typer.Option("--no-normalize", help="Keep the lengths of the vectors.")]
 SkipImages = Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")]
-ValFraction = Annotated[float, typer.Option(help="Share of the images cut off for validation, where none is given.")]
+ValFraction = Annotated[float, typer.Option(help="Share of the images for validation, where none is given; 0: none.")]
 TestFraction = Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")]
 Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
 ReleasedSplits = Annotated[

@@ -52,6 +52,14 @@ def test_a_flat_tree_is_cut(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "data.csv").read_bytes() != (tmp_path / "other" / "data.csv").read_bytes()
 
 
+def test_the_whole_train_split_is_trained_with_a_fraction_of_0(tmp_path: Path) -> None:
+    """A reproduction trains a fixed number of epochs on all of it; a split of one's own stays too."""
+    write_tree(tmp_path / "pets", {"train/cat": 5, "train/dog": 7, "test/cat": 3, "test/dog": 2})
+    info = prepare_folders(tmp_path / "pets", tmp_path / "out", Options(val_fraction=0))
+    assert info["images"] == {"train": 12, "val": 0, "test": 5}
+    assert len(load_dataset(tmp_path / "out").rows("val")) == 0
+
+
 def test_near_duplicates_never_straddle_a_split_that_is_cut_here(tmp_path: Path) -> None:
     for seed in range(30):  # each photo in two sizes
         write_photo(tmp_path / "in" / "cat" / f"{seed}_a.jpg", seed, side=150)

@@ -33,7 +33,7 @@ UNSEEN = ("boat", "lion")
 #: A network that takes a second; after them a test's own settings.
 SMALL = (
     "image_size=64", "dim=32", "ffn_dim=64", "heads=4", "batch_size=8", "epochs=1", "min_epoch_steps=1", "workers=0",
-    "bake_words=10",
+    "bake_words=10", "drop_last=true", "sync_batch_norm=false",
 )  # fmt: skip
 
 

@@ -213,6 +213,21 @@ def test_cosine(warmup: float) -> None:
     assert lr[-1, 0] < 0.002 * LR
 
 
+def test_timm_cosine_is_that_of_the_a2_schedule() -> None:
+    """By epoch: the warm-up is laid over the first epochs of a cosine over 30, then 4 epochs at the floor."""
+    values = {"epochs": 30, "cooldown_epochs": 4, "warmup": 5 / 30, "warmup_lr": 1e-4, "min_lr": 1e-6}
+    lr = rates(34 * 3, schedule="timm_cosine", **values)
+    for column, top in enumerate((LR, LR / 2)):
+        for epoch in range(34):
+            if epoch < 5:
+                expected = 1e-4 + (top - 1e-4) * epoch / 5
+            elif epoch < 30:
+                expected = 1e-6 + (top - 1e-6) * (1 + math.cos(math.pi * epoch / 30)) / 2
+            else:
+                expected = 1e-6
+            np.testing.assert_allclose(lr[3 * epoch : 3 * epoch + 3, column], expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.2])
 def test_constant(warmup: float) -> None:
     lr = rates(STEPS, schedule="constant", warmup=warmup)[:, 0]
@@ -247,6 +262,7 @@ def test_every_schedule_takes_every_optimizer(optimizer: str, schedule: str) -> 
 @pytest.mark.parametrize("values", [
     {"schedule": "onecycle"}, {"schedule": "cosine"}, {"schedule": "cosine", "warmup": 0.0}, {"schedule": "constant"},
     {"schedule": "constant", "warmup": 0.0},
+    {"schedule": "timm_cosine", "epochs": 4, "cooldown_epochs": 1, "min_lr": 1e-6, "warmup": 0.5},
 ])  # fmt: skip
 @pytest.mark.parametrize("stopped_at", [0, 3, 4, 5, 13])
 def test_a_schedule_goes_on_after_it_was_saved_as_data(values: dict[str, Any], stopped_at: int) -> None:

@@ -124,6 +124,27 @@ def test_a_batch_that_does_not_divide_among_the_processes(
     monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
     told = refused(*train_arguments(tagged, tmp_path / "out", "accumulate=2"))
     assert told == "batch_size=8 does not divide among 3 processes x accumulate=2: set batch_size to a multiple of 6"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("batch_size=30", "drop_last=false"),
+         "the last batch of an epoch has 2 images for 3 processes x accumulate=1: set drop_last=true, or another "
+         "batch_size"),
+        (("batch_size=9", "sync_batch_norm=true"),
+         "sync_batch_norm needs CUDA GPUs, and here are 3 processes on cpu: set sync_batch_norm=false, and batch norm "
+         "sees 3 images at a time"),
+    ],
+)  # fmt: skip
+def test_what_several_processes_cannot_do(
+    settings: tuple[str, ...], message: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
+    arguments = [*train_arguments(tagged, tmp_path / "out", *settings), "--recipe", "nus-wide-zsl"]
+    assert refused(*arguments) == message
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
@@ -201,7 +222,11 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return original(self, shown)
 
-    arguments = [*train_arguments(tagged, out, "checkpoint_every=1"), "--recipe", "nus-wide-zsl"]
+    arguments = [
+        *train_arguments(tagged, out, "checkpoint_every=1", "interpolation=bicubic"),
+        "--recipe",
+        "nus-wide-zsl",
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(trainer.Trainer, "_train_step", step)
         assert run(*arguments)[0] == 130
@@ -217,4 +242,8 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
     )
     assert contents(out) == before
     assert refused(*arguments).endswith("holds a run already: --resume goes on with it, --overwrite starts anew")
+    checkpoint = torch.load(out / "run" / "checkpoint.pt", weights_only=True)
+    for name in ("drop_last", "interpolation", "min_lr"):  # an older version had no such settings
+        del checkpoint["config"][name]
+    torch.save(checkpoint, out / "run" / "checkpoint.pt")
     assert run(*arguments, "--resume", "--set", "workers=1", "--set", "bake_words=5")[0] == 0  # nothing of the result

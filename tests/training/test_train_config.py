@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.images.preprocessing import Preprocessing
+from zsl_tagger.tagging.model_folder import ModelConfig, write_config
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.recipes import RECIPES, read_recipe
+from zsl_tagger.training.run import resolve_config
 
 
 def make(values: dict[str, Any]) -> TrainConfig:
@@ -42,18 +45,27 @@ def test_every_recipe_file_is_listed() -> None:
         # the command of the released README, and table 2 (A2) of arXiv 2110.00476
         ("imagenet-a2", {"epochs": 300, "batch_size": 2048, "lr": 4e-3, "weight_decay": 0.02, "optimizer": "lamb",
                          "target_threshold": 0.2, "rand_augment": "rand-m7-mstd0.5-inc1", "mixup": 0.1, "cutmix": 1.0,
-                         "repeats": 3, "drop_path": 0.05, "loss": "bce", "backbone": "resnet50"}),
+                         "repeats": 3, "drop_path": 0.05, "loss": "bce", "backbone": "resnet50",
+                         "resize": "center_crop", "crop_pct": 0.95, "interpolation": "bicubic", "drop_last": True,
+                         # what timm's training script had where the command says nothing
+                         "schedule": "timm_cosine", "warmup": 5 / 300, "warmup_lr": 1e-4, "min_lr": 1e-6,
+                         "cooldown_epochs": 10}),
         # the defaults of the released train.py
         ("coco-multilabel", {"image_size": 448, "batch_size": 56, "lr": 1e-4, "weight_decay": 1e-4, "epochs": 40,
                              "ema": 0.9997, "gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "cutout": 0.5,
-                             "reduction": "sum", "head": "closed", "loss": "asl", "schedule": "onecycle"}),
+                             "reduction": "sum", "head": "closed", "loss": "asl", "schedule": "onecycle",
+                             "rand_augment": "released", "interpolation": "bilinear", "resize": "squash",
+                             "drop_last": False, "sync_batch_norm": True, "flip": 0.0}),
         # the constants of the released train_zsl_nus.py, which augments no queries
         ("nus-wide-zsl", {"image_size": 224, "batch_size": 56, "lr": 1e-4, "weight_decay": 1e-2, "epochs": 40,
                           "ema": 0.9997, "gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05, "cutout": 0.5, "warmup": 0.2,
-                          "query_noise": 0.0, "random_queries": 0, "query_dropout": 0.0, "labels_per_step": None}),
+                          "query_noise": 0.0, "random_queries": 0, "query_dropout": 0.0, "labels_per_step": None,
+                          "rand_augment": "released", "interpolation": "bilinear", "drop_last": False,
+                          "sync_batch_norm": True}),
         # the defaults of ZS_SDL's train.py, and the image size of its README's command
         ("coco-zsl", {"image_size": 608, "batch_size": 32, "lr": 2.5e-5, "weight_decay": 3e-4, "epochs": 10,
-                      "warmup": 0.1, "ema": 0.0, "cutout": 0.5, "backbone": "tresnet_m", "query_noise": 0.0}),
+                      "warmup": 0.1, "ema": 0.0, "cutout": 0.5, "backbone": "tresnet_m", "query_noise": 0.0,
+                      "rand_augment": "released", "interpolation": "bilinear", "drop_last": False}),
         ("coco-multilabel-xl", {"image_size": 640, "backbone": "tresnet_xl", "batch_size": 56, "gamma_neg": 4.0}),
     ],
 )  # fmt: skip
@@ -104,6 +116,31 @@ def test_round_trips(config: TrainConfig, tmp_path: Path) -> None:
 def test_what_is_absent_has_its_default() -> None:
     assert TrainConfig.from_dict({"lr": 0.5}) == TrainConfig(lr=0.5)
     assert TrainConfig.from_dict({}) == TrainConfig()
+
+
+def test_a_batch_of_each_process_is_counted_over_all() -> None:
+    config = TrainConfig(batch_size=56, batch_size_per="process")
+    assert config.for_processes(8) == TrainConfig(batch_size=448)
+    assert config.for_processes(8).for_processes(8).batch_size == 448  # a saved configuration repeats the run
+    assert TrainConfig(batch_size=56).for_processes(8).batch_size == 56
+
+
+def test_a_model_s_pixels_are_taken_over(tmp_path: Path) -> None:
+    """With backbone and widths, where training starts from a model folder; what is given comes first."""
+    architecture = {"backbone": "test_resnet", "dim": 32, "ffn_dim": 64, "heads": 4}
+    preprocessing = Preprocessing(96, "center_crop", "bilinear", crop_pct=0.9)
+    write_config(tmp_path, ModelConfig(preprocessing, 5, 0.5, architecture))
+    names = ("image_size", "resize", "crop_pct", "interpolation", "dim")
+
+    def resolved(recipe: str, *settings: str) -> list[object]:
+        config = resolve_config(recipe, None, str(tmp_path), list(settings), None)
+        return [getattr(config, name) for name in names]
+
+    assert resolved("my-photos") == [96, "center_crop", 0.9, "bilinear", 32]
+    assert resolved("my-photos", "resize=squash", "image_size=64") == [64, "squash", None, "bilinear", 32]
+    assert resolved("nus-wide-zsl", "crop=random")[1:3] == ["center_crop", 0.9]
+    with pytest.raises(UserError, match="crop=squash trains on the whole: set crop=random"):
+        resolved("nus-wide-zsl")
 
 
 def test_types_survive_the_round_trip() -> None:
@@ -308,6 +345,15 @@ def test_no_number_may_be_infinite(name: str) -> None:
         ({"loss": "ce"}, "^loss=ce needs head=closed"),
         ({"loss": "asl_single"}, "^loss=asl_single needs head=closed"),
         ({"batch_size": 13, "accumulate": 5}, "^expected accumulate that divides batch_size=13, got 5$"),
+        ({"crop_pct": 0.9}, "^resize=center_crop and crop_pct go together, got resize=squash and crop_pct=0.9$"),
+        ({"resize": "center_crop", "crop": "random"}, "go together, got resize=center_crop and crop_pct=None$"),
+        ({"resize": "center_crop", "crop_pct": 0.9}, "crop=squash trains on the whole: set crop=random$"),
+        ({"min_lr": 1e-6}, "^warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine$"),
+        (
+            {"warmup_lr": 1e-6, "schedule": "cosine"},
+            "^warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine$",
+        ),
+        ({"cooldown_epochs": 3}, "^warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine$"),
         ({"batch_size": 13, "accumulate": 26}, "^expected accumulate that divides batch_size=13, got 26$"),
     ],
 )
@@ -326,6 +372,8 @@ def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) 
         {"head": "closed", "loss": "asl_single"},
         {"query_noise": 0.1, "random_queries": 2, "query_dropout": 0.1, "labels_per_step": 7, "holdout_labels": 0.1},
         {"batch_size": 15, "accumulate": 5},
+        {"resize": "center_crop", "crop_pct": 0.9, "crop": "random", "interpolation": "bilinear"},
+        {"schedule": "timm_cosine", "min_lr": 1e-6, "warmup_lr": 1e-4, "cooldown_epochs": 3},
     ],
 )
 def test_settings_that_go_together(values: dict[str, Any]) -> None:

@@ -26,8 +26,9 @@ from small_runs import ANIMALS, UNSEEN, loss_curve, small_run, train_arguments, 
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.images.preprocessing import Preprocessing, load_array
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.pretrained import load_model
+from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
@@ -224,7 +225,9 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
     else:
         model = load_model(folder)
         pixels = torch.from_numpy(
-            np.stack([load_array(images / dataset.paths[row], Preprocessing(64)) for row in rows])
+            np.stack(
+                [load_array(images / dataset.paths[row], ModelFolder(folder).config.preprocessing) for row in rows]
+            )
         )
         vectors = dataset.word_vectors[dataset.seen]
         queries = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
@@ -250,6 +253,8 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
         ("my-photos", "test_efficientnet", ("ema=0.5", "lr=1e-2", "cache_views=2")),
         ("coco-multilabel", "test_vit", ("ema=0", "lr=1e-3")),
         ("cifar100", "test_resnet", ("ema=0.9", "lr=1e-2")),
+        ("cifar100", "test_resnet", ("ema=0.9", "lr=1e-2", "resize=center_crop", "crop_pct=0.7")),
+        ("my-photos", "test_efficientnet", ("cache_views=2", "resize=center_crop", "crop_pct=0.7")),
     ],
 )
 def test_what_is_measured_is_what_is_saved(
@@ -382,6 +387,23 @@ def test_accumulated_parts_are_one_batch(in_one_process: Path, tagged: Path, tmp
         assert_close(tmp_path / f"{parts}", in_one_process)
 
 
+def test_the_parts_of_a_short_batch_are_one_batch(tagged: Path, tmp_path: Path) -> None:
+    """32 images, 12 a step: the last 8 are shared out as 3, 3 and 2, and their mean loss is over 8."""
+    settings = (
+        "batch_size=12",
+        "drop_last=false",
+        "reduction=mean",
+        "optimizer=sgd",
+        "dropout=0",
+        "checkpoint_every=1",
+    )
+    for parts in (1, 3):
+        trained(small_run(tagged, tmp_path / f"{parts}", *settings, f"accumulate={parts}", backbone="test_vit"))
+    one, other = loss_curve(tmp_path / "1"), loss_curve(tmp_path / "3")
+    assert len(one) == 3
+    np.testing.assert_allclose(numbers(one), numbers(other), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("parts", [2])
 def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
     settings = (*IN_STEP, f"accumulate={parts}")
@@ -391,6 +413,29 @@ def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, t
     assert "2 x cpu" in result.stderr
     assert_close(tmp_path / "out", in_one_process)
     assert validation(tmp_path / "out") == pytest.approx(validation(in_one_process), abs=1e-4)
+
+
+@pytest.mark.exports
+def test_a_model_with_synchronised_batch_norm_is_saved_and_exported_as_any(
+    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process has nothing to synchronise: the layers are the only difference."""
+    trained(small_run(tagged, tmp_path / "plain", backbone="test_efficientnet"))
+    monkeypatch.setattr(run_module._Run, "_syncs_batch_norm", True)
+    monkeypatch.setattr(run_module._Run, "_check_early", lambda _: None)  # it needs CUDA GPUs
+    layers: list[str] = []
+    write = run_module.write_model
+
+    def watched(model: TaggerModel, *more: Any) -> None:
+        layers.extend(type(layer).__name__ for layer in model.backbone.modules())
+        write(model, *more)
+
+    monkeypatch.setattr(run_module, "write_model", watched)
+    trained(small_run(tagged, tmp_path / "synchronised", backbone="test_efficientnet"))
+    assert "SyncBatchNormAct" in layers
+    assert "BatchNormAct2d" not in layers
+    assert same(tmp_path / "plain", tmp_path / "synchronised")
+    assert Tagger(tmp_path / "synchronised").vocabulary
 
 
 # --- what a run starts from -----------------------------------------------------------------------------------------
@@ -517,5 +562,8 @@ def test_without_validation_images_the_last_weights_are_kept(tagged: Path, tmp_p
     assert any("there is no validation image" in line for line in notes)
     assert validation(tmp_path / "out") == {}
     assert {label.threshold for label in ModelFolder(tmp_path / "out").labels()} == {0.5}
-    assert "There was no validation image" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "There was no validation image with a trained label: the last weights are kept" in card
+    assert "figures on validation images" not in card
+    assert int(loss_curve(tmp_path / "out")[-1][0]) == 5  # one epoch of 40 images, 8 a step
     assert Tagger(tmp_path / "out").vocabulary

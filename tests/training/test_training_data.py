@@ -238,6 +238,27 @@ def test_few_images_are_shown_again(images: int, values: dict[str, Any]) -> None
             assert set(counts.values()) <= {len(shown) // images, -(-len(shown) // images)}
 
 
+def test_the_last_short_batch_is_kept_or_dropped() -> None:
+    """103 images, 7 a step: 14 whole batches and 5 images, as torch's DataLoader counts them."""
+    kept = schedule_of(drop_last=False)
+    assert (kept.steps_per_epoch, kept.steps) == (15, 45)
+    assert [len(kept.batch(step)) for step in range(30)] == 2 * ([7] * 14 + [5])
+    for shown in epochs_of(kept):
+        assert sorted(shown) == ROWS.tolist()
+    assert schedule_of(ROWS[:21], drop_last=False).steps_per_epoch == 3
+    few = schedule_of(ROWS[:5], drop_last=False)
+    assert [len(few.batch(step)) for step in range(few.steps)] == [5, 5, 5]
+    repeated = schedule_of(ROWS[:11], drop_last=False, min_epoch_steps=5)
+    assert [len(repeated.batch(step)) for step in range(5)] == [7] * 5
+    assert len(schedule_of(ROWS[:11], drop_last=False, min_epoch_steps=2).batch(1)) == 4
+    mosaics = schedule_of(drop_last=False, mosaic4=0.5, freeze=True, cache_views=1)
+    assert mosaics.batch(14).shape == (5, 9)
+
+
+def test_epochs_of_a_cool_down_are_epochs_too() -> None:
+    assert schedule_of(schedule="timm_cosine", cooldown_epochs=2).steps == 14 * 5
+
+
 def test_min_epoch_steps_is_a_least_number() -> None:
     assert schedule_of(min_epoch_steps=13).steps_per_epoch == 14
     assert schedule_of(min_epoch_steps=17).steps_per_epoch == 17
@@ -297,6 +318,13 @@ def test_parts_together_are_the_step(processes: int, accumulate: int, share: int
             assert part.rows.tolist() == whole[part.places].tolist()
         if more == 0:
             assert {len(part.rows) for part in these} == {share}
+
+
+def test_a_short_batch_is_shared_out_too() -> None:
+    schedule = schedule_of(drop_last=False)
+    last = [part.rows for rank in range(3) for part in parts(schedule, 14, rank, 3) if part.step == 14]
+    assert sorted(len(rows) for rows in last) == [1, 2, 2]
+    assert sorted(np.concatenate(last).tolist()) == sorted(schedule.batch(14).tolist())
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(3, 1), (3, 5), (5, 3)])

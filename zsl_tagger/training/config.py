@@ -52,15 +52,21 @@ class TrainConfig:
     token_dropout: float = 0.0  # cache_views only: share of an image's tokens left out of a step
     epochs: int = 40
     min_epoch_steps: int = 1  # an epoch of few images shows them several times
-    batch_size: int = 56  # images a step, over all processes
+    batch_size: int = 56  # images a step
+    batch_size_per: Literal["step", "process"] = "step"  # step: batch_size is over all processes; process: of each
+    sync_batch_norm: bool = False  # several GPUs: batch norm over the step's images, not over each process's own
+    drop_last: bool = True  # the images of an epoch that do not fill a batch are left out, else they are a short batch
     accumulate: int = 1  # parts a step is computed in; lowers memory, changes nothing else
     optimizer: str = "adam"  # a timm optimiser
     lr: float = 1e-4
     backbone_lr_scale: float = 1.0  # the backbone's learning rate over the head's
     layer_decay: float = 1.0  # learning rate of each backbone layer over the one above it
     weight_decay: float = 1e-4  # not of biases and norms
-    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    schedule: Literal["onecycle", "cosine", "constant", "timm_cosine"] = "onecycle"
     warmup: float = 0.2  # share of the steps in which the learning rate rises
+    warmup_lr: float = 0.0  # timm_cosine: learning rate of the first epoch
+    min_lr: float = 0.0  # timm_cosine: learning rate at the end
+    cooldown_epochs: int = 0  # timm_cosine: more epochs, at min_lr
     clip_grad: float | None = None  # largest norm of the gradient
     ema: float = 0.9997  # decay of the averaged weights, which are what is validated and saved; 0 for none
     ema_warmup: bool = True  # the decay rises to ema over many steps; false: it is ema from the first, as released
@@ -96,7 +102,7 @@ class TrainConfig:
     crop: Literal["squash", "random"] = "squash"  # the whole image, or a random part of it
     crop_scale: float = 0.08  # random: least share of the area
     flip: float = 0.5  # chance
-    rand_augment: str = ""  # in timm's words, e.g. rand-m7-mstd0.5-inc1
+    rand_augment: str = ""  # in timm's words, e.g. rand-m7-mstd0.5-inc1; or released, as the released code has it
     cutout: float = 0.0  # side of a box of one colour, over the image's
     mixup: float = 0.0  # alpha
     cutmix: float = 0.0  # alpha
@@ -128,6 +134,8 @@ class TrainConfig:
             (self.resize == "center_crop" and self.crop == "squash",
              "resize=center_crop tags a part of each image, crop=squash trains on the whole: set crop=random"),
             (self.dim % self.heads != 0, f"expected heads that divide dim={self.dim}, got heads={self.heads}"),
+            ((self.warmup_lr or self.min_lr or self.cooldown_epochs) and self.schedule != "timm_cosine",
+             "warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine"),
             (self.cache_views and not self.freeze, "cache_views needs freeze=true: a trained backbone changes"),
             (not self.cache_views and (self.mosaic4 or self.mosaic9 or self.token_dropout),
              "mosaic4, mosaic9 and token_dropout work on cached features: set freeze=true and cache_views"),
@@ -162,6 +170,12 @@ class TrainConfig:
     def preprocessing(self) -> Preprocessing:
         """Return how validation and tagging read an image, but for the backbone's mean and deviation."""
         return Preprocessing(self.image_size, self.resize, self.interpolation, crop_pct=self.crop_pct)
+
+    def for_processes(self, processes: int) -> TrainConfig:
+        """Return the settings with ``batch_size`` counted over all of so many processes."""
+        if self.batch_size_per == "step":
+            return self
+        return dataclasses.replace(self, batch_size=self.batch_size * processes, batch_size_per="step")
 
     @property
     def layouts(self) -> tuple[int, ...]:
@@ -213,6 +227,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
          "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),
+    **dict.fromkeys(("warmup_lr", "min_lr", "cooldown_epochs"), (0, _HUGE)),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
          "random_query_weight", "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),

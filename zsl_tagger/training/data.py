@@ -195,7 +195,7 @@ class ImageSchedule(Protocol):
     steps_per_epoch: int
 
     def batch(self, step: int) -> np.ndarray:
-        """Return the images of a step, int64 ``(batch_size,)``; with mosaics ``(batch_size, MOST_PHOTOS)``."""
+        """Return the images of a step, int64 ``(b,)``; with mosaics ``(b, MOST_PHOTOS)``."""
 
 
 class Schedule:
@@ -208,11 +208,18 @@ class Schedule:
     def __init__(self, rows: np.ndarray, config: TrainConfig):
         self.rows, self.config = rows, config
         self.steps_per_epoch = max(config.min_epoch_steps, len(rows) // config.batch_size)
-        self.steps = self.steps_per_epoch * config.epochs
+        self.images_per_epoch = self.steps_per_epoch * config.batch_size
+        if not config.drop_last and len(rows) > (self.steps_per_epoch - 1) * config.batch_size:
+            self.steps_per_epoch = -(-len(rows) // config.batch_size)
+            self.images_per_epoch = len(rows)
+        self.steps = self.steps_per_epoch * (config.epochs + config.cooldown_epochs)
         self._epoch, self._order = -1, rows
 
     def batch(self, step: int) -> np.ndarray:
-        """Return the images of a step, int64 ``(batch_size,)``; with mosaics ``(batch_size, MOST_PHOTOS)``."""
+        """Return the images of a step, int64 ``(b,)``; with mosaics ``(b, MOST_PHOTOS)``.
+
+        There are ``batch_size`` of them, but in the last step of an epoch maybe fewer without ``drop_last``.
+        """
         epoch, part = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
@@ -229,16 +236,16 @@ class Schedule:
         )
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """Return the images of an epoch, int64, at least as many as it shows."""
-        rounds = -(-self.steps_per_epoch * self.config.batch_size // len(self.rows))
+        """Return the images of an epoch in order, int64 ``(images_per_epoch,)``."""
+        rounds = -(-self.images_per_epoch // len(self.rows))
         if self.config.repeats == 1:
             random = np.random.default_rng([self.config.seed, epoch])
-            return np.concatenate([random.permutation(self.rows) for _ in range(rounds)])
+            return np.concatenate([random.permutation(self.rows) for _ in range(rounds)])[: self.images_per_epoch]
         sampler = RepeatAugSampler(
             range(len(self.rows)), num_replicas=1, rank=0, num_repeats=self.config.repeats, selected_round=0
         )
         sampler.set_epoch(self.config.seed * 100_003 + epoch)
-        return np.tile(self.rows[list(sampler)], rounds)
+        return np.tile(self.rows[list(sampler)], rounds)[: self.images_per_epoch]
 
 
 def draw_layouts(images: int, mosaic4: float, mosaic9: float, random: np.random.Generator) -> np.ndarray:

@@ -160,14 +160,18 @@ zsl-tagger tag photos --model .
 
 ## Validation
 {figures}
-These are figures on validation images, on which the best step and the thresholds were chosen too: expect a little less
-on other images. `run/curves.png` and `run/metrics.csv` have their course, `train_config.json` every setting
+`run/curves.png` and `run/metrics.csv` have the course of the training, `train_config.json` every setting
 (`zsl-tagger train --data DATA --config train_config.json --output DIR` repeats the run).
 
 ## Limits
 It knows what its training images showed. {limits}
 The licences of the training images and of the initial weights apply; look at them before you pass the model on.
 {unreadable}"""
+
+_EXPECT_LESS = """
+These are figures on validation images, on which the best step and the thresholds were chosen too: expect a little less
+on other images.
+"""
 
 _FIGURES = {
     "val_mAP": "mAP over the trained labels with validation images",
@@ -205,7 +209,8 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         seed=config.seed,
         time=duration(outcome.seconds),
         kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
-        figures=f"| | |\n|---|---|\n{table}" if table else "There was no validation image with a trained label.\n",
+        figures=f"| | |\n|---|---|\n{table}{_EXPECT_LESS}" if table else
+        "There was no validation image with a trained label: the last weights are kept, every threshold is 0.5.\n",
         limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
         f"the trained ones' threshold{', after a bias set on labels kept out' if split.held_out else ''}.",
         unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
@@ -60,8 +61,42 @@ def _backbone_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
     return list(param_groups_layer_decay(network, config.weight_decay, layer_decay=config.layer_decay))
 
 
-def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
-    """The learning rate by step, each group from its own."""
+class TimmCosine:
+    """Step timm's cosine schedule by epoch, as its training script does; the interface is that of torch's schedules.
+
+    The warm-up is laid over the first epochs of the cosine, and after its ``epochs`` the floor ``min_lr`` is kept.
+    """
+
+    def __init__(self, optimizer: Optimizer, config: TrainConfig, steps: int):
+        epochs = config.epochs + config.cooldown_epochs
+        self._steps_per_epoch, self._done, self._optimizer = max(1, steps // epochs), 0, optimizer
+        self._by_epoch = CosineLRScheduler(
+            optimizer,
+            t_initial=config.epochs,
+            lr_min=config.min_lr,
+            warmup_t=round(config.warmup * config.epochs),
+            warmup_lr_init=config.warmup_lr,
+        )
+
+    def step(self) -> None:
+        self._done += 1
+        self._by_epoch.step(self._done // self._steps_per_epoch)
+
+    def get_last_lr(self) -> list[float]:
+        return [group["lr"] for group in self._optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._done = state["steps"]
+        self._by_epoch.step(self._done // self._steps_per_epoch)
+
+
+def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler | TimmCosine:
+    """Return the learning rate by step, each group from its own."""
+    if config.schedule == "timm_cosine":
+        return TimmCosine(optimizer, config, steps)
     warmup = round(config.warmup * steps)
     if config.schedule == "onecycle" and steps > 2:
         rates = [group["lr"] for group in optimizer.param_groups]

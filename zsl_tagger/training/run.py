@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import gather_object
+from timm.layers import convert_sync_batchnorm
 
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
@@ -123,6 +124,7 @@ def train(run: TrainRun) -> Outcome | None:
     root = _image_root(dataset, run.images)
     split = split_for_training(dataset, run.config)
     accelerator = make_accelerator(run.config)
+    run = dataclasses.replace(run, config=run.config.for_processes(accelerator.num_processes))
     keep_freed_memory()
     speak = run.note if accelerator.is_main_process else lambda _: None
     try:
@@ -162,12 +164,12 @@ class _Run:
         self.cache: FeatureCache | None = None
 
     def carry_out(self) -> Outcome:
+        self._check_early()  # before anything is written
         with self._claimed(), told_memory_errors(self.config):
             return self._train()
 
     def _train(self) -> Outcome:
         start = time.monotonic()
-        self._check_early()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
@@ -176,6 +178,8 @@ class _Run:
             model.backbone.check_size(side)
         if not self.config.freeze:
             model.backbone.leave_out_unused(self.config.image_size)
+        if self._syncs_batch_norm:
+            model.backbone.network = convert_sync_batchnorm(model.backbone.network)
         model = model.to(self.accelerator.device)
         if self.config.channels_last:
             model.backbone.to(memory_format=torch.channels_last)
@@ -251,10 +255,31 @@ class _Run:
                 f"batch_size={size} does not divide among {processes} processes x accumulate={accumulate}: "
                 f"set batch_size to a multiple of {processes * accumulate}"
             )
+        self._check_short_batch()
+        if self._syncs_batch_norm and self.accelerator.device.type != "cuda":
+            raise UserError(
+                f"sync_batch_norm needs CUDA GPUs, and here are {processes} processes on "
+                f"{self.accelerator.device.type}: set sync_batch_norm=false, and batch norm sees "
+                f"{size // processes // accumulate} images at a time"
+            )
+
+    def _check_short_batch(self) -> None:
+        """Raise a UserError where some process would have no image of an epoch's last batch."""
+        config = self.config
+        short = Schedule(self.split.train, config).images_per_epoch % config.batch_size
+        if 0 < short < self.accelerator.num_processes * config.accumulate:
+            raise UserError(
+                f"the last batch of an epoch has {short} images for {self.accelerator.num_processes} processes x "
+                f"accumulate={config.accumulate}: set drop_last=true, or another batch_size"
+            )
+
+    @property
+    def _syncs_batch_norm(self) -> bool:
+        return self.config.sync_batch_norm and self.accelerator.num_processes > 1 and not self.config.freeze
 
     def _announce(self) -> None:
         split, config = self.split, self.config
-        if len(split.train) < config.batch_size:
+        if len(split.train) < config.batch_size <= Schedule(split.train, config).images_per_epoch:
             self.note(
                 f"{len(split.train)} training images are less than batch_size={config.batch_size}: "
                 "some are shown twice a step"
@@ -287,6 +312,7 @@ class _Run:
         if not len(train):
             raise UserError(f"no training image can be read below {self.root}: is --images right?")
         self.split = dataclasses.replace(self.split, train=train, val=val)
+        self._check_short_batch()
 
     def _trainer(self, model: TaggerModel) -> Trainer:
         config, split = self.config, self.split

@@ -223,7 +223,10 @@ class Trainer:
             queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, of_step, of_part)
             losses = self.loss(self.network(inputs, queries).float(), targets) * weights  # (b, K + N)
             count = len(asked.labels) + self.config.random_queries
-        return losses.sum() if self.config.reduction == "sum" else losses.sum() / (self.config.batch_size * count)
+        if self.config.reduction == "sum":
+            return losses.sum()
+        images = len(self.schedule.batch(self.step))  # of all parts
+        return losses.sum() / (images * count)
 
     def _weights(self, rows: np.ndarray, asked: Asked) -> Tensor:
         """Return the weight in the loss of each asked label on each image ``rows``, float32 ``(b, K)``."""

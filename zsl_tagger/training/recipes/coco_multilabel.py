@@ -1,12 +1,16 @@
 """MS-COCO multi-label: the released train.py.
 
-    zsl-tagger prepare coco --source COCO --output coco
-    torchrun --nproc-per-node 8 --no-python zsl-tagger train --data coco --recipe coco-multilabel --output model
+    zsl-tagger prepare coco --source COCO --output coco --val-fraction 0
+    zsl-tagger train --data coco --recipe coco-multilabel --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 90.1 in the paper for TResNet-L at 448 px, from
 weights pretrained for ML-Decoder, which cannot be had any more; timm's ImageNet-21k weights are the nearest. Not run by
-this project (COCO is not at hand): neither score nor run time is known. Validation is a part of the training images,
-not the test images as in the released code.
+this project (COCO is not at hand): neither score nor run time is known.
+
+The released script trains on the whole train split, as ``--val-fraction 0`` does, and selects the step on the test
+images; here all 40 epochs are trained and the last averaged weights are kept. Without that option, a part of the
+training images is for validation. The 56 images of a step are on one GPU; on several (``torchrun --nproc-per-node 8
+--no-python zsl-tagger train ...``) they are shared out, and batch norm is over all of them.
 """
 
 from zsl_tagger.training.config import TrainConfig
@@ -15,9 +19,12 @@ CONFIG = TrainConfig(
     recipe="coco-multilabel",
     backbone="tresnet_v2_l",
     image_size=448,
+    interpolation="bilinear",
     head="closed",
     epochs=40,
     batch_size=56,
+    sync_batch_norm=True,
+    drop_last=False,
     optimizer="adam",
     lr=1e-4,
     weight_decay=1e-4,
@@ -32,5 +39,5 @@ CONFIG = TrainConfig(
     reduction="sum",
     flip=0.0,
     cutout=0.5,
-    rand_augment="rand-m9-mstd0.5-inc1",
+    rand_augment="released",
 )

@@ -1,7 +1,7 @@
 """MS-COCO multi-label at the paper's largest size: ``coco-multilabel`` with TResNet-XL at 640 px.
 
-    zsl-tagger prepare coco --source COCO --output coco
-    torchrun --nproc-per-node 8 --no-python zsl-tagger train --data coco --recipe coco-multilabel-xl --output model
+    zsl-tagger prepare coco --source COCO --output coco --val-fraction 0
+    zsl-tagger train --data coco --recipe coco-multilabel-xl --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 91.4, from weights pretrained on ImageNet-21k for ML-Decoder,
 which cannot be had any more; timm has TResNet-XL with ImageNet-1k weights only, so expect less. The release states no

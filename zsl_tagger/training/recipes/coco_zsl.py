@@ -1,7 +1,7 @@
 """MS-COCO 48/17 (or 65/15) zero-shot: the training of ZS_SDL with the ML-Decoder head.
 
-    zsl-tagger prepare coco --source COCO --output coco --task zsl-48-17
-    torchrun --nproc-per-node 8 --no-python zsl-tagger train --data coco --recipe coco-zsl --output model
+    zsl-tagger prepare coco --source COCO --output coco --task zsl-48-17 --val-fraction 0
+    zsl-tagger train --data coco --recipe coco-zsl --output model
 
 The split is that of Bansal et al. 2018; ML-Decoder's paper has no COCO zero-shot figures. Backbone, image size, epochs,
 batch, learning rate, weight decay, schedule and augmentation are those of the released command and train.py of
