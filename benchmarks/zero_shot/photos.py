@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.query_augmentation import photo_labels
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.model.backbone import Backbone, normalization
@@ -31,6 +30,15 @@ SIZE, HALF = 256, 128
 
 
 TEST_MOSAICS, VAL_MOSAICS = 1000, 400
+
+
+def photo_labels(photos: Path) -> dict[str, str]:
+    """Return photo -> its class name as the packaged words spell it; names that they do not know are left out."""
+    table = WordTable.load(PACKAGED)
+    names = {path: path.stem.partition("_")[2] for path in (photos / "imagenet1k").glob("*.jpg")}
+    names |= {path: path.parent.name for path in (photos / "caltech101").glob("*/*.jpg")}
+    found = {path: table.resolve(name.replace("_", " ")) for path, name in sorted(names.items())}
+    return {path.relative_to(photos).as_posix(): word.key for path, word in found.items() if word}
 
 
 class Photos:
