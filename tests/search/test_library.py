@@ -33,7 +33,7 @@ from zsl_tagger.search.packing import (
 )
 from zsl_tagger.search.query import Query, parse_query
 from zsl_tagger.search.rank import _Things
-from zsl_tagger.search.store import INDEX_FILE, Store
+from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
 from zsl_tagger.search.update import Counts
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
@@ -474,6 +474,16 @@ def test_searches_hold_while_a_run_is_killed(photos: Path, small: Library) -> No
         assert {one.path for one in another.search("cat", 99)} >= seen
     assert small.add(photos).failed == 0
     assert len(small.search("cat", 99)) == 24
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="by these variables on Linux")
+def test_the_place_of_an_index_is_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert default_folder() == tmp_path / ".local" / "share" / "zsl-tagger" / "library"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert default_folder() == tmp_path / "data" / "zsl-tagger" / "library"
+    assert not list(tmp_path.iterdir())  # nothing is made by asking
 
 
 def test_a_making_that_was_killed_is_no_index_yet(tmp_path: Path, examples: Path) -> None:

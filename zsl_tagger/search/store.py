@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,14 +91,10 @@ class AllLogits(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where the index is when nobody says: the user's data folder of this system."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "zsl-tagger" / "library"
+    """Return where the index is unless a folder is given: in the user's data folder of this system."""
+    from platformdirs import user_data_path  # 10 ms, which an index in another folder does not need
+
+    return user_data_path("zsl-tagger", appauthor=False) / "library"
 
 
 class Store:
