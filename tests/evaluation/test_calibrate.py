@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ import cli
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.calibrate import BACKUPS
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.tagging import model_folder
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, read_config
@@ -348,6 +350,38 @@ def test_an_output_leaves_the_model_as_it_was(model: Path, data: Path, tmp_path:
     calibrated(model, data)
     assert contents(tmp_path / "out") == contents(model)
     assert not (tmp_path / "out" / "run").exists()
+
+
+def test_the_thresholds_before_are_kept_and_few_images_are_a_warning(model: Path, data: Path) -> None:
+    """The first run keeps the files of the training, the second those of the first; a third finds them kept."""
+    states = [contents(model)]
+    for number in (1, 2, 2):
+        status, stdout, stderr = run("--model", model, "--data", data)
+        assert status == 0
+        kept = model / BACKUPS / str(number)
+        assert stdout.splitlines()[-1] == f"  the thresholds before are kept in {kept}"
+        assert contents(kept) == {name: states[number - 1][name] for name in ("config.json", "labels.json")}
+        assert re.fullmatch(
+            r"note: only \d+ images of the split val can be read: with fewer than 50, thresholds depend .*\n", stderr
+        )
+        states.append(contents(model))
+    assert sorted(path.name for path in (model / BACKUPS).iterdir()) == ["1", "2"]
+
+
+def test_enough_images_are_no_warning(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zsl_tagger.evaluation.calibrate.FEW_IMAGES", 2)
+    assert run("--model", model, "--data", data)[2] == ""
+
+
+def test_a_backup_that_cannot_be_written_leaves_the_model_as_it_was(model: Path, data: Path, tmp_path: Path) -> None:
+    before = contents(model)
+    (tmp_path / "elsewhere").mkdir()
+    (model / BACKUPS).symlink_to(tmp_path / "elsewhere")
+    status, _, stderr = run("--model", model, "--data", data)
+    assert status == 2
+    assert re.search(rf"error: cannot write .*{BACKUPS}: a symbolic link leads out of .*: delete it", stderr)
+    assert contents(model) == before
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_thresholds_are_of_the_scores_with_the_biases_of_labels(model: Path, data: Path) -> None:

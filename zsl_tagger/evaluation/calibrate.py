@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,20 @@ from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
-from zsl_tagger.system.files import check_free, whole_folder
-from zsl_tagger.tagging.model_folder import ModelFolder, named_folder, write_config, write_labels
+from zsl_tagger.system.files import check_free, folder_inside, whole_folder
+from zsl_tagger.tagging.model_folder import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    ModelFolder,
+    named_folder,
+    write_config,
+    write_labels,
+)
+
+#: Below this many images a note says that thresholds depend on chance.
+FEW_IMAGES = 50
+#: The folder in a model folder that keeps the thresholds that were replaced, each time in a folder 1, 2 and so on.
+BACKUPS = "before_calibration"
 
 
 @dataclass(frozen=True)
@@ -71,17 +84,30 @@ def calibrate(run: CalibrateRun) -> list[str]:
         )
     if run.split == "test":
         run.note("thresholds are chosen on test images: figures measured on them afterwards will be too good")
-    scored = score_with_model(folder.path, data, None, run.compute, run.progress)
-    if scored.faults:
-        run.note(f"{len(scored.faults)} images cannot be read and are left out")
-    keep = np.array([row not in scored.faults for row in range(len(data.images))])
-    logits, targets = scored.logits[keep] + _own_biases(folder, data.labels), data.targets[keep]
+    logits, targets = _scored(folder, data, run)
     chosen = _choose(logits, targets, is_trained, run.precision)
     own = dict(zip([data.labels[k] for k in np.flatnonzero(is_trained)], chosen.own.tolist(), strict=True))
+    lines = _lines(run, data, folder, targets, is_trained, chosen)
+    if run.output is None:
+        lines.append(f"  the thresholds before are kept in {_back_up(folder.path)}")
     target = nullcontext(folder.path) if run.output is None else _copied(folder.path, run.output)
     with target as place:
         _store(folder, place, own, chosen, run, data)
-    return _lines(run, data, folder, targets, is_trained, chosen)
+    return lines
+
+
+def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-odds with each label's own bias ``(N, K)``, and the targets, of the images that can be read."""
+    scored = score_with_model(folder.path, data, None, run.compute, run.progress)
+    if scored.faults:
+        run.note(f"{len(scored.faults)} images cannot be read and are left out")
+    if (images := len(data.images) - len(scored.faults)) < FEW_IMAGES:
+        run.note(
+            f"only {images} images of the split {run.split} can be read: with fewer than {FEW_IMAGES}, thresholds "
+            "depend much on which images they are"
+        )
+    keep = np.array([row not in scored.faults for row in range(len(data.images))])
+    return scored.logits[keep] + _own_biases(folder, data.labels), data.targets[keep]
 
 
 class _Chosen(NamedTuple):
@@ -160,6 +186,20 @@ def _copied(source: Path, output: Path) -> Iterator[Path]:
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, place / path.name)
         yield place
+
+
+def _back_up(folder: Path) -> Path:
+    """Copy the files of a model folder that hold thresholds to a new folder in it, and return that."""
+    files = [folder / CONFIG_FILE, folder / LABELS_FILE]
+    backups = folder_inside(folder, BACKUPS)
+    number = next(number for number in count(1) if not (backups / str(number)).exists())
+    last = backups / str(number - 1)
+    if last.is_dir() and all((last / file.name).read_bytes() == file.read_bytes() for file in files):
+        return last
+    with whole_folder(backups / str(number)) as place:
+        for file in files:
+            shutil.copyfile(file, place / file.name)
+    return backups / str(number)
 
 
 def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> EvaluationData:
