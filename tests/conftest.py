@@ -142,8 +142,9 @@ def _packaged_encoder_is_opened_once() -> Iterator[None]:
     plain = onnx_model.open_session
     once = cache(plain)
 
-    def open_session(path: Path, threads: int) -> Any:
-        return once(path, threads) if path == PACKAGED / ENCODER_FILE else plain(path, threads)
+    def open_session(path: Path, threads: int, device: str = "cpu") -> Any:
+        opened = once if path == PACKAGED / ENCODER_FILE else plain
+        return opened(path, threads, device)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(onnx_model, "open_session", open_session)
