@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def test_the_released_recipes_have_the_released_loss_and_average() -> None:
     for name in RECIPES:
         released, config = name.startswith(("nus-wide", "coco")), read_recipe(name)
         assert (config.focal_gradient, config.ema_warmup) == (not released, not released), name
+
+
+def test_the_table_of_released_commands_has_what_the_recipes_have() -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    table = page[page.index("## Released command") : page.index("## What the weights start from")]
+    recipes = set(re.findall(r"--recipe ([\w-]+)", table)) - {"NAME"}
+    assert recipes == set(RECIPES) - {"my-photos"}
+    values = [read_recipe(name).as_dict() for name in recipes]
+    ours = "\n".join(row.split("|")[3] for row in table.splitlines() if row.startswith("|"))
+    settings = re.findall(r"`(\w+)=([\w.-]+)`", ours)
+    assert len(settings) >= 15
+    for name, text in settings:
+        value = text if re.match("[a-z]", text) and text not in ("true", "false") else json.loads(text)
+        assert any(recipe[name] == value for recipe in values), f"{name}={text}"
 
 
 def test_settings_of_an_older_version_keep_their_meaning() -> None:
