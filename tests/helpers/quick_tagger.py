@@ -17,6 +17,7 @@ from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Tag
 from zsl_tagger.tagging import tagger
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.model_folder import ModelConfig
 from zsl_tagger.tagging.tagger import Tagger
 
 
@@ -25,8 +26,8 @@ class NoNetworks:
 
     classes = None
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    def __init__(self, _folder: Path, config: ModelConfig, *_: Any) -> None:
+        self.preprocessing = config.preprocessing
 
 
 def encode(self: Tagger, path: str) -> int:  # noqa: ARG001
