@@ -214,7 +214,7 @@ class Trainer:
         if self.config.target_threshold is not None:
             targets = (targets > self.config.target_threshold).float()
         if asked.queries is None:
-            losses = self.loss(self.network(inputs).float(), targets)  # (b, K), or (b,) of a softmax
+            losses = self.loss(self.network(inputs, None).float(), targets)  # (b, K), or (b,) of a softmax
             count = losses.shape[1] if losses.ndim == 2 else 1
         else:
             weights = self._weights(part.rows, asked).to(device)  # (b, K)
