@@ -130,9 +130,9 @@ def test_as_many_workers_as_cores_but_no_more_than_images(
     seen: list[int] = []
 
     class Counted(Tagger):
-        def __init__(self, model: Path | None, workers: int):
+        def __init__(self, model: Path | None, workers: int, device: str):
             seen.append(workers)
-            super().__init__(model, workers)
+            super().__init__(model, workers, device)
 
     monkeypatch.setattr(tag_run, "Tagger", Counted)
     monkeypatch.setattr(tag_run, "default_workers", lambda: 3)

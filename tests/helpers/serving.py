@@ -29,20 +29,20 @@ def picture(side: int = 40, kind: str = "PNG") -> bytes:
 
 
 class HeldTagger:
-    """A tagger whose photos stay in work until they are let go; the first one, which warms the server up, does not."""
+    """A tagger whose photos stay in work until they are let go."""
 
     workers = 1
 
     def __init__(self, tagger: Tagger):
-        self._tagger, self.go, self.encoded = tagger, threading.Event(), -1
+        self._tagger, self.go, self.encoded = tagger, threading.Event(), 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tagger, name)
 
-    def encode(self, image: Any) -> Encoded:
+    def encode_pixels(self, pixels: Any) -> Encoded:
         self.encoded += 1
-        assert self.encoded == 0 or self.go.wait(20)
-        return self._tagger.encode(image)
+        assert self.go.wait(20)
+        return self._tagger.encode_pixels(pixels)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_forward_and_backward(name: str, kind: str, size: str, tokens: str, chan
         pytest.skip(f"timm {timm.__version__} gives no single map of {name}")
     model = add_ml_decoder_head(network, num_classes=13, groups=5, dim=32, ffn_dim=8)
     shapes: list[torch.Size] = []
-    model.backbone.register_forward_hook(lambda _backbone, _images, found: shapes.append(found.shape))
+    model.head.register_forward_pre_hook(lambda _head, given: shapes.append(given[0].shape))
     logits = model(torch.randn(2, 3, int(size), int(size)))
     assert shapes == [(2, int(tokens), int(channels))]
     assert logits.shape == (2, 13)
