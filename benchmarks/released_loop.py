@@ -385,7 +385,7 @@ def final_map(recipe: str, weight_decay: float, folder: Path, seed: int, epochs:
 
 
 def own_batches(task: Task, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as the released loader does: shuffled anew each epoch, each photo augmented."""
+    """Yield batches as the released loader does: reshuffled each epoch, each photo augmented."""
     rows, targets = task.data.rows("train"), task.data.targets(np.arange(len(task.data.paths)))
     order: list[int] = []
     for _ in range(steps):

@@ -19,7 +19,7 @@ LABELS = ["cat", "cup", "sky"]
 
 @pytest.fixture(scope="module")
 def cutting(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
-    """The packaged model, told to cut photos."""
+    """Return the packaged model, set to cut photos."""
     folder = tmp_path_factory.mktemp("cutting")
     for path in PACKAGED.iterdir():
         if path.is_file() and path.name != "config.json":
