@@ -45,7 +45,7 @@ from zsl_tagger.training.run import TrainRun, train
 from zsl_tagger.training.validation import score_cached
 from zsl_tagger.words.table import WordTable
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2, 4)  # five were planned; 3 was not finished in the time there was
 UNSEEN, LEAST, MOST = 30, 9, 200  # unseen labels of a seed; their test photos
 RESAMPLES = 2000
 COCO = Path("more/coco_captions")
@@ -72,8 +72,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "noise 0.3, random of each image, target 0.1": (
         "query_noise=0.3", "random_queries=1", "random_query_target=0.1", "random_queries_per=image",
     ),
-    "loss of my-photos": ("gamma_neg=2", "clip=0", "focal_gradient=true"),
-    "loss of my-photos, constant focal weight": ("gamma_neg=2", "clip=0"),
 }  # fmt: skip
 
 Row = dict[str, float]
@@ -199,10 +197,10 @@ def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> 
     plain = TrainConfig(freeze=True, cache_views=1, seed=seed)
     cache = FeatureCache(work / "cache", Path(str(data.image_root)), data.paths, rows, plain)
     cache.fill(model, Accelerator(cpu=True), lambda line: None)  # noqa: ARG005
-    scores = score_cached(model, torch.from_numpy(data.word_vectors), cache, rows)
-    targets = data.targets(scores.rows).astype(np.int64)
-    asked = targets.any(axis=0)  # the labels of COCO photos
-    logits, targets, unseen = scores.logits[:, asked], targets[:, asked], ~data.seen[asked]
+    asked = data.targets(rows).any(axis=0)  # the labels of COCO photos
+    scores = score_cached(model, torch.from_numpy(data.word_vectors[asked]), cache, rows)
+    logits, targets = scores.logits, data.targets(scores.rows)[:, asked].astype(np.int64)
+    unseen = ~data.seen[asked]
     shows_unseen = targets[:, unseen].any(axis=1)
     precisions = average_precision(logits[shows_unseen][:, unseen], targets[shows_unseen][:, unseen])
     bias = ModelFolder(folder).config.unseen_bias

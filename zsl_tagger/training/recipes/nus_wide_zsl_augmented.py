@@ -1,4 +1,4 @@
-"""NUS-WIDE 925/81 zero-shot with the paper's query augmentations: ``nus-wide-zsl``, and random queries.
+"""NUS-WIDE 925/81 zero-shot with the paper's query augmentations: ``nus-wide-zsl``, noise and random queries.
 
     zsl-tagger prepare nus-wide --source NUS-WIDE --output nus-wide \
         --word-vectors gensim:fasttext-wiki-news-subwords-300 --val-fraction 0
@@ -17,6 +17,7 @@ from zsl_tagger.training.recipes.nus_wide_zsl import CONFIG as NUS_WIDE
 CONFIG = replace(
     NUS_WIDE,
     recipe="nus-wide-zsl-augmented",
+    query_noise=0.3,
     random_queries=1,
     random_queries_per="image",
     random_query_target=0.1,
