@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ def _packaged_encoder_is_opened_once() -> Iterator[None]:
     plain = onnx_model.open_session
     once = cache(plain)
 
+    @wraps(plain)
     def open_session(path: Path, threads: int, device: str = "cpu") -> Any:
         opened = once if path == PACKAGED / ENCODER_FILE else plain
         return opened(path, threads, device)

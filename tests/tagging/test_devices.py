@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,17 @@ from made_data import run_command
 
 from zsl_tagger.bulk.options import TagRun, check_options
 from zsl_tagger.errors import UserError
-from zsl_tagger.tagging import devices
+from zsl_tagger.tagging import devices, onnx_model
 from zsl_tagger.tagging.devices import CPU, CUDA
 from zsl_tagger.tagging.tagger import Tagger
 
 Install = Callable[..., list[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _networks_are_opened_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests share the packaged encoder (conftest.py); these look at how it is opened."""
+    monkeypatch.setattr(onnx_model, "open_session", inspect.unwrap(onnx_model.open_session))
 
 
 @pytest.fixture

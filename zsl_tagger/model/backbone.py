@@ -153,7 +153,7 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: dict[s
         reason = first_line(error)
         raise UserError(
             f"timm cannot bring pretrained weights of {name}: {reason.rstrip('.')}. Without a network, give a file of "
-            "its weights (train --init FILE), or start from scratch (train --init scratch)"
+            "its weights (init=FILE in training), or start from scratch (init=scratch)"
         ) from None
 
 
