@@ -63,7 +63,7 @@ BATCH = 8
 SHAPES = ("disc", "square", "triangle")
 COLOURS = ("red", "yellow", "green", "blue")
 
-#: Settings of both loops that make a run small, and the word queries those of the released script.
+#: Settings of both loops that keep a run small; word queries are asked as the released script asks them.
 SMALL = (
     "backbone=test_resnet", "init=scratch", f"image_size={SIDE}", "dim=64", "ffn_dim=128", f"batch_size={BATCH}",
     "workers=0", "query_noise=0", "random_queries=0",

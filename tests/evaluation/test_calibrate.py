@@ -385,7 +385,7 @@ def test_a_backup_that_cannot_be_written_leaves_the_model_as_it_was(model: Path,
 
 
 def test_thresholds_are_of_the_scores_with_the_biases_of_labels(model: Path, data: Path) -> None:
-    """As of the packaged model: a label's own bias is added to its log-odds where it is tagged."""
+    """Give labels biases of their own, which tagging adds to their log-odds, as the packaged model has them."""
     calibrated(model, data)
     scores, targets = scores_of(model, data, trained(model))
     expected = f1(scores >= Tagger(model).label_set(trained(model)).thresholds, targets)

@@ -1,4 +1,4 @@
-"""Which images a protocol evaluates: what is refused, and what is said of images that ``prepare`` left out."""
+"""Test which images a protocol evaluates, what it refuses, and its note on images that ``prepare`` left out."""
 
 from __future__ import annotations
 

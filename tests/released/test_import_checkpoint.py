@@ -364,7 +364,7 @@ def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_saw_the_middle_of_its_images(tmp_path: Path) -> None:
-    """As timm evaluates, and with the filter of the released validate.py."""
+    """Read pixels as timm evaluates, and with the filter of the released validate.py."""
     save(tmp_path, made().state)
     options = ["--backbone", BACKBONE, "--labels", with_labels(tmp_path), "--crop-pct", 0.95]
     status, _, stderr = run_import(tmp_path, *options, "--interpolation", "cubic")

@@ -1,4 +1,4 @@
-"""Where networks run: the processor, or a GPU as ONNX Runtime offers it (here by a stand-in that computes on it)."""
+"""Test where networks run: on the processor, or on a GPU (a stand-in for ONNX Runtime offers one)."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_the_overlay_is_the_photo_where_it_was_looked_at() -> None:
 
 
 def test_the_overlay_is_grey_where_the_model_saw_nothing() -> None:
-    """Of a photo whose middle is cut out, the map covers that part."""
+    """Cover only the middle of a photo with the map where the model sees only that."""
     photo = Image.new("RGB", (200, 80), (40, 90, 200))
     part = Preprocessing(64, "center_crop", crop_pct=1.0).seen_part(*photo.size)
     assert part == (0.3, 0, 0.7, 1)

@@ -210,7 +210,7 @@ def test_a_configuration_says_how_images_and_words_become_inputs(folder: Path) -
 
 
 def test_a_centre_crop_is_a_part_of_the_configuration(folder: Path) -> None:
-    """Of a squashed image no crop is written, so that earlier versions read the folder too."""
+    """Write no crop for squashed images, so that earlier versions read the folder too."""
     preprocessing = Preprocessing(224, "center_crop", "bilinear", crop_pct=0.95)
     write_config(folder, replace(ModelFolder(folder).config, preprocessing=preprocessing))
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))["preprocessing"]

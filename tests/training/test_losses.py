@@ -53,7 +53,7 @@ def test_equals_a_scalar_loop(gamma_neg: float, gamma_pos: float, clip: float) -
 def test_gradients_equal_the_derivative_by_hand(
     gamma_neg: float, gamma_pos: float, clip: float, focal_gradient: bool
 ) -> None:
-    """Of the loss whose focal weight is differentiated, and of the released one, where it is a constant."""
+    """Test the loss with a differentiated focal weight, and the released one, where it is a constant."""
     logits = torch.linspace(-6, 6, 29, dtype=torch.float64).repeat(3, 1).requires_grad_()
     targets = torch.tensor([[0.0], [0.25], [1.0]], dtype=torch.float64).expand(3, 29)
     options: dict[str, Any] = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
