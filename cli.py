@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -18,7 +20,38 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: rich would take 60 ms of every start
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes and no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done in more detail.")]
+
+
+def _command(group: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of a group, with ``--quiet`` and ``--verbose`` beside its own options."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(quiet: bool, verbose: bool, **options: Any) -> None:
+            import logging
+
+            from zsl_tagger.system.messages import show_messages
+
+            show_messages(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+            function(**options)
+
+        signature = inspect.signature(function, eval_str=True)
+        common = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for option, kind in (("quiet", Quiet), ("verbose", Verbose))
+        ]
+        parameters = [*signature.parameters.values(), *common]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        group.command(name)(run)
+        return function
+
+    return register
 
 
 ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")]
@@ -82,7 +115,7 @@ def main(
     """Zero-shot image tagging: give it photos and any words."""
 
 
-@app.command()
+@_command(app)
 def tag(
     paths: Annotated[list[str], typer.Argument(help="Files, folders (recursive), globs; - reads a list from stdin.")],
     labels: Annotated[Optional[str], typer.Option(help='Words to ask, e.g. "dog,beach". [default: packaged]')] = None,
@@ -179,7 +212,7 @@ class SearchFormat(str, Enum):
 Index = Annotated[Optional[Path], typer.Option(help="The index's folder. [default: in your data folder]")]
 
 
-@app.command()
+@_command(app)
 def index(
     paths: Annotated[
         Optional[list[str]], typer.Argument(help="Folders (recursive), files, globs. [default: all indexed before]")
@@ -206,7 +239,7 @@ def index(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
+@_command(app)
 def search(
     queries: Annotated[
         list[str], typer.Argument(help='Each a search: "red bicycle", "beach, sunset" (both), "snow -dog" (without).')
@@ -228,7 +261,7 @@ def search(
     gc.freeze()  # as tag does
 
 
-@app.command()
+@_command(app)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
@@ -255,7 +288,7 @@ def serve(
         run(options, say=lambda line: _print([line]), note=_note)
 
 
-@app.command()
+@_command(app)
 def train(
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
@@ -311,7 +344,7 @@ def train(
             raise typer.Exit(128 + stopped.signal) from None
 
 
-@app.command()
+@_command(app)
 def evaluate(
     model: Annotated[Optional[Path], typer.Option(help="A model folder, or packaged.")] = None,
     scores: Annotated[
@@ -369,7 +402,7 @@ def evaluate(
         _print(run(options).lines)
 
 
-@app.command()
+@_command(app)
 def calibrate(
     model: Annotated[Path, typer.Option(help="A model folder, or packaged.")],
     data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
@@ -404,7 +437,7 @@ class Interpolation(str, Enum):
     bilinear = "bilinear"
 
 
-@app.command("import-checkpoint")
+@_command(app, "import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A released or timm ML-Decoder checkpoint: .pth, .safetensors.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
@@ -448,7 +481,7 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
-@app.command()
+@_command(app)
 def export(
     model: Annotated[Path, typer.Option(help="A model folder that train wrote, or packaged.")],
     output: Annotated[
@@ -504,7 +537,7 @@ Seed = Annotated[int, typer.Option(help="Of every draw.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")]
 
 
-@prepare.command("nus-wide")
+@_command(prepare, "nus-wide")
 def prepare_nus_wide(
     source: Source,
     output: Output,
@@ -534,7 +567,7 @@ def prepare_nus_wide(
         _print(summary(run(source, output, options, protocol, allow_subset), output))
 
 
-@prepare.command("coco")
+@_command(prepare, "coco")
 def prepare_coco(
     source: Source,
     output: Output,
@@ -563,7 +596,7 @@ def prepare_coco(
         _print(summary(run(source, output, options, task, year, keep_unlabelled), output))
 
 
-@prepare.command("folders")
+@_command(prepare, "folders")
 def prepare_folders(
     source: Source,
     output: Output,
@@ -595,7 +628,7 @@ def prepare_folders(
         _print(summary(run(source, output, options, task, unseen), output))
 
 
-@prepare.command("table")
+@_command(prepare, "table")
 def prepare_table(
     source: Source,
     output: Output,
@@ -631,7 +664,7 @@ def prepare_table(
         _print(summary(run(source, output, options, columns, images, unseen, keep_unlabelled), output))
 
 
-@prepare.command("wordvecs")
+@_command(prepare, "wordvecs")
 def prepare_wordvecs(
     labels: Annotated[Path, typer.Option(help="Label names, one a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .pth file to write.")] = Path("wordvec_array.pth"),
@@ -650,7 +683,7 @@ def prepare_wordvecs(
         _print(vectors.summary(output))
 
 
-@prepare.command("report")
+@_command(prepare, "report")
 def prepare_report(
     folder: Annotated[Path, typer.Argument(help="A prepared data set folder.")],
     images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
@@ -663,7 +696,7 @@ def prepare_report(
         _print([f"written: {folder / REPORT_PAGE}"])
 
 
-@prepare.command("check")
+@_command(prepare, "check")
 def prepare_check(
     folder: Annotated[Path, typer.Argument(help="A prepared data set folder, also one from elsewhere.")],
     images: Annotated[Optional[Path], typer.Option(help="Look for the images below this folder too.")] = None,
@@ -684,14 +717,9 @@ _GOES_ON = "interrupted: no file was left half-written; the same command goes on
 
 
 def _note(text: str) -> None:
-    _say(f"note: {text}")
+    import logging
 
-
-def _say(line: str) -> None:
-    """Print a message on one line of stderr: the name of a file in it may hold anything."""
-    from zsl_tagger.system.untrusted_text import printable
-
-    typer.echo(printable(line), err=True)
+    logging.getLogger("zsl_tagger").info("%s", text)
 
 
 def _progress(done: int, total: int, what: str = "looked at") -> None:
@@ -717,19 +745,20 @@ def _print(lines: list[str]) -> None:
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
     """What a user can put right ends the command with one line on stderr, not with a traceback."""
     from zsl_tagger.errors import UserError
+    from zsl_tagger.system.messages import say
     from zsl_tagger.system.signals import Terminated, second_interrupt_ends
 
     try:
         with second_interrupt_ends():
             yield
     except UserError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         raise typer.Exit(2) from None
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
         raise typer.Exit(0) from None
     except OSError as error:
         what = f"{error.filename}" if error.filename else "cannot write the output"
-        _say(f"error: {what}: {error.strerror or error}")
+        say(f"error: {what}: {error.strerror or error}")
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
         typer.echo(interrupted, err=True)

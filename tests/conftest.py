@@ -5,6 +5,7 @@ Nothing here is imported that the base install lacks: tests of the base run with
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Generator, Iterator
 from functools import cache, wraps
@@ -16,6 +17,7 @@ from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.messages import PACKAGES
 from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.model_folder import ENCODER_FILE
 from zsl_tagger.tagging.tagger import Tagger
@@ -112,6 +114,15 @@ def unchanged(folder: Path) -> Iterator[Path]:
 
 def state(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_in_a_new_process() -> Iterator[None]:
+    """Take back what a command that ran in this process set up."""
+    yield
+    for logger in map(logging.getLogger, PACKAGES):
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

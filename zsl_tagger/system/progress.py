@@ -1,0 +1,117 @@
+"""Show how far a long run is."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+#: A run shorter than this shows nothing, and pays nothing for it.
+SECONDS_UNTIL_SHOWN = 1.0
+#: Between two messages where stderr is no terminal.
+SECONDS_A_MESSAGE = 30.0
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Show done, total, rate and time left: a bar on a terminal, elsewhere a message every 30 seconds.
+
+    Nothing is shown where messages of level INFO are not, so ``--quiet`` silences it. A run that ends by Ctrl-C or
+    SIGTERM says how many are done.
+
+    Args:
+        what: what is being done, e.g. "tagging".
+        total: how many there are in all; None where that is not known, or not yet.
+        done: how many an earlier run did.
+        unit: what is counted, in the plural.
+        shown: False for all but one of several processes.
+    """
+
+    def __init__(self, what: str, total: int | None = None, *, done: int = 0, unit: str = "images", shown: bool = True):
+        self.what, self.total, self.done, self.unit = what, total, done, unit
+        self._first = done
+        self._shown = shown and logger.isEnabledFor(logging.INFO)
+        self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.close()
+        if self._shown and isinstance(error, KeyboardInterrupt):
+            logger.info("%s stopped: %s done", self.what, self._count())
+
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items, and count each when the next one is wanted."""
+        for item in items:
+            yield item
+            self.advance()
+
+    def advance(self, count: int = 1) -> None:
+        self.update(self.done + count)
+
+    def update(self, done: int, measured: str = "") -> None:
+        """Set how many are done.
+
+        Args:
+            measured: what was measured so far, e.g. "loss 3.2"; shown behind the rate.
+        """
+        self.done = done
+        if not self._shown:
+            return
+        now = time.monotonic()
+        if self._on_terminal and (self._bar is not None or now - self._start >= SECONDS_UNTIL_SHOWN):
+            self._draw(measured)
+        elif not self._on_terminal and now - self._last >= SECONDS_A_MESSAGE:
+            self._last = now
+            logger.info("%s", self._message(now - self._start, measured))
+
+    def _draw(self, measured: str) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            tqdm.monitor_interval = 0  # no thread of its own
+            self._bar = tqdm(
+                desc=self.what, total=self.total, initial=self._first, unit=f" {self.unit}", dynamic_ncols=True,
+                mininterval=0.2, miniters=1, file=sys.stderr,
+            )  # fmt: skip
+            self._bar.start_t -= SECONDS_UNTIL_SHOWN
+        if measured:
+            self._bar.set_postfix_str(measured, refresh=False)
+        self._bar.total = self.total
+        self._bar.update(self.done - self._bar.n)
+
+    def _message(self, seconds: float, measured: str) -> str:
+        """Return e.g. ``"tagging: 1,200 of 5,000 images, 33 a second, 1 min 55 s left"``."""
+        rate = (self.done - self._first) / seconds
+        parts = [f"{self.what}: {self._count()}", f"{rate:.0f} a second" if rate >= 1 else f"{60 * rate:.0f} a minute"]
+        if self.total is not None and rate > 0:
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return ", ".join([*parts, measured] if measured else parts)
+
+    def _count(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.done:,}{total} {self.unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return e.g. ``"3 min 20 s"``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
