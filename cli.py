@@ -198,7 +198,7 @@ def tag(
     )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
     with _told_in_one_line(goes_on):
-        failed = run_tagging(run, note=_note)
+        failed = run_tagging(run)
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
 
@@ -234,7 +234,7 @@ def index(
     with _told_in_one_line("interrupted: the photos looked at so far are in the index; the same command goes on"):
         from zsl_tagger.search.run import IndexRun, run_index
 
-        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune, exclude_path or ()), note=_note)
+        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune, exclude_path or ()))
         _print(lines)
     raise typer.Exit(1 if failed else 0)
 
@@ -285,7 +285,7 @@ def serve(
         from zsl_tagger.serve.run import serve as run
 
         options = ServeRun(host, port, model, workers, allow_host or (), max_photo_mb, queue, open_)
-        run(options, say=lambda line: _print([line]), note=_note)
+        run(options, say=lambda line: _print([line]))
 
 
 @_command(app)
@@ -336,7 +336,7 @@ def train(
         from zsl_tagger.training.run import summary
         from zsl_tagger.training.run import train as run
 
-        options = TrainRun(data, output, settings, images, cache, resume, overwrite, note=_note)
+        options = TrainRun(data, output, settings, images, cache, resume, overwrite)
         try:
             _print(summary(run(options), output))
         except Stopped as stopped:
@@ -397,7 +397,7 @@ def evaluate(
         ks = tuple(k) if k else None
         options = EvaluateRun(
             model, data, scores, targets, unseen_file, kind, protocol, split, labels, ks, threshold, against,
-            resamples, seed, output, images, force, Compute(workers, processes, device.value), _note, _scored,
+            resamples, seed, output, images, force, Compute(workers, processes, device.value),
         )  # fmt: skip
         _print(run(options).lines)
 
@@ -429,7 +429,7 @@ def calibrate(
         from zsl_tagger.evaluation.processes import Compute
 
         compute = Compute(workers, processes, device.value)
-        _print(run(CalibrateRun(model, data, split, precision, images, compute, _note, _scored, output)))
+        _print(run(CalibrateRun(model, data, split, precision, images, compute, output)))
 
 
 class Interpolation(str, Enum):
@@ -470,7 +470,7 @@ def import_checkpoint(
         from zsl_tagger.released.importer import import_checkpoint as run
 
         options = ImportRun(
-            file, output, backbone, labels, word_vectors, image_size, _note, _print, crop_pct, interpolation.value
+            file, output, backbone, labels, word_vectors, image_size, _print, crop_pct, interpolation.value
         )
         _print(run(options))
 
@@ -507,7 +507,7 @@ def export(
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
-        _print(run(ExportRun(model, output, images or [], precision.value, bake_words, torch_export, _note)))
+        _print(run(ExportRun(model, output, images or [], precision.value, bake_words, torch_export)))
 
 
 prepare = typer.Typer(
@@ -725,11 +725,6 @@ def _note(text: str) -> None:
 def _progress(done: int, total: int, what: str = "looked at") -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         typer.echo(f"\r{what} {done:,} of {total:,} images", nl=done >= total, err=True)
-
-
-def _scored(done: int, total: int) -> None:
-    if done % 16 == 0 or done == total:
-        _progress(done, total, "scored")
 
 
 def _print(lines: list[str]) -> None:

@@ -62,7 +62,7 @@ def folder_runs(photos: list[str], folder: Path, turns: int) -> dict[str, object
         for kind, output in outputs.items():
             form = "jsonl" if kind == "device" else kind
             run = TagRun(photos, labels="dog,beach", format=form, output=output, overwrite=True)
-            seconds[kind].append(_seconds(lambda run=run: run_tagging(run, print)))  # type: ignore[misc]
+            seconds[kind].append(_seconds(lambda run=run: run_tagging(run)))  # type: ignore[misc]
     taken = {kind: np.array(own[1:]) for kind, own in seconds.items()}
     ratios = {f"{kind} / device": taken[kind] / taken["device"] for kind in LASTING}
     return {
@@ -91,7 +91,7 @@ def hashing(path: Path) -> dict[str, object]:
 def opening(kind: str, folder: Path, count: int) -> dict[str, float]:
     """In a process of its own, for its memory."""
     path = folder / f"large.{kind}"
-    with open_record_file(kind, path, {}, False, print) as file:
+    with open_record_file(kind, path, {}, False) as file:
         for number in range(count):
             tags = [Tag(f"label {(7 * number + place) % 199}", 0.9 - place / 10) for place in range(6)]
             name = f"photos/{number // 1000:04d}/IMG_{number:08d}.jpg"
@@ -107,7 +107,7 @@ def opening(kind: str, folder: Path, count: int) -> dict[str, float]:
 
 def print_opening(kind: str, path: str) -> None:
     start = time.perf_counter()
-    open_record_file(kind, Path(path), {}, True, lambda _: None).__enter__()
+    open_record_file(kind, Path(path), {}, True).__enter__()
     print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

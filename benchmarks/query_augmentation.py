@@ -196,7 +196,7 @@ def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> 
     rows = data.rows("test")
     plain = TrainConfig(freeze=True, cache_views=1, seed=seed)
     cache = FeatureCache(work / "cache", Path(str(data.image_root)), data.paths, rows, plain)
-    cache.fill(model, Accelerator(cpu=True), lambda line: None)  # noqa: ARG005
+    cache.fill(model, Accelerator(cpu=True))
     asked = data.targets(rows).any(axis=0)  # the labels of COCO photos
     scores = score_cached(model, torch.from_numpy(data.word_vectors[asked]), cache, rows)
     logits, targets = scores.logits, data.targets(scores.rows)[:, asked].astype(np.int64)

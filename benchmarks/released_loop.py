@@ -39,6 +39,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation.metrics import mean_average_precision
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.config import TrainConfig
@@ -53,7 +54,6 @@ from zsl_tagger.training.data import (
     split_for_training,
 )
 from zsl_tagger.training.initial import initial_model
-from zsl_tagger.training.log import Progress
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import Trainer
 
@@ -318,7 +318,7 @@ def trainer_of(task: Task, model: TaggerModel) -> RecordedTrainer:
 
 
 def run_ours(trainer: RecordedTrainer) -> None:
-    trainer.run(None, Progress(trainer.schedule.steps, 0, False, print), StopRequest())
+    trainer.run(None, Progress("training", trainer.schedule.steps, shown=False), StopRequest())
 
 
 # --- the comparisons --------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class WordVectors:
 
 def word_vectors(
     labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True,
-    note: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,  # noqa: ARG001
 ) -> WordVectors:  # fmt: skip
     """Vectors of a label set.
 
@@ -100,7 +100,7 @@ def word_vectors(
         raise UserError(f"expected --missing of {', '.join(MISSING_POLICIES)}; got {missing!r}")
     if source == "packaged" and not normalize:
         raise UserError("the packaged word vectors are directions without lengths: leave --no-normalize out")
-    opened = open_word_source(source, labels, note)
+    opened = open_word_source(source, labels)
     found = {label: _find(label, opened) for label in sorted(labels)}
     resolved = {label: how for label, how in found.items() if how}
     with np.errstate(invalid="ignore"):  # infinite vectors are refused below

@@ -16,8 +16,8 @@ import pytest
 from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.system import PACKAGES
 from zsl_tagger.system.files import sha256_of
-from zsl_tagger.system.messages import PACKAGES
 from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.model_folder import ENCODER_FILE
 from zsl_tagger.tagging.tagger import Tagger
@@ -121,8 +121,16 @@ def _loggers_as_in_a_new_process() -> Iterator[None]:
     """Take back what a command that ran in this process set up."""
     yield
     for logger in map(logging.getLogger, PACKAGES):
-        logger.handlers, logger.propagate = [], True
+        logger.handlers, logger.propagate = [logging.NullHandler()], True
         logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Capture what both packages log, from INFO on, and of other packages the warnings only."""
+    for name in PACKAGES:
+        caplog.set_level(logging.INFO, name)
+    return caplog
 
 
 @pytest.fixture(autouse=True)

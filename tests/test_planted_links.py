@@ -47,7 +47,7 @@ def write_records(kind: str, resume: bool) -> Callable[[Path], None]:
         if kind == "parquet":
             pytest.importorskip("pyarrow")
         path = folder / f"tags.{kind}"
-        with locked_file(path), open_record_file(kind, path, {"format": kind}, resume, print) as file:
+        with locked_file(path), open_record_file(kind, path, {"format": kind}, resume) as file:
             file(Record("a.jpg", [Tag("dog", 0.5)], sha256="00" * 32))
             file(Record("a.jpg", [Tag("cat", 0.5)], sha256="11" * 32))
 

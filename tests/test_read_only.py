@@ -62,7 +62,7 @@ def tag_output(folder: Path, kind: str, name: str = "tags.out") -> None:
     """Open an output as ``tag`` does."""
     run = TagRun(["a.jpg"], output=folder / name, format=kind)
     with contextlib.ExitStack() as stack:
-        lasting = record_file(run, [], None, None, print, stack)  # type: ignore[arg-type]
+        lasting = record_file(run, [], None, None, stack)  # type: ignore[arg-type]
         open_sinks(run, lasting, stack)
 
 

@@ -11,15 +11,15 @@ from zsl_tagger.bulk.run import run_tagging
 from zsl_tagger.images import finding
 
 
-def notes_of(folder: Path, *exclude: str) -> list[str]:
-    notes: list[str] = []
+def notes_of(logged: pytest.LogCaptureFixture, folder: Path, *exclude: str) -> list[str]:
+    logged.clear()
     run = TagRun([str(folder)], sidecar="txt", remove=True, exclude_path=exclude)
-    assert run_tagging(run, notes.append) == 0
-    return notes
+    assert run_tagging(run) == 0
+    return logged.messages
 
 
 def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(finding, "reads_raw", lambda: False)
     for name in (
@@ -37,7 +37,7 @@ def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(
         (tmp_path / name).touch()
     film, install = "1 file left out, not photos: .mp4", 'in a clone of zsl-tagger, run pip install ".[raw]"'
     raw = f"2 raw photos left out (.arw, .cr2): {install}"
-    assert notes_of(tmp_path) == ["sidecars: 2 unchanged", f"{film}; {raw}"]
+    assert notes_of(logged, tmp_path) == ["sidecars: 2 unchanged", f"{film}; {raw}"]
     raw = f"1 raw photo left out (.cr2): {install}"
-    assert notes_of(tmp_path, "raw") == ["sidecars: 1 unchanged", f"{film}; {raw}"]
-    assert notes_of(tmp_path, "raw", "*.CR2", "film.*") == ["sidecars: 1 unchanged"]
+    assert notes_of(logged, tmp_path, "raw") == ["sidecars: 1 unchanged", f"{film}; {raw}"]
+    assert notes_of(logged, tmp_path, "raw", "*.CR2", "film.*") == ["sidecars: 1 unchanged"]

@@ -262,7 +262,7 @@ class DeadlyWorker(Worker):
 
 @USES_RAY
 def test_a_photo_that_kills_every_worker_costs_only_itself(
-    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     import ray.cloudpickle
 
@@ -272,8 +272,7 @@ def test_a_photo_that_kills_every_worker_costs_only_itself(
     images = [Image(number, str(tmp_path / name), None) for number, name in enumerate(names)]
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not find this file
     monkeypatch.setattr(ray_engine, "Worker", DeadlyWorker)
-    notes: list[str] = []
-    found = list(ray_engine._tagged(images, job(tagger), 2, notes.append))
+    found = list(ray_engine._tagged(images, job(tagger), 2))
     assert [number for number, _ in found] == list(range(14))
     records = [record for _, record in found if record is not None]
     assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
@@ -281,7 +280,7 @@ def test_a_photo_that_kills_every_worker_costs_only_itself(
         Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
     ]
     assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
-    assert notes == ["3 times a worker died while it tagged; its images were tagged again"]
+    assert logged.messages == ["3 times a worker died while it tagged; its images were tagged again"]
 
 
 def test_the_ledger_knows_which_image_was_in_hand() -> None:
@@ -312,4 +311,4 @@ def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) ->
 def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
     broken = job(tagger, model={"config.json": b"{}"})
     with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete, it lacks"):
-        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1, print))
+        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1))

@@ -87,7 +87,7 @@ def refused(*arguments: object) -> str:
     status, stdout, stderr = run(*arguments)
     assert (status, stdout) == (2, "")
     *notes, error = stderr.splitlines()
-    assert all(line.startswith("note: ") for line in notes)
+    assert all(line.startswith(("note: ", "warning: ")) for line in notes)
     assert error.startswith("error: ")
     return error.removeprefix("error: ")
 
@@ -285,7 +285,9 @@ def test_no_trained_label_in_the_split(model: Path, data: Path) -> None:
 def test_test_images_are_taken_with_a_note(model: Path, data: Path) -> None:
     status, _, stderr = run("--model", model, "--data", data, "--split", "test")
     assert status == 0
-    assert "note: thresholds are chosen on test images: figures measured on them afterwards will be too good" in stderr
+    assert (
+        "warning: thresholds are chosen on test images: figures measured on them afterwards will be too good" in stderr
+    )
     assert read_config(model).provenance["calibration"]["split"] == "test"
     status, _, stderr = run("--model", model, "--data", data)
     assert (status, stderr.count("test images")) == (0, 0)
@@ -300,7 +302,7 @@ def test_unreadable_images_are_left_out_and_said(model: Path, data: Path, tmp_pa
     target.write_bytes(b"")
     status, stdout, stderr = run("--model", model, "--data", data, "--images", tmp_path / "images")
     assert status == 0
-    assert "note: 1 images cannot be read and are left out" in stderr
+    assert "warning: 1 images cannot be read and are left out" in stderr
     assert f"on {len(dataset.rows('val')) - 1} images of " in stdout
 
 
@@ -362,7 +364,7 @@ def test_the_thresholds_before_are_kept_and_few_images_are_a_warning(model: Path
         assert stdout.splitlines()[-1] == f"  the thresholds before are kept in {kept}"
         assert contents(kept) == {name: states[number - 1][name] for name in ("config.json", "labels.json")}
         assert re.fullmatch(
-            r"note: only \d+ images of the split val can be read: with fewer than 50, thresholds depend .*\n", stderr
+            r"warning: only \d+ images of the split val can be read: with fewer than 50, thresholds depend .*\n", stderr
         )
         states.append(contents(model))
     assert sorted(path.name for path in (model / BACKUPS).iterdir()) == ["1", "2"]

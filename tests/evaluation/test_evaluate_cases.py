@@ -91,7 +91,7 @@ def refused(*arguments: object) -> str:
     status, stdout, stderr = run(*arguments)
     assert (status, stdout) == (2, ""), stderr
     *notes, error = stderr.splitlines()
-    assert all(line.startswith("note: ") for line in notes)
+    assert all(line.startswith(("note: ", "warning: ")) for line in notes)
     assert error.startswith("error: ")
     return error.removeprefix("error: ")
 
@@ -418,7 +418,7 @@ def test_an_unreadable_image_is_left_out_and_the_others_are_as_they_were(
     arguments = ("--data", data, "--images", tmp_path / "images", "--resamples", 0, "-o", tmp_path / "out")
     status, _, stderr = run("--model", model, *arguments)
     assert status == 0
-    assert f"note: 2 images cannot be read and are left out, e.g. {names[4]}: " in stderr
+    assert f"warning: 2 images cannot be read and are left out, e.g. {names[4]}: " in stderr
     got = figures(tmp_path / "out")
     assert (got["unreadable_images"], got["images"]["evaluated"]) == (2, len(names) - 2)
     stored = np.load(tmp_path / "out" / "scores.npz")

@@ -24,7 +24,7 @@ def evaluated(folder: Path, targets: list[list[int]], protocol: str, unseen: str
     np.savez(folder / "s.npz", scores=SCORES, images=np.array(IMAGES), labels=np.array(LABELS), kind=np.array("logits"))
     (folder / "unseen.txt").write_text(unseen)
     files: dict[str, Any] = {"scores": folder / "s.npz", "targets": folder / "t.npz", "unseen": folder / "unseen.txt"}
-    return evaluate(EvaluateRun(**files, protocol=protocol, resamples=0, note=lambda _: None, **options))
+    return evaluate(EvaluateRun(**files, protocol=protocol, resamples=0, **options))
 
 
 def images(result: Result) -> dict[str, int]:
@@ -85,20 +85,23 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     ],
 )  # fmt: skip
 def test_images_that_were_left_out_when_the_data_was_prepared_are_said(
-    tmp_path: Path, prepared: Callable[[str], Path], test_shows: str, protocol: str, labels: str, tasks: str | None
+    tmp_path: Path,
+    prepared: Callable[[str], Path],
+    test_shows: str,
+    protocol: str,
+    labels: str,
+    tasks: str | None,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
     data, names = prepared(test_shows), np.array(["cat", "yak"])
-    notes: list[str] = []
     np.savez(tmp_path / "s.npz", scores=np.zeros((1, 2)), images=np.array(["001.png"]), labels=names, kind="logits")
-    options = EvaluateRun(
-        scores=tmp_path / "s.npz", data=data, protocol=protocol, labels=labels, resamples=0, note=notes.append
-    )
+    options = EvaluateRun(scores=tmp_path / "s.npz", data=data, protocol=protocol, labels=labels, resamples=0)
     evaluate(options)
     expected = (
         f"made was prepared without the test images that show no unseen label, which protocol {protocol} evaluates too "
         f"({tasks}): prepare nus-wide --protocol lesa keeps them"
     )
-    assert (expected in notes) == (tasks is not None)
+    assert (expected in logged.messages) == (tasks is not None)
 
 
 def test_what_prepare_kept_concerns_the_test_split_only(prepared: Callable[[str], Path]) -> None:

@@ -95,7 +95,7 @@ def test_every_line_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for protocol in ("mld", "strict", "biam-openimages"):
         run = EvaluateRun(
             scores=Path("good.npz"), targets=Path("t.npz"), unseen=Path("unseen.txt"), against=Path("bad.npz"),
-            protocol=protocol, ks=(1, 3, 5, 10, 20, 100), resamples=20, note=lambda _: None,
+            protocol=protocol, ks=(1, 3, 5, 10, 20, 100), resamples=20,
         )  # fmt: skip
         lines = evaluate(run).lines
         assert "100.0 (100.0 to 100.0)" in "\n".join(lines)

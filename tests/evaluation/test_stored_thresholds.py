@@ -28,7 +28,7 @@ def save(path: Path, **more: Any) -> Path:
 def evaluated(path: Path, **options: Any) -> Result:
     targets = path.with_name("targets.npz")
     np.savez(targets, targets=TARGETS, images=np.array(IMAGES), labels=np.array(LABELS))
-    return evaluate(EvaluateRun(scores=path, targets=targets, resamples=0, ks=(1,), note=lambda _: None, **options))
+    return evaluate(EvaluateRun(scores=path, targets=targets, resamples=0, ks=(1,), **options))
 
 
 def at_threshold(path: Path, **options: Any) -> tuple[float, float]:

@@ -738,7 +738,7 @@ def test_a_copy_of_the_packaged_model_knows_its_source(tmp_path: Path) -> None:
         shutil.copy(PACKAGED / name, tmp_path)
     (tmp_path / "words").write_text("red bicycle\nzebra\nqwertz\n")
     folder = ModelFolder(tmp_path, networks=False)
-    table, own = baked_table(str(tmp_path / "words"), folder, lambda _: None), folder.words()
+    table, own = baked_table(str(tmp_path / "words"), folder), folder.words()
     assert table.words == [*own.words, "red bicycle"]
     np.testing.assert_allclose(table.vectors(["red bicycle"]) @ own.vectors(["red bicycle"]).T, 1, atol=1e-3)
 

@@ -69,6 +69,6 @@ def write_evidence_folder(folder: Path) -> Path:
     pixels = preprocessing_of(model, Preprocessing(SIZE))
     config = ModelConfig(pixels, WIDTH, 0.5, architecture_of(model), unseen_bias=0.25, scoring=SCORING)
     table = WordTable(WORDS, vectors, normalized=True)
-    reason = write_model_folder(model, folder, config, list(LABELS), table, "the card", lambda _: None)
+    reason = write_model_folder(model, folder, config, list(LABELS), table, "the card")
     assert reason is None
     return folder

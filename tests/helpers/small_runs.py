@@ -75,7 +75,7 @@ def small_run(data: Path, output: Path, *settings: str, recipe: str = "nus-wide-
     """
     backbone, init = options.pop("backbone", "test_resnet"), options.pop("init", "scratch")
     config = resolve_config(recipe, backbone, init, [*SMALL, *settings], None)
-    return TrainRun(data, output, config, **{"note": lambda _: None, **options})
+    return TrainRun(data, output, config, **options)
 
 
 def weights_of(folder: Path) -> dict[str, np.ndarray]:

@@ -47,20 +47,14 @@ def as_read(kind: str, records: Sequence[Record]) -> list[dict[str, Any]]:
     return shown
 
 
-def opened(
-    kind: str, path: Path, resume: bool = True, told: list[str] | None = None, top_k: int | None = None
-) -> RecordFile:
-    note = print if told is None else told.append
-    return open_record_file(kind, path, {**SETTINGS, "top-k": top_k}, resume, note)
+def opened(kind: str, path: Path, resume: bool = True, top_k: int | None = None) -> RecordFile:
+    return open_record_file(kind, path, {**SETTINGS, "top-k": top_k}, resume)
 
 
-def write(kind: str, path: Path, records: Sequence[Record], resume: bool = True, top_k: int | None = None) -> list[str]:
-    """What was told."""
-    told: list[str] = []
-    with opened(kind, path, resume, told, top_k) as file:
+def write(kind: str, path: Path, records: Sequence[Record], resume: bool = True, top_k: int | None = None) -> None:
+    with opened(kind, path, resume, top_k) as file:
         for record in records:
             file(record)
-    return told
 
 
 @pytest.fixture(params=LASTING)
@@ -135,21 +129,28 @@ def test_the_same_error_is_not_written_again_and_another_one_is(kind: str, path:
     assert read_back(kind, path) == as_read(kind, [*RECORDS[:2], *RECORDS[3:], other])
 
 
-def test_an_error_does_not_cost_the_tags_that_are_there(kind: str, path: Path) -> None:
+def test_an_error_does_not_cost_the_tags_that_are_there(
+    kind: str, path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     """A disk that is not there for a while."""
     write(kind, path, RECORDS)
-    told = write(kind, path, [Record("a.jpg", [], "no such file"), Record(ODD, [], "no such file")])
+    write(kind, path, [Record("a.jpg", [], "no such file"), Record(ODD, [], "no such file")])
     assert read_back(kind, path) == as_read(kind, RECORDS)
-    assert told == ["2 of the images that have tags cannot be read now; their tags are kept: a.jpg (no such file), ..."]
+    assert logged.messages == [
+        "2 of the images that have tags cannot be read now; their tags are kept: a.jpg (no such file), ..."
+    ]
 
 
-def test_a_photo_whose_sidecar_failed_keeps_its_tags_and_is_not_done(kind: str, path: Path) -> None:
+def test_a_photo_whose_sidecar_failed_keeps_its_tags_and_is_not_done(
+    kind: str, path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     write(kind, path, RECORDS)
     failed = [
         Record("a.jpg", [Tag("dog", 0.93214), Tag("beach", 0.5)], "sidecar a.jpg.xmp: write-protected", digest(1)),
         Record("new.jpg", [Tag("cat", 0.75)], "sidecar new.jpg.xmp: write-protected", digest(6)),
     ]
-    assert write(kind, path, failed) == []
+    write(kind, path, failed)
+    assert logged.messages == []
     assert read_back(kind, path) == as_read(kind, [*RECORDS[1:], *failed])
     with opened(kind, path) as file:
         assert not file.is_done("new.jpg", digest(6))
@@ -254,7 +255,7 @@ records = st.builds(
 def test_any_records_are_found_again_before_any_cut(
     tmp_path_factory: pytest.TempPathFactory, maker: type[JsonLinesFile], several: list[Record], data: st.DataObject
 ) -> None:
-    file = maker(tmp_path_factory.getbasetemp() / "any", SETTINGS, True, print)
+    file = maker(tmp_path_factory.getbasetemp() / "any", SETTINGS, True)
     pieces = [file.to_bytes(record) for record in several]
     content = b"".join(pieces)
     cut = data.draw(st.integers(0, len(content)))
@@ -270,16 +271,17 @@ def test_any_records_are_found_again_before_any_cut(
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_torn_end_is_told(kind: str, path: Path) -> None:
+def test_a_torn_end_is_told(kind: str, path: Path, logged: pytest.LogCaptureFixture) -> None:
     write(kind, path, RECORDS)
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    told = write(kind, path, [])
-    assert len(told) == 1
-    assert told[0].startswith(f"{path}: its last ")
-    assert told[0].endswith("bytes were no whole record; that image is done again")
+    write(kind, path, [])
+    (told,) = logged.messages
+    assert told.startswith(f"{path}: its last ")
+    assert told.endswith("bytes were no whole record; that image is done again")
     path.write_bytes(whole + b"\0" * 5003)  # a power cut
-    assert "its last 5,003 bytes" in write(kind, path, [])[0]
+    write(kind, path, [])
+    assert "its last 5,003 bytes" in logged.messages[-1]
     assert path.read_bytes() == whole
 
 

@@ -306,15 +306,16 @@ def test_an_open_library_sees_what_another_wrote(small: Library, photos: Path) -
     assert len(small.search("cat", 99)) == 5
 
 
-def test_photos_of_a_disk_that_is_not_there_are_kept(small: Library, photos: Path) -> None:
-    notes: list[str] = []
+def test_photos_of_a_disk_that_is_not_there_are_kept(
+    small: Library, photos: Path, logged: pytest.LogCaptureFixture
+) -> None:
     photos.rename(photos.with_name("unplugged"))
-    counts = small.add(photos, note=notes.append)
+    counts = small.add(photos)
     assert counts == Counts(failed=1)
-    assert notes[0].endswith("photos: No such file or directory")
-    assert notes[1].startswith("4 photos are kept in the index though they cannot be seen")
+    assert logged.messages[0].endswith("photos: No such file or directory")
+    assert logged.messages[1].startswith("4 photos are kept in the index though they cannot be seen")
     photos.mkdir()  # an empty mount point
-    assert small.add(note=notes.append) == Counts()
+    assert small.add() == Counts()
     photos.rmdir()
     photos.symlink_to("nowhere")
     assert small.add(photos) == Counts(failed=1)
@@ -352,34 +353,35 @@ def test_other_folders_of_the_index_stay(small: Library, photos: Path) -> None:
     assert small.add() == Counts(removed=1)
 
 
-def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(small: Library, photos: Path) -> None:
+def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(
+    small: Library, photos: Path, logged: pytest.LogCaptureFixture
+) -> None:
     (photos / "a" / "film.mp4").touch()
     (photos / "b" / "film.mp4").touch()
     in_a = len(list((photos / "a").glob("*.jpg")))
-    notes: list[str] = []
-    assert small.add(photos, exclude_path=["a"], note=notes.append) == Counts(removed=in_a)
-    assert notes == ["1 file left out, not photos: .mp4"]
+    assert small.add(photos, exclude_path=["a"]) == Counts(removed=in_a)
+    assert logged.messages == ["1 file left out, not photos: .mp4"]
     assert not [path for path in paths(small) if path.startswith("a/")]
 
 
-def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path) -> None:
+def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path, logged: pytest.LogCaptureFixture) -> None:
     (photos / "film.mp4").touch()
-    notes: list[str] = []
     with Library.open(photos) as library:
-        assert library.add(photos, note=notes.append) == Counts(added=4)
-        assert library.add(photos, note=notes.append) == Counts()
-    assert notes == ["1 file left out, not photos: .mp4"] * 2
+        assert library.add(photos) == Counts(added=4)
+        assert library.add(photos) == Counts()
+    assert logged.messages == ["1 file left out, not photos: .mp4"] * 2
 
 
-def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(small: Library, photos: Path) -> None:
-    notes: list[str] = []
+def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(
+    small: Library, photos: Path, logged: pytest.LogCaptureFixture
+) -> None:
     (photos / "a/broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     (photos / "a/empty.png").touch()
     os.mkfifo(photos / "a/pipe.jpg")
     (photos / "a/0.jpg").write_bytes(b"half a photo, so far")
     write_photo(photos / "b/last.jpg", 8)
-    assert small.add(note=notes.append) == Counts(added=1, failed=4)
-    assert [note.partition("/a/")[2] for note in notes] == [
+    assert small.add() == Counts(added=1, failed=4)
+    assert [message.partition("/a/")[2] for message in logged.messages] == [
         "0.jpg: not an image that Pillow can read",
         "broken.jpg: not an image that Pillow can read",
         "empty.png: empty file (0 bytes)",

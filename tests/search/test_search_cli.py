@@ -123,8 +123,8 @@ def test_a_photo_that_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path
     status, told, errors = run_command("index", photos, tmp_path / "gone.jpg", "--index", tmp_path / "index")
     assert (status, told) == (1, counts(1, added=1, failed=2))
     assert errors.splitlines() == [
-        f"note: {photos / 'notes.jpg'}: not an image that Pillow can read",
-        f"note: {tmp_path / 'gone.jpg'}: No such file or directory",
+        f"warning: {photos / 'notes.jpg'}: not an image that Pillow can read",
+        f"warning: {tmp_path / 'gone.jpg'}: No such file or directory",
     ]
 
 

@@ -23,14 +23,14 @@ from zsl_tagger.training.run import train
 ASKED = ["dog", "zebra", "lion", "theorem"]
 
 
-def test_a_trained_model_adds_its_backbones_classifier(animals: Path, tmp_path: Path) -> None:
-    notes: list[str] = []
+def test_a_trained_model_adds_its_backbones_classifier(
+    animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     run = small_run(
         animals, tmp_path / "out", "cache_views=1", recipe="my-photos", backbone="tf_efficientnet_lite0", init="timm",
-        note=notes.append,
     )  # fmt: skip
     assert train(run) is not None
-    assert any("words that mean ImageNet classes" in line for line in notes)
+    assert any("words that mean ImageNet classes" in line for line in logged.messages)
     tagger, folder = Tagger(tmp_path / "out"), ModelFolder(tmp_path / "out")
     assert folder.config.scoring == Scoring()
     dataset = load_dataset(animals)
@@ -50,23 +50,23 @@ def test_a_trained_model_adds_its_backbones_classifier(animals: Path, tmp_path: 
     assert not np.allclose(expected[:, :3], logits[:, :3], atol=0.1)
 
 
-def test_a_backbone_without_such_a_classifier_is_trained_without(animals: Path, tmp_path: Path) -> None:
-    notes: list[str] = []
-    run = small_run(
-        animals, tmp_path / "out", "cache_views=1", recipe="my-photos", backbone="test_vit", note=notes.append
-    )
+def test_a_backbone_without_such_a_classifier_is_trained_without(
+    animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    run = small_run(animals, tmp_path / "out", "cache_views=1", recipe="my-photos", backbone="test_vit")
     assert train(run) is not None
-    assert any(line.startswith("class evidence: none, since test_vit") for line in notes)
+    assert any(line.startswith("class evidence: none, since test_vit") for line in logged.messages)
     assert ModelFolder(tmp_path / "out").config.scoring is None
     assert Tagger(tmp_path / "out").encode(np.zeros((64, 64, 3), np.uint8)).classes is None
 
 
-def test_a_trained_backbone_no_longer_fits_its_classifier(animals: Path, tmp_path: Path) -> None:
-    notes: list[str] = []
-    settings: dict[str, Any] = {"recipe": "my-photos", "backbone": "test_efficientnet", "note": notes.append}
+def test_a_trained_backbone_no_longer_fits_its_classifier(
+    animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"recipe": "my-photos", "backbone": "test_efficientnet"}
     run = small_run(animals, tmp_path / "out", "cache_views=0", "freeze=false", **settings)
     assert train(run) is not None
-    assert any(line.startswith("class evidence: none, since a trained backbone") for line in notes)
+    assert any(line.startswith("class evidence: none, since a trained backbone") for line in logged.messages)
     assert ModelFolder(tmp_path / "out").config.scoring is None
 
 

@@ -60,7 +60,7 @@ def model() -> TaggerModel:
 
 def cache_of(photos: Path, folder: Path, model: TaggerModel, config: TrainConfig = CONFIG) -> FeatureCache:
     cache = FeatureCache(folder, photos, [f"{number}.jpg" for number in range(PHOTOS)], np.arange(PHOTOS), config)
-    cache.fill(model, Accelerator(cpu=True), lambda _: None)
+    cache.fill(model, Accelerator(cpu=True))
     return cache
 
 

@@ -487,7 +487,7 @@ def test_unreadable_images_are_replaced_counted_and_listed(
     arguments = train_arguments(tagged, out, *settings, "epochs=1")
     status, _, err = command(*arguments, "--images", str(tmp_path / "images"))
     assert status == 0, err
-    assert "note: 2 images could not be read and were left out or replaced by others, e.g. " in err
+    assert "warning: 2 images could not be read and were left out or replaced by others, e.g. " in err
     with (out / "run" / "unreadable.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == bad
@@ -496,9 +496,7 @@ def test_unreadable_images_are_replaced_counted_and_listed(
 
 
 def test_the_list_of_unreadable_images_holds_no_formula(tmp_path: Path) -> None:
-    run = SimpleNamespace(
-        faults={0: "+reason"}, dataset=SimpleNamespace(paths=["=a.jpg"]), folder=tmp_path, note=lambda _: None
-    )
+    run = SimpleNamespace(faults={0: "+reason"}, dataset=SimpleNamespace(paths=["=a.jpg"]), folder=tmp_path)
     run_module._Run._tell_unreadable(run)  # type: ignore[arg-type]
     assert (tmp_path / "unreadable.csv").read_bytes() == b"path,reason\r\n'=a.jpg,'+reason\r\n"
 

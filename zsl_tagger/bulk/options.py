@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.writers import LASTING, SUFFIXES, WRITERS
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from zsl_tagger.bulk.options import Note, TagRun, format_of
+from zsl_tagger.bulk.options import TagRun, format_of
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import is_image
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
@@ -28,7 +28,7 @@ Sink = Callable[[Record], None]
 
 
 def record_file(
-    run: TagRun, first: list[str | Record], tagger: Tagger, labels: LabelSet, note: Note, stack: ExitStack
+    run: TagRun, first: list[str | Record], tagger: Tagger, labels: LabelSet, stack: ExitStack
 ) -> RecordFile | None:
     """Open the output as a file that a stopped run resumes; None if it is a stream or of another format."""
     if run.output is None:
@@ -47,7 +47,7 @@ def record_file(
         if kind not in LASTING:
             return None
         settings = settings_of(tagger, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
-        return stack.enter_context(open_record_file(kind, path, {"format": kind, **settings}, run.resume, note))
+        return stack.enter_context(open_record_file(kind, path, {"format": kind, **settings}, run.resume))
 
 
 def _check_output(run: TagRun, output: Path, first: list[str | Record]) -> None:

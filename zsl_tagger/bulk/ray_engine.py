@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ from zsl_tagger.tagging.tagger import Tagger
 if TYPE_CHECKING:
     from zsl_tagger.records.base import RecordFile
 
+logger = logging.getLogger(__name__)
+
 #: Images a block: so few that all workers end at about the same time, so many that Ray's own work does not count.
 FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
 #: An image in hand when so many workers died is not tried again.
@@ -51,8 +53,6 @@ READERS = 4
 WAIT = 10  # seconds for a cluster to answer
 #: Ray's shared memory where it runs on this machine alone, beside what the model and the labels need.
 STORE_BYTES = 100_000_000
-
-Note = Callable[[str], None]
 
 
 class Image(NamedTuple):
@@ -91,7 +91,6 @@ def tag_on_ray(
     items: Iterable[str | Record],
     labels: LabelSet,
     lasting: RecordFile | None,
-    note: Note,
     *,
     threshold: float | None,
     top_k: int | None,
@@ -114,7 +113,7 @@ def tag_on_ray(
     due = 0  # the item whose record is next
     if images:
         with _session(workers or default_workers(), STORE_BYTES + 2 * job.nbytes):
-            for number, record in _tagged(images, job, workers or _cores(), note):
+            for number, record in _tagged(images, job, workers or _cores()):
                 yield from _errors(items[due:number])
                 yield record
                 due = number + 1
@@ -133,7 +132,7 @@ def _errors(items: Sequence[str | Record]) -> Iterator[Record]:
     return (item for item in items if isinstance(item, Record))
 
 
-def _tagged(images: list[Image], job: Job, workers: int, note: Note) -> Iterator[tuple[int, Record | None]]:
+def _tagged(images: list[Image], job: Job, workers: int) -> Iterator[tuple[int, Record | None]]:
     """Numbers and records of the images, in order."""
     import ray
     from ray.data import ActorPoolStrategy
@@ -158,7 +157,7 @@ def _tagged(images: list[Image], job: Job, workers: int, note: Note) -> Iterator
     except ray.exceptions.RayError as error:
         raise UserError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from None
     if deaths:
-        note(f"{deaths:,} times a worker died while it tagged; its images were tagged again")
+        logger.warning("%s times a worker died while it tagged; its images were tagged again", f"{deaths:,}")
 
 
 def _one_row(column: str, content: bytes) -> pa.Table:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import sys
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from zsl_tagger.bulk.labels import label_set, requested_labels
 from zsl_tagger.bulk.local_engine import tag_file
-from zsl_tagger.bulk.options import Note, TagRun, check_options
+from zsl_tagger.bulk.options import TagRun, check_options
 from zsl_tagger.bulk.output import Sink, open_sinks, record_file
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.records.record import Record
-from zsl_tagger.reports.progress import with_progress
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.tagging.heatmap import HeatmapFolder
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from zsl_tagger.records.base import RecordFile
     from zsl_tagger.sidecars.run import Sidecars
 
+logger = logging.getLogger(__name__)
 
-def run_tagging(run: TagRun, note: Note) -> int:
+
+def run_tagging(run: TagRun) -> int:
     """Tag everything and write the records; returns how many images could not be read.
 
     Raises:
@@ -39,35 +43,51 @@ def run_tagging(run: TagRun, note: Note) -> int:
     """
     check_options(run)
     selection = Selection(run.exclude_path)
-    failed = _run(run, selection, note)
+    failed = _run(run, selection)
     if left_out := selection.summary():
-        note(left_out)
+        logger.info("%s", left_out)
     return failed
 
 
-def _run(run: TagRun, selection: Selection, note: Note) -> int:
+def _run(run: TagRun, selection: Selection) -> int:
     with watching_signals() as stop, ExitStack() as stack:
         items = stop.iterate(_find_images(run, selection))  # walked while images are tagged
         first = list(islice(items, default_workers()))
         if not first:
-            note("no images found: folders hold no file with an image suffix")
+            logger.warning("no images found: folders hold no file with an image suffix")
         items = chain(first, items)
+        progress = _progress(run, first)
         if run.remove:  # needs no model
-            sidecars = stack.enter_context(_sidecars(run, note, None))
-            return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), note, stop)
+            sidecars = stack.enter_context(_sidecars(run, None))
+            return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), progress, stop)
         device = "cpu" if run.engine == "ray" else run.device  # as Ray's workers
         workers = run.workers or max(1, len(first))  # one image is on all cores
         tagger = Tagger(run.model, workers, device)
-        labels = label_set(tagger, requested_labels(tagger, run, note), run, note)
-        lasting = record_file(run, first, tagger, labels, note, stack)
+        labels = label_set(tagger, requested_labels(tagger, run), run)
+        lasting = record_file(run, first, tagger, labels, stack)
         sinks = open_sinks(run, lasting, stack)
-        made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting, note)))
+        made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting)))
         records: Iterable[Record | None] = made
         if run.sidecar is not None:
-            sidecars = stack.enter_context(_sidecars(run, note, labels))
+            sidecars = stack.enter_context(_sidecars(run, labels))
             records = (record and sidecars.tagged(record) for record in made)
-        shown = run.output is not None or not sys.stdout.isatty()  # else the progress would run into the table
-        return _write_all(with_progress(records) if shown else records, sinks, note, stop)
+        return _write_all(records, sinks, progress, stop)
+
+
+def _progress(run: TagRun, first: list[str | Record]) -> Progress:
+    """Return the progress of a run; a long one learns its total while the first images are tagged."""
+    on_table = run.output is None and sys.stdout.isatty()  # the bar would run into the table
+    progress = Progress("tagging", bar=not on_table)
+    if len(first) < default_workers():
+        progress.total = len(first)
+    elif "-" not in run.paths and run.engine == "local":  # stdin cannot be read twice, and a listing of URLs is slow
+
+        def count() -> None:
+            with suppress(OSError, UserError):  # the run meets it too
+                progress.total = sum(1 for _ in find_images(run.paths, selection=Selection(run.exclude_path)))
+
+        threading.Thread(target=count, daemon=True).start()
+    return progress
 
 
 def _find_images(run: TagRun, selection: Selection) -> Iterator[str | Record]:
@@ -99,7 +119,7 @@ def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def _sidecars(run: TagRun, note: Note, labels: LabelSet | None) -> Iterator[Sidecars]:
+def _sidecars(run: TagRun, labels: LabelSet | None) -> Iterator[Sidecars]:
     """The sidecars of a run, which says at its end what became of them."""
     from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
 
@@ -109,7 +129,7 @@ def _sidecars(run: TagRun, note: Note, labels: LabelSet | None) -> Iterator[Side
         parents = {name: labels.parents(number) for number, name in enumerate(labels.labels)}
     sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show, parents)
     yield sidecars
-    note(sidecars.summary())
+    logger.info("%s", sidecars.summary())
 
 
 def _records(
@@ -118,7 +138,6 @@ def _records(
     labels: LabelSet,
     run: TagRun,
     lasting: RecordFile | None,
-    note: Note,
 ) -> Generator[Record | None, None, None]:
     """Records in the order of ``items``, None for what is done already; those that are errors pass through."""
     if run.engine == "ray":
@@ -129,7 +148,6 @@ def _records(
             items,
             labels,
             lasting,
-            note,
             threshold=run.threshold,
             top_k=run.top_k,
             exact=run.exact,
@@ -143,17 +161,19 @@ def _records(
     return map_in_order(work, items, tagger.workers)
 
 
-def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], note: Note, stop: StopRequest) -> int:
+def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], progress: Progress, stop: StopRequest) -> int:
     """Write every record; returns how many are errors."""
     failed = done = 0
-    for record in records:
-        if record is None:
-            done += 1
-        else:
-            for write in sinks:
-                write(record)
-            failed += record.error is not None
-        stop.check()
+    with progress:
+        for record in records:
+            if record is None:
+                done += 1
+            else:
+                for write in sinks:
+                    write(record)
+                failed += record.error is not None
+            progress.advance()
+            stop.check()
     if done:
-        note(f"done already and skipped: {done:,}")
+        logger.info("done already and skipped: %s", f"{done:,}")
     return failed

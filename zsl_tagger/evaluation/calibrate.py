@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
@@ -28,7 +29,9 @@ from zsl_tagger.tagging.model_folder import (
     write_labels,
 )
 
-#: Below this many images a note says that thresholds depend on chance.
+logger = logging.getLogger(__name__)
+
+#: Below this many images a warning says that thresholds depend on chance.
 FEW_IMAGES = 50
 #: The folder in a model folder that keeps the thresholds that were replaced, each time in a folder 1, 2 and so on.
 BACKUPS = "before_calibration"
@@ -50,8 +53,6 @@ class CalibrateRun:
     precision: float | None
     images: Path | None
     compute: Compute
-    note: Callable[[str], None]
-    progress: Callable[[int, int], None]
     output: Path | None = None
 
 
@@ -75,7 +76,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
         raise UserError(
             "the packaged model belongs to the installation and is not changed: --output DIR writes a calibrated copy"
         )
-    data = _known(data_of_dataset(run.data, run.split, run.images), folder, run)
+    data = _known(data_of_dataset(run.data, run.split, run.images), folder)
     is_trained = np.isin(data.labels, list(trained_labels(folder.path, data.labels)))
     if not data.targets[:, is_trained].any():
         raise UserError(
@@ -83,7 +84,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
             "there is nothing to choose thresholds by"
         )
     if run.split == "test":
-        run.note("thresholds are chosen on test images: figures measured on them afterwards will be too good")
+        logger.warning("thresholds are chosen on test images: figures measured on them afterwards will be too good")
     logits, targets = _scored(folder, data, run)
     chosen = _choose(logits, targets, is_trained, run.precision)
     own = dict(zip([data.labels[k] for k in np.flatnonzero(is_trained)], chosen.own.tolist(), strict=True))
@@ -98,14 +99,15 @@ def calibrate(run: CalibrateRun) -> list[str]:
 
 def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-odds with each label's own bias ``(N, K)``, and the targets, of the images that can be read."""
-    scored = score_with_model(folder.path, data, None, run.compute, run.progress)
+    scored = score_with_model(folder.path, data, None, run.compute)
     if scored.faults:
-        run.note(f"{len(scored.faults)} images cannot be read and are left out")
+        logger.warning("%d images cannot be read and are left out", len(scored.faults))
     if (images := len(data.images) - len(scored.faults)) < FEW_IMAGES:
-        run.note(
-            f"only {images} images of the split {run.split} can be read: with fewer than {FEW_IMAGES}, thresholds "
-            "depend much on which images they are"
-        )
+        logger.warning(
+            "only %d images of the split %s can be read: with fewer than %d, thresholds depend much on which images "
+            "they are",
+            images, run.split, FEW_IMAGES,
+        )  # fmt: skip
     keep = np.array([row not in scored.faults for row in range(len(data.images))])
     return scored.logits[keep] + _own_biases(folder, data.labels), data.targets[keep]
 
@@ -202,13 +204,13 @@ def _back_up(folder: Path) -> Path:
     return backups / str(number)
 
 
-def _known(data: EvaluationData, folder: ModelFolder, run: CalibrateRun) -> EvaluationData:
+def _known(data: EvaluationData, folder: ModelFolder) -> EvaluationData:
     """The labels that the model can be asked."""
     words = folder.words()
     known = np.array([label in words for label in data.labels], bool)
     if not known.all():
         names = data.restricted(np.flatnonzero(~known)).labels
-        run.note(f"{len(names)} labels are not known to the model and are left out: {some(names)}")
+        logger.warning("%d labels are not known to the model and are left out: %s", len(names), some(names))
     if not known.any():
         raise UserError(f"{folder.path} knows none of the labels of {data.name}")
     return data.restricted(np.flatnonzero(known))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +23,9 @@ from zsl_tagger.evaluation.text import summary
 from zsl_tagger.system.files import locked, write_whole
 from zsl_tagger.tagging.model_folder import named_folder
 
+logger = logging.getLogger(__name__)
+
 SCORES_FILE = "scores.npz"
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,6 @@ class EvaluateRun:
     images: Path | None = None
     force: bool = False
     compute: Compute = field(default_factory=Compute)
-    note: Callable[[str], None] = print
-    progress: Callable[[int, int], None] = _silent
 
 
 @dataclass
@@ -129,7 +125,7 @@ def _evaluate(
     readable = np.array([row not in faults for row in range(len(data.images))], bool)
     if faults:
         row, why = next(iter(faults.items()))
-        notes.append(f"{len(faults)} images cannot be read and are left out, e.g. {data.images[row]}: {why}")
+        _warn(notes, f"{len(faults)} images cannot be read and are left out, e.g. {data.images[row]}: {why}")
         data = data.rows(readable)
     parts = [scores if not faults else _rows(scores, readable) for scores, _ in scored]
     _check_images(protocol, data, notes)
@@ -147,8 +143,6 @@ def _evaluate(
         "against": None if len(done) < 2 else {"evaluated": str(subjects[1].path), **compare(*done)},
         "notes": notes,
     }
-    for note in notes:
-        run.note(note)
     result = Result(figures, done[0].per_label)
     result.lines = summary(figures)
     if run.output is not None:
@@ -158,6 +152,12 @@ def _evaluate(
         remove_partial(run.output)
         result.lines.append(f"look at {run.output / 'report.html'}")
     return result
+
+
+def _warn(notes: list[str], text: str) -> None:
+    """Log a warning, and keep it for the report."""
+    logger.warning("%s", text)
+    notes.append(text)
 
 
 def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) -> None:
@@ -173,9 +173,10 @@ def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) ->
             )
     concerned = [name for name in tasks if not (name == ZSL and protocol.needs_label)]
     if data.lacks_seen_only and concerned:
-        notes.append(
+        _warn(
+            notes,
             f"{data.name} was prepared without the test images that show no unseen label, which protocol "
-            f"{protocol.name} evaluates too ({', '.join(concerned)}): prepare nus-wide --protocol lesa keeps them"
+            f"{protocol.name} evaluates too ({', '.join(concerned)}): prepare nus-wide --protocol lesa keeps them",
         )
 
 
@@ -209,9 +210,10 @@ def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, no
     trained = trained_labels(folder, unseen)
     twins = [f"{name} ({other})" for name, other in trained.items() if other in of_data]
     if twins:
-        notes.append(
+        _warn(
+            notes,
             f"{data.name} itself calls {len(twins)} labels seen that ask {path} the same as unseen ones, whose figures "
-            f"are not zero-shot: {some(twins, 10)}"
+            f"are not zero-shot: {some(twins, 10)}",
         )
     foreign = [name for name, other in trained.items() if other not in of_data]
     if not foreign:
@@ -220,7 +222,7 @@ def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, no
     told = f"{path} was trained on {len(foreign)} of the {len(unseen)} labels that {data.name} calls unseen: {shown}"
     if not run.force:
         raise UserError(f"{told}. Its figures would not be zero-shot; --force evaluates it all the same")
-    notes.append(f"NOT ZERO-SHOT (forced): {told}")
+    _warn(notes, f"NOT ZERO-SHOT (forced): {told}")
 
 
 def _scored(
@@ -229,9 +231,13 @@ def _scored(
     """Scores of a model folder or a file, and the images that cannot be read."""
     path, folder = subject
     if folder is None:
-        values, kind = read_scores(path, data.images, data.labels, run.kind, notes)
+        of_file: list[str] = []
+        values, kind = read_scores(path, data.images, data.labels, run.kind, of_file)
+        for note in of_file:
+            logger.info("%s", note)
+        notes += of_file
         return _with_levels(path, values, kind, data.labels), {}
-    scored = score_with_model(folder, data, run.output if first else None, run.compute, run.progress)
+    scored = score_with_model(folder, data, run.output if first else None, run.compute)
     thresholds, biases = scored.labels.thresholds, scored.labels.biases
     return Scores(scored.logits, "logits", log_odds(thresholds, biases), biases), scored.faults
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.processes import Compute, Scorer, score_images
 from zsl_tagger.evaluation.score_files import scratch
 from zsl_tagger.system.files import json_bytes, parse_json, write_whole
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.words.table import UnknownLabelError
 
 SAVE_EVERY = 256  # images: what a killed run may lose
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,7 @@ class ModelScores:
     faults: dict[int, str]
 
 
-def score_with_model(
-    folder: Path, data: EvaluationData, work: Path | None, compute: Compute, progress: Progress
-) -> ModelScores:
+def score_with_model(folder: Path, data: EvaluationData, work: Path | None, compute: Compute) -> ModelScores:
     """Score every label of ``data`` on every image.
 
     Args:
@@ -55,10 +51,10 @@ def score_with_model(
         raise UserError(f"{folder} cannot be asked every label of {data.name}: {error}") from None
     store = _Store(work, _key(folder, data, tagger.device), len(data.images), len(data.labels))
     paths = [f"{data.root}/{image}" for image in data.images[store.done :]]
-    with closing(score_images(scorer, paths, compute)) as found:
-        for row, one in enumerate(found, start=store.done):
+    progress = Progress("scoring", len(data.images), done=store.done)
+    with progress, closing(score_images(scorer, paths, compute)) as found:
+        for row, one in enumerate(progress.over(found), start=store.done):
             store.add(row, one)
-            progress(row + 1, len(data.images))
     store.save()
     if len(store.faults) == len(data.images):
         raise UserError(

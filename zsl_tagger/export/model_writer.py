@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from zsl_tagger.tagging.model_folder import (
 )
 from zsl_tagger.words.table import ClassTable, WordTable
 
+logger = logging.getLogger(__name__)
+
 #: Of a label without validation images to choose one on.
 THRESHOLD = 0.5
 
@@ -38,7 +40,6 @@ def write_model_folder(
     labels: list[VocabularyLabel],
     words: WordTable | None,
     card: str,
-    note: Callable[[str], None],
 ) -> str | None:
     """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
 
@@ -57,7 +58,7 @@ def write_model_folder(
     save_weights(model, folder)
     asked = words or ClassTable([label.name for label in labels])
     meant = read_class_words(folder / CLASS_WORDS_FILE) if model.class_evidence else None
-    reason = _export(model, folder, config, vocabulary_of(labels, asked, config, meant), note)
+    reason = _export(model, folder, config, vocabulary_of(labels, asked, config, meant))
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason
@@ -89,9 +90,7 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
     return shape
 
 
-def _export(
-    model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet, note: Callable[[str], None]
-) -> str | None:
+def _export(model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet) -> str | None:
     """Write the ONNX networks, or say why there are none; a full disk ends the run, since it is no fault of theirs."""
     try:
         proof = Proof(model, config, vocabulary)
@@ -102,5 +101,6 @@ def _export(
         for name in NETWORK_FILES:  # of an earlier run, which compute something else
             (folder / name).unlink(missing_ok=True)
         return str(error)
-    note(f"exported to ONNX; a logit differs from torch by {proof.compare(networks).difference:.0e} at most")
+    difference = proof.compare(networks).difference
+    logger.info("exported to ONNX; a logit differs from torch by %.0e at most", difference)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -63,7 +63,6 @@ class ExportRun:
     precision: str = "fp32"
     bake_words: str | None = None
     torch_export: bool = False
-    note: Callable[[str], None] = print
 
 
 def export(run: ExportRun) -> list[str]:
@@ -78,7 +77,7 @@ def export(run: ExportRun) -> list[str]:
     target = _checked_target(run, source)
     photos = _photos(run.images, source.config.preprocessing)
     with _made(target), locked(target), scratch_inside(target) as scratch:
-        words = None if run.bake_words is None else baked_table(run.bake_words, source, run.note)
+        words = None if run.bake_words is None else baked_table(run.bake_words, source)
         with write_errors(target):
             if target != source.path:
                 _copy(source.path, scratch)

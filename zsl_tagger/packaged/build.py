@@ -357,7 +357,7 @@ def fill_cache(
     """
     check_room(work, len(files), model, config)
     cache = FeatureCache(work / "features", photos, files, np.arange(len(files)), config)
-    cache.fill(model, accelerator, print)
+    cache.fill(model, accelerator)
     if cache.faults:
         row, reason = next(iter(cache.faults.items()))
         raise UserError(f"{len(cache.faults)} photos cannot be read, the first is {photos / files[row]} ({reason})")
@@ -396,7 +396,7 @@ def train_head(
     if (work / CHECKPOINT_FILE).is_file():
         trainer.resume()
         print(f"resumed at step {trainer.step:,}")
-    run_trainer(trainer, work, print)
+    run_trainer(trainer, work)
     return trainer.averaged().eval()
 
 

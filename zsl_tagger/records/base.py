@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,8 @@ from zsl_tagger.errors import UserError, difference
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 
-Note = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Settings = dict[str, Any]  # names -> values that JSON can hold
 
 
@@ -22,14 +23,13 @@ class RecordFile:
         path: a regular file, or where one shall be; no link.
         settings: how this run makes records.
         resume: go on with what is there, else it is replaced.
-        note: is told what a person should know.
 
     Raises:
         UserError: on entering: what is there cannot be gone on with.
     """
 
-    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
-        self.path, self.settings, self.resume, self.note = path, settings, resume, note
+    def __init__(self, path: Path, settings: Settings, resume: bool):
+        self.path, self.settings, self.resume = path, settings, resume
         self.output = path  # what a person calls it
         self._kept: list[Record] = []  # errors of images that have tags
 
@@ -71,10 +71,10 @@ class RecordFile:
     ) -> None:
         if self._kept:
             first, more = self._kept[0], ", ..." if len(self._kept) > 1 else ""
-            self.note(
-                f"{len(self._kept):,} of the images that have tags cannot be read now; their tags are kept: "
-                f"{as_utf8(first.path)} ({first.error}){more}"
-            )
+            logger.warning(
+                "%s of the images that have tags cannot be read now; their tags are kept: %s (%s)%s",
+                f"{len(self._kept):,}", as_utf8(first.path), first.error, more,
+            )  # fmt: skip
 
     def _check_settings(self, held: Settings) -> None:
         if held != self.settings:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from zsl_tagger.errors import require
-from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
+from zsl_tagger.records.base import RecordFile, Settings, ended_in_order
 from zsl_tagger.records.text import JsonLinesFile
 from zsl_tagger.system.files import json_bytes, write_whole
 
@@ -17,8 +17,8 @@ class ParquetFile(JsonLinesFile):
     A stopped run goes on with the journal. Where there is none any more, it is made from the Parquet file first.
     """
 
-    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
-        super().__init__(journal_of(path), settings, resume, note)
+    def __init__(self, path: Path, settings: Settings, resume: bool):
+        super().__init__(journal_of(path), settings, resume)
         self.output = path
 
     def __enter__(self) -> RecordFile:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.records.base import Note, RecordFile, Settings
+from zsl_tagger.records.base import RecordFile, Settings
 from zsl_tagger.records.parquet_file import ParquetFile, journal_of
 from zsl_tagger.records.text import CsvFile, JsonLinesFile
 from zsl_tagger.records.writers import LASTING, WRITERS
@@ -20,13 +20,13 @@ from zsl_tagger.records.writers import LASTING, WRITERS
 LONG = 100_000
 
 
-def open_record_file(kind: str, path: Path, settings: Settings, resume: bool, note: Note) -> RecordFile:
+def open_record_file(kind: str, path: Path, settings: Settings, resume: bool) -> RecordFile:
     """Return the file for one of the formats ``LASTING``, to be entered with ``with``."""
     if kind == "sqlite":
         from zsl_tagger.records.sqlite import SqliteFile
 
-        return SqliteFile(path, settings, resume, note)
-    return {"jsonl": JsonLinesFile, "csv": CsvFile, "parquet": ParquetFile}[kind](path, settings, resume, note)
+        return SqliteFile(path, settings, resume)
+    return {"jsonl": JsonLinesFile, "csv": CsvFile, "parquet": ParquetFile}[kind](path, settings, resume)
 
 
 def check_not_lost(kind: str, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.records.base import Note, RecordFile, Settings, ended_in_order
+from zsl_tagger.records.base import RecordFile, Settings, ended_in_order
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 from zsl_tagger.system.files import json_bytes, open_unlinked, parse_json, write_whole
 from zsl_tagger.system.untrusted_text import json_line
+
+logger = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
@@ -40,8 +43,8 @@ class TextFile(RecordFile):
 
     header = b""
 
-    def __init__(self, path: Path, settings: Settings, resume: bool, note: Note):
-        super().__init__(path, settings, resume, note)
+    def __init__(self, path: Path, settings: Settings, resume: bool):
+        super().__init__(path, settings, resume)
         self.settings_path = path.with_name(f"{path.name}.settings.json")
         self._by_path: dict[str, Held] = {}
         self._by_content: dict[bytes, Held] = {}
@@ -74,7 +77,8 @@ class TextFile(RecordFile):
                 raise UserError(f"{self.path}: expected its first line to be {self.header.decode().strip()}")
             end = self._look_at(file)
             if dropped := self.path.stat().st_size - end:
-                self.note(f"{self.path}: its last {dropped:,} bytes were no whole record; that image is done again")
+                lost = f"its last {dropped:,} bytes were no whole record; that image is done again"
+                logger.info("%s: %s", self.path, lost)
                 file.truncate(end)
         return True
 

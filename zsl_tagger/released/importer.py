@@ -44,7 +44,7 @@ class ImportRun:
         labels: a file of label names: the K classes in order, or the words that a model with word queries asks first.
         word_vectors: a source, for a head with word queries.
         crop_pct, interpolation: how it saw its images, as in ``Preprocessing``; None: the whole image, squashed.
-        note, show: what to do with a remark, and with lines of the report.
+        show: what to do with lines of the report.
     """
 
     checkpoint: Path
@@ -53,7 +53,6 @@ class ImportRun:
     labels: Path | None
     word_vectors: str | None
     image_size: int | None
-    note: Callable[[str], None]
     show: Callable[[list[str]], None]
     crop_pct: float | None = None
     interpolation: str = "bicubic"
@@ -78,7 +77,7 @@ def import_checkpoint(run: ImportRun) -> list[str]:
     labels = [VocabularyLabel(name, THRESHOLD) for name in names]
     card = _card(config, model, names, report.counts())
     with whole_folder(run.output) as folder:
-        if reason := write_model_folder(model, folder, config, labels, words, card, run.note):
+        if reason := write_model_folder(model, folder, config, labels, words, card):
             raise UserError(f"nothing was written, since tag needs the networks in ONNX: {reason}")
         write_whole(folder / REPORT_FILE, "".join(f"{line}\n" for line in report.text()).encode())
     return _summary(run, config, model)
@@ -168,7 +167,7 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
             f"the checkpoint has word queries {word_dim} wide: give the vectors it was trained with, --word-vectors "
             "gensim:NAME or FILE, st:NAME or FOLDER, or file:wordvec_array.pth"
         )
-    source = open_word_source(spec, names, run.note)
+    source = open_word_source(spec, names)
     if source.word_dim != word_dim:
         raise UserError(
             f"the checkpoint has word queries {word_dim} wide, the vectors of {spec} are {source.word_dim} wide"

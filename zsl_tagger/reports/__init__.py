@@ -1,1 +1,1 @@
-"""What commands show: pages, tables, progress."""
+"""What commands show: pages and tables."""

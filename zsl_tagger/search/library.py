@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +20,9 @@ from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
 from zsl_tagger.search.store import INDEX_FILE, LibraryError, Made, NoIndexError, Store, default_folder
-from zsl_tagger.search.update import Counts, Progress, Updater
+from zsl_tagger.search.update import Counts, Updater
 from zsl_tagger.system.files import locked, write_errors
+from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
@@ -95,8 +95,7 @@ class Library:
         *,
         prune: bool = False,
         exclude_path: Sequence[str] = (),
-        note: Callable[[str], None] = lambda _: None,
-        progress: Progress = nullcontext,
+        stop: StopRequest | None = None,
     ) -> Counts:
         """Bring the index up to date with folders (recursive), files or globs.
 
@@ -107,8 +106,7 @@ class Library:
             paths: none for all folders that were ever added.
             prune: photos leave also where their folder is empty or not there, as of a disk that is not mounted.
             exclude_path: globs of files and folders to leave out; photos of the index that match one leave it.
-            note: is told, a line each, what could not be read, what was kept and what was no photo.
-            progress: around the list of photos, such as a progress bar.
+            stop: looked at between two photos; None to be interrupted anywhere.
 
         Raises:
             UserError: the index cannot be written, or another run is writing to it.
@@ -123,7 +121,7 @@ class Library:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
             own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may lie among the photos
             selection = Selection([*exclude_path, own])
-            return Updater(store, self._tagger, self._vocabulary, note, prune, selection).run(roots, progress)
+            return Updater(store, self._tagger, self._vocabulary, prune, selection).run(roots, stop)
 
     def search(self, query: str, top: int = 20) -> list[Found]:
         """The best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without), best first.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
-from zsl_tagger.records.record import Record
 from zsl_tagger.records.writers import bar
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
@@ -19,11 +17,8 @@ from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.store import NoIndexError
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
-from zsl_tagger.system.signals import StopRequest, watching_signals
+from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.system.untrusted_text import json_line, printable
-
-#: From so many images on, a progress bar is shown (on a terminal only).
-LONG_RUN = 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class SearchRun:
     model: Path | None = None
 
 
-def run_index(run: IndexRun, note: Callable[[str], None]) -> tuple[list[str], int]:
+def run_index(run: IndexRun) -> tuple[list[str], int]:
     """Bring the index up to date: what to tell, and how many photos could not be read.
 
     Raises:
@@ -60,30 +55,13 @@ def run_index(run: IndexRun, note: Callable[[str], None]) -> tuple[list[str], in
     if run.workers is not None and run.workers < 1:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     with watching_signals() as stop, Library.open(run.index, run.model, run.workers) as library:
-        counts = library.add(
-            run.paths,
-            prune=run.prune,
-            exclude_path=run.exclude_path,
-            note=note,
-            progress=lambda items: _progress(items, stop),
-        )
+        counts = library.add(run.paths, prune=run.prune, exclude_path=run.exclude_path, stop=stop)
         return [_told(counts, len(library))], counts.failed
 
 
 def _told(counts: Counts, photos: int) -> str:
     changes = ", ".join(f"{name} {count:,}" for name, count in asdict(counts).items())
     return f"{photos:,} photos in the index: {changes}"
-
-
-@contextmanager
-def _progress(items: Sequence[str | Record], stop: StopRequest) -> Iterator[Iterable[str | Record]]:
-    if len(items) < LONG_RUN or sys.stderr is None or not sys.stderr.isatty():
-        yield stop.iterate(items)
-        return
-    import typer
-
-    with typer.progressbar(stop.iterate(items), length=len(items), label="looking", file=sys.stderr) as shown:
-        yield shown
 
 
 def run_search(run: SearchRun) -> list[str]:

@@ -6,10 +6,11 @@ that is known (a photo that was moved or copied, or only touched) is not encoded
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +21,13 @@ from zsl_tagger.records.record import Record
 from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
 from zsl_tagger.search.store import Known, Store
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.progress import Progress
+from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,14 +54,10 @@ class _Looked(NamedTuple):
     classes: bytes = b""
 
 
-Progress = Callable[[Sequence["str | Record"]], AbstractContextManager[Iterable["str | Record"]]]
-
-
 class Updater:
     """Brings an index up to date with folders.
 
     Args:
-        note: is told, a line each, what could not be read and what was kept although it is not there.
         prune: photos whose folder is empty or not there leave too.
         selection: what is left out of the folders.
     """
@@ -66,16 +67,15 @@ class Updater:
         store: Store,
         tagger: Tagger,
         labels: LabelSet,
-        note: Callable[[str], None],
         prune: bool = False,
         selection: Selection | None = None,
     ):
         self._selection = selection or Selection()
-        self._store, self._tagger, self._labels, self._note, self._prune = store, tagger, labels, note, prune
+        self._store, self._tagger, self._labels, self._prune = store, tagger, labels, prune
         self._photos, self._hashes = store.photos(), store.hashes()
         self.counts = Counts()
 
-    def run(self, paths: Sequence[str], progress: Progress = nullcontext) -> Counts:
+    def run(self, paths: Sequence[str], stop: StopRequest | None = None) -> Counts:
         """Index folders, files and globs. Each photo is in the index as soon as it was looked at."""
         roots = [os.path.abspath(path) if path else path for path in paths]
         items = list(find_images(roots, selection=self._selection))
@@ -83,15 +83,17 @@ class Updater:
             for root in roots:
                 if os.path.isdir(root):
                     self._store.add_root(root)
-        with progress(items) as shown, closing(map_in_order(self._look, shown, self._tagger.workers)) as looked:
-            for one in looked:
+        waiting = items if stop is None else stop.iterate(items)
+        looking = closing(map_in_order(self._look, waiting, self._tagger.workers))
+        with Progress("indexing", len(items), unit="photos") as progress, looking as looked:
+            for one in progress.over(looked):
                 if isinstance(one, Record):
                     self._fail(one)
                 elif one is not None:
                     self._write(one)
         self._remove_gone(roots, {item for item in items if isinstance(item, str)})
         if left_out := self._selection.summary():
-            self._note(left_out)
+            logger.info("%s", left_out)
         return self.counts
 
     def _look(self, item: str | Record) -> _Looked | Record | None:
@@ -123,7 +125,7 @@ class Updater:
 
     def _fail(self, record: Record) -> None:
         self.counts.failed += 1
-        self._note(f"{record.path}: {record.error}")
+        logger.warning("%s: %s", record.path, record.error)
 
     def _write(self, looked: _Looked) -> None:
         before = self._photos.get(looked.path)
@@ -153,9 +155,10 @@ class Updater:
             elif above:
                 kept += 1
         if kept:
-            self._note(
-                f"{kept:,} photos are kept in the index though they cannot be seen, for their folder is empty or not "
-                "there, as of a disk that is not mounted: pruning removes them"
+            logger.warning(
+                "%s photos are kept in the index though they cannot be seen, for their folder is empty or not "
+                "there, as of a disk that is not mounted: pruning removes them",
+                f"{kept:,}",
             )
         with self._store.transaction():
             self._store.remove_photos(gone)

@@ -26,6 +26,8 @@ from zsl_tagger.serve.limits import MB, Limits
 from zsl_tagger.system.threads import default_workers, give_large_memory_back
 from zsl_tagger.tagging.tagger import Tagger
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
 _FINISH_SECONDS = 10  # for what is in hand when the server is stopped
 
@@ -44,7 +46,7 @@ class ServeRun:
     open_browser: bool = False
 
 
-def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+def serve(run: ServeRun, say: Callable[[str], None]) -> None:
     """Serve until a signal: SIGTERM ends it as a success, Ctrl-C as a KeyboardInterrupt; what is in hand is finished.
 
     Args:
@@ -64,7 +66,7 @@ def serve(run: ServeRun, say: Callable[[str], None], note: Callable[[str], None]
         url = _url(run.host, listener.getsockname()[1])
         say(f"{url}  (Ctrl-C stops it)")
         if not _only_this_machine(listener):
-            note("other machines can reach this server, and it asks for no password; see docs/serve.md")
+            logger.warning("other machines can reach this server, and it asks for no password; see docs/serve.md")
         if run.open_browser:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         uvicorn.Server(_config(app, limits)).run(sockets=[listener])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from zsl_tagger.system import PACKAGES
 from zsl_tagger.system.untrusted_text import printable
-
-#: The loggers of the two packages, above those of their modules.
-PACKAGES = ("zsl_tagger", "data_prep")
 
 
 class OneLine(logging.Handler):

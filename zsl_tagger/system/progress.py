@@ -35,12 +35,17 @@ class Progress:
         done: how many an earlier run did.
         unit: what is counted, in the plural.
         shown: False for all but one of several processes.
+        bar: False where the run prints on the same terminal; it still says how many are done when interrupted.
     """
 
-    def __init__(self, what: str, total: int | None = None, *, done: int = 0, unit: str = "images", shown: bool = True):
+    def __init__(
+        self, what: str, total: int | None = None, *, done: int = 0, unit: str = "images", shown: bool = True,
+        bar: bool = True,
+    ):  # fmt: skip
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._first = done
         self._shown = shown and logger.isEnabledFor(logging.INFO)
+        self._has_bar = bar
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._start = self._last = time.monotonic()
         self._bar: tqdm | None = None
@@ -74,7 +79,7 @@ class Progress:
         if not self._shown:
             return
         now = time.monotonic()
-        if self._on_terminal and (self._bar is not None or now - self._start >= SECONDS_UNTIL_SHOWN):
+        if self._on_terminal and self._has_bar and (self._bar is not None or now - self._start >= SECONDS_UNTIL_SHOWN):
             self._draw(measured)
         elif not self._on_terminal and now - self._last >= SECONDS_A_MESSAGE:
             self._last = now

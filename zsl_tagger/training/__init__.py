@@ -9,7 +9,6 @@ from zsl_tagger.errors import require
 
 require("accelerate", "train")
 require("matplotlib", "train")
-require("rich", "train")
 require("tensorboard", "train")
 require("timm", "train")
 require("torch", "train")

@@ -9,6 +9,7 @@ are, borders aside, those of a mosaic of the photos: mosaics cost nothing and co
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,6 +26,7 @@ from zsl_tagger.export.networks import ExportError, write_backbone
 from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import parse_json, write_whole
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
 from zsl_tagger.tagging.model_folder import ModelFolderError
 from zsl_tagger.tagging.onnx_model import open_session
@@ -32,7 +34,8 @@ from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Part, Shown, photos_of
-from zsl_tagger.training.log import Progress
+
+logger = logging.getLogger(__name__)
 
 #: uint8 images (b, S, S, 3) -> tokens float32 (b, L, C).
 TokensOf = Callable[[np.ndarray], np.ndarray]
@@ -63,11 +66,9 @@ class FeatureCache:
         self.faults: dict[int, str] = {}
         self._open: dict[Path, np.ndarray] = {}
 
-    def fill(self, model: TaggerModel, accelerator: Accelerator, note: Callable[[str], None]) -> None:
+    def fill(self, model: TaggerModel, accelerator: Accelerator) -> None:
         """Compute what is missing, each process its share of the files, and read which photos have no features."""
-        photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)
-        progress = Progress(photos, 0, accelerator.is_main_process, note)
-        with progress.running("features"):
+        with Progress("features", unit="photos", shown=accelerator.is_main_process) as progress:
             self._fill(model, accelerator.process_index, accelerator.num_processes, progress)
         accelerator.wait_for_everyone()
         self._read_faults()
@@ -82,15 +83,15 @@ class FeatureCache:
             for start in range(0, len(self.rows), CHUNK)
         ]
         missing = [job for job in jobs[rank::processes] if not self._path(*job).exists()]
+        logger.debug("features in %s: %d of %d files are to be computed", self.folder, len(missing), len(jobs))
         if not missing:
             return
-        done = 0
+        progress.total = sum(len(self._photos(start)) for _, _, start in missing)
         photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)  # also where a run continues
         with fast_backbone(model, self.config.sides, photos) as tokens_of:
             for layout, view, start in missing:
                 for count in self._compute(tokens_of, layout, view, start):
-                    done += count
-                    progress.step(done)
+                    progress.advance(count)
 
     def _read_faults(self) -> None:
         for start in range(0, len(self.rows), CHUNK):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import json_bytes, write_whole
+from zsl_tagger.system.progress import duration
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
@@ -24,6 +25,8 @@ from zsl_tagger.training.data import Split
 from zsl_tagger.training.validation import Scores
 from zsl_tagger.words.baking import bake_words, open_source_of_other_words, table_with_labels
 from zsl_tagger.words.table import WordTable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,14 @@ def write_model(
     scores: Scores,
     config: TrainConfig,
     outcome: Outcome,
-    note: Callable[[str], None],
 ) -> None:
     """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
 
     Args:
         scores: on validation, columns the trained labels and then the held-out ones.
     """
-    labels, default, bias = _thresholds(dataset, split, scores, config, note)
-    words = word_table(dataset, config, note) if config.head == "words" else None
+    labels, default, bias = _thresholds(dataset, split, scores, config)
+    words = word_table(dataset, config) if config.head == "words" else None
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.preprocessing),
         word_dim=model.head.word_dim or 0,
@@ -85,12 +87,12 @@ def write_model(
     if model.class_evidence:
         write_whole(folder / CLASS_WORDS_FILE, (PACKAGED / CLASS_WORDS_FILE).read_bytes())
     text = card(written, config, dataset, split, outcome)
-    if reason := write_model_folder(model, folder, written, labels, words, text, note):
-        note(f"the weights are saved, but without the networks that tag needs: {reason}")
+    if reason := write_model_folder(model, folder, written, labels, words, text):
+        logger.warning("the weights are saved, but without the networks that tag needs: %s", reason)
 
 
 def _thresholds(
-    dataset: PreparedDataset, split: Split, scores: Scores, config: TrainConfig, note: Callable[[str], None]
+    dataset: PreparedDataset, split: Split, scores: Scores, config: TrainConfig
 ) -> tuple[list[VocabularyLabel], float, float]:
     """Labels with their thresholds, that of any other word, and the bias (in logits) of words never trained."""
     count = len(split.labels)
@@ -100,7 +102,7 @@ def _thresholds(
     if trained.any():
         own, default = choose_thresholds(sigmoid(scores.logits[:, :count]), trained.astype(np.int64))
     else:
-        note(f"no validation image shows a trained label: every threshold is {THRESHOLD}")
+        logger.warning("no validation image shows a trained label: every threshold is %g", THRESHOLD)
     if held.any() and trained.any():
         bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
     own_threshold = dict(zip(split.labels, own, strict=True))
@@ -113,12 +115,12 @@ def _thresholds(
     return labels, default, bias
 
 
-def word_table(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable:
+def word_table(dataset: PreparedDataset, config: TrainConfig) -> WordTable:
     """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
-    return table_with_labels(dataset.labels, dataset.word_vectors, _words_of_source(dataset, config, note))
+    return table_with_labels(dataset.labels, dataset.word_vectors, _words_of_source(dataset, config))
 
 
-def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callable[[str], None]) -> WordTable | None:
+def _words_of_source(dataset: PreparedDataset, config: TrainConfig) -> WordTable | None:
     spec = (dataset.info.get("word_vectors") or {}).get("source")
     packaged = WordTable.load(PACKAGED)
     if spec == "packaged":
@@ -126,7 +128,7 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig, note: Callab
     try:
         return bake_words(open_source_of_other_words(spec), packaged.words[: config.bake_words])
     except UserError as error:
-        note(f"the model can be asked its labels only: {error}")
+        logger.warning("the model can be asked its labels only: %s", error)
         return None
 
 
@@ -184,8 +186,6 @@ _FIGURES = {
 
 def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, split: Split, outcome: Outcome) -> str:
     """The model card, Markdown."""
-    from zsl_tagger.training.log import duration
-
     measured = [(text, outcome.metrics[name]) for name, text in _FIGURES.items() if name in outcome.metrics]
     table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)
     closed = config.head == "closed"

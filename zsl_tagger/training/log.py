@@ -1,13 +1,9 @@
-"""What a person sees of a run: a progress bar, ``metrics.csv``, TensorBoard, ``curves.png``."""
+"""Keep what is measured during a run: ``metrics.csv``, TensorBoard, ``curves.png``."""
 
 from __future__ import annotations
 
 import csv
 import io
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,6 @@ COLUMNS = (
     "step", "epoch", "loss", "lr", "images_per_s",
     "val_mAP", "val_F1@3", "val_top1", "heldout_mAP", "harmonic_mean",
 )  # fmt: skip
-
-#: Without a terminal, a line at most so often.
-SECONDS_A_LINE = 20.0
 
 
 class RunLog:
@@ -101,64 +94,14 @@ def _plot(axes: Any, rows: list[dict[str, str]], name: str, colour: str, **style
     axes.plot([x for x, _ in points], [scale * y for _, y in points], color=colour, label=name, **style)
 
 
-class Progress:
-    """A bar with loss, learning rate, images a second and time left; without a terminal a line now and then.
-
-    Args:
-        total: steps of the run.
-        shown: only one process of several speaks.
-    """
-
-    def __init__(self, total: int, first: int, shown: bool, note: Callable[[str], None]):
-        self.total, self.first, self.shown, self.note = total, first, shown, note
-        self.started = self._last_line = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    @contextmanager
-    def running(self, what: str) -> Iterator[Progress]:
-        if not self.shown or sys.stderr is None or not sys.stderr.isatty():
-            yield self
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        told = TextColumn("{task.fields[told]}")  # last: on a narrow terminal it is the part that is cut
-        columns = ("{task.description}", BarColumn(12), MofNCompleteColumn(), TimeRemainingColumn(), told)
-        with Bar(*columns, console=Console(stderr=True)) as self._bar:
-            self._task = self._bar.add_task(what, total=self.total, completed=self.first, told="")
-            yield self
-        self._bar = None
-
-    def step(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-
-    def tell(self, done: int, values: dict[str, float]) -> None:
-        """Show what was measured up to a step."""
-        told = ", ".join(_told(name, values[name]) for name in COLUMNS[2:] if name in values)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, told=told)
-        elif self.shown and (time.monotonic() - self._last_line > SECONDS_A_LINE or done == self.total):
-            self._last_line = time.monotonic()
-            pace = (self._last_line - self.started) / max(1, done - self.first)
-            left = duration(pace * (self.total - done))
-            self.note(f"step {done:,} of {self.total:,}: {told}, {left} left")
+def measured_text(values: dict[str, float]) -> str:
+    """Return what was measured as a person reads it, e.g. ``"loss 0.12, lr 0.0003, 345 images/s"``."""
+    return ", ".join(_measured(name, values[name]) for name in COLUMNS[2:] if name in values)
 
 
-def _told(name: str, value: float) -> str:
+def _measured(name: str, value: float) -> str:
     if name.startswith(("val_", "heldout", "harmonic")):
         return f"{name} {100 * value:.1f}"
     if name == "images_per_s":
         return f"{value:,.0f} images/s"
     return f"{name} {value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """``"3 min 20 s"``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
+from zsl_tagger.system.progress import duration
 from zsl_tagger.system.threads import default_workers, keep_freed_memory
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
@@ -44,7 +46,7 @@ from zsl_tagger.training.data import (
 from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import IMAGENET_CLASSES, initial_model, model_to_start_from
-from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves, duration
+from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves
 from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, run_trainer, told_memory_errors
@@ -52,9 +54,9 @@ from zsl_tagger.training.validation import Scores, score_rows, selected_by, vali
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import unit_length
 
-RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
+logger = logging.getLogger(__name__)
 
-Note = Callable[[str], None]
+RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,6 @@ class TrainRun:
     Attributes:
         images: where the image paths start; None: as the data set says.
         cache: where features of a frozen backbone are kept for other runs; None: in the run's folder, until its end.
-        note: is told what a person should know, a line at a time.
     """
 
     data: Path
@@ -74,7 +75,6 @@ class TrainRun:
     cache: Path | None = None
     resume: bool = False
     overwrite: bool = False
-    note: Note = print
 
 
 def resolve_config(
@@ -118,7 +118,7 @@ def train(run: TrainRun) -> Outcome | None:
         Stopped: a signal came; ``resume`` goes on.
     """
     if run.resume and (run.output / CONFIG_FILE).is_file():
-        run.note(f"{run.output} holds a finished model: nothing to resume")
+        logger.info("%s holds a finished model: nothing to resume", run.output)
         return None
     dataset = load_dataset(run.data)
     root = _image_root(dataset, run.images)
@@ -126,13 +126,26 @@ def train(run: TrainRun) -> Outcome | None:
     accelerator = make_accelerator(run.config)
     run = dataclasses.replace(run, config=run.config.for_processes(accelerator.num_processes))
     keep_freed_memory()
-    speak = run.note if accelerator.is_main_process else lambda _: None
     try:
-        outcome = _Run(run, dataset, root, split, accelerator, speak).carry_out()
+        with _only_main_speaks(accelerator):
+            outcome = _Run(run, dataset, root, split, accelerator).carry_out()
         return outcome if accelerator.is_main_process else None
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may ask another precision
+
+
+@contextmanager
+def _only_main_speaks(accelerator: Accelerator) -> Iterator[None]:
+    """Log nothing below an error, and draw no bar, in all processes but the main one."""
+    package = logging.getLogger("zsl_tagger")
+    before = package.level
+    if not accelerator.is_main_process:
+        package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
 
 
 def summary(outcome: Outcome | None, output: Path) -> list[str]:
@@ -152,11 +165,9 @@ def summary(outcome: Outcome | None, output: Path) -> list[str]:
 class _Run:
     """The parts of a run, in the order they are made."""
 
-    def __init__(
-        self, run: TrainRun, dataset: PreparedDataset, root: Path, split: Split, accelerator: Accelerator, note: Note
-    ):
+    def __init__(self, run: TrainRun, dataset: PreparedDataset, root: Path, split: Split, accelerator: Accelerator):
         self.run, self.config, self.dataset, self.root = run, run.config, dataset, root
-        self.split, self.accelerator, self.note = split, accelerator, note
+        self.split, self.accelerator = split, accelerator
         self.folder = run.output / RUN_FOLDER
         self.single = dataset.single_label
         self.workers = default_workers() if run.config.workers is None else run.config.workers
@@ -173,7 +184,7 @@ class _Run:
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
-            self.note(line)
+            logger.info("%s", line)
         for side in self.config.sides:
             model.backbone.check_size(side)
         if not self.config.freeze:
@@ -190,7 +201,7 @@ class _Run:
         trainer.started = start
         if self.run.resume:
             trainer.resume()
-            self.note(f"resumed at step {trainer.step:,} of {trainer.schedule.steps:,}")
+            logger.info("resumed at step %s of %s", f"{trainer.step:,}", f"{trainer.schedule.steps:,}")
         else:
             self._begin(trainer)
         self._run_steps(trainer)
@@ -280,17 +291,18 @@ class _Run:
     def _announce(self) -> None:
         split, config = self.split, self.config
         if len(split.train) < config.batch_size <= Schedule(split.train, config).images_per_epoch:
-            self.note(
-                f"{len(split.train)} training images are less than batch_size={config.batch_size}: "
-                "some are shown twice a step"
-            )
+            logger.info(
+                "%d training images are less than batch_size=%d: some are shown twice a step",
+                len(split.train), config.batch_size,
+            )  # fmt: skip
         held = f", {len(split.held_out)} held out to judge zero-shot" if split.held_out else ""
-        self.note(
+        logger.info(
+            "%s",
             f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels"
-            f"{held}; {self.accelerator.num_processes} x {self.accelerator.device.type}, {config.precision}"
+            f"{held}; {self.accelerator.num_processes} x {self.accelerator.device.type}, {config.precision}",
         )
         if not len(split.val):
-            self.note("there is no validation image: the last weights are kept, and thresholds are not chosen")
+            logger.warning("there is no validation image: the last weights are kept, and thresholds are not chosen")
 
     def _fill_cache(self, model: TaggerModel) -> None:
         folder = self.run.cache or self.folder / CACHE_FOLDER
@@ -298,10 +310,11 @@ class _Run:
         check_room(folder, len(rows), model, self.config)
         cache = FeatureCache(folder, self.root, self.dataset.paths, rows, self.config)
         start = time.monotonic()
-        cache.fill(model, self.accelerator, self.note)
-        self.note(
-            f"features of {len(rows):,} photos, {self.config.cache_views} views each: {time.monotonic() - start:.0f} s"
-        )
+        cache.fill(model, self.accelerator)
+        logger.info(
+            "features of %s photos, %d views each: %.0f s",
+            f"{len(rows):,}", self.config.cache_views, time.monotonic() - start,
+        )  # fmt: skip
         self.cache = cache
         self._drop_unreadable(cache.faults)
 
@@ -344,7 +357,7 @@ class _Run:
 
     def _run_steps(self, trainer: Trainer) -> None:
         try:
-            run_trainer(trainer, self.folder, self.note, self.accelerator.is_main_process)
+            run_trainer(trainer, self.folder, self.accelerator.is_main_process)
         finally:
             self.faults.update(trainer.faults)
 
@@ -393,7 +406,7 @@ class _Run:
             chosen = selected_by(metrics)
             draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
                 f": {chosen} {100 * metrics[chosen]:.1f}" if chosen else ""))  # fmt: skip
-            write_model(model, self.run.output, self.dataset, self.split, scores, self.config, outcome, self.note)
+            write_model(model, self.run.output, self.dataset, self.split, scores, self.config, outcome)
             remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CACHE_FOLDER))
         self.accelerator.wait_for_everyone()
         return outcome
@@ -410,10 +423,10 @@ class _Run:
         )
         write_whole(self.folder / UNREADABLE_FILE, text.getvalue().encode("utf-8", "surrogateescape"))
         row, reason = min(self.faults.items())
-        self.note(
-            f"{len(self.faults)} images could not be read and were left out or replaced by others, "
-            f"e.g. {self.dataset.paths[row]}: {reason}; all are in {self.folder / UNREADABLE_FILE}"
-        )
+        logger.warning(
+            "%d images could not be read and were left out or replaced by others, e.g. %s: %s; all are in %s",
+            len(self.faults), self.dataset.paths[row], reason, self.folder / UNREADABLE_FILE,
+        )  # fmt: skip
 
 
 def _remove_empty(*folders: Path) -> None:

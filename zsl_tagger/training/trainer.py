@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model.torch_files import read_torch_file
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import ImageSchedule, PartialTargets, Shown, Split, Targets
-from zsl_tagger.training.log import Progress, RunLog
+from zsl_tagger.training.log import RunLog, measured_text
 from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
 from zsl_tagger.training.query_augment import QueryAugment
@@ -147,20 +148,22 @@ class Trainer:
     def _run(self, shown: Iterator[Shown], log: RunLog | None, progress: Progress, stop: StopRequest) -> None:
         steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
         total, seen_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
+        measured: dict[str, float] = {}
         self.network.train()
         while self.step < steps:
             total += self._train_step(shown)
             self.step, seen_steps = self.step + 1, seen_steps + 1
             epoch_ends = self.step % per_epoch == 0
             saves = epoch_ends or self.step % self.config.checkpoint_every == 0
-            progress.step(self.step)
+            progress.update(self.step)
             if saves or seen_steps >= LOOK_EVERY or (self.accelerator.num_processes == 1 and stop.signal is not None):
                 values = self._look(float(total), seen_steps, since)
                 if epoch_ends and (self.step // per_epoch % self.config.validate_every == 0 or self.step == steps):
                     values |= self._validate()
                 if log is not None:
                     log.write(values)
-                progress.tell(self.step, values)
+                measured |= values
+                progress.update(self.step, measured_text(measured))
                 stopping = self._agreed(stop)
                 if saves or stopping:
                     self.save()
@@ -355,7 +358,7 @@ class Trainer:
         self._seconds_before = content["seconds"]
 
 
-def run_trainer(trainer: Trainer, folder: Path, note: Callable[[str], None], is_main: bool = True) -> None:
+def run_trainer(trainer: Trainer, folder: Path, is_main: bool = True) -> None:
     """Run a trainer to its end with a log in ``folder``, progress, and an end in good order on a signal.
 
     Args:
@@ -365,9 +368,9 @@ def run_trainer(trainer: Trainer, folder: Path, note: Callable[[str], None], is_
         Stopped, UserError: as :meth:`Trainer.run`.
     """
     log = RunLog(folder, trainer.step) if is_main else None
-    progress = Progress(trainer.schedule.steps, trainer.step, is_main, note)
+    progress = Progress("training", trainer.schedule.steps, done=trainer.step, unit="steps", shown=is_main)
     try:
-        with watching_signals() as stop, progress.running("training"):
+        with watching_signals() as stop, progress:
             trainer.run(log, progress, stop)
     finally:
         if log is not None:

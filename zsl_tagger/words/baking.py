@@ -6,7 +6,7 @@ sentence-transformers, nor torch is needed to tag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from zsl_tagger.words.table import WordTable, unit_length
 SAME_VECTOR = 0.995
 
 
-def open_source_of_other_words(spec: str | None, note: Callable[[str], None] = lambda _: None) -> WordSource:
+def open_source_of_other_words(spec: str | None) -> WordSource:
     """The source of word vectors that ``spec`` names, where it can be asked words that are no labels.
 
     Raises:
@@ -29,7 +29,7 @@ def open_source_of_other_words(spec: str | None, note: Callable[[str], None] = l
         raise UserError("nothing says where the vectors of other words come from")
     if spec.startswith("file:"):
         raise UserError(f"its word vectors came from a matrix of the data set's labels only ({spec})")
-    return open_word_source(spec, note=note)
+    return open_word_source(spec)
 
 
 def bake_words(source: WordSource, words: Sequence[str]) -> WordTable:

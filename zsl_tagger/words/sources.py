@@ -12,7 +12,7 @@ Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,14 +46,13 @@ class WordSource(Protocol):
         """Nearest known spellings of a label that is not found."""
 
 
-def open_word_source(spec: str, labels: Sequence[str] = (), note: Callable[[str], None] = lambda _: None) -> WordSource:
+def open_word_source(spec: str, labels: Sequence[str] = ()) -> WordSource:
     """The source that a specification names.
 
     Args:
         spec: see the table above.
         labels: the labels about to be asked: ``file:`` takes its columns to be these in sorted order where
             nothing beside the file says what they are.
-        note: is called with what the user should know of the source.
 
     Raises:
         UserError: no such kind, file, model or package, or the file is not what it should be.
@@ -62,7 +61,7 @@ def open_word_source(spec: str, labels: Sequence[str] = (), note: Callable[[str]
         return WordTable.load(PACKAGED)
     kind, _, name = spec.partition(":")
     if kind == "gensim" and name:
-        return _open_gensim(name, note)
+        return _open_gensim(name)
     if kind == "st" and name:
         return SentenceSource(name)
     if kind == "file" and name:
@@ -115,11 +114,11 @@ def _packaged_sentence_model(name: str) -> Path | None:
 # --- gensim -----------------------------------------------------------------------------------------------
 
 
-def _open_gensim(name: str, note: Callable[[str], None]) -> WordTable:
+def _open_gensim(name: str) -> WordTable:
     require("gensim", "train")
     path = Path(name)
     if path.is_file():
-        return WordTable(*read_vector_file(path, note))
+        return WordTable(*read_vector_file(path))
     if path.is_dir():
         raise UserError(f"{name} is a folder: expected a file of word vectors")
     if path.suffix or "/" in name:

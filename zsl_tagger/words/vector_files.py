@@ -7,11 +7,12 @@ file has, and does not say in which line a file is broken.
 from __future__ import annotations
 
 import gzip
+import logging
 import mmap
 import struct
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,8 @@ import numpy as np
 
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.pickles import StandIn, array_of, attributes_of, kind_of, load_data
+
+logger = logging.getLogger(__name__)
 
 #: Classes of gensim, of any version, that hold words and their vectors.
 _KEYED_VECTORS = frozenset(
@@ -37,25 +40,22 @@ LINES_FOR_WIDTH = 100
 #: Largest share of the lines of a text file that may be junk: such lines are skipped, and a file of more is refused.
 MOST_JUNK = 0.01
 
-Note = Callable[[str], None]
-
 _FASTTEXT_MAGIC = struct.pack("<i", 793712314)
 _FASTTEXT_HEADER = struct.calcsize("<ii12id")  # magic, version, twelve settings, a threshold
 
 
-def read_vector_file(path: Path, note: Note = lambda _: None) -> tuple[Sequence[str], np.ndarray]:
+def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
     """(W words, float32 ``(W, word_dim)``); words whose vector is all zero are left out.
 
     Args:
         path: .kv (gensim), .bin (word2vec or fastText), or text with or without a header; .bin of word2vec and text
             may be packed as .gz.
-        note: is called where lines of a text file were skipped.
 
     Raises:
         UserError: it is none of these, or broken.
     """
     try:
-        words, vectors = _read(path, note)
+        words, vectors = _read(path)
     except UserError:
         raise
     except MemoryError:
@@ -83,7 +83,7 @@ def known_vectors(words: Sequence[Any], vectors: np.ndarray, source: str) -> tup
     return [str(words[row]) for row in np.flatnonzero(used).tolist()], vectors[used]
 
 
-def _read(path: Path, note: Note) -> tuple[Sequence[Any], np.ndarray]:
+def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
     kind, packed = _kind(path)
     if kind == ".kv":
         if packed:
@@ -92,7 +92,7 @@ def _read(path: Path, note: Note) -> tuple[Sequence[Any], np.ndarray]:
     if kind == ".bin" or _is_binary_word2vec(path):
         return _read_bin(path)
     with _open(path) as file:
-        return _read_text(file, path, note)
+        return _read_text(file, path)
 
 
 def _kind(path: Path) -> tuple[str, bool]:
@@ -193,7 +193,7 @@ def _check_fasttext_words(path: Path) -> None:
             at = end + 10  # after the word its count and its kind: 9 bytes
 
 
-def _read_text(file: BinaryIO, path: Path, note: Note) -> tuple[Sequence[str], np.ndarray]:
+def _read_text(file: BinaryIO, path: Path) -> tuple[Sequence[str], np.ndarray]:
     """Read lines of a word and its numbers.
 
     fastText and word2vec have a first line "words dimensions", GloVe has not.
@@ -206,7 +206,7 @@ def _read_text(file: BinaryIO, path: Path, note: Note) -> tuple[Sequence[str], n
             rows.add(number, line)
     rows.check(expected)
     if rows.skipped:
-        note(rows.remark())
+        logger.warning("%s", rows.remark())
     return list(rows.place), np.frombuffer(rows.values, np.float32).reshape(len(rows.place), dim or 1)
 
 
