@@ -522,116 +522,132 @@ WordVectors = Annotated[
 ]
 Missing = Annotated[str, typer.Option(help="Labels without a vector: error, drop, or random (a random vector).")]
 NoNormalize = Annotated[bool, typer.Option("--no-normalize", help="Keep the lengths of the vectors.")]
-SkipImages = Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")]
-ValFraction = Annotated[float, typer.Option(help="Share of the images for validation, where none is given; 0: none.")]
-TestFraction = Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")]
 Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
-ReleasedSplits = Annotated[
-    bool,
-    typer.Option(
-        "--released-splits", help="Also write released/, with the splits under the released code's names: test is val."
-    ),
-]
 KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep images without any label.")]
-Seed = Annotated[int, typer.Option(help="Of every draw.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")]
 
 
-@_command(prepare, "nus-wide")
-def prepare_nus_wide(
-    source: Source,
-    output: Output,
-    protocol: Annotated[
-        str, typer.Option(help="mld: train images show a seen, test images an unseen label; lesa: all are kept.")
-    ] = "mld",
-    word_vectors: WordVectors = "packaged",
-    missing: Missing = "random",
-    no_normalize: NoNormalize = False,
-    skip_images: SkipImages = False,
-    val_fraction: ValFraction = 0.1,
-    released_splits: ReleasedSplits = False,
-    allow_subset: Annotated[bool, typer.Option("--allow-subset", help="Accept other counts than the papers'.")] = False,
-    seed: Seed = 0,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
-    with _told_in_one_line(_GOES_ON):
-        from data_prep.nus_wide import prepare_nus_wide as run
-        from data_prep.pipeline import Options, summary
-
-        options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
-            overwrite=overwrite, note=_note, progress=_progress, released_splits=released_splits,
-        )  # fmt: skip
-        _print(summary(run(source, output, options, protocol, allow_subset), output))
-
-
-@_command(prepare, "coco")
-def prepare_coco(
-    source: Source,
-    output: Output,
-    task: Annotated[str, typer.Option(help="multi-label, zsl-48-17 or zsl-65-15.")] = "multi-label",
-    year: Annotated[Optional[int], typer.Option(help="2014 or 2017. [default: the one that is there]")] = None,
-    keep_unlabelled: KeepUnlabelled = False,
+def _prepare_options(
     word_vectors: WordVectors = "packaged",
     missing: Missing = "error",
     no_normalize: NoNormalize = False,
-    skip_images: SkipImages = False,
-    val_fraction: ValFraction = 0.1,
-    released_splits: ReleasedSplits = False,
-    seed: Seed = 0,
+    skip_images: Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")] = False,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of the images for validation, where none is given; 0: none.")
+    ] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")] = 0.2,
+    train_per_class: Annotated[Optional[int], typer.Option(help="So many training images a class.")] = None,
+    released_splits: Annotated[
+        bool,
+        typer.Option(
+            "--released-splits",
+            help="Also write released/, with the splits under the released code's names: test is val.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     workers: Workers = None,
-    overwrite: Overwrite = False,
-) -> None:
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")] = False,
+) -> Any:
+    """Return the options that the commands of all data sets share; each is stated here only."""
+    from data_prep.pipeline import Options
+
+    return Options(
+        word_vectors=word_vectors,
+        missing=missing,
+        normalize=not no_normalize,
+        skip_images=skip_images,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        train_per_class=train_per_class,
+        seed=seed,
+        workers=workers,
+        overwrite=overwrite,
+        released_splits=released_splits,
+    )
+
+
+def _prepares(
+    name: str, without: dict[str, Any], **defaults: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function that returns a source as the command that prepares it, with the shared options.
+
+    Args:
+        without: shared options that this command does not have, with the values that take their place.
+        defaults: shared options that have another default here.
+    """
+    shared = {
+        option.name: option.replace(default=defaults.get(option.name, option.default))
+        for option in inspect.signature(_prepare_options, eval_str=True).parameters.values()
+        if option.name not in without
+    }
+
+    def register(source_of: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(source_of)
+        def run(output: Path, **given: Any) -> None:
+            with _told_in_one_line(_GOES_ON):
+                from data_prep.pipeline import prepare, summary
+
+                options = _prepare_options(**without, **{option: given.pop(option) for option in shared})
+                _print(summary(prepare(source_of(**given), output, options), output))
+
+        source, *own = inspect.signature(source_of, eval_str=True).parameters.values()
+        output = source.replace(name="output", annotation=Output)
+        run.__signature__ = inspect.Signature([source, output, *own, *shared.values()])  # type: ignore[attr-defined]
+        _command(prepare, name)(run)
+        return source_of
+
+    return register
+
+
+#: Shared options that a data set with official splits does not have, and one of the user's own, with their values.
+_OFFICIAL_SPLITS = {"test_fraction": 0.0, "train_per_class": None}
+_OWN_DATA = {"released_splits": False}
+
+
+@_prepares("nus-wide", without=_OFFICIAL_SPLITS, missing="random")
+def prepare_nus_wide(
+    source: Source,
+    protocol: Annotated[
+        str, typer.Option(help="mld: train images show a seen, test images an unseen label; lesa: all are kept.")
+    ] = "mld",
+    allow_subset: Annotated[bool, typer.Option("--allow-subset", help="Accept other counts than the papers'.")] = False,
+) -> Any:
+    """NUS-WIDE 925/81 from the raw archives: data.csv, benchmark_81_v0.json, wordvec_array.pth."""
+    from data_prep.nus_wide import NusWide
+
+    return NusWide(source=source, protocol=protocol, allow_subset=allow_subset)
+
+
+@_prepares("coco", without=_OFFICIAL_SPLITS)
+def prepare_coco(
+    source: Source,
+    task: Annotated[str, typer.Option(help="multi-label, zsl-48-17 or zsl-65-15.")] = "multi-label",
+    year: Annotated[Optional[int], typer.Option(help="2014 or 2017. [default: the one that is there]")] = None,
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
-    with _told_in_one_line(_GOES_ON):
-        from data_prep.coco import prepare_coco as run
-        from data_prep.pipeline import Options, summary
+    from data_prep.coco import Coco
 
-        options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, 0.0, seed=seed, workers=workers,
-            overwrite=overwrite, note=_note, progress=_progress, released_splits=released_splits,
-        )  # fmt: skip
-        _print(summary(run(source, output, options, task, year, keep_unlabelled), output))
+    return Coco(source=source, task=task, year=year, keep_unlabelled=keep_unlabelled)
 
 
-@_command(prepare, "folders")
+@_prepares("folders", without=_OWN_DATA)
 def prepare_folders(
     source: Source,
-    output: Output,
     task: Annotated[str, typer.Option(help="single-label, or multi-label (the class as the one known tag).")] = (
         "single-label"
     ),
     unseen: Unseen = "",
     exclude_path: ExcludePath = None,
-    train_per_class: Annotated[Optional[int], typer.Option(help="So many training images a class.")] = None,
-    word_vectors: WordVectors = "packaged",
-    missing: Missing = "error",
-    no_normalize: NoNormalize = False,
-    skip_images: SkipImages = False,
-    val_fraction: ValFraction = 0.1,
-    test_fraction: TestFraction = 0.2,
-    seed: Seed = 0,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Any:
     """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
-    with _told_in_one_line(_GOES_ON):
-        from data_prep.folders import prepare_folders as run
-        from data_prep.pipeline import Options, summary
+    from data_prep.folders import Folders
 
-        options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, test_fraction, train_per_class, seed,
-            workers, overwrite, _note, _progress, exclude_path or (),
-        )  # fmt: skip
-        _print(summary(run(source, output, options, task, unseen), output))
+    return Folders(source=source, task=task, unseen=unseen, exclude_path=exclude_path or ())
 
 
-@_command(prepare, "table")
+@_prepares("table", without={**_OWN_DATA, "train_per_class": None})
 def prepare_table(
     source: Source,
-    output: Output,
     images: Annotated[Optional[Path], typer.Option(help="Where the paths start. [default: the table's folder]")] = None,
     path_column: Annotated[str, typer.Option(help="Column of the image paths.")] = "path",
     tags_column: Annotated[str, typer.Option(help="Column of the tags.")] = "tags",
@@ -640,28 +656,12 @@ def prepare_table(
     delimiter: Annotated[Optional[str], typer.Option(help="Between columns. [default: read off the header]")] = None,
     unseen: Unseen = "",
     keep_unlabelled: KeepUnlabelled = False,
-    word_vectors: WordVectors = "packaged",
-    missing: Missing = "error",
-    no_normalize: NoNormalize = False,
-    skip_images: SkipImages = False,
-    val_fraction: ValFraction = 0.1,
-    test_fraction: TestFraction = 0.2,
-    seed: Seed = 0,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Any:
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
-    with _told_in_one_line(_GOES_ON):
-        from data_prep.pipeline import Options, summary
-        from data_prep.tables import Columns
-        from data_prep.tables import prepare_table as run
+    from data_prep.tables import Columns, Table
 
-        options = Options(
-            word_vectors, missing, not no_normalize, skip_images, val_fraction, test_fraction, None, seed, workers,
-            overwrite, _note, _progress,
-        )  # fmt: skip
-        columns = Columns(path_column, tags_column, split_column, separator, delimiter)
-        _print(summary(run(source, output, options, columns, images, unseen, keep_unlabelled), output))
+    columns = Columns(path=path_column, tags=tags_column, split=split_column, separator=separator, delimiter=delimiter)
+    return Table(source=source, image_root=images, unseen=unseen, columns=columns, keep_unlabelled=keep_unlabelled)
 
 
 @_command(prepare, "wordvecs")
@@ -677,9 +677,7 @@ def prepare_wordvecs(
     with _told_in_one_line(_GOES_ON):
         from data_prep.wordvecs import prepare_wordvecs as run
 
-        vectors = run(
-            labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite, note=_note
-        )
+        vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
         _print(vectors.summary(output))
 
 
@@ -714,17 +712,6 @@ def prepare_check(
 
 
 _GOES_ON = "interrupted: no file was left half-written; the same command goes on where it stopped"
-
-
-def _note(text: str) -> None:
-    import logging
-
-    logging.getLogger("zsl_tagger").info("%s", text)
-
-
-def _progress(done: int, total: int, what: str = "looked at") -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
-        typer.echo(f"\r{what} {done:,} of {total:,} images", nl=done >= total, err=True)
 
 
 def _print(lines: list[str]) -> None:

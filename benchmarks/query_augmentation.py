@@ -30,8 +30,8 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.common import write_result
-from data_prep.pipeline import Options
-from data_prep.tables import Columns, prepare_table
+from data_prep.pipeline import Options, prepare
+from data_prep.tables import Columns, Table
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
@@ -127,8 +127,9 @@ def prepare_split(photos: Path, work: Path, seed: int) -> PreparedDataset:
             writer = csv.writer(file)
             writer.writerow(("path", "tags", "split"))
             writer.writerows((path, ",".join(labels), split) for path, labels, split in rows)
-        options = Options("packaged", "error", skip_images=True)
-        prepare_table(table, folder, options, Columns(split="split"), photos, unseen=",".join(sorted(unseen)))
+        columns = Columns(split="split")
+        source = Table(source=table, image_root=photos, unseen=",".join(sorted(unseen)), columns=columns)
+        prepare(source, folder, Options(skip_images=True))
     return load_dataset(folder)
 
 

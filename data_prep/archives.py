@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,30 +26,40 @@ class Listed(NamedTuple):
     split: str
 
 
-def is_packed(source: Path) -> bool:
-    """Whether a folder is one of the two, as packed."""
-    return _packing(source) is not None
+class Listing(NamedTuple):
+    """Hold the images of a data set with one class an image.
+
+    Attributes:
+        dropped: (path, why) of each image that is left out.
+        unpack: writes the images into ``image_root``, where they are packed as arrays.
+    """
+
+    image_root: Path
+    images: list[Listed]
+    dropped: Sequence[tuple[str, str]] = ()
+    unpack: Callable[[Path], None] | None = None
 
 
-def read_packed(source: Path, unpack_to: Path) -> tuple[Path, list[Listed]]:
-    """(image root, images) of a folder that :func:`is_packed`.
+def read_packed(source: Path, unpack_to: Path) -> Listing | None:
+    """Return the images of a folder that is one of the two as packed, None of another.
 
     Args:
-        unpack_to: where images go that are packed as arrays.
+        unpack_to: the image root of images that are packed as arrays.
 
     Raises:
         UserError: a file is missing or broken.
     """
     read = _packing(source)
     if read is None:
-        raise ValueError(f"{source} holds neither CIFAR-100 nor Stanford-Cars as they are packed")
+        return None
     if read in (_cars, _cars_devkit):
-        return source, read(source)
-    return unpack_to, list(_unpack(read(source), unpack_to))
+        return Listing(source, read(source))
+    images = [Listed(_png(split, name, number), name, split) for split, name, number, _ in read(source)]
+    return Listing(unpack_to, images, unpack=lambda folder: _unpack(read(source), folder))
 
 
 def _packing(source: Path) -> Callable[[Path], Any] | None:
-    """The function that reads it."""
+    """Return the function that reads it, None for another folder."""
     signs = {
         _cifar100_binary: ("train.bin", "fine_label_names.txt"),
         _cifar100_python: ("train", "test", "meta"),
@@ -97,18 +107,23 @@ def _arrays(split: str, file: Path, labels: list[int], pixels: np.ndarray, names
         yield split, names[label], number, row.reshape(3, 32, 32).transpose(1, 2, 0)  # (32, 32, 3)
 
 
-def _unpack(arrays: Iterator[Array], folder: Path) -> Iterator[Listed]:
+def _png(split: str, name: str, number: int) -> str:
+    """Return the path of an image, below the image root."""
+    path = f"{split}/{name}/{number:05d}.png"
+    if "/" in name or path_fault(path):
+        raise UserError(f"the class name {name!r} cannot be a folder")
+    return path
+
+
+def _unpack(arrays: Iterator[Array], folder: Path) -> None:
     """Write each image as a PNG file, unless a former run has."""
     for split, name, number, pixels in arrays:
-        path = f"{split}/{name}/{number:05d}.png"
-        if "/" in name or path_fault(path):
-            raise UserError(f"the class name {name!r} cannot be a folder")
+        path = _png(split, name, number)
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "PNG")
         if not _holds(folder / path, png.getvalue()):
             inside = folder_inside(folder, Path(path).parent)
             write_whole(inside / Path(path).name, png.getvalue(), to_disk=False)
-        yield Listed(path, name, split)
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.output import OutputFolder
-from data_prep.pipeline import VECTORS_OF_PAPERS, Found, Options, Protocol, build, targets_of, vectors_for
+from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source, targets_of
 from zsl_tagger.errors import UserError, require, some
 
 TASKS = ("multi-label", "zsl-48-17", "zsl-65-15")
@@ -54,67 +54,73 @@ NOT_IN_48_17 = (
 )  # fmt: skip
 
 
-def prepare_coco(
-    source: Path, output: Path, options: Options, task: str = "multi-label", year: int | None = None,
-    keep_unlabelled: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """``prepare coco``.
+@dataclass(frozen=True, kw_only=True)
+class Coco(Source):
+    """Hold the options of MS-COCO.
 
-    Args:
+    Attributes:
         source: folder with ``annotations/instances_{train,val}{year}.json`` and ``{train,val}{year}/`` (or
             ``images/{train,val}{year}/``).
         task: "multi-label" (80 classes), "zsl-48-17" or "zsl-65-15". In the last two, training images that show an
             unseen class are left out, as in the papers of these splits.
         year: 2014 or 2017; None for the one that is there, 2014 if both are.
         keep_unlabelled: keep images without any annotation; otherwise they are dropped, as in the released code.
-
-    Returns:
-        The content of ``dataset.json``.
     """
-    if task not in TASKS:
-        raise UserError(f"expected --task of {', '.join(TASKS)}; got {task!r}")
-    year = _find_year(source) if year is None else year
-    if year not in YEARS:
-        raise UserError(f"expected --year of 2014 or 2017, got {year}")
-    parts = {split: _read_instances(source, official, year) for split, official in _OFFICIAL.items()}
-    labels = sorted(set(CLASSES) - set(NOT_IN_48_17 if task == "zsl-48-17" else ()))
-    unseen = UNSEEN.get(task, ())
-    identity = {"prepare": "coco", "source": str(source.resolve()), "task": task, "year": year,
-                "keep_unlabelled": keep_unlabelled, **options.identity()}  # fmt: skip
-    out = OutputFolder(output, identity, options.overwrite)
-    vectors = vectors_for(labels, options)
-    paths, label_lists, splits, dropped = [], [], [], []
-    for split, images in parts.items():
-        for path, classes in images.items():
-            if split == "train" and classes & set(unseen):
-                dropped.append((path, "training image that shows an unseen class"))
-                continue
-            paths.append(path)
-            label_lists.append(sorted(classes & set(labels)))
-            splits.append(split)
-    protocol = Protocol(False, "nothing") if keep_unlabelled else Protocol()
-    found = Found(
-        name=f"MS-COCO {year} {task}",
-        image_root=_image_root(source, year).resolve(),
-        paths=paths,
-        labels=labels,
-        targets=targets_of(label_lists, labels),
-        splits=np.array(splits),
-        unseen=unseen,
-        benchmark=f"benchmark_coco_{task.replace('-', '_')}.json",
-        protocols={"labelled": protocol},
-        facts={
-            "images annotated": {split: sum(bool(c) for c in imgs.values()) for split, imgs in parts.items()},
-            "images without annotation": {split: sum(not c for c in imgs.values()) for split, imgs in parts.items()},
-            "iscrowd": "crowd regions count as the class they show",
-            "test images with an unseen class": sum(bool(c & set(unseen)) for c in parts["test"].values()),
-            "test split": f"the official val{year}",
-        },
-        dropped=dropped,
-        vectors_of_papers=VECTORS_OF_PAPERS if unseen else "",
-    )
-    with out.claimed():
-        return build(found, vectors, out, options)
+
+    command = "coco"
+
+    task: str = "multi-label"
+    year: int | None = None
+    keep_unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UserError(f"expected --task of {', '.join(TASKS)}; got {self.task!r}")
+        if self.year is not None and self.year not in YEARS:
+            raise UserError(f"expected --year of 2014 or 2017, got {self.year}")
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "year": self.year or _find_year(self.source)}
+
+    def read(self, _output: Path, /) -> Found:
+        year = self.year or _find_year(self.source)
+        parts = {split: _read_instances(self.source, official, year) for split, official in _OFFICIAL.items()}
+        labels = sorted(set(CLASSES) - set(NOT_IN_48_17 if self.task == "zsl-48-17" else ()))
+        unseen = UNSEEN.get(self.task, ())
+        paths, label_lists, splits, dropped = [], [], [], []
+        for split, images in parts.items():
+            for path, classes in images.items():
+                if split == "train" and classes & set(unseen):
+                    dropped.append((path, "training image that shows an unseen class"))
+                    continue
+                paths.append(path)
+                label_lists.append(sorted(classes & set(labels)))
+                splits.append(split)
+        return Found(
+            name=f"MS-COCO {year} {self.task}",
+            image_root=_image_root(self.source, year).resolve(),
+            paths=paths,
+            labels=labels,
+            targets=targets_of(label_lists, labels),
+            splits=np.array(splits),
+            unseen=unseen,
+            benchmark=f"benchmark_coco_{self.task.replace('-', '_')}.json",
+            protocols={"labelled": Protocol(False, "nothing") if self.keep_unlabelled else Protocol()},
+            facts=_facts(parts, year, set(unseen)),
+            dropped=dropped,
+            vectors_of_papers=VECTORS_OF_PAPERS if unseen else "",
+        )
+
+
+def _facts(parts: dict[str, dict[str, set[str]]], year: int, unseen: set[str]) -> dict[str, Any]:
+    """Return what ``dataset.json`` says of the official splits."""
+    return {
+        "images annotated": {split: sum(bool(c) for c in images.values()) for split, images in parts.items()},
+        "images without annotation": {split: sum(not c for c in images.values()) for split, images in parts.items()},
+        "iscrowd": "crowd regions count as the class they show",
+        "test images with an unseen class": sum(bool(c & unseen) for c in parts["test"].values()),
+        "test split": f"the official val{year}",
+    }
 
 
 def _find_year(source: Path) -> int:

@@ -6,24 +6,26 @@ validation, testing, ...). Folders named by WordNet ids (n01440764) get the name
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.archives import Listed, is_packed, read_packed
-from data_prep.output import OutputFolder
-from data_prep.pipeline import Found, Options, build, targets_of, vectors_for
-from data_prep.splits import choose_unseen
+from data_prep.archives import Listed, Listing, read_packed
+from data_prep.source import Found, Source, targets_of
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.words.label_lists import composed
+
+logger = logging.getLogger(__name__)
 
 TASKS = ("single-label", "multi-label")
 
@@ -39,69 +41,62 @@ _CRANES = {"n02012849": "crane bird", "n03126707": "construction crane"}
 _WNID = re.compile(r"n\d{8}")
 
 
-def prepare_folders(
-    source: Path, output: Path, options: Options, task: str = "single-label", unseen: str = ""
-) -> dict[str, Any]:
-    """``prepare folders``.
+@dataclass(frozen=True, kw_only=True)
+class Folders(Source):
+    """Hold the options of a tree of class folders.
 
-    Args:
+    Attributes:
         task: "single-label" (one class an image) or "multi-label" (the class is the one tag that is known).
         unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
-
-    Returns:
-        The content of ``dataset.json``.
+        exclude_path: globs of files and folders to leave out.
     """
-    if task not in TASKS:
-        raise UserError(f"expected --task of {', '.join(TASKS)}; got {task!r}")
-    if not source.is_dir():
-        raise UserError(f"no folder at {source}")
-    identity = {"prepare": "folders", "source": str(source.resolve()), "task": task, "unseen": unseen,
-                **options.identity()}  # fmt: skip
-    listing = None if is_packed(source) else _walk_splits(source, options)
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
-        raise UserError(f"--output {output} lies in --source {source}: give a folder outside of it")
-    out = OutputFolder(output, identity, options.overwrite)
-    with out.claimed():
-        root, images, dropped = listing or (*read_packed(source, output / "images"), [])
-        return _build(source, root, images, dropped, out, options, task, unseen)
+
+    command = "folders"
+
+    task: str = "single-label"
+    unseen: str = ""
+    exclude_path: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UserError(f"expected --task of {', '.join(TASKS)}; got {self.task!r}")
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        if not self.exclude_path:
+            del identity["exclude_path"]  # older folders do not have it
+        return identity
+
+    def read(self, output: Path, /) -> Found:
+        if not self.source.is_dir():
+            raise UserError(f"no folder at {self.source}")
+        if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(self.source)):
+            raise UserError(f"--output {output} lies in --source {self.source}: give a folder outside of it")
+        listing = read_packed(self.source, output / "images") or _walk_splits(self.source, self.exclude_path)
+        names = class_names(sorted({image.class_name for image in listing.images}))
+        labels = sorted(names.values())
+        return Found(
+            name=self.source.resolve().name,
+            image_root=listing.image_root.resolve(),
+            paths=[image.path for image in listing.images],
+            labels=labels,
+            targets=targets_of([[names[image.class_name]] for image in listing.images], labels),
+            splits=np.array([image.split for image in listing.images], "<U5"),
+            choose_unseen=self.unseen,
+            task=self.task,
+            facts={"classes": len(labels), "images": len(listing.images)},
+            dropped=list(listing.dropped),
+            unpack=listing.unpack,
+        )
 
 
-def _build(
-    source: Path,
-    root: Path,
-    images: list[Listed],
-    dropped: list[tuple[str, str]],
-    out: OutputFolder,
-    options: Options,
-    task: str,
-    unseen: str,
-) -> dict[str, Any]:
-    names = class_names(sorted({image.class_name for image in images}))
-    labels = sorted(names.values())
-    vectors = vectors_for(labels, options)
-    found = Found(
-        name=source.resolve().name,
-        image_root=root.resolve(),
-        paths=[image.path for image in images],
-        labels=labels,
-        targets=targets_of([[names[image.class_name]] for image in images], labels),
-        splits=np.array([image.split for image in images], "<U5"),
-        unseen=choose_unseen(unseen, vectors.labels, options.seed),
-        task=task,
-        facts={"classes": len(labels), "images": len(images)},
-        dropped=dropped,
-    )
-    return build(found, vectors, out, options)
-
-
-def _walk_splits(source: Path, options: Options) -> tuple[Path, list[Listed], list[tuple[str, str]]]:
-    """(image root, images, (path, why) of what is left out)."""
-    selection = Selection(options.exclude_path)
+def _walk_splits(source: Path, exclude: Sequence[str]) -> Listing:
+    selection = Selection(exclude)
     root, split_folders = _find_splits(source, selection)
     splits = {split for split, _ in split_folders}
     as_test = "val" in splits and "test" not in splits
     if as_test:
-        options.note("there is no test folder: val becomes the test split, and a validation split is cut from train")
+        logger.info("there is no test folder: val becomes the test split, and a validation split is cut from train")
     images, dropped = [], []
     for split, folder in split_folders:
         for path, class_folder, problem in _walk(root, folder, selection):
@@ -110,12 +105,12 @@ def _walk_splits(source: Path, options: Options) -> tuple[Path, list[Listed], li
             else:
                 images.append(Listed(path, class_folder, "test" if as_test and split == "val" else split))
     if left_out := selection.summary():
-        options.note(left_out)
+        logger.info("%s", left_out)
     if not images:
         raise UserError(
             f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or SOURCE/train/<class>/*.jpg"
         )
-    return root, images, dropped
+    return Listing(root, images, dropped)
 
 
 def _find_splits(source: Path, selection: Selection) -> tuple[Path, list[tuple[str, Path]]]:

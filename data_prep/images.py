@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from PIL import Image
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.system.files import open_unlinked, parse_json
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
@@ -69,13 +70,8 @@ class Look:
             raise ValueError(f"expected 16 hexadecimal digits, got {self.phash!r}")
 
 
-def look_at_images(
-    paths: Sequence[str], root: Path, journal: Path, workers: int, progress: Callable[[int, int], None]
-) -> dict[str, Look]:
+def look_at_images(paths: Sequence[str], root: Path, journal: Path, workers: int) -> dict[str, Look]:
     """Read every image; what the journal already has is not read again.
-
-    Args:
-        progress: told (images done, images in all) now and then.
 
     Raises:
         UserError: the journal cannot be written (a full disk); what it holds stays valid.
@@ -83,15 +79,14 @@ def look_at_images(
     looks: dict[str, Look] = {}
     try:
         known = _read_journal(journal)
-        with open_unlinked(journal, "a", encoding="utf-8") as file:
+        with open_unlinked(journal, "a", encoding="utf-8") as file, Progress("looking at", len(paths)) as progress:
             found = map_in_order(lambda path: _look(root, path, known.get(path)), paths, workers)
-            for done, look in enumerate(found, start=1):
+            for look in progress.over(found):
                 looks[look.path] = look
                 if known.get(look.path) != look:
                     file.write(json.dumps(asdict(look)) + "\n")
-                if done % 256 == 0 or done == len(paths):
+                if len(looks) % 256 == 0:
                     file.flush()
-                    progress(done, len(paths))
     except OSError as error:
         raise UserError(
             f"cannot write {journal}: {error.strerror}. What was looked at so far is kept: when that is put right, "

@@ -8,12 +8,11 @@ concepts, as people have annotated them (``AllLabels``), not as tags. 75 of the 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from data_prep.nus_wide_archive import Archive
-from data_prep.output import OutputFolder
-from data_prep.pipeline import VECTORS_OF_PAPERS, Found, Options, Protocol, build, vectors_for
+from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source
 from zsl_tagger.errors import UserError
 
 BENCHMARK_FILE = "benchmark_81_v0.json"
@@ -26,31 +25,32 @@ PROTOCOLS = {
 }
 
 
-def prepare_nus_wide(
-    source: Path, output: Path, options: Options, protocol: str = "mld", allow_subset: bool = False
-) -> dict[str, Any]:
-    """Prepare the NUS-WIDE 925/81 data set.
+@dataclass(frozen=True, kw_only=True)
+class NusWide(Source):
+    """Hold the options of NUS-WIDE.
 
-    Args:
+    Attributes:
         source: folder of the unpacked archives.
         protocol: "mld" or "lesa", see :data:`PROTOCOLS`; the images that both would keep are counted.
-        allow_subset: prepare an archive with other counts than :data:`~data_prep.nus_wide_archive.EXPECTED`.
-
-    Returns:
-        The content of ``dataset.json``.
+        allow_subset: accept an archive with other counts than :data:`~data_prep.nus_wide_archive.EXPECTED`.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"expected --protocol of {', '.join(PROTOCOLS)}; got {protocol!r}")
-    archive = Archive.open(source)
-    if not allow_subset:
-        archive.check_counts()
-    identity = {"prepare": "nus-wide", "source": str(source.resolve()), "protocol": protocol, **options.identity()}
-    out = OutputFolder(output, identity, options.overwrite)
-    vectors = vectors_for(archive.labels, options)  # before the long reading: it may fail
-    with out.claimed():
+
+    command = "nus-wide"
+
+    protocol: str = "mld"
+    allow_subset: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UserError(f"expected --protocol of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
+
+    def read(self, _output: Path, /) -> Found:
+        archive = Archive.open(self.source)
+        if not self.allow_subset:
+            archive.check_counts()
         targets = archive.targets()
         per_label = dict(zip(archive.labels, targets.sum(axis=0).tolist(), strict=True))
-        found = Found(
+        return Found(
             name="NUS-WIDE 925/81",
             image_root=Path(os.path.realpath(archive.image_root)),
             paths=archive.images,
@@ -60,7 +60,7 @@ def prepare_nus_wide(
             unseen=archive.concepts,
             benchmark=BENCHMARK_FILE,
             protocols=PROTOCOLS,
-            protocol=protocol,
+            protocol=self.protocol,
             placeholders=True,
             vectors_of_papers=VECTORS_OF_PAPERS,
             facts={
@@ -70,4 +70,3 @@ def prepare_nus_wide(
                 "images of each concept": {concept: per_label[concept] for concept in archive.concepts},
             },
         )
-        return build(found, vectors, out, options)

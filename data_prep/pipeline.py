@@ -1,18 +1,21 @@
-"""What every ``prepare`` does with the images and labels it has read: look, split, filter, write, report.
+"""Prepare a data set, whichever it is: :func:`prepare` holds the order of the steps.
 
-1. Labels get their word vectors; labels without one are dealt with as asked.
-2. Every image is looked at; what cannot be used is dropped, counted by reason and listed in ``dropped.csv``.
-3. Images without a split get one by draw; near-duplicates stay together. Without a validation split, one is cut from
-   train: nothing is ever selected on test.
-4. In train and val, unseen labels are taken off the images; then the :class:`Protocol` drops images.
-5. The files are written, ``dataset.json`` last.
+1. The source is read.
+2. Labels get their word vectors; labels without one are dealt with as the options say.
+3. The output folder is claimed: before that nothing is written.
+4. Every image is looked at; what cannot be used is dropped, counted by reason and listed in ``dropped.csv``.
+5. Images without a split get one by draw; near-duplicates stay together. Without a validation split, one is cut from
+   train: nothing is ever selected on test. In train and val, unseen labels are taken off the images; then the
+   :class:`~data_prep.source.Protocol` drops images.
+6. The files are written, ``dataset.json`` last.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ from data_prep.images import (
 from data_prep.output import OutputFolder, csv_rows
 from data_prep.released import WORD_DIM, ReleasedFiles
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
-from data_prep.splits import cut, keep_per_class
+from data_prep.source import Found, Source, deciding
+from data_prep.splits import choose_unseen, cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
 from zsl_tagger.datasets.format import (
     DATA_FILE,
@@ -53,15 +57,12 @@ from zsl_tagger.system.version import installed_version
 
 DROPPED_FILE = "dropped.csv"
 
-VECTORS_OF_PAPERS = (
-    "ML-Decoder those of fastText's crawl (--word-vectors gensim:FILE), LESA and BiAM GloVe "
-    "(--word-vectors gensim:glove-wiki-gigaword-300)"
-)
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What may be asked of every data set.
+    """Hold the options of every data set. Those of ``field(compare=False)`` are not part of a run's identity.
 
     Attributes:
         word_vectors: see :mod:`zsl_tagger.words.sources`.
@@ -73,10 +74,8 @@ class Options:
         train_per_class: instead of these shares, so many training images a class.
         seed: of every draw.
         workers: images looked at at a time; None for one a core.
-        exclude_path: globs of files and folders of class folders to leave out.
+        overwrite: replace another data set in the output folder.
         released_splits: also write the data set under the released code's names, see :mod:`data_prep.released`.
-        note: gets each thing the user should know.
-        progress: gets (images done, images in all).
     """
 
     word_vectors: str = "packaged"
@@ -87,12 +86,9 @@ class Options:
     test_fraction: float = 0.2
     train_per_class: int | None = None
     seed: int = 0
-    workers: int | None = None
-    overwrite: bool = False
-    note: Callable[[str], None] = lambda _text: None
-    progress: Callable[[int, int], None] = lambda _done, _total: None
-    exclude_path: Sequence[str] = ()
-    released_splits: bool = False
+    workers: int | None = field(default=None, compare=False)
+    overwrite: bool = field(default=False, compare=False)
+    released_splits: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -105,96 +101,33 @@ class Options:
             if count is not None and count < 1:
                 raise UserError(f"expected --{option} of at least 1, got {count}")
 
-    def identity(self) -> dict[str, Any]:
-        """The options that decide what is written."""
-        others = ("workers", "overwrite", "note", "progress", "exclude_path", "released_splits")
-        excluded = {"exclude_path": list(self.exclude_path)} if self.exclude_path else {}  # not in older folders
-        return {k: v for k, v in asdict(self).items() if k not in others} | excluded
 
+def prepare(source: Source, output: Path, options: Options) -> dict[str, Any]:
+    """Read a data set and write its prepared folder.
 
-@dataclass(frozen=True)
-class Protocol:
-    """Which images are kept, for what they show once unseen labels are off the train and val images.
+    Returns:
+        The content of ``dataset.json``.
 
-    Attributes:
-        train_shows_seen: drop images of train and val without a seen label.
-        test_shows: drop test images without an "unseen" label, without "any" label, or "nothing" of them.
-        min_bytes: drop files that are smaller.
+    Raises:
+        UserError: the data set is not what it should be, a label has no word vector, the folder holds something else,
+            no image is left, or a file cannot be written.
     """
-
-    train_shows_seen: bool = True
-    test_shows: str = "any"
-    min_bytes: int = 0
-
-    def left_out(
-        self, splits: np.ndarray, targets: csr_array, unseen: np.ndarray, sizes: np.ndarray | None
-    ) -> np.ndarray:
-        """Why each image is left out, "" where it is kept: ``(N,)`` text.
-
-        Args:
-            targets: bool ``(N, K)``; unseen: bool ``(K,)``; sizes: bytes ``(N,)``, None where files were not looked at.
-        """
-        is_test, no_label = splits == "test", targets.sum(axis=1) == 0  # (N,)
-        no_unseen = targets[:, unseen].sum(axis=1) == 0
-        why = np.full(len(splits), "", "<U60")
-        if self.train_shows_seen:
-            why[~is_test & no_label] = "train or val image without a seen label"
-        if self.test_shows == "any":
-            why[is_test & no_label] = "test image without a label"
-        elif self.test_shows == "unseen":
-            why[is_test & no_unseen] = "test image without an unseen label"
-        if sizes is not None:
-            why[sizes < self.min_bytes] = f"file of less than {self.min_bytes:,} bytes"
-        return why
-
-
-@dataclass(frozen=True)
-class Found:
-    """N images and K labels, as read from somewhere.
-
-    Attributes:
-        name: of the data set.
-        paths: below ``image_root``, with ``/``.
-        labels: K names, sorted.
-        targets: bool ``(N, K)``.
-        splits: ``(N,)`` of "train", "val", "test", or "" where there is none.
-        unseen: names among the labels.
-        task: "multi-label" or "single-label".
-        benchmark: name of the seen/unseen file.
-        protocols: those that are counted; ``protocol`` is the one applied.
-        placeholders: look for "photo unavailable" images.
-        facts: what ``dataset.json`` shall say of the source.
-        dropped: (path, reason) of what the reader itself left out.
-        vectors_of_papers: which word vectors the papers use; "" for data without papers.
-    """
-
-    name: str
-    image_root: Path
-    paths: list[str]
-    labels: list[str]
-    targets: csr_array
-    splits: np.ndarray
-    unseen: Sequence[str] = ()
-    task: str = "multi-label"
-    benchmark: str = "benchmark.json"
-    protocols: dict[str, Protocol] = field(default_factory=lambda: {"labelled": Protocol()})
-    protocol: str = "labelled"
-    placeholders: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-    vectors_of_papers: str = ""
-
-
-def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
-    """Label names of each image -> bool ``(N, K)``."""
-    index = {label: column for column, label in enumerate(labels)}
-    rows = np.repeat(np.arange(len(label_lists)), [len(names) for names in label_lists])
-    columns = np.array([index[name] for names in label_lists for name in names], np.int64)
-    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(label_lists), len(labels)), dtype=bool)
+    found = source.read(output)
+    _check_paths(found)
+    out = OutputFolder(output, {**source.identity(), **deciding(options)}, options.overwrite)
+    vectors = vectors_for(found.labels, options)
+    if found.choose_unseen:
+        found = replace(found, unseen=choose_unseen(found.choose_unseen, vectors.labels, options.seed))
+    with out.claimed():
+        if found.unpack is not None:
+            found.unpack(found.image_root)
+        looks = _look(found, out, options)
+        selected = _select(found, vectors, looks, options)
+        return _write(out, found, selected, vectors, options)
 
 
 def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
-    """The labels' vectors; what was not found is noted.
+    """Return the labels' vectors, and log what was not found.
 
     Raises:
         UserError: a label cannot stand in data.csv, or has no vector and the policy is "error".
@@ -206,34 +139,42 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
     for label in labels:
         by_letters[label.casefold()].append(label)
     if repeated := [" and ".join(map(repr, names)) for names in by_letters.values() if len(names) > 1]:
-        options.note(f"labels that differ only in capitals stay different labels ({len(repeated)}): {_list(repeated)}")
-    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize, options.note)
+        text = "labels that differ only in capitals stay different labels (%d): %s"
+        logger.info(text, len(repeated), _list(repeated))
+    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
         ("are left out", vectors.dropped),
     ):
         if names:
-            options.note(f"labels without a vector in {vectors.source} {outcome} ({len(names)}): {_list(names)}")
+            logger.info("labels without a vector in %s %s (%d): %s", vectors.source, outcome, len(names), _list(names))
     return vectors
 
 
-def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Options) -> dict[str, Any]:
-    """Make the prepared folder of what was found; to be called inside ``with out.claimed()``.
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """Hold the N images that are kept, and what was left out.
 
-    Args:
-        vectors: of ``found.labels``, by :func:`vectors_for`.
-
-    Returns:
-        The content of ``dataset.json``.
-
-    Raises:
-        UserError: nothing is left, or a file cannot be written.
+    Attributes:
+        images: their paths, splits and targets ``(N, K)``, over the labels that have a word vector.
+        near: near-duplicates among them, ``(pairs, 3)``; None where the images were not looked at.
+        unseen: bool ``(K,)``.
+        dropped: (path, reason) of each image that is left out.
+        by_protocol: {protocol: {split: images it would keep}}.
     """
-    _check_paths(found)
-    labels, unseen = vectors.labels, np.isin(vectors.labels, list(found.unseen))  # (K,)
+
+    images: Images
+    near: np.ndarray | None
+    unseen: np.ndarray
+    dropped: list[tuple[str, str]]
+    by_protocol: dict[str, dict[str, int]]
+
+
+def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options: Options) -> Selected:
+    """Split the images, and leave out what cannot be used and what the protocol drops."""
+    unseen = np.isin(vectors.labels, list(found.unseen))  # (K,)
     column = {label: index for index, label in enumerate(found.labels)}
-    targets = found.targets[:, [column[label] for label in labels]]  # (N, K)
-    looks = _look(found, out, options)
+    targets = found.targets[:, [column[label] for label in vectors.labels]]  # (N, K)
     faults = _image_faults(found, looks)
     usable = np.array([path not in faults for path in found.paths], bool)
     near = near_duplicates([looks[p].phash if looks and p not in faults else "" for p in found.paths])
@@ -246,45 +187,56 @@ def build(found: Found, vectors: WordVectors, out: OutputFolder, options: Option
     dropped = [*found.dropped, *faults.items()]
     dropped += [(found.paths[row], str(why[row])) for row in np.flatnonzero(usable & (why != ""))]
     order = np.flatnonzero(kept[found.protocol])
-    if not len(order):
-        where = f"; images were looked for in {found.image_root}" if MISSING in faults.values() else ""
+    _check_some_are_left(found, splits[order], dropped, MISSING in faults.values())
+    return Selected(
+        images=Images([found.paths[row] for row in order], splits[order], targets[order]),
+        near=None if options.skip_images else _among(near, order),
+        unseen=unseen,
+        dropped=dropped,
+        by_protocol={name: _split_counts(splits[mask]) for name, mask in kept.items()},
+    )
+
+
+def _check_some_are_left(found: Found, splits: np.ndarray, dropped: list[tuple[str, str]], missing: bool) -> None:
+    """Raise a UserError where no image is left, or none to train on.
+
+    Args:
+        splits: of the images that are kept; missing: some file was not there.
+    """
+    if not len(splits):
+        where = f"; images were looked for in {found.image_root}" if missing else ""
         raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}{where}")
-    if not (splits[order] == "train").any():
+    if not (splits == "train").any():
         raise UserError(
-            f"no image is left in the split train: {_counts(_split_counts(splits[order]))}; "
+            f"no image is left in the split train: {_counts(_split_counts(splits))}; "
             f"left out: {_counts(_tally(dropped)) or 'none'}"
         )
-    images = Images([found.paths[row] for row in order], splits[order], targets[order])
-    info: dict[str, Any] = {
+
+
+def _info(found: Found, selected: Selected, vectors: WordVectors, report: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of ``dataset.json``."""
+    return {
         "format_version": DATASET_FORMAT,
         "name": found.name,
         "task": found.task,
         "image_root": str(found.image_root),
         "benchmark": found.benchmark,
-        "images": _split_counts(images.splits),
-        "seen_labels": int((~unseen).sum()),
-        "unseen_labels": int(unseen.sum()),
+        "images": _split_counts(selected.images.splits),
+        "seen_labels": int((~selected.unseen).sum()),
+        "unseen_labels": int(selected.unseen.sum()),
         "protocol": {"name": found.protocol, **asdict(found.protocols[found.protocol])},
-        "images_by_protocol": {name: _split_counts(splits[mask]) for name, mask in kept.items()},
-        "images_looked_at": not options.skip_images,
-        "dropped": _tally(dropped),
+        "images_by_protocol": selected.by_protocol,
+        "images_looked_at": selected.near is not None,
+        "dropped": _tally(selected.dropped),
         "source": found.facts,
-        "word_vectors": vectors.report(),
-        "labels": labels,
+        "word_vectors": {
+            **vectors.report(),
+            "unseen labels with the vector of a seen one": _same_as_seen(report, set(found.unseen)),
+            "papers use, 300 wide": found.vectors_of_papers,
+        },
+        "labels": vectors.labels,
         "written_by": f"zsl-tagger {installed_version()}",
     }
-    for split, count in info["images"].items():
-        if not count:
-            options.note(f"no image is in the split {split}")
-    report = split_report(images, labels, ~unseen, vectors.matrix, None if options.skip_images else _among(near, order))
-    info["word_vectors"]["unseen labels with the vector of a seen one"] = _same_as_seen(report, set(found.unseen))
-    info["word_vectors"]["papers use, 300 wide"] = found.vectors_of_papers
-    released = ReleasedFiles.of(images, vectors) if options.released_splits else None
-    if released is not None:
-        info["released_splits"] = released.report()
-        _note_released(released, options)
-    _write(out, images, vectors, unseen, dropped, info, report, released)
-    return info
 
 
 def _same_as_seen(report: dict[str, Any], unseen: set[str]) -> dict[str, str]:
@@ -297,17 +249,19 @@ def _same_as_seen(report: dict[str, Any], unseen: set[str]) -> dict[str, str]:
     return same
 
 
-def _note_released(released: ReleasedFiles, options: Options) -> None:
+def _log_released(released: ReleasedFiles) -> None:
     width = released.vectors.matrix.shape[1]
     if width != WORD_DIM:
-        options.note(
-            f"the released code takes word vectors {WORD_DIM} wide, these are {width} wide: give another "
-            "--word-vectors, such as gensim:glove-wiki-gigaword-300"
+        logger.warning(
+            "the released code takes word vectors %d wide, these are %d wide: give another "
+            "--word-vectors, such as gensim:glove-wiki-gigaword-300",
+            WORD_DIM,
+            width,
         )
     images, labels = released.left_out
     if images or labels:
-        options.note(
-            f"left out of {RELEASED_FOLDER}/: {images} images without a label, {len(labels)} labels on no image"
+        logger.info(
+            "left out of %s/: %d images without a label, %d labels on no image", RELEASED_FOLDER, images, len(labels)
         )
 
 
@@ -364,7 +318,7 @@ def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
     if options.skip_images:
         return {}
     workers = options.workers or default_workers()
-    return look_at_images(found.paths, found.image_root, out.path / JOURNAL_FILE, workers, options.progress)
+    return look_at_images(found.paths, found.image_root, out.path / JOURNAL_FILE, workers)
 
 
 def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
@@ -447,28 +401,33 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _write(
-    out: OutputFolder,
-    images: Images,
-    vectors: WordVectors,
-    unseen: np.ndarray,
-    dropped: list[tuple[str, str]],
-    info: dict[str, Any],
-    report: dict[str, Any],
-    released: ReleasedFiles | None,
-) -> None:
+    out: OutputFolder, found: Found, selected: Selected, vectors: WordVectors, options: Options
+) -> dict[str, Any]:
+    """Write the files, ``dataset.json`` last, and return its content."""
+    images = selected.images
+    for split, count in _split_counts(images.splits).items():
+        if not count:
+            logger.info("no image is in the split %s", split)
+    report = split_report(images, vectors.labels, ~selected.unseen, vectors.matrix, selected.near)
+    info = _info(found, selected, vectors, report)
+    released = ReleasedFiles.of(images, vectors) if options.released_splits else None
+    if released is not None:
+        info["released_splits"] = released.report()
+        _log_released(released)
+    sides = {
+        "train class": [label for label, hidden in zip(vectors.labels, selected.unseen, strict=True) if not hidden],
+        "test class": [label for label, hidden in zip(vectors.labels, selected.unseen, strict=True) if hidden],
+    }
     label_rows = np.split(images.targets.indices, images.targets.indptr[1:-1])
     cells = (format_labels(vectors.labels[column] for column in sorted(row)) for row in label_rows)
-    sides = {
-        "train class": [label for label, hidden in zip(vectors.labels, unseen, strict=True) if not hidden],
-        "test class": [label for label, hidden in zip(vectors.labels, unseen, strict=True) if hidden],
-    }
     out.start_replacing()
     out.write(DATA_FILE, csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
-    out.write(DROPPED_FILE, csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in dropped)))
-    out.write_json(info["benchmark"], sides)
+    out.write(DROPPED_FILE, csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in selected.dropped)))
+    out.write_json(found.benchmark, sides)
     out.write(VECTORS_FILE, matrix_bytes(vectors))
     if released is not None:
-        released.write(out, info["benchmark"], sides["test class"])
-    write_report(report, out.path, info["name"], Path(info["image_root"]), info["dropped"])
-    checked = (DATA_FILE, info["benchmark"], VECTORS_FILE)
+        released.write(out, found.benchmark, sides["test class"])
+    write_report(report, out.path, found.name, found.image_root, info["dropped"])
+    checked = (DATA_FILE, found.benchmark, VECTORS_FILE)
     out.finish({**info, "sha256": {name: sha256_of(out.path / name) for name in checked}})
+    return info

@@ -150,7 +150,7 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
         raise UserError(f"no folder at {image_root}")
     near = None
     if root is not None and root.is_dir():
-        looks = look_at_images(dataset.paths, root, folder / JOURNAL_FILE, workers, lambda _done, _total: None)
+        looks = look_at_images(dataset.paths, root, folder / JOURNAL_FILE, workers)
         if any(look.phash for look in looks.values()):
             near = near_duplicates([looks[path].phash for path in dataset.paths])
     lengths = [len(row) for row in dataset.label_indices]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from data_prep.folders import SPLIT_NAMES
-from data_prep.output import OutputFolder
-from data_prep.pipeline import Found, Options, Protocol, build, targets_of, vectors_for
-from data_prep.splits import choose_unseen
+from data_prep.source import Found, Protocol, Source, targets_of
 from data_prep.text import read_text
 from zsl_tagger.datasets.format import label_fault, path_fault
 from zsl_tagger.errors import UserError, first_line, require
@@ -22,9 +20,9 @@ from zsl_tagger.system.text_files import delimiter_of
 from zsl_tagger.words.label_lists import composed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Columns:
-    """How a table is to be read.
+    """Say how a table is to be read.
 
     Attributes:
         path, tags: column names.
@@ -46,54 +44,58 @@ class Columns:
             raise UserError(f"expected --delimiter of one character, got {self.delimiter!r}")
 
 
-def prepare_table(
-    source: Path, output: Path, options: Options, columns: Columns | None = None, image_root: Path | None = None,
-    unseen: str = "", keep_unlabelled: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """``prepare table``.
+@dataclass(frozen=True, kw_only=True)
+class Table(Source):
+    """Hold the options of a table.
 
-    Args:
+    Attributes:
         image_root: where the paths start; None for the table's own folder.
         unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
         keep_unlabelled: keep images without tags; they are dropped otherwise.
-
-    Returns:
-        The content of ``dataset.json``.
     """
-    columns = columns or Columns()
-    if not source.is_file():
-        raise UserError(f"no file at {source}: expected a CSV or Parquet table")
-    if source.resolve().parent == output.resolve():
-        raise UserError(f"--output {output} is the folder of the table, which might be overwritten: give another one")
-    root = (image_root or source.parent).resolve()
-    paths, tag_lists, splits = _read(source, columns, options.note)
-    labels = sorted({tag for tags in tag_lists for tag in tags})
-    if not labels:
-        raise UserError(f"{source}: the column {columns.tags!r} holds no tag")
-    identity = {"prepare": "table", "source": str(source.resolve()), "image_root": str(root), "unseen": unseen,
-                "columns": vars(columns), "keep_unlabelled": keep_unlabelled, **options.identity()}  # fmt: skip
-    out = OutputFolder(output, identity, options.overwrite)
-    vectors = vectors_for(labels, options)
-    found = Found(
-        name=source.stem,
-        image_root=root,
-        paths=paths,
-        labels=labels,
-        targets=targets_of(tag_lists, labels),
-        splits=np.array(splits, "<U5"),
-        unseen=choose_unseen(unseen, vectors.labels, options.seed),
-        protocols={"labelled": Protocol(False, "nothing") if keep_unlabelled else Protocol()},
-        facts={"rows": len(paths), "tags": len(labels), "images without tags": sum(not tags for tags in tag_lists)},
-    )
-    with out.claimed():
-        return build(found, vectors, out, options)
+
+    command = "table"
+
+    image_root: Path | None = None
+    unseen: str = ""
+    columns: Columns = field(default_factory=Columns)
+    keep_unlabelled: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "image_root": str(self._root())}
+
+    def _root(self) -> Path:
+        return (self.image_root or self.source.parent).resolve()
+
+    def read(self, output: Path, /) -> Found:
+        if not self.source.is_file():
+            raise UserError(f"no file at {self.source}: expected a CSV or Parquet table")
+        if self.source.resolve().parent == output.resolve():
+            raise UserError(
+                f"--output {output} is the folder of the table, which might be overwritten: give another one"
+            )
+        paths, tag_lists, splits = _read(self.source, self.columns)
+        labels = sorted({tag for tags in tag_lists for tag in tags})
+        if not labels:
+            raise UserError(f"{self.source}: the column {self.columns.tags!r} holds no tag")
+        return Found(
+            name=self.source.stem,
+            image_root=self._root(),
+            paths=paths,
+            labels=labels,
+            targets=targets_of(tag_lists, labels),
+            splits=np.array(splits, "<U5"),
+            choose_unseen=self.unseen,
+            protocols={"labelled": Protocol(False, "nothing") if self.keep_unlabelled else Protocol()},
+            facts={"rows": len(paths), "tags": len(labels), "images without tags": sum(not tags for tags in tag_lists)},
+        )
 
 
-def _read(source: Path, columns: Columns, note: Callable[[str], None]) -> tuple[list[str], list[list[str]], list[str]]:
-    """(paths, tags, splits), a row an image; a fault is told with its line."""
+def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return paths, tags and splits, a row an image; an error names the line."""
     paths, tag_lists, splits = [], [], []
     first: dict[str, str] = {}
-    rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns, note)
+    rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
     for where, written, tags, split in rows:
         path = PurePosixPath(written).as_posix() if written else ""  # without "./"
         if fault := path_fault(path):
@@ -118,8 +120,8 @@ def _read(source: Path, columns: Columns, note: Callable[[str], None]) -> tuple[
 Row = tuple[str, str, list[str], str]  # (file and line, path, tags, split or "")
 
 
-def _csv_rows(source: Path, columns: Columns, note: Callable[[str], None]) -> Iterator[Row]:
-    text = read_text(source, note)
+def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
+    text = read_text(source)
     head = text.partition("\n")[0]
     if not text:
         raise UserError(f"{source} is empty: expected a header with the columns {columns.path!r} and {columns.tags!r}")

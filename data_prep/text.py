@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from zsl_tagger.system.text_files import encoding_of
 
+logger = logging.getLogger(__name__)
 
-def read_text(path: Path, note: Callable[[str], None] = lambda _: None) -> str:
+
+def read_text(path: Path) -> str:
     """Return the text of a file in UTF-8, in UTF-16 with a byte order mark, or in Latin-1 as old lists have it.
 
-    Args:
-        note: called where a file is taken for Latin-1, which any bytes could be.
+    A file that is taken for Latin-1, which any bytes could be, is warned of.
 
     Raises:
         UserError: it holds NUL bytes.
@@ -21,5 +22,7 @@ def read_text(path: Path, note: Callable[[str], None] = lambda _: None) -> str:
         encoding = encoding_of(path)
     except UnicodeDecodeError:
         encoding = "latin-1"
-        note(f"{path} is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8")
+        logger.warning(
+            "%s is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8", path
+        )
     return path.read_bytes().decode(encoding)

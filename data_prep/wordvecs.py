@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from zsl_tagger.words.label_lists import read_class_list
 from zsl_tagger.words.sources import WordSource, open_word_source
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
+
+logger = logging.getLogger(__name__)
 
 #: What to do with labels that the source does not know.
 MISSING_POLICIES = ("error", "drop", "random")
@@ -79,11 +82,8 @@ class WordVectors:
         return [*lines, *(f"  {label}: not found, dropped" for label in self.dropped)]
 
 
-def word_vectors(
-    labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True,
-    note: Callable[[str], None] = lambda _: None,  # noqa: ARG001
-) -> WordVectors:  # fmt: skip
-    """Vectors of a label set.
+def word_vectors(labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True) -> WordVectors:
+    """Return the vectors of a label set.
 
     Args:
         labels: distinct names.
@@ -91,7 +91,6 @@ def word_vectors(
         missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
             drawn from its own name, the same in every run.
         normalize: divide each vector by its length.
-        note: is called with what the user should know of the source.
 
     Raises:
         UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
@@ -184,10 +183,15 @@ def matrix_bytes(vectors: WordVectors) -> bytes:
 
 
 def prepare_wordvecs(
-    labels_file: Path, source: str, output: Path, *, missing: str = "error", normalize: bool = True,
-    overwrite: bool = False, note: Callable[[str], None] = lambda _: None,
-) -> WordVectors:  # fmt: skip
-    """``prepare wordvecs``: write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
+    labels_file: Path,
+    source: str,
+    output: Path,
+    *,
+    missing: str = "error",
+    normalize: bool = True,
+    overwrite: bool = False,
+) -> WordVectors:
+    """Write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
     if output.suffix != ".pth":
         raise UserError(f"expected --output to name a .pth file, got {output}")
     report_file = output.with_suffix(".json")
@@ -202,7 +206,7 @@ def prepare_wordvecs(
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
-    vectors = word_vectors(labels, source, missing, normalize, note)
+    vectors = word_vectors(labels, source, missing, normalize)
     write_whole(output, matrix_bytes(vectors))
     report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
     write_whole(report_file, json_bytes(report))

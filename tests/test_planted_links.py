@@ -96,7 +96,7 @@ def write_journal(folder: Path) -> None:
     from data_prep.images import look_at_images
 
     photo(folder)
-    look_at_images(["a.jpg"], folder, folder / "images.jsonl", 1, lambda _done, _total: None)
+    look_at_images(["a.jpg"], folder, folder / "images.jsonl", 1)
 
 
 def write_prepared(folder: Path) -> None:
@@ -112,7 +112,7 @@ def write_prepared(folder: Path) -> None:
 def write_unpacked(folder: Path) -> None:
     from data_prep.archives import _unpack
 
-    list(_unpack(iter([("train", "dog", 0, np.zeros((32, 32, 3), np.uint8))]), folder))
+    _unpack(iter([("train", "dog", 0, np.zeros((32, 32, 3), np.uint8))]), folder)
 
 
 def write_run_log(folder: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from made_data import write_coco
 
-from data_prep.coco import CLASSES, NOT_IN_48_17, UNSEEN, prepare_coco
-from data_prep.pipeline import Options
+from data_prep.coco import CLASSES, NOT_IN_48_17, UNSEEN, Coco
+from data_prep.pipeline import Options, prepare
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import read_dataset
 from zsl_tagger.errors import UserError
@@ -47,7 +47,7 @@ def path(part: str, number: int, year: int = 2014) -> str:
 
 
 def test_multi_label_has_the_classes_of_each_image(coco: Path, tmp_path: Path) -> None:
-    info = prepare_coco(coco, tmp_path / "out", OPTIONS)
+    info = prepare(Coco(source=coco), tmp_path / "out", OPTIONS)
     rows = rows_of(tmp_path / "out")
     expected = {path("train", n): {name for name, _ in shown} for n, shown in enumerate(TRAIN) if shown}
     expected |= {path("val", n): {name for name, _ in shown} for n, shown in enumerate(VAL) if shown}
@@ -61,12 +61,12 @@ def test_multi_label_has_the_classes_of_each_image(coco: Path, tmp_path: Path) -
 
 
 def test_images_without_annotation_can_be_kept(coco: Path, tmp_path: Path) -> None:
-    prepare_coco(coco, tmp_path / "out", OPTIONS, keep_unlabelled=True)
+    prepare(Coco(source=coco, keep_unlabelled=True), tmp_path / "out", OPTIONS)
     assert rows_of(tmp_path / "out")[path("val", 1)] == (set(), "test")
 
 
 def test_48_17_leaves_out_training_images_that_show_an_unseen_class(coco: Path, tmp_path: Path) -> None:
-    info = prepare_coco(coco, tmp_path / "out", OPTIONS, "zsl-48-17")
+    info = prepare(Coco(source=coco, task="zsl-48-17"), tmp_path / "out", OPTIONS)
     rows = rows_of(tmp_path / "out")
     assert path("train", 0) not in rows  # dog is unseen
     assert path("train", 4) not in rows  # a traffic light is neither seen nor unseen
@@ -90,7 +90,7 @@ def test_the_splits_are_those_of_the_papers() -> None:
 
 
 def test_65_15_has_all_80_classes(coco: Path, tmp_path: Path) -> None:
-    info = prepare_coco(coco, tmp_path / "out", OPTIONS, "zsl-65-15")
+    info = prepare(Coco(source=coco, task="zsl-65-15"), tmp_path / "out", OPTIONS)
     assert (info["seen_labels"], info["unseen_labels"]) == (65, 15)
     assert rows_of(tmp_path / "out")[path("train", 4)][0] == {"traffic light"}
 
@@ -100,7 +100,7 @@ def test_2017_and_an_images_folder(tmp_path: Path) -> None:
     (tmp_path / "coco" / "images").mkdir()
     for part in ("train2017", "val2017"):
         (tmp_path / "coco" / part).rename(tmp_path / "coco" / "images" / part)
-    info = prepare_coco(tmp_path / "coco", tmp_path / "out", OPTIONS)
+    info = prepare(Coco(source=tmp_path / "coco"), tmp_path / "out", OPTIONS)
     assert info["name"] == "MS-COCO 2017 multi-label"
     assert "missing" not in info["dropped"]
     assert path("val", 0, 2017) in rows_of(tmp_path / "out")
@@ -109,35 +109,35 @@ def test_2017_and_an_images_folder(tmp_path: Path) -> None:
 def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"expected --task of multi-label, zsl-48-17, zsl-65-15; got 'zsl'"):
-        prepare_coco(coco, out, OPTIONS, "zsl")
+        prepare(Coco(source=coco, task="zsl"), out, OPTIONS)
     with pytest.raises(UserError, match=r"no folder at .*gone"):
-        prepare_coco(tmp_path / "gone", out, OPTIONS)
+        prepare(Coco(source=tmp_path / "gone"), out, OPTIONS)
     with pytest.raises(UserError, match=r"lacks annotations/instances_train2014.json or annotations/"):
-        prepare_coco(tmp_path, out, OPTIONS)
+        prepare(Coco(source=tmp_path), out, OPTIONS)
     with pytest.raises(UserError, match=r"lacks annotations/instances_train2017.json"):
-        prepare_coco(coco, out, OPTIONS, year=2017)
+        prepare(Coco(source=coco, year=2017), out, OPTIONS)
     with pytest.raises(UserError, match=r"expected --year of 2014 or 2017, got 2015"):
-        prepare_coco(coco, out, OPTIONS, year=2015)
+        prepare(Coco(source=coco, year=2015), out, OPTIONS)
     annotations = coco / "annotations" / "instances_val2014.json"
     whole = annotations.read_text()
     annotations.write_text(whole[:500])
     with pytest.raises(UserError, match=r"instances_val2014.json:1: is not valid JSON"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_text("[]")
     with pytest.raises(UserError, match=r"instances_val2014.json is not a COCO instances file"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_text(whole.replace('"zebra"', '"quagga"'))
     with pytest.raises(UserError, match=r"expected the 80 classes of COCO; these differ: quagga, zebra"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_text(whole.replace('"id": 101', '"id": 100'))
     with pytest.raises(UserError, match=r"instances_val2014.json: the image id 100 is given twice"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_bytes(whole.encode("utf-16"))
     with pytest.raises(UserError, match=r"instances_val2014.json is not a COCO instances file: UnicodeDecodeError"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_text(whole.replace("000000000002.jpg", "../../x.jpg"))
     with pytest.raises(UserError, match=r"the path 'val2014/../../x.jpg' leaves the image root"):
-        prepare_coco(coco, out, OPTIONS)
+        prepare(Coco(source=coco), out, OPTIONS)
     assert not (out / "data.csv").exists()
 
 
@@ -166,7 +166,7 @@ def change_val(coco: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_what_is_wrong_in_an_instances_file_is_named(change: Any, message: str, coco: Path, tmp_path: Path) -> None:
     change_val(coco, change)
     with pytest.raises(UserError, match=rf"instances_val2014\.json.*{message}"):
-        prepare_coco(coco, tmp_path / "out", OPTIONS)
+        prepare(Coco(source=coco), tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
@@ -175,5 +175,5 @@ def test_a_train_split_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"no image is left in the split train: train 0, val 0, test 2; left out: train"
     ):
-        prepare_coco(tmp_path / "coco", tmp_path / "out", OPTIONS, "zsl-48-17")
+        prepare(Coco(source=tmp_path / "coco", task="zsl-48-17"), tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out" / "data.csv").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 import subprocess
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 
 def look(folder: Path, paths: Sequence[str], journal: Path | None = None, workers: int = 1) -> dict[str, Look]:
-    return look_at_images(paths, folder, journal or folder.parent / "images.jsonl", workers, lambda _done, _all: None)
+    return look_at_images(paths, folder, journal or folder.parent / "images.jsonl", workers)
 
 
 @pytest.fixture
@@ -170,21 +171,19 @@ def test_reason(problem: str, expected: str) -> None:
     assert reason(problem) == expected
 
 
-def test_progress_is_told_now_and_then(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    paths = [f"{number}.jpg" for number in range(1201)]
-    look_at_images(paths, tmp_path, tmp_path / "images.jsonl", 1, lambda done, count: told.append((done, count)))
-    assert 3 <= len(told) <= 10
-    assert told == sorted(told)
-    assert {count for _, count in told} == {1201}
+def test_an_interrupted_look_says_how_many_images_are_done(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(_root: Path, path: str, _known: Look | None) -> Look:
+        if path == NAMES[2]:
+            raise KeyboardInterrupt
+        return Look(path)
 
-
-@pytest.mark.parametrize("count", [1, 255, 256, 257, 700])
-def test_progress_is_told_at_the_end(count: int, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    paths = [f"{number}.jpg" for number in range(count)]
-    look_at_images(paths, tmp_path, tmp_path / "images.jsonl", 1, lambda done, total: told.append((done, total)))
-    assert told[-1] == (count, count)
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(images, "_look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        look_at_images(NAMES, photos, tmp_path / "images.jsonl", 1)
+    assert caplog.messages == [f"looking at stopped: 2 of {len(NAMES)} images done"]
 
 
 # --- the journal ----------------------------------------------------------------------------------------------
@@ -298,7 +297,7 @@ from zsl_tagger.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 folder, journal = Path(sys.argv[1]), Path(sys.argv[2])
 try:
-    look_at_images(sorted(path.name for path in folder.iterdir()), folder, journal, 2, lambda _done, _all: None)
+    look_at_images(sorted(path.name for path in folder.iterdir()), folder, journal, 2)
 except UserError as error:
     print(error)
 """

@@ -16,9 +16,9 @@ from made_data import NusArchive, write_lines, write_photo
 
 from data_prep import binary_matrix, nus_wide_archive
 from data_prep.binary_matrix import read_binary_matrix
-from data_prep.nus_wide import prepare_nus_wide
+from data_prep.nus_wide import NusWide
 from data_prep.nus_wide_archive import Archive
-from data_prep.pipeline import Options
+from data_prep.pipeline import Options, prepare
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset, read_dataset
 from zsl_tagger.errors import UserError
@@ -33,8 +33,8 @@ def archive(tmp_path: Path) -> NusArchive:
     return NusArchive(tmp_path / "raw")
 
 
-def prepare(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: str = "mld") -> dict[str, Any]:
-    return prepare_nus_wide(archive.folder, out, options, protocol, allow_subset=True)
+def prepared(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: str = "mld") -> dict[str, Any]:
+    return prepare(NusWide(source=archive.folder, protocol=protocol, allow_subset=True), out, options)
 
 
 def rows_of(folder: Path) -> dict[str, tuple[set[str], str]]:
@@ -44,7 +44,7 @@ def rows_of(folder: Path) -> dict[str, tuple[set[str], str]]:
 
 def test_seen_labels_are_tags_and_unseen_ones_human(archive: NusArchive, tmp_path: Path) -> None:
     """A slow loop over the archive as it was made says the same, image by image."""
-    info = prepare(archive, tmp_path / "out")
+    info = prepared(archive, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     expected = {}
     for row, (image, split) in enumerate(zip(archive.images, archive.split, strict=True)):
@@ -63,7 +63,7 @@ def test_seen_labels_are_tags_and_unseen_ones_human(archive: NusArchive, tmp_pat
 
 
 def test_the_folder_is_sound_and_complete(archive: NusArchive, tmp_path: Path) -> None:
-    prepare(archive, tmp_path / "out")
+    prepared(archive, tmp_path / "out")
     dataset, problems = read_dataset(tmp_path / "out", archive.folder / "Flickr")
     assert dataset is not None, problems
     assert dataset.labels == ("boat", "car", "dog", "dogs", "nature", "sky", "sunset", "water")
@@ -83,8 +83,8 @@ def test_lesa_keeps_every_image_and_both_protocols_are_counted(archive: NusArchi
     small = archive.folder / "Flickr" / archive.images[7]
     write_photo(small, 7, side=16)
     assert 0 < small.stat().st_size <= 4000
-    mld = prepare(archive, tmp_path / "mld")
-    lesa = prepare(archive, tmp_path / "lesa", protocol="lesa")
+    mld = prepared(archive, tmp_path / "mld")
+    lesa = prepared(archive, tmp_path / "lesa", protocol="lesa")
     assert mld["images_by_protocol"] == lesa["images_by_protocol"]
     assert mld["images"] == mld["images_by_protocol"]["mld"]
     assert lesa["images"] == lesa["images_by_protocol"]["lesa"]
@@ -113,7 +113,7 @@ def test_images_that_cannot_be_used_are_counted_and_listed(archive: NusArchive, 
     write_photo(placeholder, 999)
     for row in range(11, 21):
         (flickr / archive.images[row]).write_bytes(placeholder.read_bytes())
-    info = prepare(archive, tmp_path / "out", protocol="lesa")
+    info = prepared(archive, tmp_path / "out", protocol="lesa")
     assert info["dropped"]["photo-unavailable placeholder"] == 10
     assert info["dropped"]["missing"] == 1
     assert info["dropped"]["empty file"] == 1
@@ -128,7 +128,7 @@ def test_images_that_cannot_be_used_are_counted_and_listed(archive: NusArchive, 
 def test_near_duplicates_in_train_and_test_are_reported(archive: NusArchive, tmp_path: Path) -> None:
     flickr = archive.folder / "Flickr"
     write_photo(flickr / archive.images[3], seed=2, side=128)  # image 2 (train) once more, as image 3 (test)
-    prepare(archive, tmp_path / "out", protocol="lesa")
+    prepared(archive, tmp_path / "out", protocol="lesa")
     near = json.loads((tmp_path / "out" / "split_report.json").read_text())["near_duplicates"]
     assert [set(pair["images"]) for pair in near["pairs"]] == [{archive.images[2], archive.images[3]}]
     page = (tmp_path / "out" / "split_report.html").read_text()
@@ -137,7 +137,7 @@ def test_near_duplicates_in_train_and_test_are_reported(archive: NusArchive, tmp
 
 def test_skipping_the_images_needs_none(tmp_path: Path) -> None:
     archive = NusArchive(tmp_path / "raw", photos=False)
-    info = prepare(archive, tmp_path / "out", Options(missing="random", skip_images=True), "lesa")
+    info = prepared(archive, tmp_path / "out", Options(missing="random", skip_images=True), "lesa")
     assert sum(info["images"].values()) == 23
     assert info["images_looked_at"] is False
     assert "not looked at" in (tmp_path / "out" / "split_report.html").read_text()
@@ -145,13 +145,13 @@ def test_skipping_the_images_needs_none(tmp_path: Path) -> None:
 
 def test_counts_are_asserted_and_the_differing_ones_named(archive: NusArchive, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tags: expected 1,000, got 7; .*test images: expected 107,859, got 11\."):
-        prepare_nus_wide(archive.folder, tmp_path / "out", OPTIONS)
+        prepare(NusWide(source=archive.folder), tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_right_counts_need_no_leave(archive: NusArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nus_wide_archive, "EXPECTED", archive.COUNTS)
-    prepare_nus_wide(archive.folder, tmp_path / "out", OPTIONS)
+    prepare(NusWide(source=archive.folder), tmp_path / "out", OPTIONS)
     assert load_dataset(tmp_path / "out")
 
 
@@ -205,7 +205,7 @@ def test_a_broken_archive_is_told_with_file_and_line(
 ) -> None:
     damaged(archive)
     with pytest.raises(UserError, match=message):
-        prepare(archive, tmp_path / "out")
+        prepared(archive, tmp_path / "out")
     assert not (tmp_path / "out" / "data.csv").exists()
 
 

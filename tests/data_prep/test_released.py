@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 from made_data import NusArchive, write_coco
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from data_prep.coco import CLASSES, prepare_coco
-from data_prep.nus_wide import prepare_nus_wide
-from data_prep.pipeline import Options, summary
+from data_prep.coco import CLASSES, Coco
+from data_prep.nus_wide import NusWide
+from data_prep.pipeline import Options, prepare, summary
 from zsl_tagger.datasets.read import load_dataset
 
 RELEASED = Options(missing="random", val_fraction=0.2, skip_images=True, released_splits=True)
@@ -50,7 +51,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def prepared(archive: Path, out: Path, options: Options = RELEASED, protocol: str = "mld") -> dict[str, Any]:
-    return prepare_nus_wide(archive, out, options, protocol, allow_subset=True)
+    return prepare(NusWide(source=archive, protocol=protocol, allow_subset=True), out, options)
 
 
 @pytest.mark.parametrize("protocol", ["mld", "lesa"])
@@ -68,18 +69,17 @@ def test_the_released_loader_finds_our_images_labels_and_vectors(protocol: str, 
         np.testing.assert_array_equal(vectors.T, dataset.word_vectors[columns])
 
 
-def test_what_the_released_code_would_misread_is_left_out(tmp_path: Path) -> None:
+def test_what_the_released_code_would_misread_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its vocabulary is what data.csv shows, and "[]" would be a label named ""."""
     train, val = [[("person", 0)], [], [("bear", 0)], [("car", 0)]], [[("dog", 0)], []]
     write_coco(tmp_path / "coco", CLASSES, {"train": train, "val": val}, 2014)
-    notes: list[str] = []
-    options = replace(RELEASED, note=notes.append)
-    prepare_coco(tmp_path / "coco", tmp_path / "out", options, "zsl-48-17", keep_unlabelled=True)
+    caplog.set_level(logging.INFO)
+    prepare(Coco(source=tmp_path / "coco", task="zsl-48-17", keep_unlabelled=True), tmp_path / "out", RELEASED)
     found = loaded(tmp_path / "out" / "released", "benchmark_coco_zsl_48_17.json")
     assert found["labels"] == ["bear", "car", "dog", "person"]
     dataset = load_dataset(tmp_path / "out")
     assert (found["val"][2][:, 0] == dataset.word_vectors[dataset.labels.index("dog")]).all()
-    assert notes[-2:] == [
+    assert caplog.messages[-2:] == [
         "the released code takes word vectors 300 wide, these are 256 wide: give another --word-vectors, such as "
         "gensim:glove-wiki-gigaword-300",
         "left out of released/: 2 images without a label, 61 labels on no image",
@@ -118,7 +118,7 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     (tmp_path / "glove.txt").write_text(
         "".join(f"{word} {' '.join(row)}\n" for word, row in zip(words, vectors, strict=True))
     )
-    wide = Options(f"gensim:{tmp_path / 'glove.txt'}", skip_images=True, overwrite=True)
+    wide = Options(word_vectors=f"gensim:{tmp_path / 'glove.txt'}", skip_images=True, overwrite=True)
     lines = summary(prepared(archive, out, wide), out)
     assert not [line for line in lines if "the very vector" in line or "the papers use" in line]
 
@@ -127,5 +127,5 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
 def test_coco_names_the_vectors_of_the_papers_where_labels_are_unseen(task: str, said: bool, tmp_path: Path) -> None:
     train = [[("person", 0)], [("bench", 0)], [("chair", 0)]]
     write_coco(tmp_path / "coco", CLASSES, {"train": train, "val": [[("cat", 0)]]}, 2014)
-    info = prepare_coco(tmp_path / "coco", tmp_path / "out", Options(skip_images=True), task)
+    info = prepare(Coco(source=tmp_path / "coco", task=task), tmp_path / "out", Options(skip_images=True))
     assert any("the papers use vectors 300 wide" in line for line in summary(info, tmp_path / "out")) == said

@@ -10,8 +10,8 @@ import pandas
 import pytest
 from made_data import write_photo
 
-from data_prep.pipeline import Options
-from data_prep.tables import Columns, prepare_table
+from data_prep.pipeline import Options, prepare
+from data_prep.tables import Columns, Table
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 
@@ -53,7 +53,9 @@ EXPECTED = {path: sorted(tags) for path, tags in ROWS if tags}
 @pytest.mark.parametrize(("separator", "delimiter"), [(",", ","), (", ", ","), (";", ","), ("|", ";"), (",", "\t")])
 def test_separators(separator: str, delimiter: str, photos: Path) -> None:
     write_table(photos / "tags.csv", separator, delimiter)
-    info = prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(separator=separator.strip()))
+    info = prepare(
+        Table(source=photos / "tags.csv", columns=Columns(separator=separator.strip())), photos / "out", Options()
+    )
     assert labels_of(photos / "out") == EXPECTED
     assert info["source"] == {"rows": 7, "tags": 4, "images without tags": 1}
     assert sum(info["dropped"].values()) == 1
@@ -61,7 +63,7 @@ def test_separators(separator: str, delimiter: str, photos: Path) -> None:
 
 def test_brackets_and_quotes_are_taken_off(photos: Path) -> None:
     (photos / "tags.csv").write_text('path,tags\na.jpg,"[\'cat\', \'sofa\']"\nb.jpg,[dog]\ne.jpg,"cat"\nf.jpg,"[]"\n')
-    prepare_table(photos / "tags.csv", photos / "out", Options())
+    prepare(Table(source=photos / "tags.csv"), photos / "out", Options())
     assert labels_of(photos / "out") == {"a.jpg": ["cat", "sofa"], "b.jpg": ["dog"], "e.jpg": ["cat"]}
 
 
@@ -69,15 +71,21 @@ def test_brackets_and_quotes_are_taken_off(photos: Path) -> None:
 def test_parquet_says_the_same(as_lists: bool, photos: Path) -> None:
     tags = [tags if as_lists else ",".join(tags) or None for _, tags in ROWS]
     pandas.DataFrame({"file": [path for path, _ in ROWS], "words": tags}).to_parquet(photos / "tags.parquet")
-    prepare_table(photos / "tags.parquet", photos / "out", Options(), Columns("file", "words"))
+    prepare(
+        Table(source=photos / "tags.parquet", columns=Columns(path="file", tags="words")), photos / "out", Options()
+    )
     assert labels_of(photos / "out") == EXPECTED
 
 
 def test_other_columns_an_image_folder_and_untagged_images(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     write_table(tmp_path / "lists" / "tags.csv", header=("image", "words"))
-    columns = Columns("image", "words")
-    prepare_table(tmp_path / "lists" / "tags.csv", photos / "out", Options(), columns, photos, keep_unlabelled=True)
+    columns = Columns(path="image", tags="words")
+    prepare(
+        Table(source=tmp_path / "lists" / "tags.csv", columns=columns, image_root=photos, keep_unlabelled=True),
+        photos / "out",
+        Options(),
+    )
     assert labels_of(photos / "out") == {path: sorted(tags) for path, tags in ROWS}
 
 
@@ -85,7 +93,7 @@ def test_a_split_column_is_followed(photos: Path) -> None:
     splits = ["train", "train", "Validation", "train", "TEST", "test", "train"]
     rows = "".join(f'{path},"{",".join(tags)}",{split}\n' for (path, tags), split in zip(ROWS, splits, strict=True))
     (photos / "tags.csv").write_text("path,tags,part\n" + rows)
-    prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(split="part"))
+    prepare(Table(source=photos / "tags.csv", columns=Columns(split="part")), photos / "out", Options())
     dataset = load_dataset(photos / "out")
     assert dict(zip(dataset.paths, dataset.splits.tolist(), strict=True)) == {
         "a.jpg": "train", "b.jpg": "train", "sub/c.jpg": "val", "e.jpg": "test", "f.jpg": "test", "g.jpg": "train",
@@ -94,7 +102,7 @@ def test_a_split_column_is_followed(photos: Path) -> None:
 
 def test_unseen_tags_are_hidden_in_training(photos: Path) -> None:
     write_table(photos / "tags.csv")
-    prepare_table(photos / "tags.csv", photos / "out", Options(test_fraction=0.4), unseen="cat, grass")
+    prepare(Table(source=photos / "tags.csv", unseen="cat, grass"), photos / "out", Options(test_fraction=0.4))
     dataset = load_dataset(photos / "out")
     assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["cat", "grass"]
     split = dict(zip(dataset.paths, dataset.splits.tolist(), strict=True))
@@ -132,31 +140,31 @@ def test_unseen_tags_are_hidden_in_training(photos: Path) -> None:
 def test_faults_are_told_with_their_line(content: str, message: str, photos: Path) -> None:
     (photos / "tags.csv").write_text(content)
     with pytest.raises(UserError, match=message):
-        prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(separator=";"))
+        prepare(Table(source=photos / "tags.csv", columns=Columns(separator=";")), photos / "out", Options())
     assert not (photos / "out" / "data.csv").exists()
 
 
 def test_other_bad_input_is_said(photos: Path) -> None:
     out = photos / "out"
     with pytest.raises(UserError, match=r"no file at .*gone.csv: expected a CSV or Parquet table"):
-        prepare_table(photos / "gone.csv", out, Options())
+        prepare(Table(source=photos / "gone.csv"), out, Options())
     (photos / "tags.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match=r"tags.parquet is not a Parquet file that can be read"):
-        prepare_table(photos / "tags.parquet", out, Options())
+        prepare(Table(source=photos / "tags.parquet"), out, Options())
     (photos / "tags.csv").write_text("path,tags,split\na.jpg,cat,training\nb.jpg,dog,dev\n")
     with pytest.raises(UserError, match=r"tags.csv:3: expected a split of train, val, test; got 'dev'"):
-        prepare_table(photos / "tags.csv", out, Options(), Columns(split="split"))
+        prepare(Table(source=photos / "tags.csv", columns=Columns(split="split")), out, Options())
     (photos / "tags.csv").write_text("path,tags\nx.jpg,cat\ny.jpg,dog\n")
     with pytest.raises(UserError, match=r"none of 2 images is left: missing 2"):
-        prepare_table(photos / "tags.csv", out, Options())
+        prepare(Table(source=photos / "tags.csv"), out, Options())
 
 
 def test_latin_1_and_a_byte_order_mark_are_read(photos: Path) -> None:
     (photos / "tags.csv").write_bytes("path,tags\na.jpg,café\nb.jpg,dog\n".encode("latin-1"))
-    prepare_table(photos / "tags.csv", photos / "latin", Options())
+    prepare(Table(source=photos / "tags.csv"), photos / "latin", Options())
     assert labels_of(photos / "latin") == {"a.jpg": ["café"], "b.jpg": ["dog"]}
     (photos / "tags.csv").write_bytes("\ufeffpath,tags\r\na.jpg,café\r\nb.jpg,dog\r\n".encode())
-    prepare_table(photos / "tags.csv", photos / "mark", Options())
+    prepare(Table(source=photos / "tags.csv"), photos / "mark", Options())
     assert labels_of(photos / "mark") == {"a.jpg": ["café"], "b.jpg": ["dog"]}
 
 
@@ -164,21 +172,21 @@ def test_missing_cells_of_any_kind_are_no_tags(photos: Path) -> None:
     paths = [path for path, _ in ROWS]
     tags = pandas.array([",".join(tags) or None for _, tags in ROWS], dtype="string")
     pandas.DataFrame({"path": paths, "tags": tags}).to_parquet(photos / "tags.parquet")
-    prepare_table(photos / "tags.parquet", photos / "out", Options())
+    prepare(Table(source=photos / "tags.parquet"), photos / "out", Options())
     assert labels_of(photos / "out") == EXPECTED
     lists = [[*tags, None] for _, tags in ROWS]
     pandas.DataFrame({"path": [f" {path} " for path in paths], "tags": lists}).to_parquet(photos / "lists.parquet")
-    prepare_table(photos / "lists.parquet", photos / "lists", Options())
+    prepare(Table(source=photos / "lists.parquet"), photos / "lists", Options())
     assert labels_of(photos / "lists") == EXPECTED
 
 
 def test_odd_tables_are_refused(photos: Path) -> None:
     pandas.DataFrame({"path": ["a.jpg"], "tags": [b"cat"]}).to_parquet(photos / "bytes.parquet")
     with pytest.raises(UserError, match=r"bytes.parquet: row 1: expected text or lists of text, got bytes"):
-        prepare_table(photos / "bytes.parquet", photos / "out", Options())
+        prepare(Table(source=photos / "bytes.parquet"), photos / "out", Options())
     (photos / "twice.csv").write_text("path,tags,path\na.jpg,cat,b.jpg\n")
     with pytest.raises(UserError, match=r"there are several columns named 'path'"):
-        prepare_table(photos / "twice.csv", photos / "out", Options())
+        prepare(Table(source=photos / "twice.csv"), photos / "out", Options())
     with pytest.raises(UserError, match=r"expected --delimiter of one character, got '::'"):
         Columns(delimiter="::")
     with pytest.raises(UserError, match=r"expected a --separator, got nothing"):
@@ -186,24 +194,24 @@ def test_odd_tables_are_refused(photos: Path) -> None:
     write_table(photos / "data.csv")
     before = (photos / "data.csv").read_bytes()
     with pytest.raises(UserError, match=r"is the folder of the table, which might be overwritten"):
-        prepare_table(photos / "data.csv", photos, Options(overwrite=True))
+        prepare(Table(source=photos / "data.csv"), photos, Options(overwrite=True))
     assert (photos / "data.csv").read_bytes() == before
 
 
 def test_unicode_line_separators_in_a_cell_are_text(photos: Path) -> None:
     (photos / "tags.csv").write_text("path,tags\na.jpg,cat\u2028\nb.jpg,dog\x0c\n../c.jpg,dog\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"tags.csv:4: the path '../c.jpg' leaves"):
-        prepare_table(photos / "tags.csv", photos / "out", Options())
+        prepare(Table(source=photos / "tags.csv"), photos / "out", Options())
 
 
 def test_a_tab_may_be_typed_as_backslash_t(photos: Path) -> None:
     write_table(photos / "tags.csv", delimiter="\t")
-    prepare_table(photos / "tags.csv", photos / "out", Options(), Columns(delimiter="\\t"))
+    prepare(Table(source=photos / "tags.csv", columns=Columns(delimiter="\\t")), photos / "out", Options())
     assert labels_of(photos / "out") == EXPECTED
 
 
 def test_unseen_labels_that_read_the_same_are_unseen_together(photos: Path) -> None:
     (photos / "tags.csv").write_text("path,tags\na.jpg,Dog\nb.jpg,dog\ne.jpg,cat\nf.jpg,cat\n")
-    prepare_table(photos / "tags.csv", photos / "out", Options(), unseen="DOG")
+    prepare(Table(source=photos / "tags.csv", unseen="DOG"), photos / "out", Options())
     dataset = load_dataset(photos / "out")
     assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["Dog", "dog"]

@@ -11,9 +11,9 @@ import numpy as np
 from made_data import write_lines, write_photo
 from safetensors.numpy import load_file
 
-from data_prep.folders import prepare_folders
-from data_prep.pipeline import Options
-from data_prep.tables import Columns, prepare_table
+from data_prep.folders import Folders
+from data_prep.pipeline import Options, prepare
+from data_prep.tables import Columns, Table
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.training.run import TrainRun, resolve_config
 
@@ -43,7 +43,7 @@ def animal_data(folder: Path, count: int = 12, unseen: str = "") -> Path:
         for seed in range(count):
             write_photo(folder / "photos" / name / f"{seed:03d}.jpg", 1000 * number + seed)
     options = Options(val_fraction=0.2, test_fraction=0.1, workers=1)
-    prepare_folders(folder / "photos", folder / "data", options, unseen=unseen)
+    prepare(Folders(source=folder / "photos", unseen=unseen), folder / "data", options)
     return folder / "data"
 
 
@@ -56,8 +56,8 @@ def tagged_data(folder: Path, count: int = 50) -> Path:
         write_photo(folder / "photos" / f"{number:03d}.jpg", number)
         lines.append(f'photos/{number:03d}.jpg,"{",".join(tags)}",{split}')
     write_lines(folder / "tags.csv", lines)
-    columns = Columns(split="split")
-    prepare_table(folder / "tags.csv", folder / "data", Options(workers=1), columns, unseen=",".join(UNSEEN))
+    source = Table(source=folder / "tags.csv", unseen=",".join(UNSEEN), columns=Columns(split="split"))
+    prepare(source, folder / "data", Options(workers=1))
     return folder / "data"
 
 

@@ -16,8 +16,8 @@ from small_runs import animal_data, train_arguments, weights_of
 from typer.testing import CliRunner
 
 import cli
-from data_prep.folders import prepare_folders
-from data_prep.pipeline import Options
+from data_prep.folders import Folders
+from data_prep.pipeline import Options, prepare
 from zsl_tagger.datasets.read import load_dataset
 
 pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
@@ -161,7 +161,7 @@ def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
     for seed in range(8):
         write_photo(tmp_path / "in" / "cat" / f"{seed}.jpg", seed)
-    prepare_folders(tmp_path / "in", tmp_path / "data", Options(workers=1))
+    prepare(Folders(source=tmp_path / "in"), tmp_path / "data", Options(workers=1))
     told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
     assert "expected at least 2 labels with training images, got 1" in told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +118,7 @@ def test_a_word_in_two_unicode_forms_is_one_label(tmp_path: Path) -> None:
     assert split_labels(f"{TWO},{ONE}") == [ONE, ONE]
     table = tmp_path / "tags.csv"
     table.write_text(f'path,tags\na.jpg,"{TWO},cat"\nb.jpg,{ONE}\n', encoding="utf-8")
-    assert _read(table, Columns(), print)[1] == [[ONE, "cat"], [ONE]]
+    assert _read(table, Columns())[1] == [[ONE, "cat"], [ONE]]
 
 
 def test_scores_are_found_under_a_label_in_another_unicode_form(tmp_path: Path) -> None:
@@ -131,10 +132,10 @@ def test_scores_are_found_under_a_label_in_another_unicode_form(tmp_path: Path) 
         MatrixFile(tmp_path / "s.npz")
 
 
-def test_labels_that_differ_only_in_capitals_are_noted() -> None:
-    notes: list[str] = []
-    vectors_for(["Dog", "cat", "dog"], Options(note=notes.append))
-    assert notes == ["labels that differ only in capitals stay different labels (1): 'Dog' and 'dog'"]
+def test_labels_that_differ_only_in_capitals_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    vectors_for(["Dog", "cat", "dog"], Options())
+    assert caplog.messages == ["labels that differ only in capitals stay different labels (1): 'Dog' and 'dog'"]
 
 
 def test_no_character_but_a_line_break_ends_a_word_of_a_table(tmp_path: Path) -> None:
