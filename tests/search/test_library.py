@@ -35,6 +35,7 @@ from zsl_tagger.search.query import Query, parse_query
 from zsl_tagger.search.rank import _Things
 from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
 from zsl_tagger.search.update import Counts
+from zsl_tagger.system import progress
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 
@@ -351,6 +352,15 @@ def test_other_folders_of_the_index_stay(small: Library, photos: Path) -> None:
     (photos / "a/0.jpg").unlink()
     assert small.add(photos.with_name("more")) == Counts()
     assert small.add() == Counts(removed=1)
+
+
+def test_a_long_run_says_how_far_it_is(
+    small: Library, photos: Path, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_A_MESSAGE", 0)
+    small.add(photos)
+    assert logged.messages[0].startswith("indexing: 1 of 4 photos, ")
+    assert [message for message in logged.messages if "4 of 4 photos" in message]
 
 
 def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(

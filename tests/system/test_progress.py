@@ -6,12 +6,13 @@ import io
 import logging
 import re
 import sys
+import time
 
 import pytest
 
 from zsl_tagger.system import progress as module
 from zsl_tagger.system.messages import OneLine
-from zsl_tagger.system.progress import Progress, duration
+from zsl_tagger.system.progress import Progress, duration, phase
 
 
 class Clock:
@@ -101,3 +102,35 @@ def test_nothing_in_the_first_second_and_nothing_when_quiet(
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (7290, "2 h 1 min")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_work_that_cannot_be_counted_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "SECONDS_A_MESSAGE", 0.05)
+    with phase("exporting"):
+        time.sleep(0.2)
+    assert caplog.messages[:2] == ["exporting", "exporting: 0 s so far"]
+    count = len(caplog.messages)
+    time.sleep(0.1)
+    assert len(caplog.messages) == count
+
+
+def test_where_the_run_prints_on_the_terminal_there_is_no_bar_but_a_count(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    def interrupted() -> None:
+        with Progress("tagging", bar=False) as progress:
+            for _ in progress.over(range(7)):
+                clock.now += 40
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert terminal.getvalue() == ""
+    assert caplog.messages == ["tagging stopped: 7 images done"]

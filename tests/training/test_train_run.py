@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,14 +32,16 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system import progress
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training import run as run_module
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.finish import Outcome
 from zsl_tagger.training.recipes import RECIPES
-from zsl_tagger.training.run import TrainRun, resolve_config, train
+from zsl_tagger.training.run import TrainRun, _only_main_speaks, resolve_config, train
 
 pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
@@ -567,3 +572,39 @@ def test_without_validation_images_the_last_weights_are_kept(
     assert "figures on validation images" not in card
     assert int(loss_curve(tmp_path / "out")[-1][0]) == 5  # one epoch of 40 images, 8 a step
     assert Tagger(tmp_path / "out").vocabulary
+
+
+# --- what it says meanwhile -----------------------------------------------------------------------------------------
+
+
+class LateClock:
+    """A clock by which 31 seconds have passed whenever somebody looks at it."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 31
+        return self.now
+
+
+@pytest.mark.exports
+def test_no_part_of_a_run_is_silent(
+    tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "time", LateClock())
+    trained(small_run(tagged, tmp_path / "out", "freeze=true", "cache_views=1", "epochs=2"))
+    parts = {message.partition(":")[0] for message in logged.messages}
+    expected = {"loading the weights to start from", "features", "training", "validating", "exporting to ONNX"}
+    assert expected <= parts
+    steps = [message for message in logged.messages if message.startswith("training: 4 of 8 steps, ")]
+    assert re.search(r"left, loss [\d.e+-]+, val_mAP [\d.]+$", steps[-1])
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_of_several_processes_the_main_one_speaks(is_main: bool, logged: pytest.LogCaptureFixture) -> None:
+    accelerator: Any = SimpleNamespace(is_main_process=is_main)
+    with _only_main_speaks(accelerator):
+        logging.getLogger("zsl_tagger.training.finish").warning("no image")
+        assert Progress("training")._shown == is_main
+    logging.getLogger("zsl_tagger.training.finish").warning("after it")
+    assert logged.messages == (["no image", "after it"] if is_main else ["after it"])

@@ -64,6 +64,7 @@ def _run(run: TagRun, selection: Selection) -> int:
         workers = run.workers or max(1, len(first))  # one image is on all cores
         tagger = Tagger(run.model, workers, device)
         labels = label_set(tagger, requested_labels(tagger, run), run)
+        logger.debug("labels: %d; photos at a time: %d; engine: %s", len(labels), workers, run.engine)
         lasting = record_file(run, first, tagger, labels, stack)
         sinks = open_sinks(run, lasting, stack)
         made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting)))

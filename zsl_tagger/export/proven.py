@@ -9,6 +9,7 @@ from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system.progress import phase
 from zsl_tagger.system.threads import available_cores
 from zsl_tagger.tagging.model_folder import NETWORK_FILES, ModelConfig, ModelFolderError
 from zsl_tagger.tagging.onnx_model import OnnxModel
@@ -21,10 +22,12 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
         ExportError: they cannot be exported, or they differ.
         OSError: a full disk.
     """
-    write_networks(model, folder, config.image_size, bool(config.architecture.get("softmax")))
+    with phase("exporting to ONNX"):
+        write_networks(model, folder, config.image_size, bool(config.architecture.get("softmax")))
     try:
-        networks = opened(folder, config)
-        proof.check(networks, "ONNX Runtime")
+        with phase("comparing ONNX Runtime with torch"):
+            networks = opened(folder, config)
+            proof.check(networks, "ONNX Runtime")
     except ModelFolderError as error:  # a fixed size where any is expected, or logits that are no numbers
         raise ExportError(f"{model.backbone.name} has no sound export to ONNX: {error}") from None
     return networks
@@ -41,7 +44,8 @@ def convert(source: Path, target: Path, config: ModelConfig, precision: str) -> 
         if not (source / name).is_file():  # a closed set has no queries
             continue
         try:
-            CONVERSIONS[precision](source / name, target / name)
+            with phase(f"converting {name} to {precision}"):
+                CONVERSIONS[precision](source / name, target / name)
         except OSError:
             raise
         except Exception as error:  # they raise what they like

@@ -21,6 +21,7 @@ from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, finish_move, locked, move_whole, scratch_inside, write_errors
+from zsl_tagger.system.progress import phase
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.background import BACKGROUND_FILE
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE
@@ -99,8 +100,9 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
     if run.torch_export:
         from zsl_tagger.export.torch_programs import Programs, write_programs
 
-        write_programs(model, scratch, config)
-        proof.check(Programs(scratch), "torch.export")
+        with phase("writing and comparing programs of torch.export"):
+            write_programs(model, scratch, config)
+            proof.check(Programs(scratch), "torch.export")
     made = {"fp32": write_proven(model, scratch, config, proof)}
     sizes = [_sizes(scratch)]
     if run.precision != "fp32":
@@ -109,7 +111,8 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
         made[run.precision] = convert(scratch, smaller, config, run.precision)
         sizes.append(_sizes(smaller))
         move_whole(smaller, scratch)
-    times = proof.milliseconds(list(made.values()))
+    with phase("measuring the speed"):
+        times = proof.milliseconds(list(made.values()))
     return [
         Row(precision, size, time, proof.compare(networks), len(proof.vocabulary))
         for (precision, networks), size, time in zip(made.items(), sizes, times, strict=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
+from zsl_tagger.system.progress import phase
 from zsl_tagger.tagging.model_folder import ModelFolder, read_config
 from zsl_tagger.words.baking import bake_words, has_same_vectors, joined, open_source_of_other_words
 from zsl_tagger.words.label_lists import read_labels_file
@@ -32,8 +33,8 @@ def baked_table(listing: str, folder: ModelFolder) -> WordTable:
     try:
         source = open_source_of_other_words(spec)
         _check_same(source, folder)
-        logger.info("looking up %s words in %s", f"{len(words):,}", spec)
-        baked = bake_words(source, words)
+        with phase(f"looking up {len(words):,} words in {spec}"):
+            baked = bake_words(source, words)
     except UserError as error:
         raise UserError(f"--bake-words, from {spec or 'no source'}: {error}") from None
     if len(baked.words) < len(words):

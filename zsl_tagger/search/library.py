@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Found", "Library", "Ranking"]
 
@@ -62,6 +65,7 @@ class Library:
             raise LibraryError(
                 f"the index {where} was made with the model {named}, which is not there: give its folder as the model"
             )
+        logger.debug("index %s: %s", where, "a new one" if made is None else f"{len(made.labels):,} labels")
         tagger = Tagger(named, workers=workers or default_workers())
         labels = tagger.vocabulary.labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)

@@ -69,6 +69,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         queue.check_room()  # before a body is read that would only be refused
         with budget.loan() as take:
             photos, fields = await read_form(request, limits, take)
+            request.state.photos = len(photos)  # for the log
             expect_photos(photos, 1, limits.photos)
             ask = api.Ask.model_validate(fields)
             options = (read_labels(ask.labels, photo_tagger.names_with_marks), ask.threshold, ask.top_k, ask.heatmaps)

@@ -1,8 +1,9 @@
-"""What every request and every answer goes through: who may ask, what a browser may do with the answer, counting."""
+"""What every request and every answer goes through: who may ask, what a browser may do with it, counting, the log."""
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import time
 from collections.abc import Callable, Collection
@@ -13,6 +14,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zsl_tagger.serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -30,6 +33,9 @@ HEADERS = {
 
 #: The status of a request whose client hung up, as nginx counts it.
 CLIENT_GONE = 499
+
+#: The methods that the log names; another one may hold anything.
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 #: Bytes of a request's first line and headers.
 HEAD_BYTES = 32_000
@@ -64,13 +70,17 @@ class Guard:
             await send(message)
 
         refused = self._refusal(scope)
+        method = scope["method"] if scope["method"] in METHODS else "other"
         if scope["method"] == "HEAD":  # the answer to GET; the server sends no body with it
             scope = {**scope, "method": "GET"}
         try:
             await (refused or self._app)(scope, receive, send_safely)
         finally:
-            path = getattr(scope.get("route"), "path", "other")
-            self._metrics.answered(path, status, time.perf_counter() - start)
+            path = getattr(scope.get("route"), "path", "other")  # a path that is not ours could hold a name
+            seconds = time.perf_counter() - start
+            self._metrics.answered(path, status, seconds)
+            photos = scope.get("state", {}).get("photos", 0)
+            logger.info("%s %s: %d, %.0f ms, photos: %d", method, path, status, 1000 * seconds, photos)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         method, headers = scope["method"], Headers(scope=scope)

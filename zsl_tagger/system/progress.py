@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Progress:
             tqdm.monitor_interval = 0  # no thread of its own
             self._bar = tqdm(
                 desc=self.what, total=self.total, initial=self._first, unit=f" {self.unit}", dynamic_ncols=True,
+                leave=None,  # of a bar inside another one nothing stays
                 mininterval=0.2, miniters=1, file=sys.stderr,
             )  # fmt: skip
             self._bar.start_t -= SECONDS_UNTIL_SHOWN
@@ -111,6 +114,26 @@ class Progress:
     def _count(self) -> str:
         total = "" if self.total is None else f" of {self.total:,}"
         return f"{self.done:,}{total} {self.unit}"
+
+
+@contextmanager
+def phase(what: str) -> Iterator[None]:
+    """Log the start of work whose steps cannot be counted, and every 30 seconds that it is still going on."""
+    logger.info("%s", what)
+    start, ended = time.monotonic(), threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(SECONDS_A_MESSAGE):
+            logger.info("%s: %s so far", what, duration(time.monotonic() - start))
+
+    reminder = threading.Thread(target=remind, daemon=True)
+    reminder.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reminder.join()
+        logger.debug("%s: %.1f s", what, time.monotonic() - start)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from zsl_tagger.tagging.devices import create_session, device_of
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
+
+logger = logging.getLogger(__name__)
 
 #: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
 LABELS_PER_CALL = 4096
@@ -46,6 +49,7 @@ class OnnxModel:
         self._queries = open_session(folder / QUERIES_FILE, threads, device) if takes_states else None
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
+        logger.debug("networks of %s run on %s, threads for an image: %d", folder, self.device, threads)
 
     def _check(self, folder: Path) -> None:
         size, encoder, decoder = self.preprocessing.image_size, self._encoder, self._decoder

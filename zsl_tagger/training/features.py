@@ -26,7 +26,7 @@ from zsl_tagger.export.networks import ExportError, write_backbone
 from zsl_tagger.images.preprocessing import ImageError, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import parse_json, write_whole
-from zsl_tagger.system.progress import Progress
+from zsl_tagger.system.progress import Progress, phase
 from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
 from zsl_tagger.tagging.model_folder import ModelFolderError
 from zsl_tagger.tagging.onnx_model import open_session
@@ -220,7 +220,8 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iter
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "backbone.onnx"
         try:
-            write_backbone(model, path, max(sizes))
+            with phase("exporting the backbone to ONNX, for faster features"):
+                write_backbone(model, path, max(sizes))
             session = open_session(path, available_cores())
         except (ExportError, ModelFolderError, OSError):  # OSError: no room for temporary files
             yield in_torch

@@ -16,7 +16,7 @@ from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import json_bytes, write_whole
-from zsl_tagger.system.progress import duration
+from zsl_tagger.system.progress import duration, phase
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
@@ -126,7 +126,9 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig) -> WordTable
     if spec == "packaged":
         return packaged
     try:
-        return bake_words(open_source_of_other_words(spec), packaged.words[: config.bake_words])
+        source, words = open_source_of_other_words(spec), packaged.words[: config.bake_words]
+        with phase(f"looking up {len(words):,} words in {spec}"):
+            return bake_words(source, words)
     except UserError as error:
         logger.warning("the model can be asked its labels only: %s", error)
         return None

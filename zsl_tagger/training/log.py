@@ -95,13 +95,6 @@ def _plot(axes: Any, rows: list[dict[str, str]], name: str, colour: str, **style
 
 
 def measured_text(values: dict[str, float]) -> str:
-    """Return what was measured as a person reads it, e.g. ``"loss 0.12, lr 0.0003, 345 images/s"``."""
-    return ", ".join(_measured(name, values[name]) for name in COLUMNS[2:] if name in values)
-
-
-def _measured(name: str, value: float) -> str:
-    if name.startswith(("val_", "heldout", "harmonic")):
-        return f"{name} {100 * value:.1f}"
-    if name == "images_per_s":
-        return f"{value:,.0f} images/s"
-    return f"{name} {value:.3g}"
+    """Return the loss and the last figures on validation, e.g. ``"loss 0.12, val_mAP 45.1"``, to stand beside a bar."""
+    percents = [f"{name} {100 * values[name]:.1f}" for name in ("val_mAP", "val_top1", "heldout_mAP") if name in values]
+    return ", ".join([f"loss {values['loss']:.3g}", *percents])

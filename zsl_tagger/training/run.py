@@ -25,7 +25,7 @@ from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
-from zsl_tagger.system.progress import duration
+from zsl_tagger.system.progress import duration, phase
 from zsl_tagger.system.threads import default_workers, keep_freed_memory
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
@@ -182,7 +182,8 @@ class _Run:
     def _train(self) -> Outcome:
         start = time.monotonic()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
-        model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
+        with phase("loading the weights to start from"):
+            model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
         for line in [*self.split.notes, *initial]:
             logger.info("%s", line)
         for side in self.config.sides:

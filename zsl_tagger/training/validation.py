@@ -15,6 +15,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.evaluation.metrics import harmonic_mean, mean_average_precision, precision_recall_f1_at_k
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
 from zsl_tagger.model.tagger_model import TaggerModel
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.class_evidence import LabelEvidence
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
@@ -81,12 +82,14 @@ def score_rows(
         return score_cached(model, queries, cache, rows), {}
     model.eval()
     kept, said, faults = [], [], {}
-    with closing(_batches(dataset, rows, root, preprocessing, workers)) as batches:
-        for these, pixels, bad in batches:
+    batches = closing(_batches(dataset, rows, root, preprocessing, workers))
+    with batches as waiting, Progress("validating", len(rows)) as progress:
+        for these, pixels, bad in waiting:
             faults.update(bad)
             if len(these):
                 kept.append(these)
                 said.append(_said(model, model.backbone_tokens(pixels.to(model.mean.device)), queries))
+            progress.advance(len(these) + len(bad))
     return _scores(model, queries, kept, said), faults
 
 
@@ -100,7 +103,11 @@ def score_cached(model: TaggerModel, queries: Tensor | None, cache: FeatureCache
     model.eval()
     rows = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
     kept = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-    said = [_said(model, cache.stack(these.tolist()).to(model.mean.device).float(), queries) for these in kept]
+    said = []
+    with Progress("validating", len(rows)) as progress:
+        for these in kept:
+            said.append(_said(model, cache.stack(these.tolist()).to(model.mean.device).float(), queries))
+            progress.advance(len(these))
     return _scores(model, queries, kept, said)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, require
+from zsl_tagger.system.progress import phase
 from zsl_tagger.words.matrix_files import open_matrix
 from zsl_tagger.words.table import Resolved, WordTable
 from zsl_tagger.words.vector_files import read_vector_file
@@ -60,10 +61,9 @@ def open_word_source(spec: str, labels: Sequence[str] = ()) -> WordSource:
     if spec == "packaged":
         return WordTable.load(PACKAGED)
     kind, _, name = spec.partition(":")
-    if kind == "gensim" and name:
-        return _open_gensim(name)
-    if kind == "st" and name:
-        return SentenceSource(name)
+    if kind in ("gensim", "st") and name:
+        with phase(f"opening the word vectors {spec}"):
+            return _open_gensim(name) if kind == "gensim" else SentenceSource(name)
     if kind == "file" and name:
         return open_matrix(Path(name), labels)
     raise UserError(
