@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +35,10 @@ def test_a_message_of_the_library_names_no_option(path: Path) -> None:
         pytest.skip("not for callers of the Python API")
     found = [text for text in texts(ast.parse(path.read_text(encoding="utf-8"))) if OPTION.search(text)]
     assert [text for text in found if "zsl-tagger " not in text] == []  # a whole command may be run by anybody
+
+
+@pytest.mark.parametrize("name", ["zsl_tagger.words", "data_prep.text"])
+def test_a_program_that_sets_up_no_logging_sees_nothing(name: str) -> None:
+    code = f"import logging, zsl_tagger.system; logging.getLogger({name!r}).warning('lines were skipped')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")

@@ -15,6 +15,7 @@ from zsl_tagger.evaluation.metrics import (
 )
 from zsl_tagger.evaluation.protocols import Protocol
 from zsl_tagger.evaluation.scores import Scores
+from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import default_workers, map_in_order
 
 LABELS_AT_ONCE = 16
@@ -81,11 +82,13 @@ def measure_labels(
     count, starts = len(data.labels), range(0, len(columns), LABELS_AT_ONCE)
     resampled = None if counts is None else np.full((count, counts.shape[1]), np.nan, np.float32)
     found = LabelFigures([{} for _ in range(count)], np.full((count, len(RECALL)), np.nan), resampled)
-    for part in map_in_order(work, starts, default_workers()):
-        for k, row, curve, resamples in part:
-            found.rows[k], found.curves[k] = row, curve
-            if resampled is not None:
-                resampled[k] = resamples
+    with Progress("measuring", len(columns), unit="labels") as progress:
+        for part in map_in_order(work, starts, default_workers()):
+            for k, row, curve, resamples in part:
+                found.rows[k], found.curves[k] = row, curve
+                if resampled is not None:
+                    resampled[k] = resamples
+                progress.advance()
     return found
 
 
