@@ -41,7 +41,7 @@ def main() -> None:
         info = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
         report = json.loads((out / "split_report.json").read_text(encoding="utf-8"))
         megabytes = (raw / "NUS_WID_Tags" / "AllTags1k.txt").stat().st_size / 1e6
-    prepared = info["source"]["images of each concept"]
+    prepared = info["source"]["images_of_each_concept"]
     write_result(
         "prepare_nus_wide",
         {

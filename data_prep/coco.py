@@ -115,11 +115,11 @@ class Coco(Source):
 def _facts(parts: dict[str, dict[str, set[str]]], year: int, unseen: set[str]) -> dict[str, Any]:
     """Return what ``dataset.json`` says of the official splits."""
     return {
-        "images annotated": {split: sum(bool(c) for c in images.values()) for split, images in parts.items()},
-        "images without annotation": {split: sum(not c for c in images.values()) for split, images in parts.items()},
+        "images_annotated": {split: sum(bool(c) for c in images.values()) for split, images in parts.items()},
+        "images_without_annotation": {split: sum(not c for c in images.values()) for split, images in parts.items()},
         "iscrowd": "crowd regions count as the class they show",
-        "test images with an unseen class": sum(bool(c & unseen) for c in parts["test"].values()),
-        "test split": f"the official val{year}",
+        "test_images_with_unseen_class": sum(bool(c & unseen) for c in parts["test"].values()),
+        "test_split": f"the official val{year}",
     }
 
 

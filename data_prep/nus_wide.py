@@ -64,9 +64,9 @@ class NusWide(Source):
             placeholders=True,
             vectors_of_papers=VECTORS_OF_PAPERS,
             facts={
-                **archive.counts(),
-                "seen labels are": "Flickr user tags",
-                "unseen labels are": "human annotation",
-                "images of each concept": {concept: per_label[concept] for concept in archive.concepts},
+                **{name.replace(" ", "_"): count for name, count in archive.counts().items()},
+                "seen_labels_are": "Flickr user tags",
+                "unseen_labels_are": "human annotation",
+                "images_of_each_concept": {concept: per_label[concept] for concept in archive.concepts},
             },
         )

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from zsl_tagger.datasets.format import CLAIM_FILE, DATA_FILE, INFO_FILE, RELEASED_FOLDER, VECTORS_FILE
 from zsl_tagger.errors import UserError, difference
 from zsl_tagger.system.files import json_bytes, locked, parse_json, write_errors, write_whole
+from zsl_tagger.system.json_record import Json, JsonObject
 
 
 class OutputFolder:
@@ -24,28 +25,29 @@ class OutputFolder:
     ``dataset.json`` is taken away first and written last, so a folder that has it is whole.
 
     Attributes:
+        identity: what is prepared, as JSON data.
         resumed: what a former run has found in the image files still holds: it read the same source.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], overwrite: bool = False):
+    def __init__(self, path: Path, identity: JsonObject, overwrite: bool = False):
         self.path = path
-        self._identity = json.loads(json.dumps(identity))  # as it will be read back
+        self.identity: JsonObject = json.loads(json.dumps(identity))  # as it will be read back
         with write_errors(path):
             if path.exists() and not path.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "it is a file, expected a folder", str(path))
             holder = _read_identity(path)
-            self.resumed = holder is not None and _source(holder) == _source(self._identity)
-            if not overwrite and holder != self._identity and path.exists():
+            self.resumed = holder is not None and _source(holder) == _source(self.identity)
+            if not overwrite and holder != self.identity and path.exists():
                 self._refuse(holder)
 
-    def _refuse(self, holder: dict[str, Any] | None) -> None:
+    def _refuse(self, holder: JsonObject | None) -> None:
         """Raise, unless there is nothing that would be lost."""
         if holder is not None and any((self.path / name).exists() for name in (DATA_FILE, INFO_FILE)):
             raise UserError(
-                f"{self.path} holds another data set ({difference(holder, self._identity)}): "
+                f"{self.path} holds another data set ({difference(holder, self.identity)}): "
                 "give another folder, or --overwrite"
             )
         names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
@@ -65,7 +67,7 @@ class OutputFolder:
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
-            self.write_json(CLAIM_FILE, self._identity)
+            self.write_json(CLAIM_FILE, self.identity)
             yield
 
     def write(self, name: str, content: bytes | Callable[[BinaryIO], Any]) -> None:
@@ -91,9 +93,9 @@ class OutputFolder:
         with contextlib.suppress(OSError):  # it holds other files, such as links to the images
             folder.rmdir()
 
-    def finish(self, info: dict[str, Any]) -> None:
+    def finish(self, info: JsonObject) -> None:
         """Write ``dataset.json``: the folder is whole."""
-        self.write_json(INFO_FILE, {**info, "prepared_by": self._identity})
+        self.write_json(INFO_FILE, info)
         with write_errors(self.path):
             (self.path / CLAIM_FILE).unlink(missing_ok=True)
 
@@ -108,11 +110,11 @@ def _held_benchmark(folder: Path) -> Path | None:
     return folder / name if Path(name).name == name and isinstance(content, dict) and "test class" in content else None
 
 
-def _source(identity: dict[str, Any]) -> list[Any]:
+def _source(identity: JsonObject) -> list[Json]:
     return [identity.get(key) for key in ("prepare", "source", "image_root")]
 
 
-def _read_identity(folder: Path) -> dict[str, Any] | None:
+def _read_identity(folder: Path) -> JsonObject | None:
     for name, key in ((INFO_FILE, "prepared_by"), (CLAIM_FILE, None)):
         try:
             content = parse_json((folder / name).read_bytes())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from data_prep.images import (
 from data_prep.output import OutputFolder, csv_rows
 from data_prep.released import WORD_DIM, ReleasedFiles
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
+from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, SplitReport
 from data_prep.source import Found, Source, deciding
 from data_prep.splits import choose_unseen, cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
@@ -45,12 +46,14 @@ from zsl_tagger.datasets.format import (
     RELEASED_FOLDER,
     SPLITS,
     VECTORS_FILE,
+    Split,
     format_labels,
     label_fault,
     path_fault,
 )
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
+from zsl_tagger.system.json_record import JsonObject
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
@@ -102,7 +105,7 @@ class Options:
                 raise UserError(f"expected --{option} of at least 1, got {count}")
 
 
-def prepare(source: Source, output: Path, options: Options) -> dict[str, Any]:
+def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
     """Read a data set and write its prepared folder.
 
     Returns:
@@ -167,7 +170,7 @@ class Selected:
     near: np.ndarray | None
     unseen: np.ndarray
     dropped: list[tuple[str, str]]
-    by_protocol: dict[str, dict[str, int]]
+    by_protocol: dict[str, dict[Split, int]]
 
 
 def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options: Options) -> Selected:
@@ -213,36 +216,41 @@ def _check_some_are_left(found: Found, splits: np.ndarray, dropped: list[tuple[s
         )
 
 
-def _info(found: Found, selected: Selected, vectors: WordVectors, report: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of ``dataset.json``."""
-    return {
-        "format_version": DATASET_FORMAT,
-        "name": found.name,
-        "task": found.task,
-        "image_root": str(found.image_root),
-        "benchmark": found.benchmark,
-        "images": _split_counts(selected.images.splits),
-        "seen_labels": int((~selected.unseen).sum()),
-        "unseen_labels": int(selected.unseen.sum()),
-        "protocol": {"name": found.protocol, **asdict(found.protocols[found.protocol])},
-        "images_by_protocol": selected.by_protocol,
-        "images_looked_at": selected.near is not None,
-        "dropped": _tally(selected.dropped),
-        "source": found.facts,
-        "word_vectors": {
-            **vectors.report(),
-            "unseen labels with the vector of a seen one": _same_as_seen(report, set(found.unseen)),
-            "papers use, 300 wide": found.vectors_of_papers,
-        },
-        "labels": vectors.labels,
-        "written_by": f"zsl-tagger {installed_version()}",
-    }
+def _info(
+    found: Found, selected: Selected, vectors: WordVectors, report: SplitReport, identity: JsonObject
+) -> DatasetInfo:
+    """Return the content of ``dataset.json``, but for what is known once the files are written."""
+    return DatasetInfo(
+        format_version=DATASET_FORMAT,
+        name=found.name,
+        task=found.task,
+        image_root=str(found.image_root),
+        benchmark=found.benchmark,
+        images=_split_counts(selected.images.splits),
+        seen_labels=int((~selected.unseen).sum()),
+        unseen_labels=int(selected.unseen.sum()),
+        protocol=AppliedProtocol(name=found.protocol, **asdict(found.protocols[found.protocol])),
+        images_by_protocol=selected.by_protocol,
+        images_looked_at=selected.near is not None,
+        dropped=_tally(selected.dropped),
+        source=found.facts,
+        word_vectors=DatasetVectors(
+            **vars(vectors.report()),
+            unseen_same_as_seen=_same_as_seen(report, set(found.unseen)),
+            papers_use=found.vectors_of_papers,
+        ),
+        labels=vectors.labels,
+        written_by=f"zsl-tagger {installed_version()}",
+        released_splits=None,
+        sha256={},
+        prepared_by=identity,
+    )
 
 
-def _same_as_seen(report: dict[str, Any], unseen: set[str]) -> dict[str, str]:
+def _same_as_seen(report: SplitReport, unseen: set[str]) -> dict[str, str]:
     """Return {unseen label: the seen one that has the very vector}."""
     same: dict[str, str] = {}
-    for group in report["same_vector"]:
+    for group in report.same_vector:
         seen = next((label for label in group if label not in unseen), None)
         if seen is not None:
             same |= dict.fromkeys((label for label in group if label in unseen), seen)
@@ -265,40 +273,40 @@ def _log_released(released: ReleasedFiles) -> None:
         )
 
 
-def summary(info: dict[str, Any], folder: Path) -> list[str]:
-    """What a person wants to know of the folder just written, a line each."""
-    vectors = info["word_vectors"]
+def summary(info: DatasetInfo, folder: Path) -> list[str]:
+    """Return what a person wants to know of the folder just written, a line each."""
+    vectors = info.word_vectors
     lines = [
-        f"{folder}: {info['name']}, {info['task']}",
-        f"  images: {_counts(info['images'])}",
-        f"  labels: {info['seen_labels']:,} seen, {info['unseen_labels']:,} unseen",
-        f"  word vectors: {vectors['source']}, {vectors['word_dim']} wide: {_counts(vectors['found'])}",
+        f"{folder}: {info.name}, {info.task}",
+        f"  images: {_counts(info.images)}",
+        f"  labels: {info.seen_labels:,} seen, {info.unseen_labels:,} unseen",
+        f"  word vectors: {vectors.source}, {vectors.word_dim} wide: {_counts(vectors.found)}",
     ]
-    lines += _on_unseen(vectors, info["unseen_labels"])
-    if len(info["images_by_protocol"]) > 1:
-        counts = [f"{name} {_counts(images)}" for name, images in info["images_by_protocol"].items()]
-        lines.insert(2, f"  protocol {info['protocol']['name']} of: {'; '.join(counts)}")
-    if "released_splits" in info:
-        images = _counts(info["released_splits"]["images"])
+    lines += _on_unseen(vectors, info.unseen_labels)
+    if len(info.images_by_protocol) > 1:
+        counts = [f"{name} {_counts(images)}" for name, images in info.images_by_protocol.items()]
+        lines.insert(2, f"  protocol {info.protocol.name} of: {'; '.join(counts)}")
+    if info.released_splits is not None:
+        images = _counts(info.released_splits.images)
         lines.append(f"  for the released code, which calls test val: {folder / RELEASED_FOLDER}: {images}")
-    if info["dropped"]:
-        lines.append(f"  left out: {_counts(info['dropped'])} (each in {DROPPED_FILE})")
+    if info.dropped:
+        lines.append(f"  left out: {_counts(info.dropped)} (each in {DROPPED_FILE})")
     return [*lines, f"  look at {folder / REPORT_PAGE}"]
 
 
-def _on_unseen(vectors: dict[str, Any], unseen: int) -> list[str]:
+def _on_unseen(vectors: DatasetVectors, unseen: int) -> list[str]:
     """Say which unseen labels nothing tells from seen ones, and which vectors the papers use."""
-    same, papers = vectors["unseen labels with the vector of a seen one"], vectors["papers use, 300 wide"]
+    same, papers = vectors.unseen_same_as_seen, vectors.papers_use
     lines = []
     if same:
         pairs = _list([f"{label} = {other}" for label, other in same.items()])
         lines.append(f"  {len(same)} of {unseen} unseen labels have the very vector of a seen one: {pairs}")
-    if papers and vectors["word_dim"] != WORD_DIM:
+    if papers and vectors.word_dim != WORD_DIM:
         lines.append(f"  the papers use vectors {WORD_DIM} wide: {papers}")
     return lines
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _counts(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
@@ -388,7 +396,7 @@ def _among(near: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 3)
 
 
-def _split_counts(splits: np.ndarray) -> dict[str, int]:
+def _split_counts(splits: np.ndarray) -> dict[Split, int]:
     return {split: int((splits == split).sum()) for split in SPLITS}
 
 
@@ -400,19 +408,17 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _write(
-    out: OutputFolder, found: Found, selected: Selected, vectors: WordVectors, options: Options
-) -> dict[str, Any]:
+def _write(out: OutputFolder, found: Found, selected: Selected, vectors: WordVectors, options: Options) -> DatasetInfo:
     """Write the files, ``dataset.json`` last, and return its content."""
     images = selected.images
     for split, count in _split_counts(images.splits).items():
         if not count:
             logger.info("no image is in the split %s", split)
     report = split_report(images, vectors.labels, ~selected.unseen, vectors.matrix, selected.near)
-    info = _info(found, selected, vectors, report)
+    info = _info(found, selected, vectors, report, out.identity)
     released = ReleasedFiles.of(images, vectors) if options.released_splits else None
     if released is not None:
-        info["released_splits"] = released.report()
+        info = replace(info, released_splits=released.report())
         _log_released(released)
     sides = {
         "train class": [label for label, hidden in zip(vectors.labels, selected.unseen, strict=True) if not hidden],
@@ -427,7 +433,8 @@ def _write(
     out.write(VECTORS_FILE, matrix_bytes(vectors))
     if released is not None:
         released.write(out, found.benchmark, sides["test class"])
-    write_report(report, out.path, found.name, found.image_root, info["dropped"])
+    write_report(report, out.path, found.name, found.image_root, info.dropped)
     checked = (DATA_FILE, found.benchmark, VECTORS_FILE)
-    out.finish({**info, "sha256": {name: sha256_of(out.path / name) for name in checked}})
+    info = replace(info, sha256={name: sha256_of(out.path / name) for name in checked})
+    out.finish(info.to_json())
     return info

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from data_prep.output import OutputFolder, csv_rows
 from data_prep.report import Images
+from data_prep.results import ReleasedRecord
 from data_prep.wordvecs import WordVectors, matrix_bytes
 from zsl_tagger.datasets.format import DATA_FILE, RELEASED_FOLDER, VECTORS_FILE, format_labels
 from zsl_tagger.system.files import folder_inside
@@ -55,15 +55,15 @@ class ReleasedFiles:
         unused = [label for label in vectors.labels if label not in on_images]
         return cls(rows, kept, (len(shown) - len(rows), unused))
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> ReleasedRecord:
         """Return what ``dataset.json`` says of the files."""
         splits = [split for _, _, split in self.rows]
-        return {
-            "folder": RELEASED_FOLDER,
-            "images": {split: splits.count(split) for split in ("train", "val")},
-            "images without a label, left out": self.left_out[0],
-            "labels on no image, left out": self.left_out[1],
-        }
+        return ReleasedRecord(
+            folder=RELEASED_FOLDER,
+            images={split: splits.count(split) for split in ("train", "val")},
+            images_without_label=self.left_out[0],
+            labels_on_no_image=self.left_out[1],
+        )
 
     def write(self, out: OutputFolder, benchmark: str, unseen: Sequence[str]) -> None:
         """Write the files; ``benchmark`` is the name of the one that lists the seen and the unseen labels."""

@@ -9,18 +9,29 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from data_prep.images import JOURNAL_FILE, MAX_DISTANCE, look_at_images, near_duplicates
 from data_prep.output import json_bytes, write_whole
+from data_prep.results import (
+    DuplicatePair,
+    ImagesPerLabel,
+    LabelsPerImage,
+    LabelsWithoutImages,
+    NearDuplicates,
+    NearestSeen,
+    SeenUnseenCounts,
+    SplitPair,
+    SplitReport,
+    Twins,
+)
 from data_prep.splits import twins
-from zsl_tagger.datasets.format import SPLITS
+from zsl_tagger.datasets.format import SPLITS, Split
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
-from zsl_tagger.reports.pages import figure, render, svg, thumbnail
+from zsl_tagger.reports.pages import Plot, figure, render, svg, thumbnail
 
 REPORT_JSON = "split_report.json"
 REPORT_PAGE = "split_report.html"
@@ -40,8 +51,8 @@ class Images:
 
 def split_report(
     images: Images, labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray, near: np.ndarray | None
-) -> dict[str, Any]:
-    """The figures of the report.
+) -> SplitReport:
+    """Return the figures of the report.
 
     Args:
         seen: bool ``(K,)``.
@@ -51,39 +62,39 @@ def split_report(
     per_split = {split: images.targets[images.splits == split].sum(axis=0) for split in SPLITS}  # each (K,)
     names_seen = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
     names_unseen = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
-    return {
-        "images": {split: int((images.splits == split).sum()) for split in SPLITS},
-        "labels": {"seen": len(names_seen), "unseen": len(names_unseen)},
-        "labels_per_image": {split: _labels_per_image(images, split) for split in SPLITS},
-        "images_per_label": [
-            {"label": label, "seen": bool(is_seen), **{split: int(per_split[split][k]) for split in SPLITS}}
+    return SplitReport(
+        images={split: int((images.splits == split).sum()) for split in SPLITS},
+        labels=SeenUnseenCounts(seen=len(names_seen), unseen=len(names_unseen)),
+        labels_per_image={split: _labels_per_image(images, split) for split in SPLITS},
+        images_per_label=[
+            ImagesPerLabel(label=label, seen=bool(is_seen), **{split: int(per_split[split][k]) for split in SPLITS})
             for k, (label, is_seen) in enumerate(zip(labels, seen, strict=True))
         ],
-        "labels_without_images": {
-            "seen labels in train": [n for k, n in enumerate(labels) if seen[k] and not per_split["train"][k]],
-            "unseen labels in test": [n for k, n in enumerate(labels) if not seen[k] and not per_split["test"][k]],
-        },
-        "twins": [{"seen": a, "unseen": b} for a, b in twins(names_seen, names_unseen)],
-        "nearest_seen": _nearest_seen(labels, seen, vectors),
-        "same_vector": _same_vector(labels, vectors),
-        "near_duplicates": _across_splits(images, near),
-    }
+        labels_without_images=LabelsWithoutImages(
+            seen_not_in_train=[n for k, n in enumerate(labels) if seen[k] and not per_split["train"][k]],
+            unseen_not_in_test=[n for k, n in enumerate(labels) if not seen[k] and not per_split["test"][k]],
+        ),
+        twins=[Twins(seen=a, unseen=b) for a, b in twins(names_seen, names_unseen)],
+        nearest_seen=_nearest_seen(labels, seen, vectors),
+        same_vector=_same_vector(labels, vectors),
+        near_duplicates=None if near is None else _across_splits(images, near),
+    )
 
 
-def _labels_per_image(images: Images, split: str) -> dict[str, Any]:
+def _labels_per_image(images: Images, split: Split) -> LabelsPerImage:
     counts = np.asarray(images.targets[images.splits == split].sum(axis=1), np.int64)  # (n,)
     if not len(counts):
-        return {"mean": None, "median": None, "max": None, "histogram": []}
-    return {
-        "mean": round(float(counts.mean()), 2),
-        "median": float(np.median(counts)),
-        "max": int(counts.max()),
-        "histogram": np.bincount(counts).tolist(),  # images with 0, 1, 2, ... labels
-    }
+        return LabelsPerImage(mean=None, median=None, max=None, histogram=[])
+    return LabelsPerImage(
+        mean=round(float(counts.mean()), 2),
+        median=float(np.median(counts)),
+        max=int(counts.max()),
+        histogram=np.bincount(counts).tolist(),
+    )
 
 
-def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) -> list[dict[str, Any]]:
-    """For each unseen label the seen one with the largest cosine; closest pairs first."""
+def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) -> list[NearestSeen]:
+    """Return for each unseen label the seen one with the largest cosine; closest pairs first."""
     if seen.all() or not seen.any():
         return []
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -91,10 +102,10 @@ def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) 
     names_seen = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
     names_unseen = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
     rows = [
-        {"unseen": name, "seen": names_seen[row.argmax()], "cosine": round(float(row.max()), 4)}
+        NearestSeen(unseen=name, seen=names_seen[row.argmax()], cosine=round(float(row.max()), 4))
         for name, row in zip(names_unseen, cosines, strict=True)
     ]
-    return sorted(rows, key=lambda row: -row["cosine"])
+    return sorted(rows, key=lambda row: -row.cosine)
 
 
 def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
@@ -105,41 +116,36 @@ def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _across_splits(images: Images, near: np.ndarray | None) -> dict[str, Any]:
-    """Pairs of near-duplicates that lie in different splits."""
-    if near is None:
-        return {"looked_at": False}
+def _across_splits(images: Images, near: np.ndarray) -> NearDuplicates:
+    """Return the pairs of near-duplicates ``(pairs, 3)`` that lie in different splits."""
     splits = images.splits
     pairs = near[splits[near[:, 0]] != splits[near[:, 1]]]
     pairs = pairs[np.argsort(pairs[:, 2], kind="stable")]
-    between = Counter(" and ".join(sorted((splits[a], splits[b]), key=SPLITS.index)) for a, b, _ in pairs)
-    return {
-        "looked_at": True,
-        "max_distance_bits": MAX_DISTANCE,
-        "pairs_within_a_split": len(near) - len(pairs),
-        "pairs_across_splits": dict(between),
-        "pairs": [
-            {
-                "images": [images.paths[a], images.paths[b]],
-                "splits": [str(splits[a]), str(splits[b])],
-                "bits": int(bits),
-            }
+    between = Counter(tuple(sorted((str(splits[a]), str(splits[b])), key=SPLITS.index)) for a, b, _ in pairs)
+    return NearDuplicates(
+        max_distance_bits=MAX_DISTANCE,
+        pairs_within_a_split=len(near) - len(pairs),
+        across_splits=[SplitPair(splits=(one, other), pairs=count) for (one, other), count in between.items()],
+        pairs=[
+            DuplicatePair(
+                images=(images.paths[a], images.paths[b]), splits=(str(splits[a]), str(splits[b])), bits=int(bits)
+            )
             for a, b, bits in pairs[:PAIRS_LISTED]
         ],
-    }
+    )
 
 
 def write_report(
-    report: dict[str, Any], folder: Path, title: str, image_root: Path | None, dropped: dict[str, int]
+    report: SplitReport, folder: Path, title: str, image_root: Path | None, dropped: dict[str, int]
 ) -> None:
     """Write both files into a folder."""
-    write_whole(folder / REPORT_JSON, json_bytes(report))
+    write_whole(folder / REPORT_JSON, json_bytes(report.to_json()))
     page = render_page(report, title, image_root, dropped)
     write_whole(folder / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
 
 
-def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) -> dict[str, Any]:
-    """``prepare report``: the report of a prepared folder, also of one from elsewhere.
+def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) -> SplitReport:
+    """Write and return the report of a prepared folder, also of one from elsewhere.
 
     Args:
         image_root: where the images are; None for where the folder says. Without either, no images are compared.
@@ -170,9 +176,9 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
 # --- the page -------------------------------------------------------------------------------------------------
 
 
-def render_page(report: dict[str, Any], title: str, image_root: Path | None, dropped: dict[str, int]) -> str:
-    """One HTML page that needs nothing else: plots are inline SVG, thumbnails inline JPEG."""
-    pairs = report["near_duplicates"].get("pairs", [])[:PAIRS_SHOWN]
+def render_page(report: SplitReport, title: str, image_root: Path | None, dropped: dict[str, int]) -> str:
+    """Return one HTML page that needs nothing else: plots are inline SVG, thumbnails inline JPEG."""
+    pairs = report.near_duplicates.pairs[:PAIRS_SHOWN] if report.near_duplicates else []
     root = image_root or Path()
     return render(
         "data_prep",
@@ -181,27 +187,26 @@ def render_page(report: dict[str, Any], title: str, image_root: Path | None, dro
         report=report,
         dropped=dropped,
         plots=_plots(report),
-        pairs=[{**pair, "thumbnails": [thumbnail(root / path) for path in pair["images"]]} for pair in pairs],
+        pairs=[(pair, [thumbnail(root / path) for path in pair.images]) for pair in pairs],
     )
 
 
-def _plots(report: dict[str, Any]) -> list[dict[str, str]]:
-    """[{"title", "svg"}]"""
-    plots = [{"title": "Images per label", "svg": _plot_images_per_label(report)}]
-    if any((counts["max"] or 0) > 1 for counts in report["labels_per_image"].values()):
-        plots.insert(0, {"title": "Labels per image", "svg": _plot_labels_per_image(report)})
-    if report["nearest_seen"]:
-        plots.append({"title": "How near the unseen labels are", "svg": _plot_nearest(report)})
+def _plots(report: SplitReport) -> list[Plot]:
+    plots = [Plot("Images per label", _plot_images_per_label(report))]
+    if any((counts.max or 0) > 1 for counts in report.labels_per_image.values()):
+        plots.insert(0, Plot("Labels per image", _plot_labels_per_image(report)))
+    if report.nearest_seen:
+        plots.append(Plot("How near the unseen labels are", _plot_nearest(report)))
     return plots
 
 
 _COLOURS = {"train": "#3b6fb6", "val": "#e0a030", "test": "#c2453d", "seen": "#3b6fb6", "unseen": "#c2453d"}
 
 
-def _plot_labels_per_image(report: dict[str, Any]) -> str:
+def _plot_labels_per_image(report: SplitReport) -> str:
     drawn, axes = figure()
     for split in SPLITS:
-        histogram = np.array(report["labels_per_image"][split]["histogram"], float)
+        histogram = np.array(report.labels_per_image[split].histogram, float)
         if len(histogram):
             axes.plot(range(len(histogram)), histogram / histogram.sum(), ".-", color=_COLOURS[split], label=split)
     axes.set(xlabel="labels on an image", ylabel="share of the split's images")
@@ -210,10 +215,12 @@ def _plot_labels_per_image(report: dict[str, Any]) -> str:
     return svg(drawn)
 
 
-def _plot_images_per_label(report: dict[str, Any]) -> str:
+def _plot_images_per_label(report: SplitReport) -> str:
     drawn, axes = figure()
-    for name, is_seen, split in (("seen", True, "train"), ("unseen", False, "test")):
-        counts = sorted((row[split] for row in report["images_per_label"] if row["seen"] == is_seen), reverse=True)
+    seen = [row.train for row in report.images_per_label if row.seen]
+    unseen = [row.test for row in report.images_per_label if not row.seen]
+    for name, found, split in (("seen", seen, "train"), ("unseen", unseen, "test")):
+        counts = sorted(found, reverse=True)
         if counts:
             axes.plot(
                 range(1, len(counts) + 1), counts, ".-", color=_COLOURS[name], label=f"{name} labels, {split} images"
@@ -224,9 +231,9 @@ def _plot_images_per_label(report: dict[str, Any]) -> str:
     return svg(drawn)
 
 
-def _plot_nearest(report: dict[str, Any]) -> str:
+def _plot_nearest(report: SplitReport) -> str:
     drawn, axes = figure()
-    axes.hist([row["cosine"] for row in report["nearest_seen"]], bins=25, color=_COLOURS["unseen"])
+    axes.hist([row.cosine for row in report.nearest_seen], bins=25, color=_COLOURS["unseen"])
     axes.set(xlabel="cosine of the word vectors: unseen label and its nearest seen one", ylabel="unseen labels")
     axes.yaxis.get_major_locator().set_params(integer=True)
     return svg(drawn)

@@ -87,7 +87,7 @@ class Table(Source):
             splits=np.array(splits, "<U5"),
             choose_unseen=self.unseen,
             protocols={"labelled": Protocol(False, "nothing") if self.keep_unlabelled else Protocol()},
-            facts={"rows": len(paths), "tags": len(labels), "images without tags": sum(not tags for tags in tag_lists)},
+            facts={"rows": len(paths), "tags": len(labels), "images_without_tags": sum(not tags for tags in tag_lists)},
         )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_prep.output import json_bytes, write_whole
+from data_prep.results import FoundLabel, VectorsFound, WordVectorsRecord
 from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import sha256_of
@@ -57,24 +57,26 @@ class WordVectors:
     source: str
     normalized: bool
 
-    def report(self) -> dict[str, Any]:
-        """For ``dataset.json``: counts, and each label that was not found as it is written."""
+    def report(self) -> VectorsFound:
+        """Return counts, and each label that was not found as it is written."""
         counts = Counter(how for how, _ in self.how.values())
         counts["not found, dropped"] = len(self.dropped)
-        return {
-            "source": self.source,
-            "word_dim": self.matrix.shape[1],
-            "normalized": self.normalized,
-            "found": {how: count for how, count in counts.most_common() if count},
-            "labels": {
-                label: {"how": how, "words": list(words)} for label, (how, words) in self.how.items() if how != "as is"
+        return VectorsFound(
+            source=self.source,
+            word_dim=self.matrix.shape[1],
+            normalized=self.normalized,
+            found={how: count for how, count in counts.most_common() if count},
+            labels={
+                label: FoundLabel(how=how, words=list(words))
+                for label, (how, words) in self.how.items()
+                if how != "as is"
             },
-            "dropped": self.dropped,
-        }
+            dropped=self.dropped,
+        )
 
     def summary(self, output: Path) -> list[str]:
         """For a person: counts, then a line for each label that was not found as it is written."""
-        found = ", ".join(f"{how} {count:,}" for how, count in self.report()["found"].items())
+        found = ", ".join(f"{how} {count:,}" for how, count in self.report().found.items())
         lines = [f"{output}: {len(self.labels):,} labels, {self.matrix.shape[1]} wide, from {self.source}: {found}"]
         for label, (how, words) in self.how.items():
             if how != "as is":
@@ -208,6 +210,7 @@ def prepare_wordvecs(
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
     vectors = word_vectors(labels, source, missing, normalize)
     write_whole(output, matrix_bytes(vectors))
-    report = {"labels": vectors.labels, "word_vectors": vectors.report(), "sha256": {output.name: sha256_of(output)}}
-    write_whole(report_file, json_bytes(report))
+    sha256 = {output.name: sha256_of(output)}
+    record = WordVectorsRecord(labels=vectors.labels, word_vectors=vectors.report(), sha256=sha256)
+    write_whole(report_file, json_bytes(record.to_json()))
     return vectors

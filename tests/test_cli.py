@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 import cli
 import zsl_tagger
 from zsl_tagger.bulk import run as tag_run
+from zsl_tagger.system.messages import show_messages
 from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = pytest.mark.slow
@@ -44,7 +46,8 @@ def test_messages_show_control_characters_as_text(tmp_path: Path, capsys: pytest
     )  # fmt: skip
     with pytest.raises(typer.Exit), cli._told_in_one_line("stopped"):
         evil.read_bytes()
-    cli._note(f"left out: {evil}")
+    show_messages(logging.INFO)
+    logging.getLogger("zsl_tagger.bulk").info("left out: %s", evil)
     cli._print([f"written: {evil}"])
     out, errors = capsys.readouterr()
     assert out == f"written: {shown}\n"

@@ -54,9 +54,9 @@ def test_multi_label_has_the_classes_of_each_image(coco: Path, tmp_path: Path) -
     assert {image: labels for image, (labels, _) in rows.items()} == expected
     assert {split for image, (_, split) in rows.items() if image.startswith("val")} == {"test"}
     assert {split for image, (_, split) in rows.items() if image.startswith("train")} == {"train", "val"}
-    assert info["dropped"] == {"train or val image without a seen label": 1, "test image without a label": 1}
-    assert info["source"]["images annotated"] == {"train": 6, "test": 3}
-    assert (info["seen_labels"], info["unseen_labels"]) == (80, 0)
+    assert info.dropped == {"train or val image without a seen label": 1, "test image without a label": 1}
+    assert info.source["images_annotated"] == {"train": 6, "test": 3}
+    assert (info.seen_labels, info.unseen_labels) == (80, 0)
     assert read_dataset(tmp_path / "out", coco)[0] is not None
 
 
@@ -72,8 +72,8 @@ def test_48_17_leaves_out_training_images_that_show_an_unseen_class(coco: Path, 
     assert path("train", 4) not in rows  # a traffic light is neither seen nor unseen
     assert rows[path("train", 5)][0] == {"chair"}
     assert rows[path("val", 0)] == ({"cat", "person"}, "test")
-    assert info["source"]["test images with an unseen class"] == 1
-    assert info["dropped"]["training image that shows an unseen class"] == 1
+    assert info.source["test_images_with_unseen_class"] == 1
+    assert info.dropped["training image that shows an unseen class"] == 1
     benchmark = json.loads((tmp_path / "out" / "benchmark_coco_zsl_48_17.json").read_text())
     assert (len(benchmark["train class"]), len(benchmark["test class"])) == (48, 17)
 
@@ -91,7 +91,7 @@ def test_the_splits_are_those_of_the_papers() -> None:
 
 def test_65_15_has_all_80_classes(coco: Path, tmp_path: Path) -> None:
     info = prepare(Coco(source=coco, task="zsl-65-15"), tmp_path / "out", OPTIONS)
-    assert (info["seen_labels"], info["unseen_labels"]) == (65, 15)
+    assert (info.seen_labels, info.unseen_labels) == (65, 15)
     assert rows_of(tmp_path / "out")[path("train", 4)][0] == {"traffic light"}
 
 
@@ -101,8 +101,8 @@ def test_2017_and_an_images_folder(tmp_path: Path) -> None:
     for part in ("train2017", "val2017"):
         (tmp_path / "coco" / part).rename(tmp_path / "coco" / "images" / part)
     info = prepare(Coco(source=tmp_path / "coco"), tmp_path / "out", OPTIONS)
-    assert info["name"] == "MS-COCO 2017 multi-label"
-    assert "missing" not in info["dropped"]
+    assert info.name == "MS-COCO 2017 multi-label"
+    assert "missing" not in info.dropped
     assert path("val", 0, 2017) in rows_of(tmp_path / "out")
 
 

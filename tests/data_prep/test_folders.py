@@ -42,9 +42,9 @@ def counts(folder: Path) -> dict[str, Counter[str]]:
 def test_a_flat_tree_is_cut(tmp_path: Path) -> None:
     write_tree(tmp_path / "pets", {"cat": 11, "dog": 13, "grand_piano": 7})
     info = prepare(Folders(source=tmp_path / "pets"), tmp_path / "out", Options(val_fraction=0.1, test_fraction=0.2))
-    assert info["images"] == {"train": 22, "val": 3, "test": 6}
+    assert info.images == {"train": 22, "val": 3, "test": 6}
     assert sum(counts(tmp_path / "out").values(), Counter()) == {"cat": 11, "dog": 13, "grand piano": 7}
-    assert info["task"] == "single-label"
+    assert info.task == "single-label"
     again = prepare(Folders(source=tmp_path / "pets"), tmp_path / "again", Options(val_fraction=0.1, test_fraction=0.2))
     assert again == info
     assert (tmp_path / "out" / "data.csv").read_bytes() == (tmp_path / "again" / "data.csv").read_bytes()
@@ -57,7 +57,7 @@ def test_the_whole_train_split_is_trained_with_a_fraction_of_0(tmp_path: Path) -
     """A reproduction trains a fixed number of epochs on all of it; a split of one's own stays too."""
     write_tree(tmp_path / "pets", {"train/cat": 5, "train/dog": 7, "test/cat": 3, "test/dog": 2})
     info = prepare(Folders(source=tmp_path / "pets"), tmp_path / "out", Options(val_fraction=0))
-    assert info["images"] == {"train": 12, "val": 0, "test": 5}
+    assert info.images == {"train": 12, "val": 0, "test": 5}
     assert len(load_dataset(tmp_path / "out").rows("val")) == 0
 
 
@@ -87,7 +87,7 @@ def test_images_of_unseen_classes_are_for_test_only(tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat": 11, "dog": 13, "bird": 5, "cow": 7})
     info = prepare(Folders(source=tmp_path / "in", unseen="Dog, cow"), tmp_path / "out", Options())
     found = counts(tmp_path / "out")
-    assert info["unseen_labels"] == 2
+    assert info.unseen_labels == 2
     assert (found["test"]["dog"], found["test"]["cow"]) == (13, 7)
     assert not {"dog", "cow"} & {*found["train"], *found["val"]}
     assert found["val"]
@@ -98,15 +98,15 @@ def test_named_splits_are_taken_and_val_is_cut_from_train(tmp_path: Path, caplog
     for split, count in (("train", 20), ("val", 6)):
         write_tree(tmp_path / "in" / "archive" / split, {"n02084071": count, "n02121620": count}, seed=count * 10)
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert info["images"] == {"train": 36, "val": 4, "test": 12}
-    assert set(info["labels"]) == {"dog", "cat"}
+    assert info.images == {"train": 36, "val": 4, "test": 12}
+    assert set(info.labels) == {"dog", "cat"}
     assert "val becomes the test split" in caplog.messages[0]
 
 
 def test_three_named_splits_stay(tmp_path: Path) -> None:
     for split, count in (("Train", 5), ("Valid", 2), ("Testing", 3)):
         write_tree(tmp_path / "in" / split, {"cat": count, "dog": count}, seed=count * 10)
-    assert prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())["images"] == {
+    assert prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options()).images == {
         "train": 10,
         "val": 4,
         "test": 6,
@@ -117,7 +117,7 @@ def test_training_images_of_unseen_classes_are_dropped(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("test", 3)):
         write_tree(tmp_path / "in" / split, {"cat": count, "dog": count}, seed=count * 10)
     info = prepare(Folders(source=tmp_path / "in", unseen="dog"), tmp_path / "out", Options(val_fraction=0.2))
-    assert info["dropped"] == {"train or val image without a seen label": 5}
+    assert info.dropped == {"train or val image without a seen label": 5}
     assert counts(tmp_path / "out")["test"] == {"cat": 3, "dog": 3}
 
 
@@ -128,7 +128,7 @@ def test_stray_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "in" / "cat" / "notes.txt").write_text("no photo either")
     Path(os.fsdecode(os.fsencode(tmp_path / "in" / "dog") + b"/caf\xe9.jpg")).write_bytes(b"x")
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert info["dropped"] == {
+    assert info.dropped == {
         "lies in no class folder": 1,
         "file name that data.csv cannot hold": 1,
         "not an image that Pillow can read": 1,
@@ -160,7 +160,7 @@ def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.jpg")).write_bytes(b"x")
     (tmp_path / "in" / "cat" / "new\rline.jpg").write_bytes((tmp_path / "in" / "cat" / "000.jpg").read_bytes())
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert info["dropped"] == {"lies in no class folder": 1, "file name that data.csv cannot hold": 1}
+    assert info.dropped == {"lies in no class folder": 1, "file name that data.csv cannot hold": 1}
     assert load_dataset(tmp_path / "out")
 
 
@@ -189,7 +189,7 @@ def test_a_large_group_of_near_duplicates_stays_in_train(tmp_path: Path) -> None
         write_photo(tmp_path / "in" / "dog" / f"{number}.jpg", 99)
     for seed in range(4):
         info = prepare(Folders(source=tmp_path / "in"), tmp_path / f"out{seed}", Options(seed=seed))
-        assert info["images"] == {"train": 15, "val": 2, "test": 4}
+        assert info.images == {"train": 15, "val": 2, "test": 4}
 
 
 def test_empty_splits_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,8 +260,8 @@ def write_cifar_python(folder: Path, **extra: Any) -> None:
 def test_cifar_100_is_unpacked_pixel_by_pixel(write: Any, tmp_path: Path) -> None:
     write(tmp_path / "cifar")
     info = prepare(Folders(source=tmp_path / "cifar"), tmp_path / "out", Options(val_fraction=0.2))
-    assert info["images"]["test"] == 7
-    assert info["images"]["train"] + info["images"]["val"] == 17
+    assert info.images["test"] == 7
+    assert info.images["train"] + info.images["val"] == 17
     dataset = load_dataset(tmp_path / "out")
     assert dataset.image_root is not None
     for split, (pixels, labels) in cifar_arrays().items():
@@ -332,8 +332,8 @@ def test_stanford_cars_in_both_packings(tmp_path: Path) -> None:
     for file, is_test in (("devkit/cars_train_annos.mat", 0), ("cars_test_annos_withlabels.mat", 1)):
         savemat(kit / file, {"annotations": car_rows([row for row in rows if row[2] == is_test], "fname")})
     options = Options(missing="random", val_fraction=0.2)
-    assert prepare(Folders(source=one), tmp_path / "out_one", options)["images"] == {"train": 5, "val": 1, "test": 3}
-    assert prepare(Folders(source=kit), tmp_path / "out_kit", options)["images"] == {"train": 5, "val": 1, "test": 3}
+    assert prepare(Folders(source=one), tmp_path / "out_one", options).images == {"train": 5, "val": 1, "test": 3}
+    assert prepare(Folders(source=kit), tmp_path / "out_kit", options).images == {"train": 5, "val": 1, "test": 3}
     for out in ("out_one", "out_kit"):
         assert counts(tmp_path / out)["test"] == {"Audi TT 2012": 2, "Jeep Wrangler 2012": 1}
 
@@ -374,9 +374,9 @@ def test_bad_input_is_said(tmp_path: Path) -> None:
 def test_dropping_unknown_labels_drops_their_images(tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat": 5, "dog": 5, "xyzzyq": 3})
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options(missing="drop"))
-    assert info["labels"] == ["cat", "dog"]
-    assert sum(info["images"].values()) == 10
-    assert sum(info["dropped"].values()) == 3
+    assert info.labels == ["cat", "dog"]
+    assert sum(info.images.values()) == 10
+    assert sum(info.dropped.values()) == 3
 
 
 @pytest.mark.parametrize(

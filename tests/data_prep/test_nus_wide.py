@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from data_prep.binary_matrix import read_binary_matrix
 from data_prep.nus_wide import NusWide
 from data_prep.nus_wide_archive import Archive
 from data_prep.pipeline import Options, prepare
+from data_prep.results import DatasetInfo
 from zsl_tagger.datasets.format import parse_labels
 from zsl_tagger.datasets.read import load_dataset, read_dataset
 from zsl_tagger.errors import UserError
@@ -33,7 +33,7 @@ def archive(tmp_path: Path) -> NusArchive:
     return NusArchive(tmp_path / "raw")
 
 
-def prepared(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: str = "mld") -> dict[str, Any]:
+def prepared(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: str = "mld") -> DatasetInfo:
     return prepare(NusWide(source=archive.folder, protocol=protocol, allow_subset=True), out, options)
 
 
@@ -56,8 +56,8 @@ def test_seen_labels_are_tags_and_unseen_ones_human(archive: NusArchive, tmp_pat
     assert {path: (labels, split.replace("val", "train")) for path, (labels, split) in rows.items()} == expected
     assert archive.images[4] not in rows  # no seen label
     assert archive.images[5] not in rows  # no unseen label
-    assert info["images"] == dict(Counter(split for _, split in rows.values()))
-    assert info["source"]["images of each concept"] == dict(
+    assert info.images == dict(Counter(split for _, split in rows.values()))
+    assert info.source["images_of_each_concept"] == dict(
         zip(archive.CONCEPTS, archive.concept_rows.sum(axis=0).tolist(), strict=True)
     )
 
@@ -85,11 +85,11 @@ def test_lesa_keeps_every_image_and_both_protocols_are_counted(archive: NusArchi
     assert 0 < small.stat().st_size <= 4000
     mld = prepared(archive, tmp_path / "mld")
     lesa = prepared(archive, tmp_path / "lesa", protocol="lesa")
-    assert mld["images_by_protocol"] == lesa["images_by_protocol"]
-    assert mld["images"] == mld["images_by_protocol"]["mld"]
-    assert lesa["images"] == lesa["images_by_protocol"]["lesa"]
-    assert sum(lesa["images"].values()) == 22  # all but the small file
-    assert lesa["dropped"] == {"file of less than 4,001 bytes": 1}
+    assert mld.images_by_protocol == lesa.images_by_protocol
+    assert mld.images == mld.images_by_protocol["mld"]
+    assert lesa.images == lesa.images_by_protocol["lesa"]
+    assert sum(lesa.images.values()) == 22  # all but the small file
+    assert lesa.dropped == {"file of less than 4,001 bytes": 1}
     assert archive.images[7] not in rows_of(tmp_path / "lesa")
 
 
@@ -114,10 +114,10 @@ def test_images_that_cannot_be_used_are_counted_and_listed(archive: NusArchive, 
     for row in range(11, 21):
         (flickr / archive.images[row]).write_bytes(placeholder.read_bytes())
     info = prepared(archive, tmp_path / "out", protocol="lesa")
-    assert info["dropped"]["photo-unavailable placeholder"] == 10
-    assert info["dropped"]["missing"] == 1
-    assert info["dropped"]["empty file"] == 1
-    assert info["dropped"]["broken image data"] == 1
+    assert info.dropped["photo-unavailable placeholder"] == 10
+    assert info.dropped["missing"] == 1
+    assert info.dropped["empty file"] == 1
+    assert info.dropped["broken image data"] == 1
     with (tmp_path / "out" / "dropped.csv").open(newline="") as file:
         dropped = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert dropped[archive.images[0]] == "missing"
@@ -138,8 +138,8 @@ def test_near_duplicates_in_train_and_test_are_reported(archive: NusArchive, tmp
 def test_skipping_the_images_needs_none(tmp_path: Path) -> None:
     archive = NusArchive(tmp_path / "raw", photos=False)
     info = prepared(archive, tmp_path / "out", Options(missing="random", skip_images=True), "lesa")
-    assert sum(info["images"].values()) == 23
-    assert info["images_looked_at"] is False
+    assert sum(info.images.values()) == 23
+    assert info.images_looked_at is False
     assert "not looked at" in (tmp_path / "out" / "split_report.html").read_text()
 
 

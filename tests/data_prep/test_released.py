@@ -18,6 +18,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from data_prep.coco import CLASSES, Coco
 from data_prep.nus_wide import NusWide
 from data_prep.pipeline import Options, prepare, summary
+from data_prep.results import DatasetInfo
 from zsl_tagger.datasets.read import load_dataset
 
 RELEASED = Options(missing="random", val_fraction=0.2, skip_images=True, released_splits=True)
@@ -50,7 +51,7 @@ def archive(tmp_path: Path) -> Path:
     return NusArchive(tmp_path / "raw", photos=False).folder
 
 
-def prepared(archive: Path, out: Path, options: Options = RELEASED, protocol: str = "mld") -> dict[str, Any]:
+def prepared(archive: Path, out: Path, options: Options = RELEASED, protocol: str = "mld") -> DatasetInfo:
     return prepare(NusWide(source=archive, protocol=protocol, allow_subset=True), out, options)
 
 
@@ -62,7 +63,8 @@ def test_the_released_loader_finds_our_images_labels_and_vectors(protocol: str, 
         paths, targets, vectors, labels = found[split]
         rows = [row for row in np.flatnonzero(np.isin(dataset.splits, ours)) if len(dataset.label_indices[row])]
         assert paths == [dataset.paths[row] for row in rows]
-        assert len(paths) == info["released_splits"]["images"][split] > 0
+        assert info.released_splits is not None
+        assert len(paths) == info.released_splits.images[split] > 0
         columns = [dataset.labels.index(label) for label in labels]
         assert (dataset.seen[columns] == seen).all()
         assert (targets == dataset.targets(np.array(rows))[:, columns]).all()

@@ -96,7 +96,7 @@ def test_the_year_of_coco_that_is_there_is_part_of_its_identity(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_data_set_needs_a_dataclass_and_nothing_else(tmp_path: Path) -> None:
     info = prepare(Pets(source=tmp_path), tmp_path / "out", Options(skip_images=True, val_fraction=0))
-    assert info["images"] == {"train": 1, "val": 0, "test": 1}
+    assert info.images == {"train": 1, "val": 0, "test": 1}
     identity = json.loads((tmp_path / "out" / "dataset.json").read_text())["prepared_by"]
     assert {key: identity[key] for key in ("prepare", "source", "labels")} == {
         "prepare": "pets", "source": str(tmp_path), "labels": ["cat", "dog"],

@@ -57,8 +57,8 @@ def test_separators(separator: str, delimiter: str, photos: Path) -> None:
         Table(source=photos / "tags.csv", columns=Columns(separator=separator.strip())), photos / "out", Options()
     )
     assert labels_of(photos / "out") == EXPECTED
-    assert info["source"] == {"rows": 7, "tags": 4, "images without tags": 1}
-    assert sum(info["dropped"].values()) == 1
+    assert info.source == {"rows": 7, "tags": 4, "images_without_tags": 1}
+    assert sum(info.dropped.values()) == 1
 
 
 def test_brackets_and_quotes_are_taken_off(photos: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from paths import ROOT
 
+from data_prep.results import FoundLabel
 from data_prep.wordvecs import MISSING_POLICIES, prepare_wordvecs, word_vectors
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import sha256_of
@@ -244,16 +245,16 @@ COUNTS = {"as is": 1, "lower-cased": 2, "singular": 3, "plural": 1, "synonym": 1
 def test_counts_of_the_report_add_up(missing: str, kind: str, source: str) -> None:
     vectors = word_vectors(MIXED, source, missing)
     report = vectors.report()
-    assert report["found"] == {**COUNTS, kind: 3}
-    assert sum(report["found"].values()) == len(vectors.labels) + len(vectors.dropped) == 13
-    assert (report["source"], report["word_dim"], report["normalized"]) == (source, 3, True)
-    assert report["dropped"] == (["lynx", "nothing", "zebra"] if missing == "drop" else [])
-    told = dict(report["labels"])
-    assert told.pop("red cat") == {"how": "averaged", "words": ["Red", "cat"]}
-    assert told.pop("hair drier") == {"how": "synonym", "words": ["hair_dryer"]}
+    assert report.found == {**COUNTS, kind: 3}
+    assert sum(report.found.values()) == len(vectors.labels) + len(vectors.dropped) == 13
+    assert (report.source, report.word_dim, report.normalized) == (source, 3, True)
+    assert report.dropped == (["lynx", "nothing", "zebra"] if missing == "drop" else [])
+    told = dict(report.labels)
+    assert told.pop("red cat") == FoundLabel(how="averaged", words=["Red", "cat"])
+    assert told.pop("hair drier") == FoundLabel(how="synonym", words=["hair_dryer"])
     assert "dog" not in told  # it is as it is written
-    assert len(told) == 13 - 1 - 2 - len(report["dropped"])
-    assert json.loads(json.dumps(report)) == report
+    assert len(told) == 13 - 1 - 2 - len(report.dropped)
+    assert json.loads(json.dumps(report.to_json())) == report.to_json()
 
 
 def test_the_summary_has_a_line_for_each_label_that_was_not_found_as_written(source: str) -> None:
@@ -305,7 +306,7 @@ def test_prepare_writes_a_tensor_of_a_column_a_label(
     report = json.loads((output.with_suffix(".json")).read_text(encoding="utf-8"))
     assert report == {
         "labels": ["Cats", "couch", "dog", "red dog"],
-        "word_vectors": returned.report(),
+        "word_vectors": returned.report().to_json(),
         "sha256": {"vectors.pth": sha256_of(output)},
     }
     assert sorted(path.name for path in output.parent.iterdir()) == ["vectors.json", "vectors.pth"]
@@ -439,7 +440,7 @@ def test_a_matrix_of_the_size_of_nus_wide(tmp_path: Path) -> None:
 
     written = prepare_wordvecs(tmp_path / "labels.txt", spec, tmp_path / "same.pth", normalize=False)
     assert written.labels == labels
-    assert written.report()["found"] == {"as is": 1006}
+    assert written.report().found == {"as is": 1006}
     assert torch.equal(torch.load(tmp_path / "same.pth", weights_only=True), tensor)
 
     seen = random.permutation(labels)[:919].tolist()  # some of them, from the file of ours

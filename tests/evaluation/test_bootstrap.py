@@ -125,7 +125,7 @@ def test_many_copies_do_not_run_over() -> None:
 def test_interval_leaves_out_what_is_no_number() -> None:
     values = np.append(np.arange(101.0), [np.nan, np.inf])
     assert interval(values) == pytest.approx([2.5, 97.5])
-    assert interval(np.array([0.25])) == [0.25, 0.25]
+    assert interval(np.array([0.25])) == (0.25, 0.25)
     assert interval(np.zeros(0)) is None
 
 

@@ -26,6 +26,7 @@ from small_runs import UNSEEN
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation import scoring
 from zsl_tagger.evaluation.report import _csv
+from zsl_tagger.evaluation.results import LabelFigures
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.tagger import Tagger
@@ -168,8 +169,13 @@ def test_the_same_threshold_gives_the_same_report_from_the_model_and_its_scores(
 
 
 def test_the_table_of_labels_holds_no_formula() -> None:
-    row = {"label": "=1+1", "f1": -0.5, "average_precision_95": None}
-    assert _csv([row]) == b"label,f1,average_precision_low,average_precision_high\n'=1+1,-0.5,,\n"
+    row = LabelFigures(
+        label="=1+1", seen=True, positives=0, unknown=0, average_precision=np.nan, average_precision_interval=None,
+        tied_images=0, threshold=-0.5, precision=0.0, recall=0.0, f1=0.0,
+    )  # fmt: skip
+    header = "label,seen,positives,unknown,average_precision,tied_images,threshold,precision,recall,f1"
+    ends = "average_precision_low,average_precision_high"
+    assert _csv([row]).decode() == f"{header},{ends}\n'=1+1,True,0,0,,0,-0.5,0.0,0.0,0.0,,\n"
 
 
 def test_average_precision_and_f1_of_each_label_are_scikit_learns(
@@ -240,7 +246,7 @@ def test_names_that_look_like_html_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "tasks"), [("seen", ["seen"]), ("unseen", ["ZSL"]), ("all", ["ZSL", "seen", "GZSL"])]
+    ("labels", "tasks"), [("seen", ["seen"]), ("unseen", ["zsl"]), ("all", ["zsl", "seen", "gzsl"])]
 )
 def test_labels_asked(data: Path, report: Path, tmp_path: Path, labels: str, tasks: list[str]) -> None:
     stored = report / "scores.npz"
@@ -248,7 +254,7 @@ def test_labels_asked(data: Path, report: Path, tmp_path: Path, labels: str, tas
     got = figures(tmp_path / "out")
     assert list(got["tasks"]) == tasks
     assert (got["seen_and_unseen"] is not None) == (labels == "all")
-    assert got["tasks"][tasks[0]]["mAP"] == figures(report)["tasks"][tasks[0]]["mAP"]
+    assert got["tasks"][tasks[0]]["map"] == figures(report)["tasks"][tasks[0]]["map"]
 
 
 def test_k_above_the_number_of_labels_is_left_out_and_others_are_right(
@@ -257,13 +263,13 @@ def test_k_above_the_number_of_labels_is_left_out_and_others_are_right(
     ks = ("--k", 1, "--k", 2, "--k", 7, "--k", 2, "--k", 99)
     told(run("--scores", report / "scores.npz", "--data", data, *ks, "-o", tmp_path / "out", "--resamples", 0))
     tasks = figures(tmp_path / "out")["tasks"]
-    for name, expected in (("ZSL", {"at_1", "at_2"}), ("GZSL", {"at_1", "at_2", "at_7"})):
-        assert {key for key in tasks[name] if key.startswith("at_")} - {"at_threshold", "at_0.5"} == expected
+    for name, expected in (("zsl", {"1", "2"}), ("gzsl", {"1", "2", "7"})):
+        assert set(tasks[name]["at_k"]) == expected
     targets, scores = truth(data), arrays["scores"]
     best = np.argsort(-scores, axis=1)[:, :2]
     hits = np.take_along_axis(targets, best, axis=1).sum()
-    assert tasks["GZSL"]["at_2"]["precision"] == pytest.approx(hits / (2 * len(targets)))
-    assert tasks["GZSL"]["at_2"]["recall"] == pytest.approx(hits / targets.sum())
+    assert tasks["gzsl"]["at_k"]["2"]["precision"] == pytest.approx(hits / (2 * len(targets)))
+    assert tasks["gzsl"]["at_k"]["2"]["recall"] == pytest.approx(hits / targets.sum())
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.45, 1.0])
@@ -272,8 +278,8 @@ def test_threshold(data: Path, report: Path, tmp_path: Path, arrays: dict[str, n
     told(run("--scores", stored, "--data", data, "--threshold", threshold, "-o", out, "--resamples", 0))
     said, targets = 1 / (1 + np.exp(-arrays["scores"].astype(float))) >= threshold, truth(data)
     hits = (said & targets).sum()
-    got = figures(out)["tasks"]["GZSL"]["at_threshold"]
-    assert got["F1"] == pytest.approx(2 * hits / (said.sum() + targets.sum()))
+    got = figures(out)["tasks"]["gzsl"]["at_threshold"]
+    assert got["f1"] == pytest.approx(2 * hits / (said.sum() + targets.sum()))
     assert got["recall"] == pytest.approx(hits / targets.sum())
 
 
@@ -284,7 +290,7 @@ def test_protocols_treat_labels_without_positives_as_they_say(data: Path, report
         told(run("--scores", report / "scores.npz", "--data", data, "--protocol", protocol, "-o", out))
         got = figures(out)
         assert got["protocol"] == protocol
-        means[protocol] = got["tasks"]["seen"]["mAP"]
+        means[protocol] = got["tasks"]["seen"]["map"]
         assert f"Protocol {protocol}" in (out / "report.html").read_text(encoding="utf-8")
     empty = int((truth(data)[:, load_dataset(data).seen].sum(axis=0) == 0).sum())
     seen = len(load_dataset(data).labels) - len(UNSEEN)
@@ -299,7 +305,7 @@ def test_another_split_where_no_unseen_label_shows(data: Path, model: Path, tmp_
     got = figures(out)
     assert got["split"] == "val"
     assert got["images"]["evaluated"] == len(load_dataset(data).rows("val"))
-    assert got["tasks"]["ZSL"]["mAP"] is None
+    assert got["tasks"]["zsl"]["map"] is None
     assert "nan" not in stdout.lower()
     told_why = refused("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--resamples", 0)
     assert "mld evaluates unseen labels on the images that show one, and" in told_why
@@ -338,7 +344,7 @@ def test_more_images_and_labels_than_asked_are_left_out_and_said(
     assert status == 0
     assert "1 other labels are not evaluated: 'zebra'" in stderr
     assert "2 other images are not evaluated" in stderr
-    assert figures(tmp_path / "out")["tasks"]["GZSL"]["mAP"] == figures(report)["tasks"]["GZSL"]["mAP"]
+    assert figures(tmp_path / "out")["tasks"]["gzsl"]["map"] == figures(report)["tasks"]["gzsl"]["map"]
 
 
 def test_probabilities_without_a_word_are_taken_as_such(
@@ -352,7 +358,7 @@ def test_probabilities_without_a_word_are_taken_as_such(
     assert "are taken as probabilities (--kind says otherwise)" in stderr
     got = figures(tmp_path / "out")
     assert got["kind"] == "probabilities"
-    assert got["tasks"]["GZSL"]["mAP"] == pytest.approx(figures(report)["tasks"]["GZSL"]["mAP"])
+    assert got["tasks"]["gzsl"]["map"] == pytest.approx(figures(report)["tasks"]["gzsl"]["map"])
 
 
 def test_against_itself_there_is_no_difference_and_against_noise_there_is(
@@ -364,16 +370,16 @@ def test_against_itself_there_is_no_difference_and_against_noise_there_is(
     worse = save(tmp_path / "worse.npz", {**arrays, "scores": noise})
     common = ("--data", data, "--resamples", 200)
     told(run("--model", model, *common, "--against", model, "-o", tmp_path / "same"))
-    for task in ("ZSL", "seen", "GZSL"):
-        for one in figures(tmp_path / "same")["against"][task].values():
-            assert (one["difference"], one["95"], one["p"]) == (0, [0, 0], 1)
+    for task in ("zsl", "seen", "gzsl"):
+        for one in figures(tmp_path / "same")["against"]["tasks"][task].values():
+            assert (one["difference"], one["interval"], one["p"]) == (0, [0, 0], 1)
     for ours, other, sign in ((better, worse, 1), (worse, better, -1)):
         out = tmp_path / f"sign{sign}"
         stdout = told(run("--scores", ours, *common, "--against", other, "-o", out))
-        one = figures(out)["against"]["GZSL"]["mAP"]
+        one = figures(out)["against"]["tasks"]["gzsl"]["map"]
         assert one["difference"] == pytest.approx(one["ours"] - one["other"])
         assert sign * one["difference"] > 0.3
-        assert min(sign * edge for edge in one["95"]) > 0
+        assert min(sign * edge for edge in one["interval"]) > 0
         assert one["p"] < 0.02
         assert f"against {other}" in stdout
     told(run("--model", model, *common, "--against", worse, "-o", tmp_path / "mixed"))
@@ -439,7 +445,7 @@ def test_a_closed_set(animals: Path, animal_model: Path, tmp_path: Path) -> None
     stored, dataset = np.load(tmp_path / "out" / "scores.npz"), load_dataset(animals)
     targets = dataset.targets(dataset.rows("test"))
     top1 = targets[np.arange(len(targets)), stored["scores"].argmax(axis=1)].mean()
-    assert got["tasks"]["seen"]["at_1"]["precision"] == pytest.approx(top1)
+    assert got["tasks"]["seen"]["at_k"]["1"]["precision"] == pytest.approx(top1)
 
 
 # --- partial scores ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from small_runs import dataset_of
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import data_of_dataset
+from zsl_tagger.evaluation.results import Task
 from zsl_tagger.evaluation.run import EvaluateRun, Result, evaluate
 
 IMAGES, LABELS = ["1.jpg", "2.jpg", "3.jpg"], ["cat", "dog", "yak"]
@@ -27,14 +28,14 @@ def evaluated(folder: Path, targets: list[list[int]], protocol: str, unseen: str
     return evaluate(EvaluateRun(**files, protocol=protocol, resamples=0, **options))
 
 
-def images(result: Result) -> dict[str, int]:
-    return {name: task["images"] for name, task in result.figures["tasks"].items()}
+def images(result: Result) -> dict[Task, int]:
+    return {name: task.images for name, task in result.report.tasks.items()}
 
 
 def test_gzsl_of_mld_is_on_all_labelled_images_and_zsl_on_those_with_an_unseen_label(tmp_path: Path) -> None:
     targets = [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
-    assert images(evaluated(tmp_path, targets, "mld")) == {"ZSL": 1, "seen": 2, "GZSL": 2}
-    assert images(evaluated(tmp_path, targets, "strict")) == {"ZSL": 3, "seen": 3, "GZSL": 3}
+    assert images(evaluated(tmp_path, targets, "mld")) == {"zsl": 1, "seen": 2, "gzsl": 2}
+    assert images(evaluated(tmp_path, targets, "strict")) == {"zsl": 3, "seen": 3, "gzsl": 3}
 
 
 @pytest.mark.parametrize(
@@ -55,13 +56,12 @@ def test_a_task_without_images_is_refused(tmp_path: Path, unseen: str, message: 
 def test_the_ks_are_those_of_the_protocol_unless_given(tmp_path: Path) -> None:
     targets = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
-    def ks(protocol: str, **options: Any) -> set[str]:
-        found = evaluated(tmp_path, targets, protocol, **options).figures["tasks"]["GZSL"]
-        return {name for name in found if name.startswith("at_")} - {"at_threshold", "at_0.5"}
+    def ks(protocol: str, **options: Any) -> set[int]:
+        return set(evaluated(tmp_path, targets, protocol, **options).report.tasks["gzsl"].at_k)
 
-    assert ks("lesa") == {"at_3"}  # of three labels
+    assert ks("lesa") == {3}  # of three labels
     assert ks("lesa-openimages") == set()
-    assert ks("lesa-openimages", ks=(1, 2)) == {"at_1", "at_2"}
+    assert ks("lesa-openimages", ks=(1, 2)) == {1, 2}
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import PROTOCOLS
+from zsl_tagger.evaluation.results import Report, Task
 from zsl_tagger.evaluation.run import EvaluateRun, evaluate
 from zsl_tagger.evaluation.scores import Scores
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.evaluation.thresholds import sigmoid
 
-TASKS = {"ZSL": slice(6), "seen": slice(6, 20), "GZSL": slice(20)}
+TASKS: dict[Task, slice] = {"zsl": slice(6), "seen": slice(6, 20), "gzsl": slice(20)}
 
 
 def made(seed: int, kind: str) -> tuple[Scores, EvaluationData]:
@@ -40,40 +41,43 @@ def made(seed: int, kind: str) -> tuple[Scores, EvaluationData]:
 @pytest.mark.parametrize("protocol", ["strict", "lesa", "mld"])
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 @pytest.mark.parametrize("task", TASKS)
-def test_scikit_learn_says_the_same(protocol: str, kind: str, task: str) -> None:
+def test_scikit_learn_says_the_same(protocol: str, kind: str, task: Task) -> None:
     scores, data = made(3, kind)
-    told = evaluate_scores(scores, data, PROTOCOLS[protocol], (3,), 0, 0).figures["tasks"][task]
+    told = evaluate_scores(scores, data, PROTOCOLS[protocol], (3,), 0, 0).figures.tasks[task]
     kept = data.targets[:, TASKS[task]].any(axis=1) | (protocol != "mld")
     truth = data.targets[kept][:, TASKS[task]]
     counted = truth.any(axis=0) | (protocol != "strict")  # strict has no mean over labels without positives
     half = scores.values >= 0.5 if kind == "probabilities" else scores.values + scores.biases >= 0
-    for level, tags in (("at_0.5", half), ("at_threshold", scores.values >= scores.thresholds)):
-        said, found = tags[kept][:, TASKS[task]], told[level]
+    for found, tags in ((told.at_half, half), (told.at_threshold, scores.values >= scores.thresholds)):
+        assert found is not None
+        said = tags[kept][:, TASKS[task]]
         macro = {"average": "macro", "zero_division": 0}
         cp, cr = (one(truth[:, counted], said[:, counted], **macro) for one in (precision_score, recall_score))
-        assert (found["CP"], found["CR"]) == pytest.approx((cp, cr))
-        assert found["CF1"] == pytest.approx(2 * cp * cr / (cp + cr))
+        assert (found.cp, found.cr) == pytest.approx((cp, cr))
+        assert found.cf1 == pytest.approx(2 * cp * cr / (cp + cr))
         overall = [one(truth, said, average="micro") for one in (precision_score, recall_score, f1_score)]
-        assert [found[name] for name in ("precision", "recall", "F1")] == pytest.approx(overall)
+        assert [found.precision, found.recall, found.f1] == pytest.approx(overall)
         shown = truth.any(axis=0)
-        assert found["macro_F1"] == pytest.approx(f1_score(truth[:, shown], said[:, shown], **macro))
+        assert found.macro_f1 == pytest.approx(f1_score(truth[:, shown], said[:, shown], **macro))
 
 
 def test_nothing_is_a_tag() -> None:
     scores, data = made(1, "logits")
     told = evaluate_scores(replace(scores, values=scores.values - 50), data, PROTOCOLS["strict"], (3,), 0, 0).figures
-    for task in told["tasks"].values():
-        assert [task["at_0.5"][name] for name in ("CP", "CR", "CF1", "macro_F1", "F1")] == [0] * 5
+    for task in told.tasks.values():
+        tags = task.at_half
+        assert tags is not None
+        assert [tags.cp, tags.cr, tags.cf1, tags.macro_f1, tags.f1] == [0] * 5
 
 
 def test_one_table_of_tags_where_each_threshold_is_a_score_of_one_half() -> None:
     scores, data = made(1, "logits")
     half = replace(scores, thresholds=scores.values_at(0.5))
     evaluated = [evaluate_scores(one, data, PROTOCOLS["strict"], (3,), 20, 0) for one in (half, scores)]
-    metrics = [set(compare(evaluated[0], other)["GZSL"]) for other in evaluated]
-    assert metrics[1] - metrics[0] == {"F1 at 0.5"}
-    assert evaluated[0].figures["threshold"] == 0.5
-    assert evaluated[1].figures["threshold"] is None
+    metrics = [set(compare(evaluated[0], other)["gzsl"]) for other in evaluated]
+    assert metrics[1] - metrics[0] == {"f1_at_half"}
+    assert evaluated[0].figures.threshold == 0.5
+    assert evaluated[1].figures.threshold is None
 
 
 WIDEST = 80
@@ -108,5 +112,5 @@ def test_only_a_long_name_is_over_the_width() -> None:
     scores, data = made(1, "logits")
     figures = evaluate_scores(scores, data, PROTOCOLS["strict"], (3,), 0, 0).figures
     name = "/a folder/" + "long" * 30
-    lines = summary({**figures, "evaluated": name, "data": "d", "split": "test", "against": None})
+    lines = summary(Report.of(figures, evaluated=name, data="d", split="test"))
     assert [line for line in lines if len(line) > WIDEST] == ["  " + name[len("/a ") :]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -10,6 +12,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import EvaluationData
 from zsl_tagger.evaluation.figures import Evaluation, compare, evaluate_scores
 from zsl_tagger.evaluation.protocols import PROTOCOLS, protocol_named
+from zsl_tagger.evaluation.results import ImageTotals, Task
 from zsl_tagger.evaluation.scores import Scores
 
 LABELS = ["s1", "u1", "u2", "u3"]
@@ -52,11 +55,11 @@ def evaluated(
 )
 def test_four_protocols_by_hand(protocol: str, expected_map: float, expected_f1: float, images: int) -> None:
     result = evaluated(SCORES, data_of(TARGETS, SEEN, IGNORED), protocol)
-    assert result.figures["tasks"]["ZSL"]["mAP"] == pytest.approx(expected_map, rel=1e-12)
-    assert result.figures["tasks"]["ZSL"]["at_1"]["F1"] == pytest.approx(expected_f1, rel=1e-12)
-    assert result.figures["tasks"]["ZSL"]["images"] == images
-    assert result.figures["labels"]["without_positives"] == 1
-    assert result.per_label[1]["tied_images"] == 2
+    assert result.figures.tasks["zsl"].map == pytest.approx(expected_map, rel=1e-12)
+    assert result.figures.tasks["zsl"].at_k[1].f1 == pytest.approx(expected_f1, rel=1e-12)
+    assert result.figures.tasks["zsl"].images == images
+    assert result.figures.labels.without_positives == 1
+    assert result.per_label[1].tied_images == 2
 
 
 def random_case(seed: int, levels: int) -> tuple[np.ndarray, EvaluationData]:
@@ -80,7 +83,7 @@ def test_mld_is_what_its_code_computes(seed: int, levels: int) -> None:
         found = np.flatnonzero(truth)
         precisions.append(sum((n + 1) / (place + 1) for n, place in enumerate(found)) / max(len(found), 1))
     result = evaluated(scores, data, "mld")
-    assert result.figures["tasks"]["ZSL"]["mAP"] == pytest.approx(np.mean(precisions), rel=1e-9)
+    assert result.figures.tasks["zsl"].map == pytest.approx(np.mean(precisions), rel=1e-9)
 
 
 @CASES
@@ -89,12 +92,12 @@ def test_lesa_is_what_its_code_computes(seed: int, levels: int, k: int) -> None:
     scores, data = random_case(seed, levels)
     known = [average_precision_score(t, s) if t.any() else 0.0 for t, s in zip(data.targets.T, scores.T, strict=True)]
     result = evaluated(scores, data, "lesa", (k,))
-    assert result.figures["tasks"]["GZSL"]["mAP"] == pytest.approx(np.mean(known), rel=1e-9)
+    assert result.figures.tasks["gzsl"].map == pytest.approx(np.mean(known), rel=1e-9)
     top = np.argsort(scores, axis=1, kind="stable")[:, -k:]
     hits = np.take_along_axis(data.targets, top, axis=1).sum()
     precision, recall = hits / top.size, hits / data.targets.sum()
     expected = 2 * precision * recall / (precision + recall)
-    assert result.figures["tasks"]["GZSL"][f"at_{k}"]["F1"] == pytest.approx(expected, rel=1e-9)
+    assert result.figures.tasks["gzsl"].at_k[k].f1 == pytest.approx(expected, rel=1e-9)
 
 
 @CASES
@@ -105,7 +108,7 @@ def test_biam_is_what_its_code_computes(seed: int, levels: int) -> None:
         ranked = truth[np.argsort(-column, kind="stable")].astype(float)
         precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
         precisions.append((ranked * precision).sum() / max(ranked.sum(), 1))
-    assert evaluated(scores, data, "biam").figures["tasks"]["GZSL"]["mAP"] == pytest.approx(np.mean(precisions))
+    assert evaluated(scores, data, "biam").figures.tasks["gzsl"].map == pytest.approx(np.mean(precisions))
 
 
 @CASES
@@ -115,11 +118,14 @@ def test_strict_does_not_depend_on_order(seed: int, levels: int) -> None:
     rows, columns = random.permutation(47), random.permutation(13)
     mixed = data_of(data.targets[rows][:, columns], data.seen[columns])
     a, b = evaluated(scores, data, "strict", (3,)), evaluated(scores[rows][:, columns], mixed, "strict", (3,))
-    for task, figures in a.figures["tasks"].items():
-        other = b.figures["tasks"][task]
-        assert figures["mAP"] == pytest.approx(other["mAP"], rel=1e-12)
-        assert figures["at_3"] == pytest.approx(other["at_3"], rel=1e-12)
-        assert figures["at_threshold"] == pytest.approx(other["at_threshold"], rel=1e-12)
+    for task, figures in a.figures.tasks.items():
+        other = b.figures.tasks[task]
+        assert figures.map == pytest.approx(other.map, rel=1e-12)
+        assert numbers(figures.at_k[3].to_json()) == pytest.approx(numbers(other.at_k[3].to_json()), rel=1e-12)
+        tags, other_tags = figures.at_threshold, other.at_threshold
+        assert tags is not None
+        assert other_tags is not None
+        assert numbers(tags.to_json()) == pytest.approx(numbers(other_tags.to_json()), rel=1e-12)
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,19 +135,20 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zsl_tagger.evaluation.resampled.IMAGES_AT_ONCE", 11)
     monkeypatch.setattr("zsl_tagger.evaluation.per_label.LABELS_AT_ONCE", 3)
     parts = evaluated(scores, data, "strict", (3,))
-    assert parts.figures["tasks"] == whole.figures["tasks"]
-    assert parts.figures["seen_and_unseen"] == whole.figures["seen_and_unseen"]
+    assert parts.figures.tasks == whole.figures.tasks
+    assert parts.figures.seen_and_unseen == whole.figures.seen_and_unseen
 
 
 def test_comparison_is_paired() -> None:
     scores, data = random_case(2, 10**5)
     better = (scores * 1e-4 + data.targets).astype(np.float32)
     a, b = (evaluated(one, data, "strict", (3,), resamples=200) for one in (better, scores))
-    same, gain = compare(a, a)["GZSL"]["mAP"], compare(a, b)["GZSL"]["mAP"]
-    assert (same["difference"], same["95"], same["p"]) == (0, [0, 0], 1)
-    assert gain["difference"] == pytest.approx(gain["ours"] - gain["other"])
-    assert gain["95"][0] > 0.3
-    assert gain["p"] == pytest.approx(2 / 201)
+    same, gain = compare(a, a)["gzsl"]["map"], compare(a, b)["gzsl"]["map"]
+    assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
+    assert gain.difference == pytest.approx(gain.ours - gain.other)
+    assert gain.interval is not None
+    assert gain.interval[0] > 0.3
+    assert gain.p == pytest.approx(2 / 201)
 
 
 def test_intervals_hold_the_figure_and_are_as_wide_as_the_draw() -> None:
@@ -149,12 +156,17 @@ def test_intervals_hold_the_figure_and_are_as_wide_as_the_draw() -> None:
     few = evaluated(scores, data, "strict", (3,), resamples=300)
     many = data_of(np.tile(data.targets, (9, 1)), data.seen)
     wide, narrow = (
-        one.figures["tasks"]["GZSL"] for one in (few, evaluated(np.tile(scores, (9, 1)), many, "strict", (3,), 300))
+        one.figures.tasks["gzsl"] for one in (few, evaluated(np.tile(scores, (9, 1)), many, "strict", (3,), 300))
     )
-    for metric, value in (("mAP", wide["mAP"]), ("F1@3", wide["at_3"]["F1"])):
-        low, high = wide["95"][metric]
-        assert low < value < high
-        assert (high - low) / (narrow["95"][metric][1] - narrow["95"][metric][0]) == pytest.approx(3, rel=0.35)
+    for value, interval, narrower in (
+        (wide.map, wide.map_interval, narrow.map_interval),
+        (wide.at_k[3].f1, wide.at_k[3].f1_interval, narrow.at_k[3].f1_interval),
+    ):
+        assert value is not None
+        assert interval is not None
+        assert narrower is not None
+        assert interval[0] < value < interval[1]
+        assert (interval[1] - interval[0]) / (narrower[1] - narrower[0]) == pytest.approx(3, rel=0.35)
 
 
 def test_unknown_protocol() -> None:
@@ -194,26 +206,27 @@ HAND_IGNORED[3, 1] = True  # nobody knows whether s2 is on image 3, counted from
 #   seen  all labels: 4 of 10 answers, 4 positives; strict 4 of 9, for it cannot say s2 on image 3; mld 4 of 8, 4
 #   GZSL  0, 1 and 2 by s1, s1 and s2, 4 by s2; 3: strict says u2, u1: right; the others s2, u2: wrong
 #         strict 5, lesa, biam and mld 4 of 10 answers, 7 positives
-HAND = {  # mAP, F1@1, F1@2: twice the right answers over answers and positives
+# mAP, F1@1, F1@2: twice the right answers over answers and positives
+HAND: dict[str, dict[Task, tuple[float, float, float]]] = {
     "strict": {
-        "ZSL": (23 / 36, 2 / 8, 6 / 13),
+        "zsl": (23 / 36, 2 / 8, 6 / 13),
         "seen": ((5 / 6 + 1) / 2, 6 / 9, 8 / 13),
-        "GZSL": ((5 / 6 + 1 + 23 / 36) / 3, 3 / 12, 10 / 17),
+        "gzsl": ((5 / 6 + 1 + 23 / 36) / 3, 3 / 12, 10 / 17),
     },
     "lesa": {
-        "ZSL": (23 / 36 / 2, 2 / 8, 6 / 13),
+        "zsl": (23 / 36 / 2, 2 / 8, 6 / 13),
         "seen": ((5 / 6 + 1) / 2, 6 / 9, 8 / 14),
-        "GZSL": ((5 / 6 + 1 + 23 / 36 + 0) / 4, 2 / 12, 8 / 17),
+        "gzsl": ((5 / 6 + 1 + 23 / 36 + 0) / 4, 2 / 12, 8 / 17),
     },
     "biam": {
-        "ZSL": (23 / 36 / 2, 2 / 8, 6 / 13),
+        "zsl": (23 / 36 / 2, 2 / 8, 6 / 13),
         "seen": ((1 + 1) / 2, 6 / 9, 8 / 14),
-        "GZSL": ((1 + 1 + 23 / 36 + 0) / 4, 4 / 12, 8 / 17),
+        "gzsl": ((1 + 1 + 23 / 36 + 0) / 4, 4 / 12, 8 / 17),
     },
     "mld": {
-        "ZSL": ((1 + 0) / 2, 2 / 6, 6 / 9),
+        "zsl": ((1 + 0) / 2, 2 / 6, 6 / 9),
         "seen": ((5 / 6 + 1) / 2, 6 / 8, 8 / 12),
-        "GZSL": ((5 / 6 + 7 / 12 + 29 / 36 + 0) / 4, 4 / 12, 8 / 17),
+        "gzsl": ((5 / 6 + 7 / 12 + 29 / 36 + 0) / 4, 4 / 12, 8 / 17),
     },
 }
 
@@ -222,19 +235,19 @@ HAND = {  # mAP, F1@1, F1@2: twice the right answers over answers and positives
 def test_every_task_by_hand(protocol: str) -> None:
     result = evaluated(HAND_SCORES, data_of(HAND_TARGETS, TWO_AND_TWO, HAND_IGNORED), protocol, (1, 2))
     for task, expected in HAND[protocol].items():
-        told = result.figures["tasks"][task]
-        assert (told["mAP"], told["at_1"]["F1"], told["at_2"]["F1"]) == pytest.approx(expected, rel=1e-12)
-        assert told["labels_in_mean"] == told["labels"] - (protocol == "strict" and task != "seen")
-    assert result.figures["images"] == {"evaluated": 5, "left_out_by_protocol": 0}
-    of_tasks = {"ZSL": 3, "seen": 4, "GZSL": 5} if protocol == "mld" else {"ZSL": 5, "seen": 5, "GZSL": 5}
-    assert {task: told["images"] for task, told in result.figures["tasks"].items()} == of_tasks
-    assert [row["unknown"] for row in result.per_label] == [0, 0 if protocol == "mld" else 1, 0, 0]
-    assert result.figures["tasks"]["GZSL"]["at_1"]["tied_images"] == 1
+        told = result.figures.tasks[task]
+        assert (told.map, told.at_k[1].f1, told.at_k[2].f1) == pytest.approx(expected, rel=1e-12)
+        assert told.labels_in_mean == told.labels - (protocol == "strict" and task != "seen")
+    assert result.figures.images == ImageTotals(evaluated=5, left_out_by_protocol=0)
+    of_tasks = {"zsl": 3, "seen": 4, "gzsl": 5} if protocol == "mld" else {"zsl": 5, "seen": 5, "gzsl": 5}
+    assert {task: told.images for task, told in result.figures.tasks.items()} == of_tasks
+    assert [row.unknown for row in result.per_label] == [0, 0 if protocol == "mld" else 1, 0, 0]
+    assert result.figures.tasks["gzsl"].at_k[1].tied_images == 1
 
 
 # --- what the papers' code does, in loops, with ignored entries and every task ---------------------------------------
 
-TASKS = {"ZSL": slice(5), "seen": slice(5, 13), "GZSL": slice(0, 13)}
+TASKS = {"zsl": slice(5), "seen": slice(5, 13), "gzsl": slice(0, 13)}
 
 
 def with_unknown(seed: int, levels: int) -> tuple[np.ndarray, EvaluationData]:
@@ -273,29 +286,29 @@ def biam_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 @CASES
 @pytest.mark.parametrize("task", TASKS)
-def test_mld_with_unknown_entries(seed: int, levels: int, task: str) -> None:
+def test_mld_with_unknown_entries(seed: int, levels: int, task: Task) -> None:
     """Nobody's annotation is a negative; each task drops the images without any of its labels, as ZS_SDL does."""
     scores, data = with_unknown(seed, levels)
     kept = [row for row in range(47) if any(data.targets[row, TASKS[task]])]
     values, truth = scores[kept][:, TASKS[task]], data.targets[kept][:, TASKS[task]]
     expected = np.mean([mld_average_precision(s, t) for s, t in zip(values.T, truth.T, strict=True)])
     result = evaluated(scores, data, "mld")
-    assert result.figures["tasks"][task]["mAP"] == pytest.approx(expected, rel=1e-9)
-    assert result.figures["tasks"][task]["images"] == len(kept)
-    if task == "GZSL":
-        assert result.figures["images"] == {"evaluated": len(kept), "left_out_by_protocol": 47 - len(kept)}
+    assert result.figures.tasks[task].map == pytest.approx(expected, rel=1e-9)
+    assert result.figures.tasks[task].images == len(kept)
+    if task == "gzsl":
+        assert result.figures.images == ImageTotals(evaluated=len(kept), left_out_by_protocol=47 - len(kept))
 
 
 @CASES
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_zs_sdl_counts_the_k_best_labels_of_the_same_images(seed: int, levels: int, task: str, k: int) -> None:
+def test_zs_sdl_counts_the_k_best_labels_of_the_same_images(seed: int, levels: int, task: Task, k: int) -> None:
     scores, data = random_case(seed, levels)
     kept = data.targets[:, TASKS[task]].any(axis=1)
     values, truth = scores[kept][:, TASKS[task]], data.targets[kept][:, TASKS[task]]
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    told = evaluated(scores, data, "mld", (k,)).figures["tasks"][task]
-    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+    told = evaluated(scores, data, "mld", (k,)).figures.tasks[task]
+    assert told.at_k[k].f1 == pytest.approx(micro_f1(top, truth), rel=1e-9)
 
 
 @CASES
@@ -303,11 +316,12 @@ def test_zs_sdl_counts_the_k_best_labels_of_the_same_images(seed: int, levels: i
 def test_a_task_has_the_same_figures_alone_and_beside_others(seed: int, levels: int, protocol: str) -> None:
     scores, data = with_unknown(seed, levels)
     together = evaluated(scores, data, protocol, (3,), resamples=20)
-    for task, columns in (("ZSL", np.arange(5)), ("seen", np.arange(5, 13))):
+    groups: tuple[tuple[Task, Any], ...] = (("zsl", np.arange(5)), ("seen", np.arange(5, 13)))
+    for task, columns in groups:
         alone = evaluated(scores[:, columns], data.restricted(columns), protocol, (3,), resamples=20)
-        assert numbers(together.figures["tasks"][task]) == pytest.approx(numbers(alone.figures["tasks"][task]))
+        assert together.figures.tasks[task] == alone.figures.tasks[task]
         for k, row in zip(columns, alone.per_label, strict=True):
-            assert numbers(together.per_label[k]) == pytest.approx(numbers(row), nan_ok=True)
+            assert together.per_label[k].to_json() == row.to_json()
 
 
 @CASES
@@ -321,7 +335,8 @@ def test_openimages_by_its_codes(seed: int, levels: int, protocol: str, k: int) 
     ignored = (random.random((60, 70)) < 0.6) & ~truth
     truth[:, 30:33], ignored[:, 30:32] = False, True  # seen: nobody annotated two, a third is on no image
     data, biam = data_of(truth, np.arange(70) >= 25, ignored), protocol == "biam-openimages"
-    for task, columns in (("ZSL", slice(25)), ("GZSL", slice(70))):
+    groups: tuple[tuple[Task, Any], ...] = (("zsl", slice(25)), ("gzsl", slice(70)))
+    for task, columns in groups:
         kept = truth[:, columns].any(axis=1) | (not biam)
         values, positive, known = (part[kept][:, columns] for part in (scores, truth, ~ignored))
         one = biam_average_precision if biam else lesa_average_precision
@@ -330,39 +345,39 @@ def test_openimages_by_its_codes(seed: int, levels: int, protocol: str, k: int) 
         ]
         upwards = np.argsort(-1 * values if biam else values, axis=1, kind="stable")
         order = upwards if biam else upwards[:, ::-1]
-        told = evaluated(scores, data, protocol, PROTOCOLS[protocol].ks).figures["tasks"][task]
-        assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
-        assert told["labels_in_mean"] == len(expected) == told["labels"] - (2 if biam and task == "GZSL" else 0)
-        assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(order[:, :k], positive), rel=1e-9)
+        told = evaluated(scores, data, protocol, PROTOCOLS[protocol].ks).figures.tasks[task]
+        assert told.map == pytest.approx(np.mean(expected), rel=1e-9)
+        assert told.labels_in_mean == len(expected) == told.labels - (2 if biam and task == "gzsl" else 0)
+        assert told.at_k[k].f1 == pytest.approx(micro_f1(order[:, :k], positive), rel=1e-9)
 
 
 @CASES
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_lesa_with_unknown_entries(seed: int, levels: int, task: str, k: int) -> None:
+def test_lesa_with_unknown_entries(seed: int, levels: int, task: Task, k: int) -> None:
     """They are in no average precision, but among the K best."""
     scores, data = with_unknown(seed, levels)
     assert data.ignored is not None
     values, truth, known = (part[:, TASKS[task]] for part in (scores, data.targets, ~data.ignored))
     expected = [lesa_average_precision(s[m], t[m]) for s, t, m in zip(values.T, truth.T, known.T, strict=True)]
-    told = evaluated(scores, data, "lesa", (k,)).figures["tasks"][task]
-    assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
+    told = evaluated(scores, data, "lesa", (k,)).figures.tasks[task]
+    assert told.map == pytest.approx(np.mean(expected), rel=1e-9)
     top = np.argsort(values, axis=1, kind="stable")[:, -k:]
-    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+    assert told.at_k[k].f1 == pytest.approx(micro_f1(top, truth), rel=1e-9)
 
 
 @CASES
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_biam_with_unknown_entries(seed: int, levels: int, task: str, k: int) -> None:
+def test_biam_with_unknown_entries(seed: int, levels: int, task: Task, k: int) -> None:
     scores, data = with_unknown(seed, levels)
     assert data.ignored is not None
     values, truth, known = (part[:, TASKS[task]] for part in (scores, data.targets, ~data.ignored))
     expected = [biam_average_precision(s[m], t[m]) for s, t, m in zip(values.T, truth.T, known.T, strict=True)]
-    told = evaluated(scores, data, "biam", (k,)).figures["tasks"][task]
-    assert told["mAP"] == pytest.approx(np.mean(expected), rel=1e-9)
+    told = evaluated(scores, data, "biam", (k,)).figures.tasks[task]
+    assert told.map == pytest.approx(np.mean(expected), rel=1e-9)
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    assert told[f"at_{k}"]["F1"] == pytest.approx(micro_f1(top, truth), rel=1e-9)
+    assert told.at_k[k].f1 == pytest.approx(micro_f1(top, truth), rel=1e-9)
 
 
 # --- strict: neither order nor what nobody knows ---------------------------------------------------------------------
@@ -394,18 +409,20 @@ def test_every_strict_figure_is_free_of_order(seed: int, levels: int, more: tupl
     values, other, columns = mixed_up(scores, data, seed)
     a, b = evaluated(scores, data, "strict", (1, 3)), evaluated(values, other, "strict", (1, 3))
     for name in (*STRICT, *more):
-        assert numbers(a.figures[name]) == pytest.approx(numbers(b.figures[name]), rel=1e-9, abs=1e-12)
-    assert len(numbers(a.figures)) > 300
+        expected = numbers(a.figures.to_json()[name])
+        assert numbers(b.figures.to_json()[name]) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert len(numbers(a.figures.to_json())) > 300
     for row, column in zip(b.per_label, columns, strict=True):
-        expected = numbers(a.per_label[column])
-        assert numbers(row) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+        assert numbers(row.to_json()) == pytest.approx(numbers(a.per_label[column].to_json()), rel=1e-9)
 
 
 def test_the_strict_curve_is_free_of_order() -> None:
     scores, data = random_case(0, 3)
     values, other, _ = mixed_up(scores, data, 1)
-    a, b = (evaluated(*one, "strict", (3,)).figures["seen_and_unseen"] for one in ((scores, data), (values, other)))
-    assert a["AUSUC"] == pytest.approx(b["AUSUC"])
+    a, b = (evaluated(*one, "strict", (3,)).figures.seen_and_unseen for one in ((scores, data), (values, other)))
+    assert a is not None
+    assert b is not None
+    assert a.ausuc == pytest.approx(b.ausuc)
 
 
 def other_scores_where_unknown(scores: np.ndarray, data: EvaluationData) -> np.ndarray:
@@ -420,16 +437,22 @@ def test_strict_does_not_look_at_what_nobody_knows(seed: int, levels: int) -> No
     a = evaluated(scores, data, "strict", (1, 3))
     b = evaluated(other_scores_where_unknown(scores, data), data, "strict", (1, 3))
     for name in STRICT:
-        assert numbers(a.figures[name]) == pytest.approx(numbers(b.figures[name]), rel=1e-12)
-    assert a.figures["seen_and_unseen"]["recalls"] == b.figures["seen_and_unseen"]["recalls"]
+        expected = numbers(b.figures.to_json()[name])
+        assert numbers(a.figures.to_json()[name]) == pytest.approx(expected, rel=1e-12)
+    both, other = a.figures.seen_and_unseen, b.figures.seen_and_unseen
+    assert both is not None
+    assert other is not None
+    assert both.recall_at_k == other.recall_at_k
 
 
 @CASES
 def test_the_strict_curve_does_not_look_at_what_nobody_knows(seed: int, levels: int) -> None:
     scores, data = with_unknown(seed, levels)
-    a = evaluated(scores, data, "strict", (3,)).figures["seen_and_unseen"]
-    b = evaluated(other_scores_where_unknown(scores, data), data, "strict", (3,)).figures["seen_and_unseen"]
-    assert a["AUSUC"] == pytest.approx(b["AUSUC"])
+    a = evaluated(scores, data, "strict", (3,)).figures.seen_and_unseen
+    b = evaluated(other_scores_where_unknown(scores, data), data, "strict", (3,)).figures.seen_and_unseen
+    assert a is not None
+    assert b is not None
+    assert a.ausuc == pytest.approx(b.ausuc)
 
 
 # --- nothing left ----------------------------------------------------------------------------------------------------
@@ -441,20 +464,20 @@ def test_one_group_of_labels(protocol: str, seen: bool) -> None:
     scores, data = random_case(1, 7)
     data = data_of(data.targets, np.full(13, seen))
     told = evaluated(scores, data, protocol, (1, 20)).figures
-    assert list(told["tasks"]) == ["seen" if seen else "ZSL"]
-    assert told["seen_and_unseen"] is None
+    assert list(told.tasks) == ["seen" if seen else "zsl"]
+    assert told.seen_and_unseen is None
     kept = int(data.targets.any(axis=1).sum()) if PROTOCOLS[protocol].needs_label else 47
-    assert told["images"]["evaluated"] == kept
-    for task in told["tasks"].values():
-        assert "at_20" not in task  # of 13 labels
-        assert (task["mAP"] is None or task["mAP"] == 0) == (kept == 0)
+    assert told.images.evaluated == kept
+    for task in told.tasks.values():
+        assert 20 not in task.at_k  # of 13 labels
+        assert (task.map is None or task.map == 0) == (kept == 0)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_is_true(protocol: str) -> None:
     scores, data = random_case(1, 7)
     result = evaluated(scores, data_of(np.zeros((47, 13), bool), data.seen), protocol, (1,), resamples=20)
-    for task in result.figures["tasks"].values():
-        assert task["mAP"] == (None if protocol in ("strict", "biam-openimages") else 0)
-        assert task.get("at_1", {"F1": 0})["F1"] == 0
-    assert result.figures["labels"]["without_positives"] == 13
+    for task in result.figures.tasks.values():
+        assert task.map == (None if protocol in ("strict", "biam-openimages") else 0)
+        assert [top.f1 for top in task.at_k.values()] in ([], [0])
+    assert result.figures.labels.without_positives == 13

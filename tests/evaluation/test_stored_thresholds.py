@@ -32,8 +32,9 @@ def evaluated(path: Path, **options: Any) -> Result:
 
 
 def at_threshold(path: Path, **options: Any) -> tuple[float, float]:
-    figures = evaluated(path, **options).figures["tasks"]["seen"]["at_threshold"]
-    return figures["precision"], figures["recall"]
+    tags = evaluated(path, **options).report.tasks["seen"].at_threshold
+    assert tags is not None
+    return tags.precision, tags.recall
 
 
 def test_a_file_is_evaluated_at_its_own_thresholds(tmp_path: Path) -> None:

@@ -69,5 +69,5 @@ def test_columns_fit_what_is_shown() -> None:
 def test_a_page_without_a_value_it_asks_for_is_a_fault() -> None:
     from jinja2 import UndefinedError
 
-    with pytest.raises(UndefinedError, match="'figures' is undefined"):
+    with pytest.raises(UndefinedError, match="'report' is undefined"):
         render("zsl_tagger.evaluation", "report.html.j2")

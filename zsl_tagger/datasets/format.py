@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import Literal
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.words.label_lists import has_control_character
@@ -29,7 +30,8 @@ RELEASED_FOLDER = "released"
 CLAIM_FILE = ".prepare.json"
 
 
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class DatasetError(UserError):

@@ -1,4 +1,4 @@
 """How good scores are.
 
-To be read in this order: protocols, data, score_files, processes, scoring, figures, text, report, run.
+To be read in this order: protocols, results, data, score_files, processes, scoring, figures, text, report, run.
 """

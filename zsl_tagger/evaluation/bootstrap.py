@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zsl_tagger.evaluation.metrics import RankingSteps
+from zsl_tagger.evaluation.results import Interval
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
@@ -47,10 +48,13 @@ def centred(values: np.ndarray, figure: float) -> np.ndarray:
     return values - values[np.isfinite(values)].mean() + figure if np.isfinite(values).any() else values
 
 
-def interval(values: np.ndarray) -> list[float] | None:
+def interval(values: np.ndarray) -> Interval | None:
     """The middle 95 % of resampled figures; None where there are none."""
     values = values[np.isfinite(values)]
-    return [float(edge) for edge in np.percentile(values, (2.5, 97.5))] if len(values) else None
+    if not len(values):
+        return None
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def paired_test(differences: np.ndarray) -> float:

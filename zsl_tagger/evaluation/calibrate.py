@@ -17,6 +17,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
+from zsl_tagger.evaluation.results import CalibrationRecord
 from zsl_tagger.evaluation.scoring import score_with_model, trained_labels
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds, sigmoid
 from zsl_tagger.system.files import check_free, folder_inside, whole_folder
@@ -231,10 +232,8 @@ def _store(
     for label in folder.labels():
         threshold = of_key.get(words.key(label.name), label.threshold) if label.seen else chosen.default
         labels.append(replace(label, threshold=threshold))
-    record = {
-        "data": data.name, "split": run.split, "images": len(data.images), "precision": run.precision,
-    }  # fmt: skip
-    provenance = {**folder.config.provenance, "calibration": record}
+    record = CalibrationRecord(data=data.name, split=run.split, images=len(data.images), precision=run.precision)
+    provenance = {**folder.config.provenance, "calibration": record.to_json()}
     config = replace(
         folder.config,
         default_threshold=chosen.default,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -18,22 +17,55 @@ from zsl_tagger.evaluation.metrics import (
     seen_unseen_curve,
 )
 from zsl_tagger.evaluation.per_image import AT_HALF, AT_THRESHOLD, ImageCounts, measure_images
-from zsl_tagger.evaluation.per_label import LabelFigures, label_counts, mean_curve, measure_labels
+from zsl_tagger.evaluation.per_label import MeasuredLabels, label_totals, mean_curve, measure_labels
 from zsl_tagger.evaluation.protocols import Protocol
 from zsl_tagger.evaluation.resampled import resampled_f1, resampled_means
-from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL, Scores, group_columns, task_columns
+from zsl_tagger.evaluation.results import (
+    F1_AT_HALF,
+    F1_AT_THRESHOLD,
+    MAP,
+    BiasedFigures,
+    Difference,
+    Figures,
+    ImageTotals,
+    Interval,
+    LabelFigures,
+    LabelRanking,
+    LevelFigures,
+    RecallCurve,
+    RecallPair,
+    SeenAndUnseen,
+    Task,
+    TaskFigures,
+    TopFigures,
+    f1_at,
+)
+from zsl_tagger.evaluation.scores import (
+    CALIBRATED,
+    GZSL,
+    SEEN,
+    UNSEEN,
+    ZSL,
+    Scores,
+    group_columns,
+    task_columns,
+    task_of,
+)
 
-#: What the overall F1 of each level is called among the resampled figures.
-LEVELS = {AT_THRESHOLD: "F1 at threshold", AT_HALF: "F1 at 0.5"}
+#: The metric that is the overall F1 of each level.
+LEVELS = {AT_THRESHOLD: F1_AT_THRESHOLD, AT_HALF: F1_AT_HALF}
+
+#: Values of a metric on each resample, ``(R,)``, by task and metric.
+Resampled = dict[tuple[Task, str], np.ndarray]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures (shares in 0..1), a row a label, and the resampled figures ``{(task, metric): (R,)}``."""
+    """Hold the figures, those of each label, and the figures of each resample."""
 
-    figures: dict[str, Any]
-    per_label: list[dict[str, Any]]
-    resampled: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    figures: Figures
+    per_label: list[LabelFigures]
+    resampled: Resampled = field(default_factory=dict)
 
 
 def evaluate_scores(
@@ -47,37 +79,38 @@ def evaluate_scores(
         resamples: of the bootstrap over images; 0 for none.
     """
     tasks = task_columns(data.seen)
-    parts: dict[str, _Part] = {}
+    parts: dict[Task, _Part] = {}
     for rows, names in _image_sets(data, protocol, tasks):
         counts = draw_counts(len(rows), resamples, seed) if resamples and len(rows) > 1 else None
         part = _measure(scores, data, protocol, ks, rows, {name: tasks[name] for name in names}, counts)
         parts |= dict.fromkeys(names, part)
-    result, told = Evaluation({}, []), {}
-    for name in tasks:
-        told[name] = _task(name, parts[name], protocol, result)
+    resampled: Resampled = {}
+    found = {name: _task(name, parts[name], protocol, resampled) for name in tasks}
     groups, whole = group_columns(data.seen), parts[list(tasks)[-1]]  # GZSL, where there are both groups
-    of_label = {k: parts[name] for name, columns in groups.items() for k in columns.tolist()}
-    result.per_label = [of_label[k].row(k) for k in range(len(data.labels))]
-    result.figures = {
-        "protocol": protocol.name,
-        "definition": protocol.sentences(),
-        "images": {"evaluated": len(whole.rows), "left_out_by_protocol": len(data.images) - len(whole.rows)},
-        "labels": label_counts(result.per_label, data.seen, protocol),
-        "kind": scores.kind,
-        "threshold": 0.5 if np.array_equal(scores.thresholds, scores.values_at(0.5)) else None,
-        "tasks": told,
-        "seen_and_unseen": _seen_and_unseen(told, whole.images),
-        "precision_recall": {name: mean_curve(parts[name].labels.curves[groups[name]]) for name in groups},
-        "probabilities": whole.images.histograms(),
-    }
-    return result
+    of_label = {k: parts[task_of(group)] for group, columns in groups.items() for k in columns.tolist()}
+    per_label = [of_label[k].row(k) for k in range(len(data.labels))]
+    figures = Figures(
+        protocol=protocol.name,
+        definition=protocol.sentences(),
+        images=ImageTotals(evaluated=len(whole.rows), left_out_by_protocol=len(data.images) - len(whole.rows)),
+        labels=label_totals(per_label, data.seen, protocol),
+        kind=scores.kind,
+        threshold=0.5 if np.array_equal(scores.thresholds, scores.values_at(0.5)) else None,
+        tasks=found,
+        seen_and_unseen=_seen_and_unseen(found, whole.images) if GZSL in found else None,
+        precision_recall={
+            group: mean_curve(parts[task_of(group)].labels.curves[columns]) for group, columns in groups.items()
+        },
+        probabilities=whole.images.histograms(),
+    )
+    return Evaluation(figures=figures, per_label=per_label, resampled=resampled)
 
 
 def _image_sets(
-    data: EvaluationData, protocol: Protocol, tasks: dict[str, np.ndarray]
-) -> list[tuple[np.ndarray, list[str]]]:
+    data: EvaluationData, protocol: Protocol, tasks: dict[Task, np.ndarray]
+) -> list[tuple[np.ndarray, list[Task]]]:
     """Group the tasks by the images that the protocol evaluates them on: indices ``(n,)``, and their names."""
-    sets: dict[bytes, tuple[np.ndarray, list[str]]] = {}
+    sets: dict[bytes, tuple[np.ndarray, list[Task]]] = {}
     for name, columns in tasks.items():
         kept = protocol.keeps(data.targets if name == GZSL else data.targets[:, columns])
         sets.setdefault(kept.tobytes(), (np.flatnonzero(kept), []))[1].append(name)
@@ -94,21 +127,27 @@ class _Part:
     """
 
     rows: np.ndarray
-    tasks: dict[str, np.ndarray]
+    tasks: dict[Task, np.ndarray]
     counts: np.ndarray | None
-    labels: LabelFigures
+    labels: MeasuredLabels
     images: ImageCounts
 
-    def row(self, k: int) -> dict[str, Any]:
+    def ranking(self, k: int) -> LabelRanking:
+        """Return what the ranking says of one label of these tasks."""
+        found = self.labels.rows[k]
+        assert found is not None
+        return found
+
+    def row(self, k: int) -> LabelFigures:
         """Return all figures of one label."""
         precision, recall, f1 = precision_recall_f1(*(part[k] for part in self.images.confusion[AT_THRESHOLD]))
-        return {**self.labels.rows[k], "precision": precision, "recall": recall, "f1": f1}
+        return LabelFigures(**vars(self.ranking(k)), precision=precision, recall=recall, f1=f1)
 
     def in_mean(self, columns: np.ndarray, protocol: Protocol) -> np.ndarray:
         """Return those of some columns that the protocol does not leave out for want of any annotation."""
         if not protocol.drops_unannotated:
             return columns
-        unknown = np.array([self.labels.rows[k]["unknown"] for k in columns.tolist()])
+        unknown = np.array([self.ranking(k).unknown for k in columns.tolist()])
         return columns[unknown < len(self.rows)]
 
 
@@ -118,7 +157,7 @@ def _measure(
     protocol: Protocol,
     ks: tuple[int, ...],
     rows: np.ndarray,
-    tasks: dict[str, np.ndarray],
+    tasks: dict[Task, np.ndarray],
     counts: np.ndarray | None,
 ) -> _Part:
     columns = np.unique(np.concatenate(list(tasks.values())))
@@ -126,64 +165,75 @@ def _measure(
     return _Part(rows, tasks, counts, labels, measure_images(scores, data, protocol, rows, tasks, ks))
 
 
-def _task(name: str, part: _Part, protocol: Protocol, result: Evaluation) -> dict[str, Any]:
-    columns, images, counts = part.tasks[name], part.images, part.counts
+def _task(name: Task, part: _Part, protocol: Protocol, resampled: Resampled) -> TaskFigures:
+    """Return the figures of a task, and add those of its resamples to ``resampled``."""
+    columns = part.tasks[name]
     chosen = part.in_mean(columns, protocol)
-    precisions = np.array([part.labels.rows[k]["average_precision"] for k in chosen.tolist()], float)
-    told: dict[str, Any] = {
-        "images": len(part.rows),
-        "labels": len(columns),
-        "labels_in_mean": len(chosen) if protocol.empty_is_zero else int(np.isfinite(precisions).sum()),
-        "mAP": _number(protocol.mean(precisions)),
-    }
+    precisions = np.array([part.ranking(k).average_precision for k in chosen.tolist()], float)
     if part.labels.resampled is not None:
         means = resampled_means(part.labels.resampled[chosen], precisions, protocol)
-        result.resampled[name, "mAP"] = centred(means, protocol.mean(precisions))
-    positives = images.at_level.get((AT_THRESHOLD, name), np.zeros((0, 3)))[:, 2]
-    for (task, k), table in images.at_k.items():
-        if task == name:
-            told[f"at_{k}"] = _micro(table[:, 0], table[:, 1], positives) | {"tied_images": int(table[:, 2].sum())}
-            if counts is not None:
-                result.resampled[name, f"F1@{k}"] = resampled_f1(table[:, 0], table[:, 1], positives, counts)
-    for level, metric in LEVELS.items():
-        if (level, name) in images.at_level:
-            hits, answers, truth = images.at_level[level, name].T  # (n,) each
-            told[level] = _micro(hits, answers, truth)
-            told[level] |= _per_class(images.confusion[level], columns, chosen, protocol)
-            if counts is not None:
-                result.resampled[name, metric] = resampled_f1(hits, answers, truth, counts)
-    told["95"] = {metric: interval(v) for (task, metric), v in result.resampled.items() if task == name}
-    return told
+        resampled[name, MAP] = centred(means, protocol.mean(precisions))
+    return TaskFigures(
+        images=len(part.rows),
+        labels=len(columns),
+        labels_in_mean=len(chosen) if protocol.empty_is_zero else int(np.isfinite(precisions).sum()),
+        map=_number(protocol.mean(precisions)),
+        map_interval=_interval(resampled, name, MAP),
+        at_k={k: _at_k(name, k, part, resampled) for task, k in part.images.at_k if task == name},
+        at_threshold=_at_level(name, AT_THRESHOLD, part, chosen, protocol, resampled),
+        at_half=_at_level(name, AT_HALF, part, chosen, protocol, resampled),
+    )
 
 
-def _per_class(
-    confusion: Confusion, columns: np.ndarray, chosen: np.ndarray, protocol: Protocol
-) -> dict[str, float | None]:
-    """Return the means over labels: macro F1 of all ``columns`` with positives, CP, CR, CF1 as the protocol has means.
+def _interval(resampled: Resampled, task: Task, metric: str) -> Interval | None:
+    return interval(resampled[task, metric]) if (task, metric) in resampled else None
 
-    Args:
-        chosen: those of the columns that are in the protocol's means.
+
+def _at_k(name: Task, k: int, part: _Part, resampled: Resampled) -> TopFigures:
+    """Return the figures of the K best labels, and add the F1 of each resample to ``resampled``."""
+    table, positives = part.images.at_k[name, k], part.images.at_level[AT_THRESHOLD, name][:, 2]
+    if part.counts is not None:
+        resampled[name, f1_at(k)] = resampled_f1(table[:, 0], table[:, 1], positives, part.counts)
+    return _top(table, positives, _interval(resampled, name, f1_at(k)))
+
+
+def _top(table: np.ndarray, positives: np.ndarray, f1_interval: Interval | None = None) -> TopFigures:
+    """Return figures at K from right answers, answers and ties of each image, ``(n, 3)``."""
+    precision, recall, f1 = precision_recall_f1(table[:, 0].sum(), table[:, 1].sum(), positives.sum())
+    tied = int(table[:, 2].sum())
+    return TopFigures(precision=precision, recall=recall, f1=f1, tied_images=tied, f1_interval=f1_interval)
+
+
+def _at_level(
+    name: Task, level: str, part: _Part, chosen: np.ndarray, protocol: Protocol, resampled: Resampled
+) -> LevelFigures | None:
+    """Return the figures of tags, and add the F1 of each resample to ``resampled``; None without images.
+
+    ``cp``, ``cr`` and ``cf1`` are means over the labels ``chosen``, macro F1 over all labels with positives.
     """
-    own = Confusion(*(one[columns] for one in confusion)).f1()
-    means = Confusion(*(one[chosen] for one in confusion))
-    precision, recall = protocol.mean(means.precision()), protocol.mean(means.recall())
-    return {
-        "macro_F1": _number(float(np.nanmean(own)) if np.isfinite(own).any() else math.nan),
-        "CP": _number(precision),
-        "CR": _number(recall),
-        "CF1": _number(harmonic_mean(precision, recall)),
-    }
-
-
-def _micro(hits: np.ndarray, answers: np.ndarray, positives: np.ndarray) -> dict[str, float]:
-    precision, recall, f1 = precision_recall_f1(hits.sum(), answers.sum(), positives.sum())
-    return {"precision": precision, "recall": recall, "F1": f1}
-
-
-def _seen_and_unseen(told: dict[str, Any], images: ImageCounts) -> dict[str, Any] | None:
-    """Harmonic means and AUSUC; None where there is but one group."""
-    if GZSL not in told:
+    if (level, name) not in part.images.at_level:
         return None
+    hits, answers, truth = part.images.at_level[level, name].T  # (n,) each
+    if part.counts is not None:
+        resampled[name, LEVELS[level]] = resampled_f1(hits, answers, truth, part.counts)
+    precision, recall, f1 = precision_recall_f1(hits.sum(), answers.sum(), truth.sum())
+    own = Confusion(*(one[part.tasks[name]] for one in part.images.confusion[level])).f1()
+    means = Confusion(*(one[chosen] for one in part.images.confusion[level]))
+    cp, cr = protocol.mean(means.precision()), protocol.mean(means.recall())
+    return LevelFigures(
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        f1_interval=_interval(resampled, name, LEVELS[level]),
+        cp=_number(cp),
+        cr=_number(cr),
+        cf1=_number(harmonic_mean(cp, cr)),
+        macro_f1=_number(float(np.nanmean(own)) if np.isfinite(own).any() else math.nan),
+    )
+
+
+def _seen_and_unseen(tasks: dict[Task, TaskFigures], images: ImageCounts) -> SeenAndUnseen:
+    """Return harmonic means and AUSUC; there must be labels of both groups."""
     events = CurveEvents(
         np.concatenate([block.seen_leave for block in images.events] or [np.zeros((0, 2))]),
         np.concatenate([block.unseen_come for block in images.events] or [np.zeros((0, 2))]),
@@ -194,59 +244,55 @@ def _seen_and_unseen(told: dict[str, Any], images: ImageCounts) -> dict[str, Any
     harmonic = curve.harmonic_means()
     best = int(np.argmax(harmonic))
     shown = np.unique(np.linspace(0, len(curve.bias) - 1, 200).astype(int))
-    recalls: dict[str, dict[str, dict[str, float]]] = {}
-    for (name, group, k), hits in images.recalled.items():
-        positives = events.seen_positives if group == SEEN else events.unseen_positives
-        recalls.setdefault(name, {}).setdefault(f"recall@{k}", {})[group] = hits / max(positives, 1)
-    for by_k in recalls.values():
-        for pair in by_k.values():
-            pair["harmonic_mean"] = harmonic_mean(pair[SEEN], pair[ZSL])
-    precisions = [told[name]["mAP"] for name in (SEEN, ZSL)]
-    calibrated = {
-        f"at_{k}": _micro(table[:, 0], table[:, 1], images.at_level[AT_THRESHOLD, GZSL][:, 2])
-        for (name, k), table in images.at_k.items()
-        if name == CALIBRATED
-    }
-    return {
-        "harmonic_mean_of_mAP": None if None in precisions else harmonic_mean(*precisions),
-        "recalls": recalls,
-        "with_the_model's_bias": calibrated or None,
-        "AUSUC": curve.area,
-        "AUSUC_of": f"recall@{images.top}",
-        "best_bias": _number(float(curve.bias[best])),
-        "best_harmonic_mean": float(harmonic[best]),
-        "curve": {"seen": curve.seen[shown].tolist(), "unseen": curve.unseen[shown].tolist()},
-    }
+    seen, unseen = tasks[SEEN].map, tasks[ZSL].map
+    return SeenAndUnseen(
+        harmonic_mean_of_map=None if seen is None or unseen is None else harmonic_mean(seen, unseen),
+        recall_at_k=_recalls(GZSL, images, events),
+        with_model_bias=_with_model_bias(images, events),
+        ausuc=curve.area,
+        ausuc_k=images.top,
+        best_bias=_number(float(curve.bias[best])),
+        best_harmonic_mean=float(harmonic[best]),
+        curve=RecallCurve(seen=curve.seen[shown].tolist(), unseen=curve.unseen[shown].tolist()),
+    )
+
+
+def _recalls(ranking: str, images: ImageCounts, events: CurveEvents) -> dict[int, RecallPair]:
+    """Return by K the recall of both groups in one ranking of all labels."""
+    recalls = {}
+    for k in [k for name, group, k in images.recalled if (name, group) == (ranking, SEEN)]:
+        seen = images.recalled[ranking, SEEN, k] / max(events.seen_positives, 1)
+        unseen = images.recalled[ranking, UNSEEN, k] / max(events.unseen_positives, 1)
+        recalls[k] = RecallPair(seen=seen, unseen=unseen, harmonic_mean=harmonic_mean(seen, unseen))
+    return recalls
+
+
+def _with_model_bias(images: ImageCounts, events: CurveEvents) -> BiasedFigures | None:
+    tables = {k: table for (name, k), table in images.at_k.items() if name == CALIBRATED}
+    if not tables:
+        return None
+    positives = images.at_level[AT_THRESHOLD, GZSL][:, 2]
+    return BiasedFigures(
+        recall_at_k=_recalls(CALIBRATED, images, events),
+        at_k={k: _top(table, positives) for k, table in tables.items()},
+    )
 
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def compare(ours: Evaluation, other: Evaluation) -> dict[str, Any]:
-    """Compare two evaluations on the same resamples of the same images.
-
-    Returns:
-        by task and metric: both figures, their difference, its 95 % interval and the two-sided p-value of no
-        difference.
-    """
-    told: dict[str, Any] = {}
-    twice = all(side.figures["threshold"] == 0.5 for side in (ours, other))  # F1 at threshold is that at 0.5
-    for key, values in ours.resampled.items():
-        if key not in other.resampled or (twice and key[1] == LEVELS[AT_HALF]):
+def compare(ours: Evaluation, other: Evaluation) -> dict[Task, dict[str, Difference]]:
+    """Compare two evaluations on the same resamples of the same images, by task and metric."""
+    found: dict[Task, dict[str, Difference]] = {}
+    twice = all(side.figures.threshold == 0.5 for side in (ours, other))  # F1 at threshold is that at 0.5
+    for (task, metric), values in ours.resampled.items():
+        if (task, metric) not in other.resampled or (twice and metric == F1_AT_HALF):
             continue
-        a, b = (_figure(side.figures["tasks"], *key) for side in (ours, other))
+        a, b = (side.figures.tasks[task].figure(metric) for side in (ours, other))
         if a is not None and b is not None:
-            differences = centred(values - other.resampled[key], a - b)
-            told.setdefault(key[0], {})[key[1]] = {
-                "ours": a, "other": b, "difference": a - b, "95": interval(differences), "p": paired_test(differences),
-            }  # fmt: skip
-    return told
-
-
-def _figure(tasks: dict[str, Any], task: str, metric: str) -> float | None:
-    told = tasks[task]
-    if metric == "mAP":
-        return told["mAP"]
-    levels = {title: level for level, title in LEVELS.items()}
-    return told[levels.get(metric) or metric.replace("F1@", "at_")]["F1"]
+            differences = centred(values - other.resampled[task, metric], a - b)
+            found.setdefault(task, {})[metric] = Difference(
+                ours=a, other=b, difference=a - b, interval=interval(differences), p=paired_test(differences)
+            )
+    return found

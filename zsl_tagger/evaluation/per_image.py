@@ -16,11 +16,12 @@ from zsl_tagger.evaluation.metrics import (
     hits_at_k,
 )
 from zsl_tagger.evaluation.protocols import Protocol
-from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL, Scores
+from zsl_tagger.evaluation.results import Group, Probabilities, Task
+from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, UNSEEN, Scores
 
 IMAGES_AT_ONCE = 2048
 BINS = 50  # of probabilities 0..1
-AT_THRESHOLD, AT_HALF = "at_threshold", "at_0.5"  # where a label becomes a tag
+AT_THRESHOLD, AT_HALF = "at_threshold", "at_half"  # where a label becomes a tag
 
 
 class ImageCounts:
@@ -28,7 +29,7 @@ class ImageCounts:
 
     def __init__(self, count: int, labels: int, seen: np.ndarray):
         self.at_k: dict[tuple[str, int], np.ndarray] = {}  # (n, 3): right answers, answers, K-th place is shared
-        self.recalled: dict[tuple[str, str, int], float] = {}  # right answers of seen and unseen within GZSL
+        self.recalled: dict[tuple[str, Group, int], float] = {}  # right answers of seen and unseen within GZSL
         self.at_level: dict[tuple[str, str], np.ndarray] = {}  # (n, 3): right answers, answers, positives
         nothing = Confusion(*(np.zeros(labels, np.int64) for _ in range(3)))
         self.confusion = dict.fromkeys((AT_THRESHOLD, AT_HALF), nothing)
@@ -52,25 +53,23 @@ class ImageCounts:
                 self._histogram[group, value] += np.bincount(bins[:, columns][mask], minlength=BINS)
             self._sums[group] += np.bincount(bins[:, columns][chosen], p[:, columns][chosen], BINS)
 
-    def histograms(self) -> dict[str, Any]:
-        """Return by group the counts of false and true entries in bins of probability, and the calibration error.
-
-        ``calibration_error`` is the mean over entries of |mean probability - share of true ones| of the entry's bin.
-        """
-        told = {}
-        for group, name in ((1, SEEN), (0, ZSL)):
+    def histograms(self) -> dict[Group, Probabilities]:
+        """Return the distribution of the probabilities of each group of labels."""
+        found: dict[Group, Probabilities] = {}
+        names: tuple[tuple[int, Group], ...] = ((1, SEEN), (0, UNSEEN))
+        for group, name in names:
             false, true = self._histogram[group]
             total = false + true
             if not total.sum():
                 continue
             gap = np.abs(self._sums[group] - true).sum() / total.sum()
-            told[name] = {
-                "false": false.tolist(),
-                "true": true.tolist(),
-                "mean_probability": np.round(self._sums[group] / np.maximum(total, 1), 4).tolist(),
-                "calibration_error": round(float(gap), 5),
-            }
-        return told
+            found[name] = Probabilities(
+                false=false.tolist(),
+                true=true.tolist(),
+                mean_probability=np.round(self._sums[group] / np.maximum(total, 1), 4).tolist(),
+                calibration_error=round(float(gap), 5),
+            )
+        return found
 
 
 def _blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -83,7 +82,7 @@ def measure_images(
     data: EvaluationData,
     protocol: Protocol,
     rows: np.ndarray,
-    tasks: dict[str, np.ndarray],
+    tasks: dict[Task, np.ndarray],
     ks: tuple[int, ...],
 ) -> ImageCounts:
     """Count right answers among the K best and above the thresholds, for each image of ``rows``.
@@ -99,7 +98,9 @@ def measure_images(
         ignored = None if data.ignored is None else data.ignored[block]
         known = np.ones(targets.shape, bool) if ignored is None else ~ignored
         unranked = None if protocol.ranks_ignored else ignored
-        rankings = [(name, values, columns) for name, columns in tasks.items()]
+        rankings: list[tuple[str, np.ndarray, np.ndarray]] = [
+            (name, values, columns) for name, columns in tasks.items()
+        ]
         if GZSL in tasks and scores.biases.any():
             rankings.append((CALIBRATED, values + scores.biases, tasks[GZSL]))
         for name, ranked, columns in rankings:
@@ -137,6 +138,7 @@ def _at_k(
     found = hits_at_k(values[:, columns], targets[:, columns], k, masked, protocol.top_ties)
     images.put(images.at_k, (name, k), start, (found.hits, found.answers, found.tied))
     if name in (GZSL, CALIBRATED):
-        for group, chosen in ((SEEN, seen), (ZSL, ~seen)):
+        groups: tuple[tuple[Group, np.ndarray], ...] = ((SEEN, seen), (UNSEEN, ~seen))
+        for group, chosen in groups:
             part = hits_at_k(values, targets & chosen, k, unranked, protocol.top_ties).hits.sum()
             images.recalled[name, group, k] = images.recalled.get((name, group, k), 0.0) + float(part)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from zsl_tagger.evaluation.metrics import (
     tied_images,
 )
 from zsl_tagger.evaluation.protocols import Protocol
+from zsl_tagger.evaluation.results import LabelRanking, LabelTotals
 from zsl_tagger.evaluation.scores import Scores
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import default_workers, map_in_order
@@ -22,8 +24,8 @@ LABELS_AT_ONCE = 16
 RECALL = np.linspace(0, 1, 101)  # where precision is read off for the curves
 
 
-class LabelFigures(NamedTuple):
-    """What was measured of each label; of labels that were not, the row is empty and the arrays are NaN.
+class MeasuredLabels(NamedTuple):
+    """Hold what was measured of each label; for labels that were not, the row is None and the arrays are NaN.
 
     Attributes:
         rows: K rows of figures.
@@ -31,7 +33,7 @@ class LabelFigures(NamedTuple):
         resampled: average precision of each resample, ``(K, R)``; None without resamples.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[LabelRanking | None]
     curves: np.ndarray
     resampled: np.ndarray | None
 
@@ -43,14 +45,14 @@ def measure_labels(
     rows: np.ndarray,
     columns: np.ndarray,
     counts: np.ndarray | None,
-) -> LabelFigures:
+) -> MeasuredLabels:
     """Measure the labels ``columns`` over the images ``rows``.
 
     Args:
         counts: how often each image is in each resample; None for no resamples.
     """
 
-    def work(start: int) -> list[tuple[int, dict[str, Any], np.ndarray, np.ndarray | None]]:
+    def work(start: int) -> list[tuple[int, LabelRanking, np.ndarray, np.ndarray | None]]:
         part = columns[start : start + LABELS_AT_ONCE]
         values = np.ascontiguousarray(scores.values[:, part][rows].T)  # (k, n)
         ignored = data.ignored[:, part][rows].T if protocol.masks_ignored and data.ignored is not None else None
@@ -61,27 +63,27 @@ def measure_labels(
 
     def _label(
         k: int, values: np.ndarray, truth: np.ndarray, known: np.ndarray | None
-    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+    ) -> tuple[LabelRanking, np.ndarray, np.ndarray | None]:
         truth = truth if known is None else truth & known
         mask = None if known is None else ~known[:, None]
         steps = ranking_steps(values, truth, known, protocol.ap_ties)
         precision = steps.average_precision()
         resampled = None if counts is None else resampled_average_precision(steps, counts).astype(np.float32)
-        row = {
-            "label": data.labels[k],
-            "seen": bool(data.seen[k]),
-            "positives": int(truth.sum()),
-            "unknown": 0 if known is None else int((~known).sum()),
-            "average_precision": precision,
-            "average_precision_95": None if resampled is None else interval(centred(resampled, precision)),
-            "tied_images": int(tied_images(values[:, None], truth[:, None], mask)[0]),
-            "threshold": float(scores.thresholds[k]),
-        }
+        row = LabelRanking(
+            label=data.labels[k],
+            seen=bool(data.seen[k]),
+            positives=int(truth.sum()),
+            unknown=0 if known is None else int((~known).sum()),
+            average_precision=precision,
+            average_precision_interval=None if resampled is None else interval(centred(resampled, precision)),
+            tied_images=int(tied_images(values[:, None], truth[:, None], mask)[0]),
+            threshold=float(scores.thresholds[k]),
+        )
         return row, _precision_at_recall(steps), resampled
 
     count, starts = len(data.labels), range(0, len(columns), LABELS_AT_ONCE)
     resampled = None if counts is None else np.full((count, counts.shape[1]), np.nan, np.float32)
-    found = LabelFigures([{} for _ in range(count)], np.full((count, len(RECALL)), np.nan), resampled)
+    found = MeasuredLabels([None] * count, np.full((count, len(RECALL)), np.nan), resampled)
     with Progress("measuring", len(columns), unit="labels") as progress:
         for part in map_in_order(work, starts, default_workers()):
             for k, row, curve, resamples in part:
@@ -106,15 +108,13 @@ def mean_curve(curves: np.ndarray) -> list[float]:
     return [round(float(value), 4) for value in known.mean(axis=0)] if len(known) else []
 
 
-def label_counts(per_label: list[dict[str, Any]], seen: np.ndarray, protocol: Protocol) -> dict[str, Any]:
+def label_totals(per_label: Sequence[LabelRanking], seen: np.ndarray, protocol: Protocol) -> LabelTotals:
     """Count seen and unseen labels, those without positives, and those whose ranking has ties."""
-    empty = [row["label"] for row in per_label if not row["positives"]]
-    tied = [row for row in per_label if row["tied_images"]]
-    return {
-        "seen": int(seen.sum()),
-        "unseen": int((~seen).sum()),
-        "without_positives": len(empty),
-        "without_positives_count_as": 0 if protocol.empty_is_zero else None,
-        "with_ties": len(tied),
-        "tied_images": sum(row["tied_images"] for row in tied),
-    }
+    return LabelTotals(
+        seen=int(seen.sum()),
+        unseen=int((~seen).sum()),
+        without_positives=sum(not row.positives for row in per_label),
+        without_positives_count_as=0 if protocol.empty_is_zero else None,
+        with_ties=sum(row.tied_images > 0 for row in per_label),
+        tied_images=sum(row.tied_images for row in per_label),
+    )

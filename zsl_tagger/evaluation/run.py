@@ -16,8 +16,9 @@ from zsl_tagger.evaluation.figures import compare, evaluate_scores
 from zsl_tagger.evaluation.processes import Compute
 from zsl_tagger.evaluation.protocols import Protocol, protocol_named
 from zsl_tagger.evaluation.report import write_report
+from zsl_tagger.evaluation.results import Comparison, LabelFigures, Report
 from zsl_tagger.evaluation.score_files import SUFFIXES, read_levels, read_scores, scratch
-from zsl_tagger.evaluation.scores import GZSL, SEEN, ZSL, Scores, log_odds, task_columns
+from zsl_tagger.evaluation.scores import GZSL, SEEN, TASK_NAMES, ZSL, Scores, log_odds, task_columns
 from zsl_tagger.evaluation.scoring import remove_partial, score_with_model, trained_labels
 from zsl_tagger.evaluation.text import summary
 from zsl_tagger.system.files import locked, write_whole
@@ -66,13 +67,13 @@ class EvaluateRun:
     compute: Compute = field(default_factory=Compute)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run came to: figures as JSON, a row a label, and the lines to print."""
+    """Hold the result of a run: the report, the figures of each label, and the lines to print."""
 
-    figures: dict[str, Any]
-    per_label: list[dict[str, Any]]
-    lines: list[str] = field(default_factory=list)
+    report: Report
+    per_label: list[LabelFigures]
+    lines: list[str]
 
 
 def evaluate(run: EvaluateRun) -> Result:
@@ -132,26 +133,25 @@ def _evaluate(
     ks = tuple(sorted(set(run.ks or protocol.ks)))
     asked = [one if run.threshold is None else replace(one, thresholds=one.values_at(run.threshold)) for one in parts]
     done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in asked]
-    figures = {
-        "evaluated": str(subjects[0].path),
-        "data": data.name,
-        "split": data.split,
-        "resamples": run.resamples,
-        "unreadable_images": len(faults),
-        **done[0].figures,
-        **({} if run.threshold is None else {"threshold": run.threshold}),
-        "against": None if len(done) < 2 else {"evaluated": str(subjects[1].path), **compare(*done)},
-        "notes": notes,
-    }
-    result = Result(figures, done[0].per_label)
-    result.lines = summary(figures)
+    figures = done[0].figures
+    report = Report.of(
+        figures if run.threshold is None else replace(figures, threshold=run.threshold),
+        evaluated=str(subjects[0].path),
+        data=data.name,
+        split=data.split,
+        resamples=run.resamples,
+        unreadable_images=len(faults),
+        against=None if len(done) < 2 else Comparison(evaluated=str(subjects[1].path), tasks=compare(*done)),
+        notes=notes,
+    )
+    lines = summary(report)
     if run.output is not None:
-        write_report(run.output, figures, done[0].per_label, data, parts[0].values)
+        write_report(run.output, report, done[0].per_label, data, parts[0].values)
         if run.model is not None:
             _save_scores(run.output / SCORES_FILE, data, parts[0])
         remove_partial(run.output)
-        result.lines.append(f"look at {run.output / 'report.html'}")
-    return result
+        lines.append(f"look at {run.output / 'report.html'}")
+    return Result(report=report, per_label=done[0].per_label, lines=lines)
 
 
 def _warn(notes: list[str], text: str) -> None:
@@ -171,7 +171,7 @@ def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) ->
                 f"protocol {protocol.name} evaluates {kind}labels on the images that show one, and {data.name}, split "
                 f"{data.split}, has none: {other or 'give another --split or --protocol'}"
             )
-    concerned = [name for name in tasks if not (name == ZSL and protocol.needs_label)]
+    concerned = [TASK_NAMES[name] for name in tasks if not (name == ZSL and protocol.needs_label)]
     if data.lacks_seen_only and concerned:
         _warn(
             notes,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from zsl_tagger.evaluation.results import Group, Task
 from zsl_tagger.evaluation.thresholds import sigmoid
 
-ZSL, SEEN, GZSL = "ZSL", "seen", "GZSL"
+ZSL: Task = "zsl"
+SEEN: Literal["seen"] = "seen"  # a task, and a group of labels
+GZSL: Task = "gzsl"
+UNSEEN: Group = "unseen"
+CALIBRATED = "gzsl_with_model_bias"
 
-
-CALIBRATED = "GZSL with the model's bias"
+#: The tasks as a person reads them.
+TASK_NAMES: dict[Task, str] = {ZSL: "ZSL", SEEN: "seen", GZSL: "GZSL"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,19 @@ def log_odds(scores: np.ndarray, biases: np.ndarray) -> np.ndarray:
         return (np.log(scores) - np.log1p(-scores) - biases).astype(np.float32)
 
 
-def task_columns(seen: np.ndarray) -> dict[str, np.ndarray]:
+def task_columns(seen: np.ndarray) -> dict[Task, np.ndarray]:
     """Return the columns of each task's labels: ZSL and seen, and GZSL where there are both."""
     groups = group_columns(seen)
-    return groups if len(groups) < 2 else {**groups, GZSL: np.arange(len(seen))}
+    tasks: dict[Task, np.ndarray] = {task_of(group): columns for group, columns in groups.items()}
+    return tasks if len(groups) < 2 else {**tasks, GZSL: np.arange(len(seen))}
 
 
-def group_columns(seen: np.ndarray) -> dict[str, np.ndarray]:
+def task_of(group: Group) -> Task:
+    """Return the task that is about a group of labels only."""
+    return ZSL if group == UNSEEN else SEEN
+
+
+def group_columns(seen: np.ndarray) -> dict[Group, np.ndarray]:
     """Return the columns of the unseen and of the seen labels; a group without labels is left out."""
-    groups = {ZSL: np.flatnonzero(~seen), SEEN: np.flatnonzero(seen)}
+    groups: dict[Group, np.ndarray] = {UNSEEN: np.flatnonzero(~seen), SEEN: np.flatnonzero(seen)}
     return {name: columns for name, columns in groups.items() if len(columns)}

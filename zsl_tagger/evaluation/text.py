@@ -2,114 +2,124 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from zsl_tagger.evaluation.figures import LEVELS
-from zsl_tagger.evaluation.per_image import AT_HALF, AT_THRESHOLD
-from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, ZSL
+from zsl_tagger.evaluation.results import (
+    MAP,
+    Comparison,
+    Figures,
+    Interval,
+    LevelFigures,
+    Report,
+    Task,
+    TaskFigures,
+    f1_at,
+    metric_title,
+)
+from zsl_tagger.evaluation.scores import GZSL, SEEN, TASK_NAMES, ZSL
 from zsl_tagger.reports.text import aligned, wrapped
 
-TITLES = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}
+TITLES: dict[Task, str] = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL: "GZSL: all labels"}
 
 
-def summary(figures: dict[str, Any]) -> list[str]:
+def summary(report: Report) -> list[str]:
     """Return the figures in percent, with their 95 % intervals; no line but one with a long name is over 80 columns."""
-    images, labels = figures["images"], figures["labels"]
-    dropped = f" ({images['left_out_by_protocol']:,} left out)" if images["left_out_by_protocol"] else ""
+    images, labels = report.images, report.labels
+    dropped = f" ({images.left_out_by_protocol:,} left out)" if images.left_out_by_protocol else ""
     lines = wrapped(
-        f"{figures['evaluated']} on {figures['data']}, split {figures['split']}: "
-        f"{images['evaluated']:,} images{dropped}, protocol {figures['protocol']}"
+        f"{report.evaluated} on {report.data}, split {report.split}: "
+        f"{images.evaluated:,} images{dropped}, protocol {report.protocol}"
     )
-    for sentence in figures["definition"]:
+    for sentence in report.definition:
         lines += wrapped(sentence, indent=2)
-    for title, rows in tables(figures):
+    for title, rows in tables(report):
         lines += ["", *([title] if title else []), *aligned(rows)]
     lines.append("")
     ties = (
-        f"labels without positives: {labels['without_positives']}; with ties that order would decide: "
-        f"{labels['with_ties']} ({labels['tied_images']:,} images)"
+        f"labels without positives: {labels.without_positives}; with ties that order would decide: "
+        f"{labels.with_ties} ({labels.tied_images:,} images)"
     )
-    for line in (*both_lines(figures), ties):
+    for line in (*both_lines(report), ties):
         lines += wrapped(line)
-    if figures["against"]:
-        lines += ["", against_title(figures["against"]), *aligned(against_table(figures["against"]))]
+    if report.against:
+        lines += ["", against_title(report.against), *aligned(against_table(report.against))]
     return lines
 
 
-def tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
     """Return titles and tables in percent: ranking, then precision, recall and F1 of tags.
 
     A table of rankings has a column a task, so that any number of K fits the width of a terminal.
     """
-    tasks, threshold = figures["tasks"], figures["threshold"]
+    tasks, threshold = figures.tasks, figures.threshold
     own = "at each label's own threshold" if threshold is None else f"at a score of {threshold:g}"
-    found = [("", ranking_table(tasks)), (own, level_table(tasks, AT_THRESHOLD))]
+    found = [("", ranking_table(tasks))]
+    found.append((own, level_table({name: task.at_threshold for name, task in tasks.items()})))
     if threshold != 0.5:
-        found.append(("at a score of 0.5", level_table(tasks, AT_HALF)))
+        found.append(("at a score of 0.5", level_table({name: task.at_half for name, task in tasks.items()})))
     return found
 
 
-def ranking_table(tasks: dict[str, Any]) -> list[list[str]]:
+def ranking_table(tasks: dict[Task, TaskFigures]) -> list[list[str]]:
     """Return a header and a row a figure."""
     rows = [["", *(TITLES[name] for name in tasks)]]
-    if len({task["images"] for task in tasks.values()}) > 1:
-        rows.append(["images", *(f"{task['images']:,}" for task in tasks.values())])
-    rows.append(["labels", *(f"{task['labels_in_mean']:,} of {task['labels']:,}" for task in tasks.values())])
-    rows.append(["mAP", *(_cell(task["mAP"], task["95"].get("mAP")) for task in tasks.values())])
-    for key in dict.fromkeys(key for task in tasks.values() for key in task if key.startswith("at_")):
-        if key not in LEVELS:
-            title = f"F1@{key[3:]}"
-            cells = [_cell((task.get(key) or {}).get("F1"), task["95"].get(title)) for task in tasks.values()]
-            rows.append([title, *cells])
+    if len({task.images for task in tasks.values()}) > 1:
+        rows.append(["images", *(f"{task.images:,}" for task in tasks.values())])
+    rows.append(["labels", *(f"{task.labels_in_mean:,} of {task.labels:,}" for task in tasks.values())])
+    rows.append([metric_title(MAP), *(_cell(task.map, task.map_interval) for task in tasks.values())])
+    for k in dict.fromkeys(k for task in tasks.values() for k in task.at_k):
+        found = [task.at_k.get(k) for task in tasks.values()]
+        cells = [_percent(None) if top is None else _cell(top.f1, top.f1_interval) for top in found]
+        rows.append([metric_title(f1_at(k)), *cells])
     return rows
 
 
-def level_table(tasks: dict[str, Any], level: str) -> list[list[str]]:
+def level_table(levels: dict[Task, LevelFigures | None]) -> list[list[str]]:
     """Return a header and a row a task: precision, recall and F1 as means over labels, and overall."""
-    names = {"CP": "CP", "CR": "CR", "CF1": "CF1", "macro_F1": "macro F1", "precision": "OP", "recall": "OR"}
-    rows = [["", *names.values(), "OF1"]]
-    for name, task in tasks.items():
-        told = task.get(level) or {}
-        cells = [_percent(told.get(key)) for key in names]
-        rows.append([name, *cells, _cell(told.get("F1"), task["95"].get(LEVELS[level]))])
+    rows = [["", "CP", "CR", "CF1", "macro F1", "OP", "OR", "OF1"]]
+    for name, found in levels.items():
+        if found is None:
+            rows.append([TASK_NAMES[name], *[_percent(None)] * (len(rows[0]) - 1)])
+            continue
+        means = (found.cp, found.cr, found.cf1, found.macro_f1, found.precision, found.recall)
+        rows.append([TASK_NAMES[name], *map(_percent, means), _cell(found.f1, found.f1_interval)])
     return rows
 
 
-def both_lines(figures: dict[str, Any]) -> list[str]:
-    """Seen and unseen labels in one list."""
-    both = figures["seen_and_unseen"]
-    if not both:
+def both_lines(figures: Figures) -> list[str]:
+    """Return lines on seen and unseen labels in one list."""
+    both = figures.seen_and_unseen
+    if both is None:
         return []
-    plain = both["recalls"].get(GZSL, {})
-    told = [f"mAP {_percent(both['harmonic_mean_of_mAP'])}"]
-    told += [f"{name} {_percent(pair['harmonic_mean'])}" for name, pair in plain.items()]
-    lines = [f"harmonic mean of seen and unseen: {', '.join(told)}"]
-    if CALIBRATED in both["recalls"]:
-        told = [f"{name} {_percent(pair['harmonic_mean'])}" for name, pair in both["recalls"][CALIBRATED].items()]
-        told += [f"F1@{name[3:]} {_percent(task['F1'])}" for name, task in both["with_the_model's_bias"].items()]
-        lines.append(f"  with the model's bias: {', '.join(told)}")
-    bias = both["best_bias"]
+    parts = [f"mAP {_percent(both.harmonic_mean_of_map)}"]
+    parts += [f"recall@{k} {_percent(pair.harmonic_mean)}" for k, pair in both.recall_at_k.items()]
+    lines = [f"harmonic mean of seen and unseen: {', '.join(parts)}"]
+    if biased := both.with_model_bias:
+        parts = [f"recall@{k} {_percent(pair.harmonic_mean)}" for k, pair in biased.recall_at_k.items()]
+        parts += [f"{metric_title(f1_at(k))} {_percent(top.f1)}" for k, top in biased.at_k.items()]
+        lines.append(f"  with the model's bias: {', '.join(parts)}")
+    bias = both.best_bias
     at = "" if bias is None else f" (at the bias {bias:+.2f}, chosen on these very images)"
     lines.append(
-        f"AUSUC ({both['AUSUC_of']}): {both['AUSUC']:.3f}; the best harmonic mean any bias reaches: "
-        f"{_percent(both['best_harmonic_mean'])}{at}"
+        f"AUSUC (recall@{both.ausuc_k}): {both.ausuc:.3f}; the best harmonic mean any bias reaches: "
+        f"{_percent(both.best_harmonic_mean)}{at}"
     )
     return lines
 
 
-def against_title(against: dict[str, Any]) -> str:
+def against_title(against: Comparison) -> str:
     """Return the line above the comparison."""
-    return f"against {against['evaluated']}, on the same resamples of the images:"
+    return f"against {against.evaluated}, on the same resamples of the images:"
 
 
-def against_table(against: dict[str, Any]) -> list[list[str]]:
+def against_table(against: Comparison) -> list[list[str]]:
     """Return a header and a row a task and figure of the paired comparison."""
     rows = [["", "", "this", "other", "difference (95 %)", "p"]]
-    for task in (name for name in TITLES if name in against):
-        for metric, one in against[task].items():
-            low, high = (f"{100 * edge:+.1f}" for edge in one["95"]) if one["95"] else ("?", "?")
-            difference = f"{100 * one['difference']:+.1f} ({low} to {high})"
-            rows.append([task, metric, _percent(one["ours"]), _percent(one["other"]), difference, f"{one['p']:.3g}"])
+    for task, name in TASK_NAMES.items():
+        for metric, one in against.tasks.get(task, {}).items():
+            low, high = (f"{100 * edge:+.1f}" for edge in one.interval) if one.interval else ("?", "?")
+            difference = f"{100 * one.difference:+.1f} ({low} to {high})"
+            rows.append(
+                [name, metric_title(metric), _percent(one.ours), _percent(one.other), difference, f"{one.p:.3g}"]
+            )
     return rows
 
 
@@ -117,6 +127,6 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _cell(value: float | None, edges: list[float] | None) -> str:
+def _cell(value: float | None, edges: Interval | None) -> str:
     told = _percent(value)
     return f"{told} ({100 * edges[0]:.1f} to {100 * edges[1]:.1f})" if value is not None and edges else told

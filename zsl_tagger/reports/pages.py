@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zsl_tagger.errors import require
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 THUMBNAIL = 96  # pixels
+
+
+class Plot(NamedTuple):
+    """Hold a plot of a page and its title."""
+
+    title: str
+    svg: str
 
 
 def render(package: str, template: str, **content: Any) -> str:
