@@ -40,6 +40,7 @@ from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.run import TrainRun, train
 from zsl_tagger.training.validation import score_cached
@@ -187,8 +188,8 @@ def run_variant(data: PreparedDataset, work: Path, settings: tuple[str, ...], se
     return folder
 
 
-def validation_of(folder: Path) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in ModelFolder(folder).config.provenance["validation"].items()}
+def validation_of(folder: Path) -> ValidationFigures:
+    return ValidationFigures.from_saved(ModelFolder(folder).config.provenance["validation"])
 
 
 def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> tuple[Row, np.ndarray]:
@@ -214,7 +215,7 @@ def test_figures(data: PreparedDataset, folder: Path, work: Path, seed: int) -> 
         "GZSL F1@3": precision_recall_f1_at_k(logits, targets, 3)[2],
         "GZSL F1@3 with the bias": precision_recall_f1_at_k(logits + bias * unseen, targets, 3)[2],
     }
-    figures |= {f"validation: {name}": value for name, value in validation_of(folder).items() if name != "step"}
+    figures |= {f"validation: {name}": round(value, 4) for name, value in validation_of(folder).measured().items()}
     return {name: 100 * value for name, value in figures.items()}, precisions
 
 

@@ -53,6 +53,7 @@ from zsl_tagger.training.data import (
     parts,
     split_for_training,
 )
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.initial import initial_model
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import Trainer
@@ -307,7 +308,7 @@ def trainer_of(task: Task, model: TaggerModel) -> RecordedTrainer:
         model, split, Targets(task.data, split.columns), schedule, config, Accelerator(cpu=True),
         from_features=False,
         shown_from=lambda step: image_loader(images, parts(Schedule(split.train, config), step, 0, 1), 0),
-        validate=lambda _: {},
+        validate=lambda _: ValidationFigures(),
         folder=task.root,
         data="",
     )  # fmt: skip

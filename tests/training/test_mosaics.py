@@ -32,6 +32,7 @@ from zsl_tagger.training.data import (
     photos_of,
 )
 from zsl_tagger.training.features import EXPORT_FROM, FeatureCache, check_room, fast_backbone
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.trainer import Trainer
 
@@ -232,7 +233,7 @@ def trainer_of(
     return Trainer(
         model, split, targets, schedule, config, Accelerator(cpu=True),
         from_features=True, shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
-        validate=lambda _: {}, folder=folder, data="",
+        validate=lambda _: ValidationFigures(), folder=folder, data="",
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from zsl_tagger.model.pretrained import build_model
 from zsl_tagger.training.checkpoint import save_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import PartialTargets, Schedule, Split
+from zsl_tagger.training.figures import ValidationFigures
+from zsl_tagger.training.log import CSV_FILE, read_metrics
 from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
 
 CONFIG = TrainConfig(dim=24, ffn_dim=29, heads=3, freeze=True, cache_views=1, batch_size=4)
@@ -30,7 +32,8 @@ def trainer_of(folder: Path, config: TrainConfig = CONFIG, data: str = "photos")
     marks = np.ones((8, 2), np.float32)
     return Trainer(
         model, split, PartialTargets(marks, marks), Schedule(rows, config), config, Accelerator(cpu=True),
-        from_features=True, shown_from=lambda _: (_ for _ in ()), validate=lambda _: {}, folder=folder, data=data,
+        from_features=True, shown_from=lambda _: (_ for _ in ()), validate=lambda _: ValidationFigures(),
+        folder=folder, data=data,
     )  # fmt: skip
 
 
@@ -70,3 +73,29 @@ def test_it_is_resumed_though_heads_start_with_other_weights_now(tmp_path: Path)
     trainer_of(tmp_path).save()
     with pytest.raises(UserError, match="was trained on other images, labels, word vectors or initial weights"):
         resumed.resume()
+
+
+def test_its_best_step_has_the_metrics_of_older_names(tmp_path: Path) -> None:
+    trainer_of(tmp_path).save()
+    content: dict[str, Any] = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)
+    assert content["best"] == {}
+    content["best"] = {"val_mAP": 0.5, "val_F1@3": 0.25, "heldout_mAP": 0.4, "harmonic_mean": 0.44, "step": 6}
+    save_checkpoint(tmp_path / CHECKPOINT_FILE, content)
+    resumed = trainer_of(tmp_path)
+    resumed.resume()
+    figures = ValidationFigures(val_map=0.5, val_f1_at_3=0.25, heldout_map=0.4, harmonic_mean=0.44)
+    assert (resumed.best, resumed.best_step) == (figures, 6)
+    resumed.save()
+    again = trainer_of(tmp_path)
+    again.resume()
+    assert (again.best, again.best_step) == (figures, 6)
+
+
+def test_its_metrics_have_the_names_of_now(tmp_path: Path) -> None:
+    (tmp_path / CSV_FILE).write_text(
+        "step,epoch,loss,lr,images_per_s,val_mAP,val_F1@3,val_top1,heldout_mAP,harmonic_mean\n4,1,0.7,0.1,9,0.5,0.25,,0.4,0.44\n"
+    )
+    (row,) = read_metrics(tmp_path / CSV_FILE)
+    assert {name: float(row[name]) for name in ("val_map", "val_f1_at_3", "heldout_map")} == {
+        "val_map": 0.5, "val_f1_at_3": 0.25, "heldout_map": 0.4,
+    }  # fmt: skip

@@ -54,7 +54,7 @@ def test_what_is_printed(done: SimpleNamespace) -> None:
     assert done.status == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"{done.out}: trained in ")
-    assert lines[1].startswith("  validation (step 4 of 4): val_mAP ")
+    assert lines[1].startswith("  validation (step 4 of 4): val_map ")
     assert lines[2] == f"  curves: {done.out / 'run' / 'curves.png'}"
     assert lines[3] == f"  try it: zsl-tagger tag PHOTOS --model {done.out}"
     notes = done.stderr.splitlines()

@@ -189,7 +189,7 @@ def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request
     assert len(held) == round(0.3 * dataset.seen.sum())
     assert provenance["trained_labels"] == dataset.seen.sum() - len(held)
     assert isinstance(folder_of(clean).config.unseen_bias, float)
-    assert "heldout_mAP" in provenance["validation"]
+    assert "heldout_map" in provenance["validation"]
     assert {label.name for label in folder_of(clean).labels() if label.seen} == {
         label for label, seen in zip(dataset.labels, dataset.seen, strict=True) if seen and label not in held
     }
@@ -244,8 +244,8 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
     top = np.argsort(-scores, axis=1)[:, :3]
     hits = np.take_along_axis(targets, top, axis=1)
     return {
-        "val_mAP": float(np.mean(precisions)),
-        "val_F1@3": 2 * hits.sum() / (hits.size + targets.sum()),
+        "val_map": float(np.mean(precisions)),
+        "val_f1_at_3": 2 * hits.sum() / (hits.size + targets.sum()),
         "val_top1": float(hits[:, 0].mean()),
     }
 
@@ -268,7 +268,7 @@ def test_what_is_measured_is_what_is_saved(
     data, out = animals if recipe == "cifar100" else tagged, tmp_path / "out"
     outcome = trained(small_run(data, out, "epochs=3", *settings, recipe=recipe, backbone=backbone))
     told = validation(out)
-    assert told == outcome.metrics
+    assert told == {**outcome.validation.measured(), "step": outcome.best_step}
     found_by = [by_hand(out, data, through_tagger=True)]
     if recipe != "cifar100":  # tag gives the softmax, by hand would be its raw logits
         found_by.append(by_hand(out, data))
@@ -278,7 +278,7 @@ def test_what_is_measured_is_what_is_saved(
         )
     with (out / "run" / "metrics.csv").open(newline="") as file:
         rows = {float(row["step"]): row for row in csv.DictReader(file)}
-    chosen = "val_top1" if recipe == "cifar100" else "val_mAP"
+    chosen = "val_top1" if recipe == "cifar100" else "val_map"
     assert float(rows[told["step"]][chosen]) == pytest.approx(told[chosen], abs=1e-5)
     assert max(float(row[chosen]) for row in rows.values() if row[chosen]) == pytest.approx(told[chosen], abs=1e-5)
 
@@ -288,7 +288,7 @@ def test_what_is_measured_is_what_is_saved(
 def test_what_is_measured_of_a_softmax_is_what_tag_gives(loss: str, animals: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", f"loss={loss}", recipe="cifar100"))
-    assert by_hand(out, animals, through_tagger=True)["val_mAP"] == pytest.approx(validation(out)["val_mAP"], abs=1e-6)
+    assert by_hand(out, animals, through_tagger=True)["val_map"] == pytest.approx(validation(out)["val_map"], abs=1e-6)
 
 
 def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> None:
@@ -541,17 +541,18 @@ def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> No
     assert [(row["step"], row["epoch"]) for row in rows] == [("4", "1"), ("8", "2"), ("12", "3")]
     events = EventAccumulator(str(out / "run" / "tensorboard"))
     events.Reload()
-    for name in ("loss", "lr", "val_mAP", "heldout_mAP", "harmonic_mean"):
+    for name in ("loss", "lr", "val_map", "heldout_map", "harmonic_mean"):
         assert [event.step for event in events.Scalars(name)] == [4, 8, 12]
         assert [event.value for event in events.Scalars(name)] == pytest.approx(
             [float(row[name]) for row in rows], rel=1e-4
         )
     card = (out / "README.md").read_text()
+    heldout = outcome.validation.measured()["heldout_map"]
     for told in (
         "32 training and 8 validation images", "5 trained, 1 more kept out",
         "recipe nus-wide-zsl, 12 steps of 8 images",
-        f"| mAP over labels kept out of training (zero-shot) | {100 * outcome.metrics['heldout_mAP']:.1f} % |",
-        f"step {outcome.metrics['step']:.0f}, best on validation", "starts at random",
+        f"| mAP over labels kept out of training (zero-shot) | {100 * heldout:.1f} % |",
+        f"step {outcome.best_step}, best on validation", "starts at random",
     ):  # fmt: skip
         assert told in card, told
 

@@ -27,10 +27,10 @@ from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training import validation
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split, split_for_training
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.validation import (
     Scores,
     score_rows,
-    selected_by,
     validation_metrics,
 )
 
@@ -74,17 +74,17 @@ def scikit_map(targets: np.ndarray, logits: np.ndarray) -> float:
 def test_multi_label_metrics(tmp_path: Path, holdout: float) -> None:
     dataset, split = multi_label(tmp_path, holdout)
     scores = random_scores(split, dataset)
-    metrics = validation_metrics(scores, split, dataset, single=False)
+    metrics = validation_metrics(scores, split, dataset, single=False).measured()
     count, targets = len(split.labels), dataset.targets(split.val)
     trained, logits = targets[:, split.columns], scores.logits[:, :count]
-    assert metrics.pop("val_mAP") == pytest.approx(scikit_map(trained, logits))
+    assert metrics.pop("val_map") == pytest.approx(scikit_map(trained, logits))
     best = np.zeros_like(trained)
     np.put_along_axis(best, np.argsort(-logits, axis=1, kind="stable")[:, :3], True, axis=1)
-    assert metrics.pop("val_F1@3") == pytest.approx(f1_score(trained, best, average="micro"))
+    assert metrics.pop("val_f1_at_3") == pytest.approx(f1_score(trained, best, average="micro"))
     if holdout:
         assert len(split.held_out) == 3
         held = scikit_map(targets[:, split.held_out_columns], scores.logits[:, count:])
-        assert metrics.pop("heldout_mAP") == pytest.approx(held)
+        assert metrics.pop("heldout_map") == pytest.approx(held)
         own = scikit_map(trained, logits)
         assert metrics.pop("harmonic_mean") == pytest.approx(2 / (1 / held + 1 / own))
     assert metrics == {}
@@ -95,12 +95,12 @@ def test_single_label_metrics(tmp_path: Path, holdout: float) -> None:
     """Images of a held-out class do not count for the trained ones: no answer of theirs is right."""
     dataset, split = single_label(tmp_path, holdout)
     scores = random_scores(split, dataset)
-    metrics = validation_metrics(scores, split, dataset, single=True)
+    metrics = validation_metrics(scores, split, dataset, single=True).measured()
     count, targets = len(split.labels), dataset.targets(split.val)
     own = targets[:, split.columns].any(axis=1)
     assert own.all() == (not holdout)
     trained, logits = targets[own][:, split.columns], scores.logits[own, :count]
-    assert metrics.pop("val_mAP") == pytest.approx(scikit_map(trained, logits))
+    assert metrics.pop("val_map") == pytest.approx(scikit_map(trained, logits))
     right = [row[int(line.argmax())] for row, line in zip(trained, logits, strict=True)]
     assert metrics["val_top1"] == pytest.approx(np.mean(right))
     distinct = logits - 1e-4 * np.arange(count)  # the first of equals, as argmax has it
@@ -108,7 +108,7 @@ def test_single_label_metrics(tmp_path: Path, holdout: float) -> None:
     assert metrics.pop("val_top1") == pytest.approx(top1)
     if holdout:
         held = scikit_map(targets[:, split.held_out_columns], scores.logits[:, count:])  # all images
-        assert metrics.pop("heldout_mAP") == pytest.approx(held)
+        assert metrics.pop("heldout_map") == pytest.approx(held)
         assert metrics.pop("harmonic_mean") > 0
     assert metrics == {}
 
@@ -117,36 +117,39 @@ def test_fewer_than_three_labels(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["a", "b", "a b", "a"], ["train", "train", "val", "val"])
     split = split_for_training(dataset, TrainConfig())
     metrics = validation_metrics(Scores(split.val, np.array([[2.0, 1], [1, 2]])), split, dataset, single=False)
-    assert metrics["val_F1@3"] == pytest.approx(2 * 3 / (4 + 3))  # both labels of both images, one of them wrong
+    assert metrics.val_f1_at_3 == pytest.approx(2 * 3 / (4 + 3))  # both labels of both images, one of them wrong
 
 
 def test_without_images_or_positives_there_is_no_metric(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["a", "b", "", ""], ["train", "train", "val", "val"])
     split = split_for_training(dataset, TrainConfig())
-    assert validation_metrics(Scores(split.val[:0], np.zeros((0, 2))), split, dataset, single=False) == {}
-    assert validation_metrics(Scores(split.val, np.zeros((2, 2))), split, dataset, single=False) == {}
+    assert (
+        validation_metrics(Scores(split.val[:0], np.zeros((0, 2))), split, dataset, single=False) == ValidationFigures()
+    )
+    assert validation_metrics(Scores(split.val, np.zeros((2, 2))), split, dataset, single=False) == ValidationFigures()
 
 
 def test_only_held_out_labels_on_validation(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["a", "b", "c", "c"], ["train", "train", "val", "val"])
     split = replace(split_for_training(dataset, TrainConfig()), held_out=("c",), held_out_columns=np.array([2]))
     metrics = validation_metrics(Scores(split.val, np.zeros((2, 3))), split, dataset, single=True)
-    assert metrics == {"heldout_mAP": 1.0}
-    assert selected_by(metrics) == "heldout_mAP"
+    assert metrics == ValidationFigures(heldout_map=1.0)
+    assert metrics.decisive() == ("heldout_map", 1.0)
 
 
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["val_mAP", "val_F1@3"], "val_mAP"),
-        (["val_mAP", "val_top1"], "val_top1"),
-        (["val_mAP", "val_top1", "heldout_mAP", "harmonic_mean"], "harmonic_mean"),
-        (["heldout_mAP"], "heldout_mAP"),
+        (["val_map", "val_f1_at_3"], "val_map"),
+        (["val_map", "val_top1"], "val_top1"),
+        (["val_map", "val_top1", "heldout_map", "harmonic_mean"], "harmonic_mean"),
+        (["heldout_map"], "heldout_map"),
         ([], None),
     ],
 )
 def test_which_metric_decides(names: list[str], chosen: str | None) -> None:
-    assert selected_by(dict.fromkeys(names, 0.5)) == chosen
+    decisive = ValidationFigures(**dict.fromkeys(names, 0.5)).decisive()
+    assert decisive == (None if chosen is None else (chosen, 0.5))
 
 
 @pytest.mark.parametrize(("a", "b", "mean"), [(0.5, 0.5, 0.5), (1, 0.5, 2 / 3), (0, 1, 0), (0, 0, 0)])

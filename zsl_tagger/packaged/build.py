@@ -53,6 +53,7 @@ from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import PartialTargets, Split, parts
 from zsl_tagger.training.features import FeatureCache, check_room
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.run import make_accelerator
 from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer, run_trainer
 from zsl_tagger.training.validation import score_cached
@@ -386,7 +387,7 @@ def train_head(
         model, split, PartialTargets(targets.values, targets.weights), schedule, config, accelerator,
         from_features=True,
         shown_from=lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
-        validate=lambda _: {},  # the last weights are kept
+        validate=lambda _: ValidationFigures(),  # the last weights are kept
         folder=work,
         data=fingerprint(
             listing.files, listing.held_out, targets.words, targets.values, targets.weights, vectors,

@@ -22,6 +22,7 @@ from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelConfig, VocabularyLabel
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.validation import Scores
 from zsl_tagger.words.baking import bake_words, open_source_of_other_words, table_with_labels
 from zsl_tagger.words.table import WordTable
@@ -29,17 +30,21 @@ from zsl_tagger.words.table import WordTable
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run came to, for the card and for the last lines a person reads.
+    """Hold the result of a run, for the card and for the last lines a person reads.
 
     Attributes:
-        metrics: of the step whose weights were kept, shares in 0..1; "step".
+        validation: figures with the weights that were kept.
+        best_step: the step they are of; None: the last one, since nothing was measured on validation.
+        steps: number of steps of the run.
+        seconds: that it took, before interruptions too.
         initial: lines that say what the weights started from.
         unreadable: images that could not be read.
     """
 
-    metrics: dict[str, float]
+    validation: ValidationFigures
+    best_step: int | None
     steps: int
     seconds: float
     initial: list[str]
@@ -62,6 +67,7 @@ def write_model(
     """
     labels, default, bias = _thresholds(dataset, split, scores, config)
     words = word_table(dataset, config) if config.head == "words" else None
+    step = {} if outcome.best_step is None else {"step": outcome.best_step}
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.preprocessing),
         word_dim=model.head.word_dim or 0,
@@ -74,7 +80,7 @@ def write_model(
             "data": {name: dataset.info.get(name) for name in ("name", "task", "images", "sha256")},
             "trained_labels": len(split.labels),
             "held_out_labels": list(split.held_out),
-            "validation": outcome.metrics,
+            "validation": {**outcome.validation.measured(), **step},
             "initial_weights": outcome.initial,
         },
         word_source=None if config.head == "closed" else (dataset.info.get("word_vectors") or {}).get("source"),
@@ -178,17 +184,18 @@ on other images.
 """
 
 _FIGURES = {
-    "val_mAP": "mAP over the trained labels with validation images",
+    "val_map": "mAP over the trained labels with validation images",
     "val_top1": "top-1 among the trained labels",
-    "val_F1@3": "F1@3 (micro)",
-    "heldout_mAP": "mAP over labels kept out of training (zero-shot)",
+    "val_f1_at_3": "F1@3 (micro)",
+    "heldout_map": "mAP over labels kept out of training (zero-shot)",
     "harmonic_mean": "harmonic mean of the two mAPs",
 }
 
 
 def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, split: Split, outcome: Outcome) -> str:
     """The model card, Markdown."""
-    measured = [(text, outcome.metrics[name]) for name, text in _FIGURES.items() if name in outcome.metrics]
+    figures = outcome.validation.measured()
+    measured = [(text, figures[name]) for name, text in _FIGURES.items() if name in figures]
     table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)
     closed = config.head == "closed"
     return CARD.format(
@@ -210,7 +217,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         batch=config.batch_size,
         seed=config.seed,
         time=duration(outcome.seconds),
-        kept=f"step {outcome.metrics['step']:,.0f}, best on validation" if outcome.metrics else "the last step",
+        kept="the last step" if outcome.best_step is None else f"step {outcome.best_step:,}, best on validation",
         figures=f"| | |\n|---|---|\n{table}{_EXPECT_LESS}" if table else
         "There was no validation image with a trained label: the last weights are kept, every threshold is 0.5.\n",
         limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zsl_tagger.system.files import folder_inside, open_unlinked, write_errors, write_whole
+from zsl_tagger.training.figures import FIGURES, OLD_NAMES
 
 CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER = "metrics.csv", "curves.png", "tensorboard"
-COLUMNS = (
-    "step", "epoch", "loss", "lr", "images_per_s",
-    "val_mAP", "val_F1@3", "val_top1", "heldout_mAP", "harmonic_mean",
-)  # fmt: skip
+COLUMNS = ("step", "epoch", "loss", "lr", "images_per_s", *FIGURES)
 
 
 class RunLog:
@@ -53,11 +51,12 @@ def _short(value: float) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of ``metrics.csv``; a last line that was cut off is left out."""
+    """Return the rows of ``metrics.csv``, also of an older version; a last line that was cut off is left out."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"]]
+        rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"]]
+    return [{OLD_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 def draw_curves(folder: Path, title: str) -> None:

@@ -50,7 +50,7 @@ from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, d
 from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, run_trainer, told_memory_errors
-from zsl_tagger.training.validation import Scores, score_rows, selected_by, validation_metrics
+from zsl_tagger.training.validation import Scores, score_rows, validation_metrics
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import unit_length
 
@@ -152,8 +152,8 @@ def summary(outcome: Outcome | None, output: Path) -> list[str]:
     """Return the lines that a person reads at the end."""
     if outcome is None:
         return []
-    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in outcome.metrics.items() if name != "step")
-    kept = f" (step {outcome.metrics['step']:,.0f} of {outcome.steps:,})" if "step" in outcome.metrics else ""
+    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in outcome.validation.measured().items())
+    kept = "" if outcome.best_step is None else f" (step {outcome.best_step:,} of {outcome.steps:,})"
     return [
         f"{output}: trained in {duration(outcome.seconds)}",
         f"  validation{kept}: {told}" if told else "  no validation image to measure on",
@@ -395,18 +395,23 @@ class _Run:
     def _finish(self, trainer: Trainer, initial: list[str]) -> Outcome:
         model = trainer.averaged()
         scores = self._score(model)
-        metrics = validation_metrics(scores, self.split, self.dataset, self.single)
-        if metrics and trainer.best:
-            metrics["step"] = trainer.best["step"]
+        validation = validation_metrics(scores, self.split, self.dataset, self.single)
+        decisive = validation.decisive()
         if self.accelerator.num_processes > 1:
             self.faults = {row: reason for faults in gather_object([self.faults]) for row, reason in faults.items()}
         unreadable = {self.dataset.paths[row]: reason for row, reason in sorted(self.faults.items())}
-        outcome = Outcome(metrics, trainer.step, trainer.seconds, initial, unreadable)
+        outcome = Outcome(
+            validation=validation,
+            best_step=None if decisive is None else trainer.best_step,
+            steps=trainer.step,
+            seconds=trainer.seconds,
+            initial=initial,
+            unreadable=unreadable,
+        )
         if self.accelerator.is_main_process:
             self._tell_unreadable()
-            chosen = selected_by(metrics)
             draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
-                f": {chosen} {100 * metrics[chosen]:.1f}" if chosen else ""))  # fmt: skip
+                f": {decisive[0]} {100 * decisive[1]:.1f}" if decisive else ""))  # fmt: skip
             write_model(model, self.run.output, self.dataset, self.split, scores, self.config, outcome)
             remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CACHE_FOLDER))
         self.accelerator.wait_for_everyone()

@@ -22,18 +22,18 @@ from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import ImageSchedule, PartialTargets, Shown, Split, Targets
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.log import RunLog, measured_text
 from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
 from zsl_tagger.training.query_augment import QueryAugment
-from zsl_tagger.training.validation import selected_by
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
 #: Steps between two looks at the loss, which make a GPU wait; what is saved was looked at before.
 LOOK_EVERY = 10
 
-Validate = Callable[[TaggerModel], dict[str, float]]
+Validate = Callable[[TaggerModel], ValidationFigures]
 ShownFrom = Callable[[int], Generator[Shown, None, None]]  # from a step on, what this process is shown
 
 
@@ -127,7 +127,8 @@ class Trainer:
             network = torch.compile(network)  # type: ignore[assignment]
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.step, self.started, self._seconds_before = 0, time.monotonic(), 0.0
-        self.best: dict[str, float] = {}  # the metrics of the best step, and "step"
+        self.best = ValidationFigures()
+        self.best_step: int | None = None  # None: nothing was measured on validation
         self.faults: dict[int, str] = {}
 
     # --- the run ------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ class Trainer:
             if saves or seen_steps >= LOOK_EVERY or (self.accelerator.num_processes == 1 and stop.signal is not None):
                 values = self._look(float(total), seen_steps, since)
                 if epoch_ends and (self.step // per_epoch % self.config.validate_every == 0 or self.step == steps):
-                    values |= self._validate()
+                    values |= self._validate().measured()
                 if log is not None:
                     log.write(values)
                 measured |= values
@@ -261,18 +262,19 @@ class Trainer:
         epoch = self.step / self.schedule.steps_per_epoch
         return {"step": self.step, "epoch": epoch, "loss": loss, "lr": rate, "images_per_s": pace}
 
-    def _validate(self) -> dict[str, float]:
-        metrics = self.validate(self.averaged())
+    def _validate(self) -> ValidationFigures:
+        figures = self.validate(self.averaged())
         self.network.train()
-        chosen = selected_by(metrics)
-        if chosen is None:
-            return {}
-        if metrics[chosen] > self.best.get(chosen, -1.0):
-            self.best = {**metrics, "step": self.step}
+        decisive = figures.decisive()
+        if decisive is None:
+            return figures
+        name, value = decisive
+        if value > self.best.measured().get(name, -1.0):
+            self.best, self.best_step = figures, self.step
             if self.accelerator.is_main_process:
                 state = self.averaged_part().state_dict()
                 write_tensors(self.best_path, state)
-        return metrics
+        return figures
 
     def averaged_part(self) -> nn.Module:
         """Return the trained part with its averaged weights, which is validated and saved."""
@@ -289,7 +291,7 @@ class Trainer:
 
     def load_best(self) -> None:
         """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
-        if self.best:
+        if self.best_step is not None:
             self.accelerator.wait_for_everyone()
             state = read_torch_file(self.best_path)
             self.averaged_part().load_state_dict(state)
@@ -322,7 +324,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": _plain(self.lr_schedule.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "best": self.best,
+            "best": {} if self.best_step is None else {**self.best.measured(), "step": self.best_step},
             "faults": self.faults,
         }
         save_checkpoint(self.checkpoint, content)
@@ -354,7 +356,8 @@ class Trainer:
         self.lr_schedule.load_state_dict(content["lr_schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        self.step, self.best, self.faults = content["step"], content["best"], content["faults"]
+        self.step, self.faults = content["step"], content["faults"]
+        self.best, self.best_step = ValidationFigures.from_saved(content["best"]), content["best"].get("step")
         self._seconds_before = content["seconds"]
 
 

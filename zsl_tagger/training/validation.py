@@ -19,6 +19,7 @@ from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.class_evidence import LabelEvidence
 from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.figures import ValidationFigures
 
 AT_ONCE = 32  # images through the model
 TOP = 3  # of F1@3 and recall@3
@@ -148,38 +149,29 @@ def _batches(
         yield these[good], torch.stack(pixels) if pixels else torch.zeros(0), faults
 
 
-def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, single: bool) -> dict[str, float]:
-    """Return the metrics by name, shares in 0..1; none without images.
-
-    ``val_mAP``: mean over the trained labels with positives of average precision, on the images that show a trained
-    label or none. ``heldout_mAP``: over the labels of ``holdout_labels``, all images. ``harmonic_mean`` of the two.
-    ``val_top1``: single-label data, the best of the trained labels. ``val_F1@3``: multi-label data, micro.
-    """
+def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, single: bool) -> ValidationFigures:
+    """Return what the scores are worth; nothing is measured without images."""
     if not len(scores.rows):
-        return {}
+        return ValidationFigures()
     targets = dataset.targets(scores.rows)
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
     count = len(split.labels)
     own = ~held.any(axis=1) if single else np.ones(len(targets), bool)  # of a held-out label only: not of the trained
-    metrics = {}
+    val_map = val_top1 = val_f1_at_3 = heldout_map = None
     if trained[own].any():
-        metrics["val_mAP"] = mean_average_precision(scores.logits[own, :count], trained[own])
+        val_map = mean_average_precision(scores.logits[own, :count], trained[own])
         if single:
             best = scores.logits[own, :count].argmax(axis=1)
-            metrics["val_top1"] = float(trained[own][np.arange(own.sum()), best].mean())
+            val_top1 = float(trained[own][np.arange(own.sum()), best].mean())
         else:
             top = min(TOP, count)
-            metrics["val_F1@3"] = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top)[2]
+            val_f1_at_3 = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top)[2]
     if held.any():
-        metrics["heldout_mAP"] = mean_average_precision(scores.logits[:, count:], held)
-        if "val_mAP" in metrics:
-            metrics["harmonic_mean"] = harmonic_mean(metrics["val_mAP"], metrics["heldout_mAP"])
-    return metrics
-
-
-def selected_by(metrics: dict[str, float]) -> str | None:
-    """Return the metric whose best value decides which step's weights are kept."""
-    for name in ("harmonic_mean", "val_top1", "val_mAP", "heldout_mAP"):
-        if name in metrics:
-            return name
-    return None
+        heldout_map = mean_average_precision(scores.logits[:, count:], held)
+    return ValidationFigures(
+        val_map=val_map,
+        val_f1_at_3=val_f1_at_3,
+        val_top1=val_top1,
+        heldout_map=heldout_map,
+        harmonic_mean=None if val_map is None or heldout_map is None else harmonic_mean(val_map, heldout_map),
+    )
