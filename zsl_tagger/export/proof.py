@@ -15,6 +15,7 @@ import torch
 
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
+from zsl_tagger.export.results import Agreement
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
@@ -58,25 +59,6 @@ class Case:
     queries: np.ndarray
     logits: np.ndarray
     classes: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Exported networks beside torch in float32.
-
-    Attributes:
-        difference: largest difference of a logit, over all cases.
-        same_side: share of the vocabulary, over the images, that is on the same side of its threshold.
-        same_tags: of the labels that reach their threshold in either, the share that does in both; 1 where none does.
-        same_top: share of an image's ten best labels that are among torch's ten best, mean over the images.
-        moved: how much a logit changes, at most, where the same label is asked alone.
-    """
-
-    difference: float
-    same_side: float
-    same_tags: float
-    same_top: float
-    moved: float
 
 
 class Proof:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import convert, write_proven
-from zsl_tagger.export.text import Row, summary
+from zsl_tagger.export.results import AgainstTorch, ExportRecord, Row
+from zsl_tagger.export.text import summary
 from zsl_tagger.export.words import baked_table
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.images.preprocessing import ImageError, Preprocessing, load_array
@@ -114,7 +114,13 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
     with phase("measuring the speed"):
         times = proof.milliseconds(list(made.values()))
     return [
-        Row(precision, size, time, proof.compare(networks), len(proof.vocabulary))
+        Row(
+            precision=precision,
+            bytes=size,
+            milliseconds=time,
+            agreement=proof.compare(networks),
+            labels=len(proof.vocabulary),
+        )
         for (precision, networks), size, time in zip(made.items(), sizes, times, strict=True)
     ]
 
@@ -127,9 +133,12 @@ def _sizes(folder: Path) -> tuple[int, int]:
 
 def _with_record(config: ModelConfig, row: Row, photos: int) -> ModelConfig:
     measured = {name: float(f"{value:.6g}") for name, value in asdict(row.agreement).items()}
-    record: dict[str, Any] = {"by": f"zsl-tagger {installed_version()}", "precision": row.precision}
-    record |= {"against_torch": {**measured, "photos": photos, "labels": row.labels}}
-    return replace(config, provenance={**config.provenance, "export": record})
+    record = ExportRecord(
+        by=f"zsl-tagger {installed_version()}",
+        precision=row.precision,
+        against_torch=AgainstTorch(**measured, photos=photos, labels=row.labels),
+    )
+    return replace(config, provenance={**config.provenance, "export": record.to_json()})
 
 
 def _finish_killed(folder: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from zsl_tagger.export.proof import TOP, Agreement
+from zsl_tagger.export.proof import TOP
+from zsl_tagger.export.results import Row
 from zsl_tagger.reports.text import aligned
 from zsl_tagger.system.threads import available_cores
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE
@@ -18,22 +18,6 @@ _WHAT = {
     "fp16": "fp16: weights stored in 16 bits, computed in 32",
     "int8": "int8: linear layers only, convolutions would be slower; scores depend a little on the other labels asked",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One precision, measured.
-
-    Attributes:
-        bytes, milliseconds: of the encoder, and of the decoder asked the vocabulary.
-        labels: in the vocabulary.
-    """
-
-    precision: str
-    bytes: tuple[int, int]
-    milliseconds: tuple[float, float]
-    agreement: Agreement
-    labels: int
 
 
 def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, words: int | None) -> list[str]:
