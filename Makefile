@@ -37,7 +37,7 @@ test-fast:
 test-base:
 	$(PYTHON) -m pytest tests/system tests/records/test_writers.py tests/images/test_find_images.py \
 		tests/images/test_preprocessing.py tests/tagging --ignore=tests/tagging/test_heatmap.py \
-		tests/sidecars/test_sidecar_texts.py tests/sidecars/test_sidecar_xmp.py tests/test_cli.py
+		tests/sidecars/test_sidecar_texts.py tests/sidecars/test_sidecar_xmp.py tests/test_cli.py tests/test_options.py
 
 # Four targets of untrusted input, 15 seconds each: sidecars, image headers, multipart bodies, query strings.
 fuzz:

@@ -7,16 +7,38 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, get_args
 
 import typer
+from typer.core import TyperGroup
+
+from zsl_tagger import choices
+
+#: The commands in the order of ``zsl-tagger --help``.
+SECTIONS = {
+    "Photos": ("tag", "index", "search", "serve"),
+    "Research": ("prepare", "train", "evaluate", "calibrate"),
+    "Engineering": ("export", "import-checkpoint"),
+}
+
+
+class _Sections(TyperGroup):
+    """A group of commands whose help has a section for each use, and cuts no description short."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # typer has its own click, or the installed one
+        rows = {name: self.commands[name].get_short_help_str(limit=1000) for name in self.list_commands(ctx)}
+        sections = {title: [name for name in names if name in rows] for title, names in SECTIONS.items()}
+        sections["Commands"] = [name for name in rows if not any(name in names for names in sections.values())]
+        for title, names in sections.items():
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name, rows[name]) for name in names])
+
 
 app = typer.Typer(
-    help="Zero-shot image tagging: give it photos and any words.",
-    add_completion=False,
+    cls=_Sections,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: rich would take 60 ms of every start
@@ -27,8 +49,21 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes and n
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done in more detail.")]
 
 
-def _command(group: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command of a group, with ``--quiet`` and ``--verbose`` beside its own options."""
+def _command(
+    group: typer.Typer, name: str | None = None, **renamed: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of a group, with ``--quiet`` and ``--verbose`` beside its own options.
+
+    Args:
+        renamed: former names of options and what they are called now. They are accepted with a warning, and no help
+            shows them.
+    """
+    former: list[str] = []  # given in this call
+
+    def present(option: str) -> str:
+        if option in renamed:
+            former.append(option)
+        return renamed.get(option, option)
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
@@ -38,6 +73,9 @@ def _command(group: typer.Typer, name: str | None = None) -> Callable[[Callable[
             from zsl_tagger.system.messages import show_messages
 
             show_messages(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+            while former:
+                option = former.pop()
+                logging.getLogger("zsl_tagger").warning("--%s is called --%s now", option, renamed[option])
             function(**options)
 
         signature = inspect.signature(function, eval_str=True)
@@ -48,49 +86,51 @@ def _command(group: typer.Typer, name: str | None = None) -> Callable[[Callable[
         parameters = [*signature.parameters.values(), *common]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        group.command(name)(run)
+        group.command(name, context_settings={"token_normalize_func": present} if renamed else None)(run)
         return function
 
     return register
 
 
-ImageRoot = Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as the data says]")]
+# Options that several commands share.
+_model = typer.Option(help='A model folder, or "packaged" for the packaged model.')
+Model = Annotated[Path, _model]
+ModelOrPackaged = Annotated[
+    Path | None, typer.Option(help='A model folder, or "packaged". [default: the packaged model]')
+]
+IndexModel = Annotated[
+    Path | None,
+    typer.Option(help="The model folder of the index. [default: the one it was made with; packaged for a new one]"),
+]
+_data = typer.Option(help="A prepared data set folder.")
+DataFolder = Annotated[Path, _data]
+NewModel = Annotated[Path, typer.Option("--output", "-o", help="Write the model to this folder.")]
+NewOrSameModel = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write the model to this folder. [default: the folder of --model]"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that wrote --output.")]
+OverwriteOutput = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --output.")]
+ImageRoot = Annotated[Path | None, typer.Option(help="Folder of the images. [default: as the data says]")]
 ExcludePath = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option(
         help='Leave out files and folders of this name or path, e.g. "raw" or "*_small.jpg"; may be repeated.'
     ),
 ]
-Workers = Annotated[Optional[int], typer.Option(help="Images looked at at a time. [default: one a core, at most 16]")]
-
-
-class Device(str, Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-OnDevice = Annotated[
-    Device, typer.Option(help="cuda: an NVIDIA GPU, by onnxruntime-gpu; auto: the GPU where it works, else cpu.")
+Index = Annotated[Path | None, typer.Option(help="The index's folder. [default: in your data folder]")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Images processed at a time. [default: one a core, at most 16]")
 ]
-
-
-Processes = Annotated[int, typer.Option(help="Processes that share the images. The scores are the same.")]
-
-
-class Sidecar(str, Enum):
-    xmp = "xmp"
-    txt = "txt"
-    json = "json"
-
-
-class Format(str, Enum):
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-    parquet = "parquet"
-    sqlite = "sqlite"
+Processes = Annotated[int, typer.Option(min=1, help="Processes that share the images. The scores are the same.")]
+Device = Annotated[
+    choices.Device,
+    typer.Option(help="cuda: an NVIDIA GPU, with onnxruntime-gpu; auto: the GPU where it works, else cpu."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Lowest score of a tag; 0 keeps every label. [default: each label's own]"),
+]
 
 
 def _version(asked: bool) -> None:
@@ -101,126 +141,91 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-class Engine(str, Enum):
-    local = "local"
-    ray = "ray"
-
-
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Zero-shot image tagging: give it photos and any words."""
+    """Zero-shot image tagging: give it photos and any words.
+
+    \b
+    Example:
+      zsl-tagger tag holiday --labels "dog, beach, sunset" --output tags.csv
+    """
 
 
 @_command(app)
 def tag(
     paths: Annotated[list[str], typer.Argument(help="Files, folders (recursive), globs; - reads a list from stdin.")],
-    labels: Annotated[Optional[str], typer.Option(help='Words to ask, e.g. "dog,beach". [default: packaged]')] = None,
+    labels: Annotated[str | None, typer.Option(help='Words to look for, e.g. "dog,beach". [default: packaged]')] = None,
     labels_file: Annotated[
-        Optional[Path], typer.Option(help="The same, one a line; # after a space starts a comment.")
+        Path | None, typer.Option(help="File of words to look for, one a line; # after a space starts a comment.")
     ] = None,
     exclude: Annotated[str, typer.Option(help="Words to leave out, comma-separated.")] = "",
     exclude_path: ExcludePath = None,
-    top_k: Annotated[Optional[int], typer.Option(help="At most so many tags an image.")] = None,
-    threshold: Annotated[
-        Optional[float], typer.Option(help="Least score, 0..1; 0 shows all. [default: each label's own]")
-    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Most tags of an image.")] = None,
+    threshold: Threshold = None,
     format: Annotated[
-        Optional[Format], typer.Option(help="How to write the records. [default: by the suffix of --output, or table]")
+        choices.Format | None,
+        typer.Option(help="How to write the records. [default: by the suffix of --output, or table]"),
     ] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --output: skip what is done.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output, whatever it holds.")] = False,
-    model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
-    workers: Annotated[
-        Optional[int], typer.Option(help="Images in work at a time. [default: one a core, at most 16]")
-    ] = None,
-    skip_unknown: Annotated[bool, typer.Option(help="Go on without labels that are not known.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the records to this file.")] = None,
+    resume: Resume = False,
+    overwrite: OverwriteOutput = False,
+    model: ModelOrPackaged = None,
+    workers: Workers = None,
+    skip_unknown: Annotated[bool, typer.Option(help="Leave out labels that are not known.")] = False,
     precision: Annotated[
-        Optional[float], typer.Option(help="Share of the tags that should be right, e.g. 0.9, by their thresholds.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the tags that should be right, e.g. 0.9; sets the thresholds."),
     ] = None,
     all_levels: Annotated[
         bool, typer.Option("--all-levels", help="Print parents and synonyms too: animal and mammal beside dog.")
     ] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Ask every label also of more than 20,000.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Score every label even if there are more than 20,000 (no shortlist).")
+    ] = False,
     heatmap: Annotated[
-        Optional[Path], typer.Option(help="Write pictures of where each tag was seen to this folder.")
+        Path | None, typer.Option(help="Write pictures of where each tag was seen to this folder.")
     ] = None,
     sidecar: Annotated[
-        Optional[Sidecar], typer.Option(help="Write the tags beside each photo too: photo.jpg.xmp, .txt, .tags.json.")
+        choices.Sidecar | None,
+        typer.Option(help="Write the tags beside each photo too: photo.jpg.xmp, .txt, .tags.json."),
     ] = None,
     sidecar_stem: Annotated[
-        bool, typer.Option("--sidecar-stem", help="New ones are photo.xmp, as Lightroom's.")
+        bool, typer.Option("--sidecar-stem", help="Name new XMP sidecars photo.xmp, as Lightroom does.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what --sidecar would do; write nothing.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take back what --sidecar wrote; tag nothing.")] = False,
     engine: Annotated[
-        Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
-    ] = Engine.local,
-    device: OnDevice = Device.auto,
+        choices.Engine, typer.Option(help="ray: many processes or machines, paths or URLs (s3://...), with Ray Data.")
+    ] = "local",
+    device: Device = "auto",
 ) -> None:
     """Tag images with any words.
 
     Exit status: 0 all tagged, 1 some image could not be read, 2 the command cannot be carried out, 130 or 143 stopped
     by a signal.
     """
+    options = dict(locals())
     from zsl_tagger.bulk.options import TagRun
     from zsl_tagger.bulk.run import run_tagging
 
-    run = TagRun(
-        paths=paths,
-        labels=labels,
-        labels_file=labels_file,
-        exclude=exclude,
-        exclude_path=exclude_path or (),
-        top_k=top_k,
-        threshold=threshold,
-        format=format.value if format is not None else None,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        model=model,
-        workers=workers,
-        skip_unknown=skip_unknown,
-        exact=exact,
-        all_levels=all_levels,
-        precision=precision,
-        heatmap=heatmap,
-        sidecar=None if sidecar is None else sidecar.value,
-        sidecar_stem=sidecar_stem,
-        dry_run=dry_run,
-        remove=remove,
-        engine=engine.value,
-        device=device.value,
-    )
     goes_on = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
     with _told_in_one_line(goes_on):
-        failed = run_tagging(run)
+        failed = run_tagging(TagRun(**options))
     gc.freeze()  # the process ends here: spares it 30 ms of looking for garbage
     raise typer.Exit(1 if failed else 0)
-
-
-class SearchFormat(str, Enum):
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-
-
-Index = Annotated[Optional[Path], typer.Option(help="The index's folder. [default: in your data folder]")]
 
 
 @_command(app)
 def index(
     paths: Annotated[
-        Optional[list[str]], typer.Argument(help="Folders (recursive), files, globs. [default: all indexed before]")
+        list[str] | None, typer.Argument(help="Folders (recursive), files, globs. [default: all indexed before]")
     ] = None,
     index: Index = None,
-    model: Annotated[
-        Optional[Path], typer.Option(help="A model folder. [default: the index's, else the packaged model]")
-    ] = None,
+    model: IndexModel = None,
     workers: Workers = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget photos also where their folder is empty or not there.")
@@ -231,10 +236,11 @@ def index(
 
     Exit status: 0 the index is up to date, 1 some photo could not be read, 2 the command cannot be carried out.
     """
+    options = dict(locals())
     with _told_in_one_line("interrupted: the photos looked at so far are in the index; the same command goes on"):
         from zsl_tagger.search.run import IndexRun, run_index
 
-        lines, failed = run_index(IndexRun(paths or [], index, model, workers, prune, exclude_path or ()))
+        lines, failed = run_index(IndexRun(**options))
         _print(lines)
     raise typer.Exit(1 if failed else 0)
 
@@ -245,77 +251,75 @@ def search(
         list[str], typer.Argument(help='Each a search: "red bicycle", "beach, sunset" (both), "snow -dog" (without).')
     ],
     index: Index = None,
-    top: Annotated[int, typer.Option(help="At most so many photos a search.")] = 20,
-    html: Annotated[Optional[Path], typer.Option(help="Also write a contact sheet to this file.")] = None,
-    format: Annotated[SearchFormat, typer.Option(help="How to print what is found.")] = SearchFormat.table,
-    model: Annotated[Optional[Path], typer.Option(help="The model folder of the index, if it was moved.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Most photos of a search.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this file.")] = None,
+    format: Annotated[choices.SearchFormat, typer.Option(help="How to print what is found.")] = "table",
+    model: IndexModel = None,
 ) -> None:
     """Rank the photos of an index by any words, best first.
 
     Exit status: 0 searched, 2 the command cannot be carried out.
     """
+    options = dict(locals())
     with _told_in_one_line("interrupted"):
         from zsl_tagger.search.run import SearchRun, run_search
 
-        _print(run_search(SearchRun(queries, index, top, html, format.value, model)))
+        _print(run_search(SearchRun(**options)))
     gc.freeze()  # as tag does
 
 
 @_command(app)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
-    model: Annotated[Optional[Path], typer.Option(help="A model folder. [default: the packaged model]")] = None,
-    workers: Annotated[
-        Optional[int], typer.Option(help="Photos in work at a time. [default: one a core, at most 16]")
-    ] = None,
-    queue: Annotated[int, typer.Option(help="Photos that may wait; more are told to come again later.")] = 64,
-    max_photo_mb: Annotated[int, typer.Option(help="Size of a photo in MB; a request may have twice as much.")] = 32,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    model: ModelOrPackaged = None,
+    workers: Workers = None,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Photos that may wait; requests with more are refused for the moment.")
+    ] = 64,
+    max_photo_mb: Annotated[
+        int, typer.Option(min=1, help="Size of a photo in MB; a request may have twice as much.")
+    ] = 32,
     allow_host: Annotated[
-        Optional[list[str]], typer.Option(help="A name by which it is called, may be repeated.")
+        list[str] | None, typer.Option(help="A name by which browsers may call it; may be repeated.")
     ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve a web page and a JSON API that tag photos. Nothing is stored, nothing leaves this machine.
 
     Exit status: 0 ended by SIGTERM, 130 by Ctrl-C, 2 it cannot be carried out.
     """
+    options = dict(locals())
     with _told_in_one_line("stopped"):
         from zsl_tagger.serve.run import ServeRun
         from zsl_tagger.serve.run import serve as run
 
-        options = ServeRun(host, port, model, workers, allow_host or (), max_photo_mb, queue, open_)
-        run(options, say=lambda line: _print([line]))
+        run(ServeRun(**options), say=lambda line: _print([line]))
 
 
 @_command(app)
 def train(
-    data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
+    data: DataFolder,
+    output: NewModel,
     recipe: Annotated[
-        Optional[str],
-        typer.Option(
-            help="my-photos, nus-wide-zsl, nus-wide-zsl-augmented, coco-zsl, coco-multilabel, coco-multilabel-xl, "
-            "imagenet-a2, cifar100, stanford-cars. [default: my-photos]"
-        ),
+        choices.Recipe | None,
+        typer.Option(metavar="NAME", help=f"{', '.join(get_args(choices.Recipe))}. [default: my-photos]"),
     ] = None,
-    backbone: Annotated[Optional[str], typer.Option(help="Any timm model. [default: the recipe's]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Any timm model. [default: the recipe's]")] = None,
     init: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="timm, scratch, packaged, a model folder, or a file of weights. [default: the recipe's]"),
     ] = None,
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="name=value of any setting, may be repeated.")
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value of any setting; may be repeated. --show lists them.")
     ] = None,
-    config: Annotated[
-        Optional[Path], typer.Option(help="train_config.json of another run, in place of a recipe.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="train_config.json of another run, in place of a recipe.")] = None,
     images: ImageRoot = None,
     cache: Annotated[
-        Optional[Path], typer.Option(help="Keep features of a frozen backbone here for other runs.")
+        Path | None, typer.Option(help="Keep features of a frozen backbone in this folder for other runs.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in the output folder.")] = False,
+    resume: Resume = False,
+    overwrite: OverwriteOutput = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the settings, their meaning and what the recipe has; train nothing.")
     ] = False,
@@ -327,16 +331,18 @@ def train(
     with _told_in_one_line("interrupted before training began: the same command starts again"):
         from zsl_tagger.training.run import TrainRun, resolve_config
 
-        settings = resolve_config(recipe, backbone, init, set_ or [], config)
+        resolved = resolve_config(recipe=recipe, backbone=backbone, init=init, settings=settings or (), file=config)
         if show:
             from zsl_tagger.training.show import show as shown
 
-            return _print(shown(settings))
+            return _print(shown(resolved))
         from zsl_tagger.training.checkpoint import Stopped
         from zsl_tagger.training.run import summary
         from zsl_tagger.training.run import train as run
 
-        options = TrainRun(data, output, settings, images, cache, resume, overwrite)
+        options = TrainRun(
+            data=data, output=output, config=resolved, images=images, cache=cache, resume=resume, overwrite=overwrite
+        )
         try:
             _print(summary(run(options), output))
         except Stopped as stopped:
@@ -344,157 +350,139 @@ def train(
             raise typer.Exit(128 + stopped.signal) from None
 
 
-@_command(app)
+@_command(app, labels="classes")
 def evaluate(
-    model: Annotated[Optional[Path], typer.Option(help="A model folder, or packaged.")] = None,
+    model: Annotated[Path | None, _model] = None,
     scores: Annotated[
-        Optional[Path], typer.Option(help="Or anybody's scores, .npz, .csv or .parquet, and no model.")
+        Path | None, typer.Option(help="Scores of any other tool, .npz, .csv or .parquet, in place of a model.")
     ] = None,
-    data: Annotated[Optional[Path], typer.Option(help="A prepared data set folder.")] = None,
+    data: Annotated[Path | None, _data] = None,
     targets: Annotated[
-        Optional[Path], typer.Option(help="Or the truth as a file: 1, 0, and empty for unknown.")
+        Path | None, typer.Option(help="The truth as a file, in place of --data: 1, 0, and empty for unknown.")
     ] = None,
-    unseen_file: Annotated[
-        Optional[Path], typer.Option(help="With --targets: names of the unseen labels, one a line.")
+    unseen: Annotated[
+        Path | None, typer.Option("--unseen-file", help="With --targets: names of the unseen labels, one a line.")
     ] = None,
-    kind: Annotated[
-        Optional[str], typer.Option(help="What --scores holds, logits or probabilities. [default: as it says]")
-    ] = None,
+    kind: Annotated[choices.ScoreKind | None, typer.Option(help="What --scores holds. [default: as it says]")] = None,
     protocol: Annotated[
-        str,
-        typer.Option(
-            help="strict, or as the code of a paper computes: mld, lesa, biam, lesa-openimages, biam-openimages."
-        ),
+        choices.Protocol, typer.Option(help="strict, or as the released code of a paper computes.")
     ] = "strict",
-    split: Annotated[str, typer.Option(help="Of the data set: train, val or test.")] = "test",
-    labels: Annotated[str, typer.Option(help="unseen (ZSL), seen, or all (both, and GZSL).")] = "all",
-    k: Annotated[
-        Optional[list[int]], typer.Option(help="K of P/R/F1@K, may be repeated. [default: 3, 5; OpenImages 10, 20]")
+    split: Annotated[choices.Split, typer.Option(help="Split of the data set.")] = "test",
+    labels: Annotated[
+        choices.LabelGroup,
+        typer.Option("--classes", help="Labels to evaluate: unseen (ZSL), seen, or all (both, and GZSL)."),
+    ] = "all",
+    ks: Annotated[
+        list[int] | None,
+        typer.Option("--k", min=1, help="K of P/R/F1@K; may be repeated. [default: 3, 5; OpenImages 10, 20]"),
     ] = None,
-    threshold: Annotated[Optional[float], typer.Option(help="0..1, of every label. [default: the model's own]")] = None,
-    against: Annotated[
-        Optional[Path], typer.Option(help="Another model folder or scores file: paired comparison.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the images, for the 95 % intervals; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write the report to this folder.")] = None,
+    threshold: Threshold = None,
+    against: Annotated[Path | None, typer.Option(help="Another model folder or scores file to compare with.")] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of the images, for the 95 % intervals; 0: none.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report to this folder.")] = None,
     images: ImageRoot = None,
-    force: Annotated[bool, typer.Option("--force", help="Also where the model was trained on unseen labels.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Evaluate even if the model was trained on unseen labels.")
+    ] = False,
     workers: Workers = None,
     processes: Processes = 1,
-    device: OnDevice = Device.auto,
+    device: Device = "auto",
 ) -> None:
     """Say how good a model, or anybody's scores, are: mAP, F1@K, seen and unseen, under a named protocol.
 
     Exit status: 0 evaluated, 2 the command cannot be carried out.
     """
+    options = dict(locals())
     goes_on = "interrupted: with --output, the same command goes on where it stopped"
     with _told_in_one_line(goes_on):
-        from zsl_tagger.evaluation.processes import Compute
         from zsl_tagger.evaluation.run import EvaluateRun
         from zsl_tagger.evaluation.run import evaluate as run
 
-        ks = tuple(k) if k else None
-        options = EvaluateRun(
-            model, data, scores, targets, unseen_file, kind, protocol, split, labels, ks, threshold, against,
-            resamples, seed, output, images, force, Compute(workers, processes, device.value),
-        )  # fmt: skip
-        _print(run(options).lines)
+        _print(run(EvaluateRun(**options)).lines)
 
 
 @_command(app)
 def calibrate(
-    model: Annotated[Path, typer.Option(help="A model folder, or packaged.")],
-    data: Annotated[Path, typer.Option(help="A prepared data set folder.")],
-    output: Annotated[
-        Optional[Path],
-        typer.Option("--output", "-o", help="Write the calibrated model to this folder. [default: the model's own]"),
-    ] = None,
-    split: Annotated[str, typer.Option(help="On which images: val, train or test.")] = "val",
+    model: Model,
+    data: DataFolder,
+    output: NewOrSameModel = None,
+    split: Annotated[choices.Split, typer.Option(help="Split of the data set.")] = "val",
     precision: Annotated[
-        Optional[float], typer.Option(help="Share of a label's tags to be right, 0..1. [default: the best F1]")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of each label's tags that should be right. [default: the best F1]"),
     ] = None,
     images: ImageRoot = None,
     workers: Workers = None,
     processes: Processes = 1,
-    device: OnDevice = Device.auto,
+    device: Device = "auto",
 ) -> None:
     """Choose each label's threshold on validation images, and what labels never trained need.
 
     Exit status: 0 stored in the model folder, 2 the command cannot be carried out.
     """
+    options = dict(locals())
     with _told_in_one_line("interrupted: the model folder is as it was"):
         from zsl_tagger.evaluation.calibrate import CalibrateRun
         from zsl_tagger.evaluation.calibrate import calibrate as run
-        from zsl_tagger.evaluation.processes import Compute
 
-        compute = Compute(workers, processes, device.value)
-        _print(run(CalibrateRun(model, data, split, precision, images, compute, output)))
+        _print(run(CalibrateRun(**options)))
 
 
-class Interpolation(str, Enum):
-    bicubic = "bicubic"
-    bilinear = "bilinear"
-
-
-@_command(app, "import-checkpoint")
+@_command(app, "import-checkpoint", labels="labels-file")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A released or timm ML-Decoder checkpoint: .pth, .safetensors.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A released or timm ML-Decoder checkpoint: .pth, .safetensors.")
+    ],
+    output: NewModel,
     backbone: Annotated[
-        Optional[str], typer.Option(help="The timm model it was trained on. [default: by its tensors]")
+        str | None, typer.Option(help="The timm model it was trained on. [default: by its tensors]")
     ] = None,
-    labels: Annotated[
-        Optional[Path],
-        typer.Option(help="Names of its classes in order, or words to ask, one a line. [default: its idx_to_class]"),
+    labels_file: Annotated[
+        Path | None,
+        typer.Option(help="File of its class names in order, or of words, one a line. [default: its idx_to_class]"),
     ] = None,
     word_vectors: Annotated[
-        Optional[str], typer.Option(help="Of word queries: gensim:NAME or FILE, st:NAME or FOLDER, file:FILE.pth.")
+        str | None,
+        typer.Option(help="Source of its word queries: gensim:NAME or FILE, st:NAME or FOLDER, file:FILE.pth."),
     ] = None,
     image_size: Annotated[
-        Optional[int], typer.Option(min=1, help="Side in pixels. [default: 448 for TResNet, else timm's]")
+        int | None, typer.Option(min=1, help="Side in pixels. [default: 448 for TResNet, else timm's]")
     ] = None,
     crop_pct: Annotated[
-        Optional[float], typer.Option(help="It saw the middle of its images, so much of the side, e.g. 0.95.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the side that it was shown, cut from the middle, e.g. 0.95."),
     ] = None,
     interpolation: Annotated[
-        Interpolation, typer.Option(help="With which its images were resized.")
-    ] = Interpolation.bicubic,
+        choices.Interpolation, typer.Option(help="Filter with which its images were resized.")
+    ] = "bicubic",
 ) -> None:
     """Bring a released ML-Decoder checkpoint into a model folder, for tag --model.
 
     Exit status: 0 every tensor has its place, 2 the command cannot be carried out and nothing was written.
     """
+    options = dict(locals())
     with _told_in_one_line("interrupted: nothing was written"):
         from zsl_tagger.released.importer import ImportRun
         from zsl_tagger.released.importer import import_checkpoint as run
 
-        options = ImportRun(
-            file, output, backbone, labels, word_vectors, image_size, _print, crop_pct, interpolation.value
-        )
-        _print(run(options))
+        _print(run(ImportRun(**options), show=_print))
 
 
-class Precision(str, Enum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-@_command(app)
+@_command(app, images="photos")
 def export(
-    model: Annotated[Path, typer.Option(help="A model folder that train wrote, or packaged.")],
-    output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="The model folder to write. [default: the model's own]")
-    ] = None,
-    images: Annotated[
-        Optional[list[Path]], typer.Option(help="Photos to compare on, or a folder; may be repeated.")
+    model: Model,
+    output: NewOrSameModel = None,
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="Photos to compare on, or a folder of them; may be repeated.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="fp16: half the size; int8: linear layers in 8 bits.")
-    ] = Precision.fp32,
+        choices.Precision, typer.Option(help="Of the weights. fp16: half the size; int8: linear layers in 8 bits.")
+    ] = "fp32",
     bake_words: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Also make these words known: a file, one a line, or packaged (100,000 words)."),
     ] = None,
     torch_export: Annotated[bool, typer.Option("--torch-export", help="Write encoder.pt2, decoder.pt2 too.")] = False,
@@ -503,15 +491,16 @@ def export(
 
     Exit status: 0 exported, 2 it cannot be done or the proof failed: the folder is as it was.
     """
+    options = dict(locals())
     with _told_in_one_line("interrupted: the model folder is as it was"):
         from zsl_tagger.export.run import ExportRun
         from zsl_tagger.export.run import export as run
 
-        _print(run(ExportRun(model, output, images or [], precision.value, bake_words, torch_export)))
+        _print(run(ExportRun(**options)))
 
 
 prepare = typer.Typer(
-    help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
+    cls=_Sections, help="Build a data set folder to train and evaluate on.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(prepare, name="prepare")
 

@@ -61,7 +61,7 @@ def folder_runs(photos: list[str], folder: Path, turns: int) -> dict[str, object
     for _ in range(turns + 1):
         for kind, output in outputs.items():
             form = "jsonl" if kind == "device" else kind
-            run = TagRun(photos, labels="dog,beach", format=form, output=output, overwrite=True)
+            run = TagRun(paths=photos, labels="dog,beach", format=form, output=output, overwrite=True)
             seconds[kind].append(_seconds(lambda run=run: run_tagging(run)))  # type: ignore[misc]
     taken = {kind: np.array(own[1:]) for kind, own in seconds.items()}
     ratios = {f"{kind} / device": taken[kind] / taken["device"] for kind in LASTING}

@@ -184,7 +184,7 @@ def run_variant(data: PreparedDataset, work: Path, settings: tuple[str, ...], se
     folder = work / f"model-{seed}-{key:08x}"
     began = (folder / "run" / "checkpoint.pt").is_file()
     if not (folder / "config.json").is_file():
-        train(TrainRun(data.folder, folder, config, cache=work / "cache", resume=began))
+        train(TrainRun(data=data.folder, output=folder, config=config, cache=work / "cache", resume=began))
     return folder
 
 

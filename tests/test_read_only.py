@@ -60,7 +60,7 @@ def read_only() -> Iterator[Path]:
 
 def tag_output(folder: Path, kind: str, name: str = "tags.out") -> None:
     """Open an output as ``tag`` does."""
-    run = TagRun(["a.jpg"], output=folder / name, format=kind)
+    run = TagRun(paths=["a.jpg"], output=folder / name, format=kind)
     with contextlib.ExitStack() as stack:
         lasting = record_file(run, [], None, None, stack)  # type: ignore[arg-type]
         open_sinks(run, lasting, stack)

@@ -16,7 +16,7 @@ from zsl_tagger.system.threads import default_workers
 
 def notes_of(logged: pytest.LogCaptureFixture, folder: Path, *exclude: str) -> list[str]:
     logged.clear()
-    run = TagRun([str(folder)], sidecar="txt", remove=True, exclude_path=exclude)
+    run = TagRun(paths=[str(folder)], sidecar="txt", remove=True, exclude_path=exclude)
     assert run_tagging(run) == 0
     return logged.messages
 

@@ -129,7 +129,6 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
     ("options", "message"),
     [
         (["--heatmap", "maps"], "error: --heatmap is made on this machine: leave out --engine ray\n"),
-        (["--workers", "0"], "error: expected --workers of at least 1, got 0\n"),
         (["foo://bucket/photos"], "error: cannot open foo://bucket/photos: Protocol not known: foo\n"),
     ],
 )

@@ -310,10 +310,6 @@ def test_what_does_not_fit_changes_nothing(model: Path, data: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     before = contents(model)
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--model", model, "--data", data, "--precision", 1.5), "expected --precision above 0 and at most 1, got 1.5"),
-        (("--model", model, "--data", data, "--precision", -1), "expected --precision above 0"),
-        (("--model", model, "--data", data, "--precision", "nan"), "expected --precision above 0"),
-        (("--model", model, "--data", data, "--split", "all"), "expected --split train, val, test; got 'all'"),
         (("--model", model, "--data", tmp_path / "empty"), "is not a sound dataset folder"),
         (("--model", model, "--data", data, "--images", tmp_path / "no"), "no folder of images at"),
         (("--model", model, "--data", data, "--images", tmp_path / "empty"), "images can be read, the first: "),

@@ -112,7 +112,7 @@ def test_stored_scores_give_the_same_figures_and_no_difference(data: Path, repor
 @pytest.mark.parametrize("labels", ["seen", "unseen", "all"])
 @pytest.mark.parametrize("protocol", ["strict", "mld", "lesa", "biam"])
 def test_tasks_and_protocols(data: Path, report: Path, labels: str, protocol: str) -> None:
-    arguments = ("--labels", labels, "--protocol", protocol, "--k", 1, "--k", 2, "--resamples", 0)
+    arguments = ("--classes", labels, "--protocol", protocol, "--k", 1, "--k", 2, "--resamples", 0)
     status, text = run("--scores", report / "scores.npz", "--data", data, *arguments)
     assert status == 0, text
     shown = [title in text for title in ("ZSL: unseen labels", "GZSL: all labels", "F1@2")]
@@ -147,15 +147,9 @@ def test_what_is_refused(trained: Path, data: Path, report: Path, tmp_path: Path
         (("--data", data, "--model", trained, "--scores", stored), "give what is to be evaluated"),
         (("--model", trained), "give what it is evaluated against"),
         (("--scores", stored, "--data", data, "--unseen-file", "x"), "--unseen-file belongs to --targets"),
-        (("--scores", stored, "--data", data, "--protocol", "voc"), "expected --protocol strict, mld"),
-        (("--scores", stored, "--data", data, "--labels", "some"), "expected --labels all, seen, unseen"),
-        (("--scores", stored, "--data", data, "--split", "dev"), "expected --split train, val, test"),
         (("--scores", stored, "--data", data, "--split", "val"), "has no scores of"),
-        (("--scores", stored, "--data", data, "--k", 0), "expected --k of at least 1"),
-        (("--scores", stored, "--data", data, "--threshold", 2), "expected --threshold in 0..1"),
         (("--scores", stored, "--data", data, "--resamples", 1), "expected --resamples of 2 or more"),
         (("--scores", stored, "--data", data, "--kind", "probabilities"), "said to hold probabilities"),
-        (("--scores", stored, "--data", data, "--kind", "odds"), "expected scores of the kind"),
         (("--scores", stored, "--data", data, "--output", tmp_path / "file"), "File exists"),
         (("--scores", tmp_path / "no.npz", "--data", data), "no file of scores at"),
         (("--model", tmp_path / "no", "--data", data), "no model folder at"),
@@ -306,7 +300,6 @@ def test_a_bias_that_is_no_number(model: Path, bias: str) -> None:
 def test_what_calibrate_refuses(model: Path, data: Path) -> None:
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--model", model, "--data", data, "--precision", 0), "expected --precision above 0"),
-        (("--model", model, "--data", data, "--split", "dev"), "expected --split"),
         (("--model", ROOT / "zsl_tagger/assets/packaged", "--data", data), "belongs to the installation"),
         (("--model", "packaged", "--data", data), "is not changed: --output DIR writes a calibrated copy"),
         (("--model", model, "--data", data, "--output", model), "is there already: give a folder that is new or empty"),

@@ -41,8 +41,8 @@ def test_gzsl_of_mld_is_on_all_labelled_images_and_zsl_on_those_with_an_unseen_l
 @pytest.mark.parametrize(
     ("unseen", "message"),
     [
-        ("yak", "evaluates unseen labels on the images that show one, and t, split all, has none: --labels seen"),
-        ("cat\ndog", "evaluates seen labels on the images that show one, and t, split all, has none: --labels unseen"),
+        ("yak", "evaluates unseen labels on the images that show one, and t, split all, has none: --classes seen"),
+        ("cat\ndog", "evaluates seen labels on the images that show one, and t, split all, has none: --classes unseen"),
     ],
 )
 def test_a_task_without_images_is_refused(tmp_path: Path, unseen: str, message: str) -> None:

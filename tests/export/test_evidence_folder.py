@@ -309,7 +309,7 @@ def test_int8_keeps_the_class_probabilities(
 ) -> None:
     monkeypatch.setattr(proof, "SECONDS", 0.0)
     out = tmp_path / "int8"
-    export(ExportRun(with_background, out, precision="int8"))
+    export(ExportRun(model=with_background, output=out, precision="int8"))
     small, whole = Tagger(out), Tagger(with_background)
     found, expected, tokens = [], [], []
     for path in photos:

@@ -212,10 +212,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> dict[str
         own = write_folder(base / "own", base / "source.txt")
         for precision in ("fp16", "int8"):
             status, _, err = run_command(
-                "export", "--model", own, "-o", base / precision, "--precision", precision, "--images", photos
+                "export", "--model", own, "-o", base / precision, "--precision", precision, "--photos", photos
             )
             assert status == 0, err
-        status, out, err = run_command("export", "--model", own, "--images", photos / "0.jpg", "--images", photos)
+        status, out, err = run_command("export", "--model", own, "--photos", photos / "0.jpg", "--photos", photos)
         assert status == 0, err
     (base / "out.txt").write_text(out)
     return {"fp32": own, "fp16": base / "fp16", "int8": base / "int8", "source": base / "source.txt"}
@@ -473,7 +473,7 @@ def test_a_closed_set_with_softmax(tmp_path: Path, photos: Path) -> None:
     folder = write_folder(tmp_path / "closed", tmp_path / "source.txt", closed=True)
     status, out, err = run_command("export", "--model", folder, "--precision", "int8")
     assert status == 0, err
-    assert "3 made images (--images compares on photos too)" in out
+    assert "3 made images (--photos compares on photos too)" in out
     with torch.inference_mode():
         expected = load_model(folder)(torch.from_numpy(arrays(photos))).softmax(-1).numpy()
     tagger = Tagger(folder)
@@ -601,7 +601,7 @@ from pathlib import Path
 from zsl_tagger.export import proof, run
 proof.SECONDS = 0.0
 run.Row = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing moved
-run.export(run.ExportRun(Path({str(own)!r}), precision="int8"))
+run.export(run.ExportRun(model=Path({str(own)!r}), precision="int8"))
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     left = state(own)
@@ -700,11 +700,11 @@ def test_outputs_that_are_not_ours(own: Path, exported: dict[str, Path], tmp_pat
 
 
 def test_images_that_cannot_be_read(own: Path, photos: Path, tmp_path: Path) -> None:
-    assert f"--images {tmp_path / 'no.jpg'}: no such file" in refused("--model", own, "--images", tmp_path / "no.jpg")
+    assert f"--photos {tmp_path / 'no.jpg'}: no such file" in refused("--model", own, "--photos", tmp_path / "no.jpg")
     (tmp_path / "text.jpg").write_text("no picture")
-    assert "text.jpg: not an image" in refused("--model", own, "--images", photos, "--images", tmp_path / "text.jpg")
+    assert "text.jpg: not an image" in refused("--model", own, "--photos", photos, "--photos", tmp_path / "text.jpg")
     (tmp_path / "none").mkdir()
-    assert "none: no image there" in refused("--model", own, "--images", tmp_path / "none")
+    assert "none: no image there" in refused("--model", own, "--photos", tmp_path / "none")
 
 
 def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,8 @@ def small_run(data: Path, output: Path, *settings: str, recipe: str = "nus-wide-
         options: ``backbone``, ``init``, and those of ``TrainRun``.
     """
     backbone, init = options.pop("backbone", "test_resnet"), options.pop("init", "scratch")
-    config = resolve_config(recipe, backbone, init, [*SMALL, *settings], None)
-    return TrainRun(data, output, config, **options)
+    config = resolve_config(recipe=recipe, backbone=backbone, init=init, settings=[*SMALL, *settings])
+    return TrainRun(data=data, output=output, config=config, **options)
 
 
 def weights_of(folder: Path) -> dict[str, np.ndarray]:

@@ -366,7 +366,7 @@ def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
 def test_a_checkpoint_that_saw_the_middle_of_its_images(tmp_path: Path) -> None:
     """Read pixels as timm evaluates, and with the filter of the released validate.py."""
     save(tmp_path, made().state)
-    options = ["--backbone", BACKBONE, "--labels", with_labels(tmp_path), "--crop-pct", 0.95]
+    options = ["--backbone", BACKBONE, "--labels-file", with_labels(tmp_path), "--crop-pct", 0.95]
     status, _, stderr = run_import(tmp_path, *options, "--interpolation", "cubic")
     assert status == 2
     assert re.search("'cubic' is not one of 'bicubic', 'bilinear'", stderr)
@@ -385,7 +385,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An imported closed set, with labels of a file."""
     folder = tmp_path_factory.mktemp("closed")
     save(folder, made().state)
-    status, _, stderr = run_import(folder, "--backbone", BACKBONE, "--labels", with_labels(folder))
+    status, _, stderr = run_import(folder, "--backbone", BACKBONE, "--labels-file", with_labels(folder))
     assert status == 0, stderr
     return folder
 
@@ -438,7 +438,7 @@ def test_counters_of_training_steps_may_be_too_many_or_missing(tmp_path: Path) -
     del state["bn1.num_batches_tracked"]
     state["bn7.num_batches_tracked"] = torch.tensor(3)
     save(tmp_path, state)
-    status, stdout, stderr = run_import(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    status, stdout, stderr = run_import(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert status == 0, stderr
     assert " 0 missing, 0 unexpected, 0 wrong shape, 4 left out" in stdout
     report = (tmp_path / "out" / "import_report.txt").read_text()
@@ -463,7 +463,7 @@ def test_words_are_asked_as_the_released_code_asks_them(length: float, tmp_path:
     matrix = torch.randn(WORD_DIM, 5, generator=torch.Generator().manual_seed(4))
     matrix = matrix / matrix.norm(dim=0) * torch.tensor([length, 1, length, 1, 1])
     vectors = save(tmp_path, matrix, "wordvec_array.pth")
-    words = ["--word-vectors", f"file:{vectors}", "--labels", with_labels(tmp_path)]
+    words = ["--word-vectors", f"file:{vectors}", "--labels-file", with_labels(tmp_path)]
     status, stdout, stderr = run_import(tmp_path, "--backbone", BACKBONE, *words)
     assert status == 0, stderr
     assert f"word queries 5 wide{', as long as the file has them' if length > 1 else ''}: it can also be" in stdout
@@ -480,7 +480,12 @@ def test_other_words_of_the_source_can_be_asked(tmp_path: Path) -> None:
     checkpoint = made(word_dim=3)
     save(tmp_path, checkpoint.state)
     (tmp_path / "vectors.txt").write_text("tree 2 0 1\nsky 0 1 1\nbeach 0 3 4\nzzyzx 1 1 1\n")
-    words = ["--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}", "--labels", with_labels(tmp_path, ["sky", "tree"])]
+    words = [
+        "--word-vectors",
+        f"gensim:{tmp_path / 'vectors.txt'}",
+        "--labels-file",
+        with_labels(tmp_path, ["sky", "tree"]),
+    ]
     status, _, stderr = run_import(tmp_path, "--backbone", BACKBONE, *words)
     assert status == 0, stderr
     tagger = Tagger(tmp_path / "out")
@@ -514,7 +519,7 @@ def test_one_at_fault_of_each_kind_is_named(tmp_path: Path) -> None:
     state["fc.decoder.duplicate_pooling"] = torch.zeros(2, DIM, 4)
     state["fc.decoder.layers.0.multihead_attn.in_proj_bias"] = torch.zeros(3 * DIM + 3)
     save(tmp_path, state)
-    stdout, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    stdout, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert " 2 missing, 2 unexpected, 5 wrong shape, " in stdout
     assert sorted(stdout.splitlines()[1:]) == [
         "missing     backbone.network.layer1.0.bn1.running_var (32,)",
@@ -545,7 +550,7 @@ def test_a_single_fault_is_enough(change: str, tmp_path: Path) -> None:
     else:
         state["fc.layers.0.linear2.bias"] = state[name]
     save(tmp_path, state)
-    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert f": {2 if change == 'unexpected' else 1} tensors are at fault, first " in stderr
 
 
@@ -553,14 +558,14 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     state = made().state
     state["fc.decoder.layers.0.norm3.weight"][2] = torch.nan
     save(tmp_path, state)
-    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert "has values that are no numbers (nan or inf) in 'fc.decoder.layers.0.norm3.weight'\n" in stderr
 
 
 @pytest.mark.parametrize("name", ["resnet34", "test_vit"])
 def test_another_backbone_than_it_was_trained_on(name: str, tmp_path: Path) -> None:
     save(tmp_path, made("resnet18", 512).state)
-    _, stderr = refused(tmp_path, "--backbone", name, "--labels", with_labels(tmp_path))
+    _, stderr = refused(tmp_path, "--backbone", name, "--labels-file", with_labels(tmp_path))
     assert f"does not fit ML-Decoder on {name}: " in stderr
     assert "; its tensors look like timm's resnet18. Nothing" in stderr
 
@@ -628,7 +633,7 @@ def test_heads_whose_size_cannot_be_told(
         else:
             state[name] = torch.zeros(shape)
     save(tmp_path, state)
-    assert message in refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))[1]
+    assert message in refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))[1]
 
 
 def test_a_backbone_that_nobody_said(tmp_path: Path) -> None:
@@ -641,18 +646,18 @@ def test_names_that_do_not_fit_the_classes(tmp_path: Path) -> None:
     save(tmp_path, made().state)
     known = ("--backbone", BACKBONE)
     assert (
-        "the checkpoint has 5 classes and no names for them (idx_to_class): give --labels FILE with 5 names"
+        "the checkpoint has 5 classes and no names for them (idx_to_class): give --labels-file FILE with 5 names"
         in refused(tmp_path, *known)[1]
     )
     labels = with_labels(tmp_path, NAMES[:3])
     expected = "labels.txt: expected 5 names, one for each class of the checkpoint, got 3"
-    assert expected in refused(tmp_path, *known, "--labels", labels)[1]
+    assert expected in refused(tmp_path, *known, "--labels-file", labels)[1]
     labels = with_labels(tmp_path, [*NAMES[:4], "cat"])
-    assert "labels.txt has names twice: 'cat'" in refused(tmp_path, *known, "--labels", labels)[1]
+    assert "labels.txt has names twice: 'cat'" in refused(tmp_path, *known, "--labels-file", labels)[1]
     labels = with_labels(tmp_path)
     words = ("--word-vectors", "packaged")
     expected = "has a closed set of 5 classes: leave --word-vectors out"
-    assert expected in refused(tmp_path, *known, "--labels", labels, *words)[1]
+    assert expected in refused(tmp_path, *known, "--labels-file", labels, *words)[1]
     save(tmp_path, {"model": made().state, "idx_to_class": {0: "cat", 1: "dog"}})
     assert (
         "checkpoint.pth: expected 5 names, one for each class of the checkpoint, got 2" in refused(tmp_path, *known)[1]
@@ -661,14 +666,14 @@ def test_names_that_do_not_fit_the_classes(tmp_path: Path) -> None:
 
 def test_words_that_do_not_fit_the_queries(tmp_path: Path) -> None:
     save(tmp_path, made(word_dim=WORD_DIM).state)
-    known = ("--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    known = ("--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert "has word queries 5 wide: give the vectors it was trained with" in refused(tmp_path, *known)[1]
     expected = "the checkpoint has word queries 5 wide, the vectors of packaged are 256 wide"
     assert expected in refused(tmp_path, *known, "--word-vectors", "packaged")[1]
     (tmp_path / "vectors.txt").write_text("cat 1 2 3 4 5\ntrees 2 3 4 5 6\n")
     source = ("--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}")
     assert "unknown label 'dog'" in refused(tmp_path, *known, *source)[1]
-    assert "give --labels FILE: the words that tag asks" in refused(tmp_path, *known[:2], *source)[1]
+    assert "give --labels-file FILE: the words that tag asks" in refused(tmp_path, *known[:2], *source)[1]
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
@@ -686,7 +691,7 @@ def test_nothing_is_left_where_writing_fails(where: str, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("zsl_tagger.export.model_writer.write_proven", fail)
     save(tmp_path, made().state)
-    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels", with_labels(tmp_path))
+    _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     expected = (
         "No space left on device" if where == "disk" else "since tag needs the networks in ONNX: no such operator"
     )

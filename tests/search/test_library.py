@@ -566,3 +566,8 @@ def test_tokens_damaged_on_the_disk_are_told(small: Library) -> None:
     change(small.folder, "UPDATE contents SET tokens = x'0102030405060708090a'")
     with pytest.raises(UserError, match="is damaged"), Library.open(small.folder) as library:
         library.search("red saucer")
+
+
+def test_an_index_of_the_packaged_model_keeps_no_place_of_it(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "index", "packaged") as library:
+        assert library._made.model is None

@@ -76,7 +76,6 @@ def test_records_for_programs(index: Path, examples: Path, kind: str) -> None:
         (["cat", "snow -doggg"], "unknown label 'doggg', did you mean"),
         ([""], "the query '' asks nothing"),
         (["snow -hot dog"], 'write "-hot-dog" where they belong together'),
-        (["cat", "--top", "0"], "expected --top of at least 1, got 0"),
         (["cat", "--html", "cat.jpg"], "--html cat.jpg has the name of an image: give one such as sheet.html"),
         (["cat", "--html", "no/such/folder.html"], "cannot write no/such/folder.html: No such file or directory"),
         (["cat", "--model", "no-model"], "no model folder at no-model"),

@@ -545,12 +545,9 @@ def test_a_used_port_and_wrong_options_are_one_line() -> None:
     assert (status, output) == (2, "")
     assert errors == f"error: port {port} of 127.0.0.1 is in use: give another, or --port 0 for any free one\n"
     for arguments, message in {
-        ("--port", "99999"): "expected --port in 0..65535, got 99999",
         ("--host", "no.such.host.invalid"): "--host no.such.host.invalid is no address of this machine",
         ("--host", "192.0.2.1"): "cannot listen on port 8000 of 192.0.2.1",
         ("--queue", "3"): "expected --queue of at least 16, the photos of one request, got 3",
-        ("--workers", "0"): "expected --workers of at least 1, got 0",
-        ("--max-photo-mb", "0"): "expected --max-photo-mb of at least 1, got 0",
         ("--port", "0", "--model", "nowhere"): "nowhere",
     }.items():
         status, _, errors = run_command("serve", *arguments)

@@ -355,3 +355,13 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
             assert labels.evidence is not None
             expected = labels.evidence.join(logits, classes)
             assert (tagger.log_odds(tagger.encode(photo), labels) == expected).all()
+
+
+def test_packaged_names_the_packaged_model_unless_there_is_such_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ModelFolder("packaged").path == PACKAGED
+    (tmp_path / "packaged").mkdir()
+    with pytest.raises(ModelFolderError, match="packaged is incomplete"):
+        ModelFolder("packaged")

@@ -84,7 +84,6 @@ def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--recipe", "nus-wide"], "there is no recipe 'nus-wide'; did you mean 'nus-wide-zsl'? The recipes are: my-"),
         (["--backbone", "test_resnett"], "timm has no model 'test_resnett'; the nearest names are: test_resnet"),
         (["--set", "learning_rate=1"], "there is no setting 'learning_rate'; the nearest are: "),
         (["--set", "epoch=1"], "there is no setting 'epoch'; the nearest are: epochs"),

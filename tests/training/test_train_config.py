@@ -148,7 +148,7 @@ def test_a_model_s_pixels_are_taken_over(tmp_path: Path) -> None:
     names = ("image_size", "resize", "crop_pct", "interpolation", "dim")
 
     def resolved(recipe: str, *settings: str) -> list[object]:
-        config = resolve_config(recipe, None, str(tmp_path), list(settings), None)
+        config = resolve_config(recipe=recipe, init=str(tmp_path), settings=settings)
         return [getattr(config, name) for name in names]
 
     assert resolved("my-photos") == [96, "center_crop", 0.9, "bilinear", 32]

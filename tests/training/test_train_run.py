@@ -308,12 +308,12 @@ def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> No
 def test_a_saved_configuration_repeats_the_run(recipe: str, animals: Path, tmp_path: Path) -> None:
     settings = ("random_queries=2", "query_dropout=0.2") if recipe == "nus-wide-zsl" else ()
     trained(small_run(animals, tmp_path / "out", "seed=3", *settings, recipe=recipe))
-    config = resolve_config(None, None, None, [], tmp_path / "out" / "train_config.json")
+    config = resolve_config(file=tmp_path / "out" / "train_config.json")
     assert config == TrainConfig.read(tmp_path / "out" / "train_config.json")
-    trained(TrainRun(animals, tmp_path / "again", config))
+    trained(TrainRun(data=animals, output=tmp_path / "again", config=config))
     assert same(tmp_path / "out", tmp_path / "again")
     assert loss_curve(tmp_path / "out") == loss_curve(tmp_path / "again")
-    trained(TrainRun(animals, tmp_path / "other", replace(config, seed=4)))
+    trained(TrainRun(data=animals, output=tmp_path / "other", config=replace(config, seed=4)))
     assert not same(tmp_path / "out", tmp_path / "other")
 
 
@@ -470,9 +470,10 @@ def test_a_trained_model_is_gone_on_with(
     """Its backbone and sizes are taken over; of another set of classes only the class weights start at random."""
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     trained(small_run(tagged, first, "dim=48", backbone="test_vit"))
-    config = resolve_config("nus-wide-zsl", None, str(first), ["lr=0", "batch_size=8", "epochs=1", "workers=0"], None)
+    small = ["lr=0", "batch_size=8", "epochs=1", "workers=0"]
+    config = resolve_config(recipe="nus-wide-zsl", init=str(first), settings=small)
     assert (config.backbone, config.image_size, config.dim, config.ffn_dim, config.heads) == ("test_vit", 64, 48, 64, 4)
-    trained(TrainRun(animals, second, config))
+    trained(TrainRun(data=animals, output=second, config=config))
     count = len(weights_of(first))
     assert f"{count} of {count} tensors from {first}" in logged.messages
     assert same(first, second)  # at no learning rate
@@ -487,24 +488,26 @@ def test_a_trained_model_is_gone_on_with(
         "min_epoch_steps=1",
     ]
     logged.clear()
-    trained(TrainRun(animals, third, resolve_config(None, None, str(first), ["freeze=false", "cache_views=0",
-        "labels_per_step=none", *settings], None)))  # fmt: skip
+    config = resolve_config(
+        init=str(first), settings=["freeze=false", "cache_views=0", "labels_per_step=none", *settings]
+    )
+    trained(TrainRun(data=animals, output=third, config=config))
     assert any(line.startswith("at random, since ") and "head." in line for line in logged.messages)
     assert ModelFolder(third).config.provenance["initial_weights"] == [
         line for line in logged.messages if "first" in line
     ]
     with pytest.raises(UserError, match="has the backbone test_vit, asked is test_resnet: leave --backbone out"):
-        resolve_config(None, "test_resnet", str(first), [], None)
+        resolve_config(backbone="test_resnet", init=str(first))
 
 
 @pytest.mark.exports
 def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     settings = ["freeze=true", "cache_views=1", "epochs=1", "min_epoch_steps=1", "batch_size=16", "workers=0"]
-    config = resolve_config("my-photos", None, "packaged", settings, None)
+    config = resolve_config(recipe="my-photos", init="packaged", settings=settings)
     packaged = ModelFolder().config
     assert (config.backbone, config.image_size) == (packaged.architecture["backbone"], packaged.image_size)
     small = config.changed(["image_size=96"])
-    trained(TrainRun(animals, tmp_path / "out", small))
+    trained(TrainRun(data=animals, output=tmp_path / "out", config=small))
     assert any("tensors from packaged" in line for line in logged.messages)
     assert not any("at random" in line for line in logged.messages)
     assert len(loss_curve(tmp_path / "out")) == 1

@@ -88,7 +88,7 @@ def test_a_class_with_commas_can_be_asked(option: str, tmp_path: Path, logged: p
     tagger: Any = SimpleNamespace(words=ClassTable(CLASSES))
     (tmp_path / "labels.txt").write_text("dog, tench, Tinca tinca\nC#\n")
     given: dict[str, Any] = {"labels": "dog, tench, Tinca tinca, C#", "labels_file": tmp_path / "labels.txt"}
-    run = TagRun(["a.jpg"], **{option: given[option]})
+    run = TagRun(paths=["a.jpg"], **{option: given[option]})
     assert requested_labels(tagger, run) == ["dog", "tench, Tinca tinca", "C#"]
     assert not logged.messages
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zsl_tagger.choices import Device, Engine, Format, Sidecar
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.writers import LASTING, SUFFIXES, WRITERS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TagRun:
     """The options of one run, as given; None and "" mean not given."""
 
@@ -21,7 +22,7 @@ class TagRun:
     exclude: str = ""
     top_k: int | None = None
     threshold: float | None = None
-    format: str | None = None
+    format: Format | None = None
     output: Path | None = None
     resume: bool = False
     overwrite: bool = False
@@ -32,13 +33,13 @@ class TagRun:
     all_levels: bool = False
     precision: float | None = None
     heatmap: Path | None = None
-    sidecar: str | None = None  # xmp, txt, json
+    sidecar: Sidecar | None = None
     sidecar_stem: bool = False
     dry_run: bool = False
     remove: bool = False
-    engine: str = "local"
-    exclude_path: Sequence[str] = ()
-    device: str = "auto"  # cpu, cuda
+    engine: Engine = "local"
+    exclude_path: Sequence[str] | None = None
+    device: Device = "auto"
 
 
 def check_options(run: TagRun) -> None:

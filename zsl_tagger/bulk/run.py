@@ -42,7 +42,7 @@ def run_tagging(run: TagRun) -> int:
         KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
     """
     check_options(run)
-    selection = Selection(run.exclude_path)
+    selection = Selection(run.exclude_path or ())
     failed = _run(run, selection)
     if left_out := selection.summary():
         logger.info("%s", left_out)

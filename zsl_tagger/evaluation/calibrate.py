@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.choices import Device, Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
@@ -38,7 +39,7 @@ FEW_IMAGES = 50
 BACKUPS = "before_calibration"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrateRun:
     """The options of one run.
 
@@ -46,15 +47,22 @@ class CalibrateRun:
         model: a model folder, or "packaged" for the packaged one, which is never changed.
         precision: the share of a label's tags that shall be right, 0..1; None: the best F1.
         output: where to write the calibrated model; None: the thresholds of ``model`` are replaced.
+        workers, processes, device: how scores are computed, as in ``Compute``.
     """
 
     model: Path
     data: Path
-    split: str
-    precision: float | None
-    images: Path | None
-    compute: Compute
     output: Path | None = None
+    split: Split = "val"
+    precision: float | None = None
+    images: Path | None = None
+    workers: int | None = None
+    processes: int = 1
+    device: Device = "auto"
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(workers=self.workers, processes=self.processes, device=self.device)
 
 
 def calibrate(run: CalibrateRun) -> list[str]:

@@ -66,16 +66,16 @@ class EvaluationData:
         )
 
     def columns(self, asked: str) -> np.ndarray:
-        """Indices of the labels of ``--labels``: all, seen or unseen.
+        """Indices of the labels of ``--classes``: all, seen or unseen.
 
         Raises:
             UserError: there are none.
         """
         if asked not in LABELS:
-            raise UserError(f"expected --labels {', '.join(LABELS)}; got {asked!r}")
+            raise UserError(f"expected --classes {', '.join(LABELS)}; got {asked!r}")
         mask = {"all": np.ones(len(self.labels), bool), "seen": self.seen, "unseen": ~self.seen}[asked]
         if not mask.any():
-            raise UserError(f"{self.name} has no {asked} labels: prepare it with --unseen, or give other --labels")
+            raise UserError(f"{self.name} has no {asked} labels: prepare it with --unseen, or give other --classes")
         return np.flatnonzero(mask)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zsl_tagger.choices import Device
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.system.threads import default_workers, map_in_order
@@ -27,7 +28,7 @@ TASKS_AHEAD = 2  # of each process
 Found = np.ndarray | str  # logits float32 (K,), or why the image cannot be read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compute:
     """Say where and how scores are computed. They do not depend on it, but for a GPU's rounding.
 
@@ -39,7 +40,7 @@ class Compute:
 
     workers: int | None = None
     processes: int = 1
-    device: str = "auto"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if self.processes < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zsl_tagger import choices
+from zsl_tagger.choices import Device, LabelGroup, ScoreKind, Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 SCORES_FILE = "scores.npz"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRun:
     """The options of one run, as given.
 
@@ -44,7 +47,7 @@ class EvaluateRun:
         threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
         resamples: of the bootstrap; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
-        compute: how a model's scores are computed.
+        workers, processes, device: how a model's scores are computed, as in ``Compute``.
     """
 
     model: Path | None = None
@@ -52,11 +55,11 @@ class EvaluateRun:
     scores: Path | None = None
     targets: Path | None = None
     unseen: Path | None = None
-    kind: str | None = None
-    protocol: str = "strict"
-    split: str = "test"
-    labels: str = "all"
-    ks: tuple[int, ...] | None = None
+    kind: ScoreKind | None = None
+    protocol: choices.Protocol = "strict"
+    split: Split = "test"
+    labels: LabelGroup = "all"
+    ks: Sequence[int] | None = None
     threshold: float | None = None
     against: Path | None = None
     resamples: int = 1000
@@ -64,7 +67,13 @@ class EvaluateRun:
     output: Path | None = None
     images: Path | None = None
     force: bool = False
-    compute: Compute = field(default_factory=Compute)
+    workers: int | None = None
+    processes: int = 1
+    device: Device = "auto"
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(workers=self.workers, processes=self.processes, device=self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +175,7 @@ def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) ->
     for name, columns in tasks.items():
         if protocol.needs_label and not data.targets[:, columns].any():
             kind = {ZSL: "unseen ", SEEN: "seen "}.get(name, "")
-            other = f"--labels {'seen' if name == ZSL else 'unseen'} leaves them out" if GZSL in tasks else ""
+            other = f"--classes {'seen' if name == ZSL else 'unseen'} leaves them out" if GZSL in tasks else ""
             raise UserError(
                 f"protocol {protocol.name} evaluates {kind}labels on the images that show one, and {data.name}, split "
                 f"{data.split}, has none: {other or 'give another --split or --protocol'}"

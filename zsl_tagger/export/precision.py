@@ -24,6 +24,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from zsl_tagger.choices import Precision
+
 #: Part of the names of the nodes of :class:`zsl_tagger.model.class_reading.ClassReading`.
 CLASS_READING = "/reading/"
 
@@ -84,4 +86,4 @@ def _of_classes(graph: onnx.GraphProto) -> list[str]:
 
 
 #: Of each precision but the one that torch's exporter writes.
-CONVERSIONS: dict[str, Callable[[Path, Path], None]] = {"fp16": halve, "int8": quantize}
+CONVERSIONS: dict[Precision, Callable[[Path, Path], None]] = {"fp16": halve, "int8": quantize}

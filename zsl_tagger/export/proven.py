@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zsl_tagger.choices import Precision
 from zsl_tagger.errors import first_line
 from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
@@ -33,7 +34,7 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
     return networks
 
 
-def convert(source: Path, target: Path, config: ModelConfig, precision: str) -> OnnxModel:
+def convert(source: Path, target: Path, config: ModelConfig, precision: Precision) -> OnnxModel:
     """The networks of ``source``, in float32, into ``target`` in another precision.
 
     Raises:

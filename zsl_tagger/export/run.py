@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.choices import Precision
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import convert, write_proven
@@ -45,23 +46,23 @@ from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 COPIED = (LABELS_FILE, CLASS_WORDS_FILE, BACKGROUND_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportRun:
     """The options of one run.
 
     Attributes:
         model: a model folder with ``model.safetensors``; "packaged" for the packaged one.
         output: the model folder to write; None: the networks of ``model`` itself are replaced.
-        images: photos or folders of them, on which torch and the export are compared beside made images.
-        precision: fp32, fp16 or int8.
+        photos: photos or folders of them, on which torch and the export are compared beside made images.
+        precision: of the weights.
         bake_words: a file of words, one a line, or "packaged" for the packaged 100,000; None: the words stay.
         torch_export: write encoder.pt2 and decoder.pt2 too.
     """
 
     model: Path
     output: Path | None = None
-    images: list[Path] = field(default_factory=list)
-    precision: str = "fp32"
+    photos: Sequence[Path] | None = None
+    precision: Precision = "fp32"
     bake_words: str | None = None
     torch_export: bool = False
 
@@ -76,7 +77,7 @@ def export(run: ExportRun) -> list[str]:
     """
     source = ModelFolder(_model_folder(run.model), networks=False)
     target = _checked_target(run, source)
-    photos = _photos(run.images, source.config.preprocessing)
+    photos = _photos(run.photos or (), source.config.preprocessing)
     with _made(target), locked(target), scratch_inside(target) as scratch:
         words = None if run.bake_words is None else baked_table(run.bake_words, source)
         with write_errors(target):
@@ -190,18 +191,18 @@ def _made(target: Path) -> Iterator[None]:
             target.rmdir()
 
 
-def _photos(paths: list[Path], preprocessing: Preprocessing) -> list[np.ndarray]:
+def _photos(paths: Sequence[Path], preprocessing: Preprocessing) -> list[np.ndarray]:
     """Return each image as the model reads it, uint8 ``(S, S, 3)``."""
     photos = []
     for found in find_images(map(str, paths)):
         if not isinstance(found, str):
-            raise UserError(f"--images {found.path}: {found.error}")
+            raise UserError(f"--photos {found.path}: {found.error}")
         try:
             photos.append(load_array(found, preprocessing))
         except ImageError as error:
-            raise UserError(f"--images {found}: {error}") from None
+            raise UserError(f"--photos {found}: {error}") from None
     if paths and not photos:
-        raise UserError(f"--images {', '.join(map(str, paths))}: no image there")
+        raise UserError(f"--photos {', '.join(map(str, paths))}: no image there")
     return photos
 
 

@@ -27,7 +27,7 @@ def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, word
         rows: float32 first, what was asked for last.
         words: that can be asked now, where some were baked.
     """
-    beside = f"{photos} photos and 3 made images" if photos else "3 made images (--images compares on photos too)"
+    beside = f"{photos} photos and 3 made images" if photos else "3 made images (--photos compares on photos too)"
     more = ", encoder.pt2, decoder.pt2 (fp32)" if torch_export else ""
     lines = [
         f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, held against torch on {beside}",

@@ -216,7 +216,7 @@ def write_model(
     write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
     held_out = np.flatnonzero(material.listing.held_out)
     images = [photos / material.listing.files[index] for index in held_out[:PROOF_PHOTOS]]
-    print(*export(ExportRun(output, images=images)), sep="\n")
+    print(*export(ExportRun(model=output, photos=images)), sep="\n")
     write_reliability(output / RELIABILITY_FILE, reliability_of(material, judged, photos))
     write_card(output, written, words=len(material.table.words), photos=len(material.listing.files))
     print(judged.figures)

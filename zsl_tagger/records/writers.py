@@ -10,6 +10,7 @@ import csv
 from types import TracebackType
 from typing import TextIO
 
+from zsl_tagger.choices import Format
 from zsl_tagger.records.record import Record
 from zsl_tagger.system.untrusted_text import json_line, printable, spreadsheet_cell
 
@@ -133,6 +134,6 @@ WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "
 #: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.records.record_files`).
 LASTING = ("jsonl", "csv", "parquet", "sqlite")
 #: The format of an output by its suffix; that of any other is ``table``.
-SUFFIXES = {
+SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
 }  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.choices import Interpolation
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.images.preprocessing import Preprocessing
@@ -35,31 +36,34 @@ TRESNET_SIZE = 448
 #: Of the packaged words, the first so many that the source of the vectors knows can be asked too.
 MORE_WORDS = 20_000
 
+Show = Callable[[list[str]], None]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ImportRun:
     """One ``zsl-tagger import-checkpoint``; None stands for what the checkpoint or timm says.
 
     Attributes:
-        labels: a file of label names: the K classes in order, or the words that a model with word queries asks first.
+        labels_file: label names: the K classes in order, or the words that a model with word queries asks first.
         word_vectors: a source, for a head with word queries.
         crop_pct, interpolation: how it saw its images, as in ``Preprocessing``; None: the whole image, squashed.
-        show: what to do with lines of the report.
     """
 
     checkpoint: Path
     output: Path
-    backbone: str | None
-    labels: Path | None
-    word_vectors: str | None
-    image_size: int | None
-    show: Callable[[list[str]], None]
+    backbone: str | None = None
+    labels_file: Path | None = None
+    word_vectors: str | None = None
+    image_size: int | None = None
     crop_pct: float | None = None
-    interpolation: str = "bicubic"
+    interpolation: Interpolation = "bicubic"
 
 
-def import_checkpoint(run: ImportRun) -> list[str]:
+def import_checkpoint(run: ImportRun, show: Show) -> list[str]:
     """Write the model folder.
+
+    Args:
+        show: gets lines of the report, before the rest is done.
 
     Returns:
         what a person reads at the end.
@@ -70,9 +74,9 @@ def import_checkpoint(run: ImportRun) -> list[str]:
     check_free(run.output)
     state, beside = read_checkpoint(run.checkpoint)
     released = read_released(state)
-    model, size, report = _load(run, released)
+    model, size, report = _load(run, released, show)
     model.backbone.check_size(size)
-    names, words = _asked(run, released, read_class_list(run.labels) if run.labels else _names_beside(beside))
+    names, words = _asked(run, released, read_class_list(run.labels_file) if run.labels_file else _names_beside(beside))
     config = _config(run, model, size, words)
     labels = [VocabularyLabel(name, THRESHOLD) for name in names]
     card = _card(config, model, names, report.counts())
@@ -86,7 +90,7 @@ def import_checkpoint(run: ImportRun) -> list[str]:
 # --- tensors ----------------------------------------------------------------------------------------------
 
 
-def _load(run: ImportRun, released: Released) -> tuple[TaggerModel, int, Report]:
+def _load(run: ImportRun, released: Released, show: Show) -> tuple[TaggerModel, int, Report]:
     """The model with every tensor of the checkpoint, and the side of its images."""
     name = run.backbone or guess_backbone(released)
     if name is None:
@@ -101,9 +105,9 @@ def _load(run: ImportRun, released: Released) -> tuple[TaggerModel, int, Report]
     own = f"backbone.network.{classifier}" if classifier else ""
     ours = model.state_dict()
     report = compare(released, {place: tuple(value.shape) for place, value in ours.items()}, own)
-    run.show([f"{run.checkpoint}: {report.counts()}"])
+    show([f"{run.checkpoint}: {report.counts()}"])
     if report.faults:
-        _refuse(run, released, report, name)
+        _refuse(run, released, report, name, show)
     broken = [one.source for one in released.tensors if not one.tensor.isfinite().all()]
     if broken:
         raise UserError(f"{run.checkpoint} has values that are no numbers (nan or inf) in {some(broken)}")
@@ -112,9 +116,9 @@ def _load(run: ImportRun, released: Released) -> tuple[TaggerModel, int, Report]
     return model.eval(), size or backbone.network.pretrained_cfg["input_size"][-1], report
 
 
-def _refuse(run: ImportRun, released: Released, report: Report, name: str) -> NoReturn:
+def _refuse(run: ImportRun, released: Released, report: Report, name: str, show: Show) -> NoReturn:
     faults = report.text()[: len(report.faults)]
-    run.show(faults)
+    show(faults)
     guess = guess_backbone(released)
     hint = f"; its tensors look like timm's {guess}" if guess and guess != name else ""
     raise UserError(
@@ -141,10 +145,10 @@ def _names_beside(beside: dict[str, Any]) -> list[str]:
 
 def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[str], WordTable | None]:
     """Names of the default vocabulary, and the table of all words, which a closed set does not have."""
-    where = run.labels or f"idx_to_class of {run.checkpoint}"
+    where = run.labels_file or f"idx_to_class of {run.checkpoint}"
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{where} has names twice: {some(twice)}; give --labels FILE without")
+        raise UserError(f"{where} has names twice: {some(twice)}; give --labels-file FILE without")
     if released.word_dim is not None:
         return _words(run, released.word_dim, names)
     classes = released.architecture["classes"]
@@ -153,7 +157,7 @@ def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[s
     if not names:
         raise UserError(
             f"the checkpoint has {classes} classes and no names for them (idx_to_class): "
-            f"give --labels FILE with {classes} names, one a line, in the order of its outputs"
+            f"give --labels-file FILE with {classes} names, one a line, in the order of its outputs"
         )
     if len(names) != classes:
         raise UserError(f"{where}: expected {classes} names, one for each class of the checkpoint, got {len(names)}")
@@ -175,7 +179,7 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
     own = source if isinstance(source, WordTable) and spec.startswith("file:") else None
     names = names or list(own.words if own else ())
     if not names:
-        raise UserError("give --labels FILE: the words that tag asks where it is given none, one a line")
+        raise UserError("give --labels-file FILE: the words that tag asks where it is given none, one a line")
     found = {name: source.resolve(name) for name in names}
     unknown = [name for name, one in found.items() if one is None]
     if unknown:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
@@ -71,7 +72,7 @@ class Library:
         fingerprint = _fingerprint(tagger, labels)
         if made is not None:
             _check_model(where, made, fingerprint)
-        path = None if named is None else str(Path(named).absolute())
+        path = None if named is None or tagger.folder.path == PACKAGED else str(Path(named).absolute())
         return cls(where, tagger, made or Made(path, fingerprint, labels))
 
     def __enter__(self) -> Library:

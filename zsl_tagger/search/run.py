@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from zsl_tagger.choices import SearchFormat
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
 from zsl_tagger.records.writers import bar
@@ -21,19 +22,19 @@ from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.system.untrusted_text import json_line, printable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexRun:
     """The options of ``zsl-tagger index``, as given; None means not given."""
 
-    paths: Sequence[str]
+    paths: Sequence[str] | None = None
     index: Path | None = None
     model: Path | None = None
     workers: int | None = None
     prune: bool = False
-    exclude_path: Sequence[str] = ()
+    exclude_path: Sequence[str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchRun:
     """The options of ``zsl-tagger search``, as given; None means not given."""
 
@@ -41,7 +42,7 @@ class SearchRun:
     index: Path | None = None
     top: int = 20
     html: Path | None = None
-    format: str = "table"
+    format: SearchFormat = "table"
     model: Path | None = None
 
 
@@ -55,7 +56,12 @@ def run_index(run: IndexRun) -> tuple[list[str], int]:
     if run.workers is not None and run.workers < 1:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
     with watching_signals() as stop, Library.open(run.index, run.model, run.workers) as library:
-        counts = library.add(run.paths, prune=run.prune, exclude_path=run.exclude_path, stop=stop)
+        counts = library.add(
+            run.paths or (),
+            prune=run.prune,
+            exclude_path=run.exclude_path or (),
+            stop=stop,
+        )
         return [_told(counts, len(library))], counts.failed
 
 
@@ -116,4 +122,8 @@ def _json_lines(rankings: Sequence[Ranking]) -> list[str]:
     return [json_line(ranking.as_dict()) for ranking in rankings]
 
 
-_LINES = {"table": _table, "json": _json, "jsonl": _json_lines}
+_LINES: dict[SearchFormat, Callable[[Sequence[Ranking]], list[str]]] = {
+    "table": _table,
+    "json": _json,
+    "jsonl": _json_lines,
+}

@@ -32,7 +32,7 @@ PATIENCE = 15.0  # seconds for the head of a request, between two requests, and 
 _FINISH_SECONDS = 10  # for what is in hand when the server is stopped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServeRun:
     """The options of one run, as given."""
 
@@ -40,7 +40,7 @@ class ServeRun:
     port: int = 8000
     model: Path | None = None
     workers: int | None = None
-    allow_host: Sequence[str] = ()
+    allow_host: Sequence[str] | None = None
     max_photo_mb: int = Limits.photo_bytes // MB
     queue: int = Limits.waiting
     open_browser: bool = False
@@ -62,7 +62,7 @@ def serve(run: ServeRun, say: Callable[[str], None]) -> None:
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
         give_large_memory_back()
         tagger = Tagger(run.model, workers=run.workers or default_workers())
-        app = build_app(tagger, limits, hosts=[run.host, *run.allow_host])
+        app = build_app(tagger, limits, hosts=[run.host, *(run.allow_host or ())])
         url = _url(run.host, listener.getsockname()[1])
         say(f"{url}  (Ctrl-C stops it)")
         if not _only_this_machine(listener):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from zsl_tagger import choices
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import json_key, lines, xmp
@@ -28,7 +29,7 @@ class _Kind(NamedTuple):
     ours: Callable[[bytes], list[str]]
 
 
-KINDS = {
+KINDS: dict[choices.Sidecar, _Kind] = {
     "xmp": _Kind(".xmp", xmp.merged, xmp.ours),
     "txt": _Kind(".txt", lines.merged, lines.ours),
     "json": _Kind(".tags.json", json_key.merged, json_key.ours),  # Google Takeout has photo.jpg.json
@@ -74,7 +75,7 @@ class Sidecars:
 
     def __init__(
         self,
-        kind: str,
+        kind: choices.Sidecar,
         by_stem: bool = False,
         dry_run: bool = False,
         show: Callable[[str], None] | None = None,

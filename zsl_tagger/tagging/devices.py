@@ -6,12 +6,14 @@ import functools
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import get_args
 
 import onnxruntime
 
+from zsl_tagger import choices
 from zsl_tagger.errors import UserError, first_line
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = get_args(choices.Device)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 #: Without TensorFloat-32, which keeps 10 bits of a number: scores are then those of the processor but for rounding.

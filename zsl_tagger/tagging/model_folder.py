@@ -186,7 +186,7 @@ class ModelFolder:
     """A folder opened for reading; each part is read when it is first asked for.
 
     Args:
-        path: None for the packaged model.
+        path: None or "packaged" for the packaged model.
         networks: it must have the two ONNX networks, which tagging needs.
 
     Raises:
@@ -194,7 +194,7 @@ class ModelFolder:
     """
 
     def __init__(self, path: str | Path | None = None, networks: bool = True):
-        self.path = PACKAGED if path is None else Path(path)
+        self.path = PACKAGED if path is None else named_folder(Path(path))
         always, words = [CONFIG_FILE, LABELS_FILE], [WORDS_FILE, VECTORS_FILE]
         always += [ENCODER_FILE, DECODER_FILE] if networks else []
         if self.path.is_dir() and not all((self.path / name).is_file() for name in always):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from zsl_tagger.choices import Interpolation
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import parse_json
@@ -33,7 +34,7 @@ class TrainConfig:
     image_size: int = 224  # pixels a side, of training and tagging
     resize: Literal["squash", "center_crop"] = "squash"  # validation and tagging: the whole image, or its middle
     crop_pct: float | None = None  # center_crop: image_size over the resized image's shorter side, e.g. 0.95
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of training and tagging
+    interpolation: Interpolation = "bicubic"  # of training and tagging
     drop_path: float = 0.0  # stochastic depth in the backbone, share
     head: Literal["words", "closed"] = "words"  # word queries (zero-shot), or a closed set of classes
     groups: int | None = None  # closed set: group queries, default min(100, classes)

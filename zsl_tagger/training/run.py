@@ -7,7 +7,7 @@ import dataclasses
 import io
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 RUN_FOLDER, CACHE_FOLDER, UNREADABLE_FILE = "run", "cache", "unreadable.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainRun:
     """The options of one run that are not settings of the training itself.
 
@@ -78,7 +78,12 @@ class TrainRun:
 
 
 def resolve_config(
-    recipe: str | None, backbone: str | None, init: str | None, settings: list[str], file: Path | None
+    *,
+    recipe: str | None = None,
+    backbone: str | None = None,
+    init: str | None = None,
+    settings: Sequence[str] = (),
+    file: Path | None = None,
 ) -> TrainConfig:
     """Resolve the settings of a command: a recipe or a file, the shape of the model it starts from, then what is given.
 
@@ -88,7 +93,7 @@ def resolve_config(
     if recipe is not None and file is not None:
         raise UserError("give --recipe or --config, not both: a saved configuration says all there is")
     config = TrainConfig.read(file) if file is not None else read_recipe(recipe or "my-photos")
-    given = ([f"backbone={backbone}"] if backbone else []) + ([f"init={init}"] if init else []) + settings
+    given = ([f"backbone={backbone}"] if backbone else []) + ([f"init={init}"] if init else []) + [*settings]
     asked = config.changed(given)
     source = model_to_start_from(asked.init)
     if source is None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
+from typing import get_args
 
+from zsl_tagger import choices
 from zsl_tagger.errors import UserError
 from zsl_tagger.training.config import TrainConfig
 
-RECIPES = (
-    "my-photos", "nus-wide-zsl", "nus-wide-zsl-augmented", "coco-zsl", "coco-multilabel", "coco-multilabel-xl",
-    "imagenet-a2", "cifar100", "stanford-cars",
-)  # fmt: skip
+RECIPES: tuple[str, ...] = get_args(choices.Recipe)
 
 
 def read_recipe(name: str) -> TrainConfig:

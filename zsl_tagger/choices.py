@@ -1,0 +1,32 @@
+"""Name the values of options that take one of a few.
+
+The command line reads these for its help and completion, so this module loads nothing. ``tests/test_options.py`` holds
+the tables of the modules that implement the choices against them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["local", "ray"]
+Format = Literal["table", "json", "jsonl", "csv", "parquet", "sqlite"]
+Interpolation = Literal["bicubic", "bilinear"]
+LabelGroup = Literal["all", "seen", "unseen"]
+Precision = Literal["fp32", "fp16", "int8"]
+Protocol = Literal["strict", "mld", "lesa", "biam", "lesa-openimages", "biam-openimages"]
+Recipe = Literal[
+    "my-photos",
+    "nus-wide-zsl",
+    "nus-wide-zsl-augmented",
+    "coco-zsl",
+    "coco-multilabel",
+    "coco-multilabel-xl",
+    "imagenet-a2",
+    "cifar100",
+    "stanford-cars",
+]
+ScoreKind = Literal["logits", "probabilities"]
+SearchFormat = Literal["table", "json", "jsonl"]
+Sidecar = Literal["xmp", "txt", "json"]
+Split = Literal["train", "val", "test"]
