@@ -11,6 +11,10 @@ class UserError(ValueError):
     """Something the user can put right. The message says what was expected, what came and what to do."""
 
 
+class PhotoError(UserError):
+    """An error of one photo. It becomes the photo's record, and a run over many photos continues."""
+
+
 class MissingExtraError(ImportError, UserError):
     """A package that an extra of zsl-tagger brings is not installed; the message has the command that installs it."""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from zsl_tagger.bulk.options import TagRun
-from zsl_tagger.bulk.run import _progress, run_tagging
+from zsl_tagger.bulk.run import run_tagging
 from zsl_tagger.images import finding
-from zsl_tagger.records.record import Record
-from zsl_tagger.system.threads import default_workers
 
 
 def notes_of(logged: pytest.LogCaptureFixture, folder: Path, *exclude: str) -> list[str]:
@@ -44,16 +41,3 @@ def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(
     raw = f"1 raw photo left out (.cr2): {install}"
     assert notes_of(logged, tmp_path, "raw") == ["sidecars: 1 unchanged", f"{film}; {raw}"]
     assert notes_of(logged, tmp_path, "raw", "*.CR2", "film.*") == ["sidecars: 1 unchanged"]
-
-
-def test_a_long_run_learns_its_total_and_a_short_one_knows_it(tmp_path: Path) -> None:
-    photos: list[str | Record] = [str(tmp_path / f"{number:02}.jpg") for number in range(default_workers() + 3)]
-    for photo in photos:
-        Path(str(photo)).touch()
-    run = TagRun([str(tmp_path)])
-    assert _progress(run, photos[:1]).total == 1
-    progress, start = _progress(run, photos[: default_workers()]), time.monotonic()
-    while progress.total is None and time.monotonic() - start < 10:
-        time.sleep(0.01)
-    assert progress.total == len(photos)
-    assert _progress(TagRun(["-"]), photos[: default_workers()]).total is None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_data import run_command, write_photo
 
+from zsl_tagger.bulk.engine import TagRequest
 from zsl_tagger.bulk.settings import settings_of
 from zsl_tagger.tagging.model_folder import ModelFolder, read_config, write_config, write_labels
 from zsl_tagger.tagging.tagger import Tagger
@@ -165,11 +166,10 @@ def test_a_parent_that_is_excluded_hides_nothing(model: Path, photos: Path) -> N
 def test_settings_tell_whether_parents_are_said(model: Path) -> None:
     tagger = Tagger(model)
     folded, unfolded = (
-        settings_of(tagger, labels, threshold=None, top_k=None, exact=False)
-        for labels in (tagger.vocabulary, tagger.vocabulary.unfolded())
+        settings_of(tagger, TagRequest(labels=labels)) for labels in (tagger.vocabulary, tagger.vocabulary.unfolded())
     )
     assert {name for name in folded if folded[name] != unfolded[name]} == {"parents and synonyms"}
-    surer = settings_of(tagger, tagger.for_precision(tagger.vocabulary, 0.9), threshold=None, top_k=None, exact=False)
+    surer = settings_of(tagger, TagRequest(labels=tagger.for_precision(tagger.vocabulary, 0.9)))
     assert {name for name in folded if folded[name] != surer[name]} == {"threshold"}
 
 

@@ -22,6 +22,7 @@ from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.bulk import ray_engine
+from zsl_tagger.bulk.engine import TagRequest
 from zsl_tagger.bulk.ray_engine import DEATHS, STORE_BYTES, Image, Job, Ledger, Worker
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record
@@ -248,8 +249,8 @@ def test_resume_goes_on_by_content_with_what_the_local_engine_wrote(tmp_path: Pa
 
 def job(tagger: Tagger, **changed: Any) -> Job:
     """For :class:`Image` of full paths."""
-    options = {"model": None, "threshold": 0.0, "top_k": None, "exact": False, "hashed": False, "folder": "/"}
-    return Job(labels=tagger.label_set(["cat", "red"]), **{**options, **changed})
+    request = TagRequest(labels=tagger.label_set(["cat", "red"]), threshold=0.0)
+    return Job(**{"model": None, "request": request, "hashed": False, "folder": "/", **changed})
 
 
 class DeadlyWorker(Worker):

@@ -297,7 +297,7 @@ def test_an_empty_sidecar_that_was_there_is_empty_again(tmp_path: Path, kind: st
     assert path.read_bytes() == b""
     assert sidecars.tagged(tagged(tmp_path / "a.jpg", "dog")).error is None
     assert b"dog" in path.read_bytes()
-    assert sidecars.removed(str(tmp_path / "a.jpg")).error is None
+    assert sidecars.remove(str(tmp_path / "a.jpg")) == []
     assert path.read_bytes() == b""
     assert sidecars.summary() == "sidecars: 2 changed, 1 unchanged"
 
@@ -381,7 +381,7 @@ def test_several_runs_at_once_on_one_folder(cat: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0], told
     assert names(cat.parent) == ["cat.jpg", "cat.jpg.xmp"]
     assert path.read_text() != DIGIKAM
-    Sidecars("xmp").removed(str(cat))
+    Sidecars("xmp").remove(str(cat))
     assert path.read_text() == DIGIKAM
 
 
@@ -396,7 +396,7 @@ def test_killed_at_any_moment_it_is_whole(cat: Path) -> None:
         time.sleep(draw.uniform(0.01, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert Sidecars("xmp").removed(str(cat)).error is None
+        assert Sidecars("xmp").remove(str(cat)) == []
         assert path.read_text() == DARKTABLE
     assert sidecar(cat)[0] == 0  # what a killed run left is no hindrance
 

@@ -10,6 +10,7 @@ import pytest
 
 from zsl_tagger import Tagger
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.bulk.engine import TagRequest
 from zsl_tagger.bulk.settings import settings_of
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.search.library import _fingerprint
@@ -39,10 +40,7 @@ def test_the_tags_are_those_of_the_cut_photo(cutting: Tagger, tagger: Tagger, ex
 
 
 def test_records_and_indexes_of_other_pixels_are_not_gone_on_with(cutting: Tagger, tagger: Tagger) -> None:
-    found = [
-        settings_of(one, one.label_set(LABELS), threshold=None, top_k=None, exact=False)["preprocessing"]
-        for one in (tagger, cutting)
-    ]
+    found = [settings_of(one, TagRequest(labels=one.label_set(LABELS)))["preprocessing"] for one in (tagger, cutting)]
     assert found == [1, "1, center_crop 0.8, bilinear"]
     assert _fingerprint(tagger, LABELS) != _fingerprint(cutting, LABELS)
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from zsl_tagger.bulk.engine import Item, TagRequest
 from zsl_tagger.bulk.options import TagRun, format_of
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import is_image
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
-from zsl_tagger.records.record import Record
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import LASTING, WRITERS
 from zsl_tagger.system.files import locked_file
-from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Sink = Callable[[Record], None]
 
 
 def record_file(
-    run: TagRun, first: list[str | Record], tagger: Tagger, labels: LabelSet, stack: ExitStack
+    run: TagRun, first: list[Item], tagger: Tagger, request: TagRequest, stack: ExitStack
 ) -> RecordFile | None:
     """Open the output as a file that a stopped run resumes; None if it is a stream or of another format."""
     if run.output is None:
@@ -46,11 +46,29 @@ def record_file(
             check_not_lost(kind, path)
         if kind not in LASTING:
             return None
-        settings = settings_of(tagger, labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+        settings = settings_of(tagger, request)
         return stack.enter_context(open_record_file(kind, path, {"format": kind, **settings}, run.resume))
 
 
-def _check_output(run: TagRun, output: Path, first: list[str | Record]) -> None:
+class EarlierRecords:
+    """Look up what the output holds from earlier runs, as far as this run has a use for it.
+
+    Args:
+        skips: what is done is skipped; a run that writes sidecars wants them of what is done too.
+        reuses: tags of the same content are used again; a run that draws heat maps needs the network.
+    """
+
+    def __init__(self, file: RecordFile, skips: bool, reuses: bool):
+        self._file, self._skips, self._reuses = file, skips, reuses
+
+    def is_done(self, path: str, sha256: str) -> bool:
+        return self._skips and self._file.is_done(path, sha256)
+
+    def tags_of(self, sha256: str) -> list[Tag] | None:
+        return self._file.tags_of(sha256) if self._reuses else None
+
+
+def _check_output(run: TagRun, output: Path, first: list[Item]) -> None:
     """Raise a UserError where an image or something that this run reads would be overwritten."""
     if output.is_dir():
         raise UserError(f"cannot write --output {output}: it is a folder, expected a file")
@@ -63,7 +81,7 @@ def _check_output(run: TagRun, output: Path, first: list[str | Record]) -> None:
         raise UserError(f"--output {output} is an image or one of the inputs; it would be overwritten")
 
 
-def _is_same(output: Path, item: str | Record) -> bool:
+def _is_same(output: Path, item: Item) -> bool:
     try:
         return isinstance(item, str) and output.samefile(item)
     except (OSError, ValueError):  # it is not there

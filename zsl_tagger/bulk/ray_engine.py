@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.bulk.engine import Item, TagRequest, record_of
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.images.urls import is_url, read_url
-from zsl_tagger.records.record import Record
+from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.files import content_of
 from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
-from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -74,50 +74,60 @@ class Job:
     """
 
     model: dict[str, bytes] | None
-    labels: LabelSet
-    threshold: float | None
-    top_k: int | None
-    exact: bool
+    request: TagRequest
     hashed: bool
     folder: str
 
     @property
     def nbytes(self) -> int:
-        return self.labels.queries.nbytes + sum(map(len, (self.model or {}).values()))
+        return self.request.labels.queries.nbytes + sum(map(len, (self.model or {}).values()))
 
 
-def tag_on_ray(
-    tagger: Tagger,
-    items: Iterable[str | Record],
-    labels: LabelSet,
-    lasting: RecordFile | None,
-    *,
-    threshold: float | None,
-    top_k: int | None,
-    exact: bool,
-    workers: int | None,
-) -> Generator[Record | None, None, None]:
-    """Records in the order of ``items``, None for what is done already; those that are errors pass through.
+class RayEngine:
+    """Tag images on Ray's workers.
 
-    Raises:
-        UserError: Ray cannot be started, or its workers cannot.
+    Args:
+        folder: the model folder.
+        output: what earlier runs found; None where nothing is known.
+        workers: how many processes; None: one a core of the cluster.
     """
-    items = list(items)
-    images = [
-        Image(number, item, lasting.sha256_of(item) if lasting is not None else None)
-        for number, item in enumerate(items)
-        if isinstance(item, str)
-    ]
-    model = _model_files(tagger.folder.path)
-    job = Job(model, labels, threshold, top_k, exact, lasting is not None, str(Path.cwd()))
-    due = 0  # the item whose record is next
-    if images:
-        with _session(workers or default_workers(), STORE_BYTES + 2 * job.nbytes):
-            for number, record in _tagged(images, job, workers or _cores()):
-                yield from _errors(items[due:number])
-                yield record
-                due = number + 1
-    yield from _errors(items[due:])
+
+    def __init__(self, folder: Path, request: TagRequest, output: RecordFile | None, workers: int | None):
+        self._output, self._workers = output, workers
+        self._job = Job(_model_files(folder), request, hashed=output is not None, folder=str(Path.cwd()))
+
+    def records(self, items: Iterable[Item]) -> Generator[Record | None, None, None]:
+        """Find all images first, then yield the records.
+
+        Raises:
+            UserError: Ray cannot be started, or its workers cannot.
+        """
+        items = list(items)
+        images = [Image(number, item, self._done(item)) for number, item in enumerate(items) if isinstance(item, str)]
+        due = 0  # the item whose record is next
+        if images:
+            with _session(self._workers or default_workers(), STORE_BYTES + 2 * self._job.nbytes):
+                for number, record in _tagged(images, self._job, self._workers or _cores()):
+                    yield from _errors(items[due:number])
+                    yield record
+                    due = number + 1
+        yield from _errors(items[due:])
+
+    def _done(self, path: str) -> str | None:
+        return None if self._output is None else self._output.sha256_of(path)
+
+
+@dataclass(frozen=True)
+class Done:
+    """Hold what a worker knows of earlier runs: the SHA-256 of its image when it was tagged, None where it was not."""
+
+    sha256: str | None
+
+    def is_done(self, path: str, sha256: str) -> bool:  # noqa: ARG002
+        return sha256 == self.sha256
+
+    def tags_of(self, sha256: str) -> list[Tag] | None:  # noqa: ARG002
+        return None
 
 
 def _model_files(folder: Path) -> dict[str, bytes] | None:
@@ -128,7 +138,7 @@ def _model_files(folder: Path) -> dict[str, bytes] | None:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in kinds}
 
 
-def _errors(items: Sequence[str | Record]) -> Iterator[Record]:
+def _errors(items: Sequence[Item]) -> Iterator[Record]:
     return (item for item in items if isinstance(item, Record))
 
 
@@ -207,24 +217,27 @@ class Worker:
             return error
 
     def _tagged(self, image: Image, source: str | bytes | ImageError) -> Record | None:
-        """None where a run before tagged the same content."""
-        job = self._job
+        earlier = Done(image.done) if self._job.hashed else None
+        return record_of(image.path, lambda _: self._tags(source), earlier, lambda _: _sha256(source))
+
+    def _tags(self, source: str | bytes | ImageError) -> list[Tag]:
+        if isinstance(source, ImageError):
+            raise source
+        asked = self._job.request
         try:
-            if isinstance(source, ImageError):
-                raise source
-            sha256 = _sha256(source) if job.hashed else None
-            if sha256 is not None and sha256 == image.done:
-                return None
-            tags = self._tagger.tag(source, job.labels, threshold=job.threshold, top_k=job.top_k, exact=job.exact)
-        except ImageError as error:
-            return Record(image.path, [], str(error))
+            return self._tagger.tag(
+                source, asked.labels, threshold=asked.threshold, top_k=asked.top_k, exact=asked.exact
+            )
+        except ImageError:
+            raise
         except Exception as error:  # one image must not end the run of a whole cluster
-            return Record(image.path, [], f"cannot be tagged: {type(error).__name__}: {first_line(error)}")
-        return Record(image.path, tags, sha256=sha256)
+            raise ImageError(f"cannot be tagged: {type(error).__name__}: {first_line(error)}") from None
 
 
-def _sha256(source: str | bytes) -> str | None:
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else content_of(source)
+def _sha256(source: str | bytes | ImageError) -> str | None:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    return content_of(source) if isinstance(source, str) else None
 
 
 def _load(model: dict[str, bytes] | None) -> Tagger:

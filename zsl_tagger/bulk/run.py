@@ -6,25 +6,25 @@ import codecs
 import logging
 import os
 import sys
-import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from zsl_tagger.bulk.engine import Engine, Item, TagRequest, record_of
 from zsl_tagger.bulk.labels import label_set, requested_labels
-from zsl_tagger.bulk.local_engine import tag_file
+from zsl_tagger.bulk.local_engine import LocalEngine
 from zsl_tagger.bulk.options import TagRun, check_options
-from zsl_tagger.bulk.output import Sink, open_sinks, record_file
+from zsl_tagger.bulk.output import EarlierRecords, Sink, open_sinks, record_file
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.records.record import Record
 from zsl_tagger.system.progress import Progress
+from zsl_tagger.system.read_ahead import ReadAhead
 from zsl_tagger.system.signals import StopRequest, watching_signals
-from zsl_tagger.system.threads import default_workers, map_in_order
+from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.heatmap import HeatmapFolder
-from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Records = Iterable[Record | None]  # None: done by an earlier run
+
 
 def run_tagging(run: TagRun) -> int:
-    """Tag everything and write the records; returns how many images could not be read.
+    """Tag everything and write the records; return how many images could not be read.
 
     Raises:
         UserError: the run cannot be carried out; nothing was written then.
@@ -43,55 +45,82 @@ def run_tagging(run: TagRun) -> int:
     """
     check_options(run)
     selection = Selection(run.exclude_path or ())
-    failed = _run(run, selection)
+    with watching_signals() as stop, ExitStack() as stack:
+        images = Images(run, selection, stop, stack)
+        if not images.first:
+            logger.warning("no images found: folders hold no file with an image suffix")
+        records, sinks = _without_tags(run, images, stack) if run.remove else _tagged(run, images, stack)
+        failed = _write_all(records, sinks, _progress(run), images, stop)
     if left_out := selection.summary():
         logger.info("%s", left_out)
     return failed
 
 
-def _run(run: TagRun, selection: Selection) -> int:
-    with watching_signals() as stop, ExitStack() as stack:
-        items = stop.iterate(_find_images(run, selection))  # walked while images are tagged
-        first = list(islice(items, default_workers()))
-        if not first:
-            logger.warning("no images found: folders hold no file with an image suffix")
-        items = chain(first, items)
-        progress = _progress(run, first)
-        if run.remove:  # needs no model
-            sidecars = stack.enter_context(_sidecars(run, None))
-            return _write_all(map(sidecars.removed, items), open_sinks(run, None, stack), progress, stop)
-        device = "cpu" if run.engine == "ray" else run.device  # as Ray's workers
-        workers = run.workers or max(1, len(first))  # one image is on all cores
-        tagger = Tagger(run.model, workers, device)
-        labels = label_set(tagger, requested_labels(tagger, run), run)
-        logger.debug("labels: %d; photos at a time: %d; engine: %s", len(labels), workers, run.engine)
-        lasting = record_file(run, first, tagger, labels, stack)
-        sinks = open_sinks(run, lasting, stack)
-        made = stack.enter_context(closing(_records(tagger, items, labels, run, lasting)))
-        records: Iterable[Record | None] = made
-        if run.sidecar is not None:
-            sidecars = stack.enter_context(_sidecars(run, labels))
-            records = (record and sidecars.tagged(record) for record in made)
-        return _write_all(records, sinks, progress, stop)
+def _tagged(run: TagRun, images: Images, stack: ExitStack) -> tuple[Records, list[Sink]]:
+    """Return the records of a run and where they go: labels -> tagger -> images -> engine -> sidecars -> sinks."""
+    tagger = _tagger(run, len(images.first))
+    request = _request(run, tagger)
+    output = record_file(run, images.first, tagger, request, stack)
+    sinks = open_sinks(run, output, stack)
+    logger.debug("labels: %d; photos at a time: %d; engine: %s", len(request.labels), tagger.workers, run.engine)
+    records = stack.enter_context(closing(_engine(run, tagger, request, output).records(images)))
+    if run.sidecar is None:
+        return records, sinks
+    sidecars = stack.enter_context(_sidecars(run, request))
+    return (record and sidecars.tagged(record) for record in records), sinks
 
 
-def _progress(run: TagRun, first: list[str | Record]) -> Progress:
-    """Return the progress of a run; a long one learns its total while the first images are tagged."""
-    on_table = run.output is None and sys.stdout.isatty()  # the bar would run into the table
-    progress = Progress("tagging", bar=not on_table)
-    if len(first) < default_workers():
-        progress.total = len(first)
-    elif "-" not in run.paths and run.engine == "local":  # stdin cannot be read twice, and a listing of URLs is slow
-
-        def count() -> None:
-            with suppress(OSError, UserError):  # the run meets it too
-                progress.total = sum(1 for _ in find_images(run.paths, selection=Selection(run.exclude_path)))
-
-        threading.Thread(target=count, daemon=True).start()
-    return progress
+def _without_tags(run: TagRun, images: Images, stack: ExitStack) -> tuple[Records, list[Sink]]:
+    """Return the records of a run with ``--remove``, which needs no model, and where they go."""
+    sidecars = stack.enter_context(_sidecars(run, None))
+    return (record_of(item, sidecars.remove) for item in images), open_sinks(run, None, stack)
 
 
-def _find_images(run: TagRun, selection: Selection) -> Iterator[str | Record]:
+def _tagger(run: TagRun, images: int) -> Tagger:
+    device = "cpu" if run.engine == "ray" else run.device  # as Ray's workers
+    return Tagger(run.model, run.workers or max(1, images), device)  # one image is on all cores
+
+
+def _request(run: TagRun, tagger: Tagger) -> TagRequest:
+    labels = label_set(tagger, requested_labels(tagger, run), run)
+    return TagRequest(labels=labels, threshold=run.threshold, top_k=run.top_k, exact=run.exact)
+
+
+def _engine(run: TagRun, tagger: Tagger, request: TagRequest, output: RecordFile | None) -> Engine:
+    if run.engine == "ray":
+        from zsl_tagger.bulk.ray_engine import RayEngine
+
+        return RayEngine(tagger.folder.path, request, output, run.workers)
+    pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
+    earlier = output and EarlierRecords(output, skips=run.sidecar is None, reuses=pictures is None)
+    return LocalEngine(tagger, request, earlier, pictures)
+
+
+class Images:
+    """Find the images of a run, in a thread while the first ones are tagged. Iterate over it once.
+
+    Attributes:
+        first: as many as there are workers, or all.
+    """
+
+    def __init__(self, run: TagRun, selection: Selection, stop: StopRequest, stack: ExitStack):
+        found = _find_images(run, selection)
+        # A thread that waits for stdin could not be ended.
+        self._ahead = None if "-" in run.paths else ReadAhead(found)
+        items = stop.iterate(found if self._ahead is None else stack.enter_context(self._ahead))
+        self.first = list(islice(items, default_workers()))
+        self._items = chain(self.first, items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items
+
+    @property
+    def total(self) -> int | None:
+        """Return how many there are; None while that is not known."""
+        return None if self._ahead is None else self._ahead.total
+
+
+def _find_images(run: TagRun, selection: Selection) -> Iterator[Item]:
     paths = _expand_stdin(run.paths)
     if run.engine != "ray":
         return find_images(paths, selection=selection)
@@ -114,56 +143,34 @@ def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
 
 
 def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Without the mark that some editors put before the first line."""
+    """Yield the lines without the mark that some editors put before the first one."""
     for number, line in enumerate(lines):
         yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
 
 
 @contextmanager
-def _sidecars(run: TagRun, labels: LabelSet | None) -> Iterator[Sidecars]:
-    """The sidecars of a run, which says at its end what became of them."""
+def _sidecars(run: TagRun, request: TagRequest | None) -> Iterator[Sidecars]:
+    """Yield the sidecars of a run, and log at the end what was done with them."""
     from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
 
+    assert run.sidecar is not None
     show = partial(print, flush=True) if run.dry_run or run.remove else None
     parents = {}
-    if labels is not None and run.sidecar == "xmp":  # the other kinds have no paths
+    if request is not None and run.sidecar == "xmp":  # the other kinds have no paths
+        labels = request.labels
         parents = {name: labels.parents(number) for number, name in enumerate(labels.labels)}
-    sidecars = Sidecars(run.sidecar or "", run.sidecar_stem, run.dry_run, show, parents)
+    sidecars = Sidecars(run.sidecar, run.sidecar_stem, run.dry_run, show, parents)
     yield sidecars
     logger.info("%s", sidecars.summary())
 
 
-def _records(
-    tagger: Tagger,
-    items: Iterable[str | Record],
-    labels: LabelSet,
-    run: TagRun,
-    lasting: RecordFile | None,
-) -> Generator[Record | None, None, None]:
-    """Records in the order of ``items``, None for what is done already; those that are errors pass through."""
-    if run.engine == "ray":
-        from zsl_tagger.bulk.ray_engine import tag_on_ray
-
-        return tag_on_ray(
-            tagger,
-            items,
-            labels,
-            lasting,
-            threshold=run.threshold,
-            top_k=run.top_k,
-            exact=run.exact,
-            workers=run.workers,
-        )
-    pictures = None if run.heatmap is None else HeatmapFolder(run.heatmap, run.paths)
-
-    def work(item: str | Record) -> Record | None:
-        return item if isinstance(item, Record) else tag_file(tagger, item, labels, run, lasting, pictures)
-
-    return map_in_order(work, items, tagger.workers)
+def _progress(run: TagRun) -> Progress:
+    on_table = run.output is None and sys.stdout.isatty()  # the bar would run into the table
+    return Progress("removing tags" if run.remove else "tagging", bar=not on_table)
 
 
-def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], progress: Progress, stop: StopRequest) -> int:
-    """Write every record; returns how many are errors."""
+def _write_all(records: Records, sinks: Sequence[Sink], progress: Progress, images: Images, stop: StopRequest) -> int:
+    """Write every record; return how many are errors."""
     failed = done = 0
     with progress:
         for record in records:
@@ -173,8 +180,10 @@ def _write_all(records: Iterable[Record | None], sinks: Sequence[Sink], progress
                 for write in sinks:
                     write(record)
                 failed += record.error is not None
+            progress.total = images.total
             progress.advance()
             stop.check()
+        progress.total = images.total  # of a short run it is known only now
     if done:
         logger.info("done already and skipped: %s", f"{done:,}")
     return failed

@@ -9,20 +9,19 @@ import hashlib
 
 import numpy as np
 
+from zsl_tagger.bulk.engine import TagRequest
 from zsl_tagger.errors import some
 from zsl_tagger.images.preprocessing import PREPROCESSING_VERSION
 from zsl_tagger.records.base import Settings
-from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import EXACT_UP_TO, Tagger
 
 
-def settings_of(
-    tagger: Tagger, labels: LabelSet, *, threshold: float | None, top_k: int | None, exact: bool
-) -> Settings:
+def settings_of(tagger: Tagger, request: TagRequest) -> Settings:
     """Return the settings that a run's tags depend on.
 
     Independent of label order. Long lists and model files are represented by a truncated SHA-256.
     """
+    labels, threshold = request.labels, request.threshold
     order = np.argsort(labels.labels, kind="stable")
     changes = tagger.preprocessing.other_than_usual()
     names = [labels.labels[index] for index in order]
@@ -38,8 +37,8 @@ def settings_of(
         "labels": f"{some(names)} ({asked})",
         "threshold": threshold if threshold is not None else f"each label's own ({_short(labels.thresholds[order])})",
         "parents and synonyms": "said too" if labels.implied is None else "said once",
-        "top-k": top_k,
-        "exact": exact or len(labels) <= EXACT_UP_TO,
+        "top-k": request.top_k,
+        "exact": request.exact or len(labels) <= EXACT_UP_TO,
         "preprocessing": f"{PREPROCESSING_VERSION}, {changes}" if changes else PREPROCESSING_VERSION,
     }
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from PIL import Image, TiffTags, UnidentifiedImageError, features
 
-from zsl_tagger.errors import MissingExtraError, UserError, first_line, install_command, require
+from zsl_tagger.errors import MissingExtraError, PhotoError, first_line, install_command, require
 
 #: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
 MAX_PIXELS = 150_000_000
@@ -40,7 +40,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _OPEN_LOCK = threading.Lock()
 
 
-class ImageError(UserError):
+class ImageError(PhotoError):
     """An image that cannot be used. The message is one line that a person can act on."""
 
 

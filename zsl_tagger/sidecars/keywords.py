@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import AnyStr
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import PhotoError
 from zsl_tagger.records.record import Tag
 
 #: What XML cannot hold, not even escaped, and halves of characters, which no encoding can.
@@ -22,7 +22,7 @@ MAX_PARTS = 500_000
 Parents = Mapping[str, Sequence[str]]
 
 
-class SidecarError(UserError):
+class SidecarError(PhotoError):
     """A sidecar that is left as it is. The message is one line and says why."""
 
 

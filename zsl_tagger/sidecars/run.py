@@ -90,11 +90,22 @@ class Sidecars:
         """Bring a photo's tags into its sidecar; return the record, with an error where that could not be done."""
         if record.error is not None:
             return record
-        return self._done(record, lambda photo: [self._places.of(photo)])
+        try:
+            self._change(record.path, record.tags, lambda photo: [self._places.of(photo)])
+        except SidecarError as error:
+            return replace(record, error=str(error))
+        return record
 
-    def removed(self, photo: str | Record) -> Record:
-        """Take out of a photo's sidecars what this tool wrote; the photo itself need not be readable, nor there."""
-        return photo if isinstance(photo, Record) else self._done(Record(photo, []), self._places.all_of)
+    def remove(self, photo: str) -> list[Tag]:
+        """Take out of a photo's sidecars what this tool wrote, and return what is left, which is no tag.
+
+        The photo itself need not be readable, nor there.
+
+        Raises:
+            SidecarError: a sidecar is left as it is.
+        """
+        self._change(photo, [], self._places.all_of)
+        return []
 
     def summary(self) -> str:
         """How many sidecars became what."""
@@ -102,24 +113,25 @@ class Sidecars:
         told = ", ".join(count for count in counts if not count.startswith("0 ")) or "none"
         return f"sidecars{' would be' if self._dry_run else ''}: {told}{self._places.avoided()}"
 
-    def _done(self, record: Record, places: Callable[[Path], list[Path]]) -> Record:
-        photo = Path(record.path)
+    def _change(self, path: str, tags: Sequence[Tag], places: Callable[[Path], list[Path]]) -> None:
+        """Bring tags into sidecars of a photo, and show and count what changed, also before an error."""
+        photo = Path(path)
         changes: list[Change] = []
         try:
             for place in places(photo):
                 with waited_lock(photo):
-                    changes.append(self._change(place, record.tags))
+                    changes.append(self._changed(place, tags))
         except UserError as error:
-            record = replace(record, error=str(error))
+            raise SidecarError(str(error)) from None
         except OSError as error:
-            record = replace(record, error=f"no sidecar: {error.strerror or error}")
-        self._counts.update(change.became for change in changes)
-        if self._show is not None:
-            for line in (line for change in changes for line in change.lines()):
-                self._show(printable(line))
-        return record
+            raise SidecarError(f"no sidecar: {error.strerror or error}") from None
+        finally:
+            self._counts.update(change.became for change in changes)
+            if self._show is not None:
+                for line in (line for change in changes for line in change.lines()):
+                    self._show(printable(line))
 
-    def _change(self, place: Path, tags: Sequence[Tag]) -> Change:
+    def _changed(self, place: Path, tags: Sequence[Tag]) -> Change:
         """Carried out, if this is no dry run.
 
         Raises:
