@@ -95,7 +95,7 @@ class OutputFolder:
 
     def finish(self, info: JsonObject) -> None:
         """Write ``dataset.json``: the folder is whole."""
-        self.write_json(INFO_FILE, info)
+        self.write_json(INFO_FILE, {**info, "prepared_by": self.identity})
         with write_errors(self.path):
             (self.path / CLAIM_FILE).unlink(missing_ok=True)
 
