@@ -21,6 +21,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,7 +61,7 @@ def folder_runs(photos: list[str], folder: Path, turns: int) -> dict[str, object
     seconds: dict[str, list[float]] = {kind: [] for kind in outputs}
     for _ in range(turns + 1):
         for kind, output in outputs.items():
-            form = "jsonl" if kind == "device" else kind
+            form: Any = "jsonl" if kind == "device" else kind
             run = TagRun(paths=photos, labels="dog,beach", format=form, output=output, overwrite=True)
             seconds[kind].append(_seconds(lambda run=run: run_tagging(run)))  # type: ignore[misc]
     taken = {kind: np.array(own[1:]) for kind, own in seconds.items()}

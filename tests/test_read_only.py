@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def read_only() -> Iterator[Path]:
         shutil.rmtree(top)
 
 
-def tag_output(folder: Path, kind: str, name: str = "tags.out") -> None:
+def tag_output(folder: Path, kind: Any, name: str = "tags.out") -> None:
     """Open an output as ``tag`` does."""
     run = TagRun(paths=["a.jpg"], output=folder / name, format=kind)
     with contextlib.ExitStack() as stack:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zsl_tagger.bulk import run as bulk_run
-from zsl_tagger.bulk.engine import Earlier, TagRequest, record_of
+from zsl_tagger.bulk.engine import Earlier, Item, TagRequest, record_of
 from zsl_tagger.bulk.local_engine import LocalEngine
 from zsl_tagger.bulk.options import TagRun
 from zsl_tagger.bulk.output import EarlierRecords
@@ -97,7 +97,7 @@ def test_the_local_engine_yields_a_record_an_item_in_order() -> None:
     tagger: Any = SimpleNamespace(workers=3, encode=encode, tag_encoded=lambda path, *_, **__: [Tag(path, 0.5)])
     engine = LocalEngine(tagger, TagRequest(labels=None), None)  # type: ignore[arg-type]
     loop = Record("loop", [], "folder loop")
-    items = ["0.jpg", loop, *(f"{number}.jpg" for number in range(1, 30)), "bad.jpg"]
+    items: list[Item] = ["0.jpg", loop, *(f"{number}.jpg" for number in range(1, 30)), "bad.jpg"]
     records = [record for record in engine.records(items) if record is not None]
     assert [record.path for record in records] == [item if isinstance(item, str) else item.path for item in items]
     assert records[1] is loop

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from zsl_tagger import choices
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import json_key, lines, xmp
@@ -29,7 +28,7 @@ class _Kind(NamedTuple):
     ours: Callable[[bytes], list[str]]
 
 
-KINDS: dict[choices.Sidecar, _Kind] = {
+KINDS = {
     "xmp": _Kind(".xmp", xmp.merged, xmp.ours),
     "txt": _Kind(".txt", lines.merged, lines.ours),
     "json": _Kind(".tags.json", json_key.merged, json_key.ours),  # Google Takeout has photo.jpg.json
@@ -75,7 +74,7 @@ class Sidecars:
 
     def __init__(
         self,
-        kind: choices.Sidecar,
+        kind: str,
         by_stem: bool = False,
         dry_run: bool = False,
         show: Callable[[str], None] | None = None,
