@@ -282,7 +282,8 @@ def test_a_photo_that_kills_every_worker_costs_only_itself(
         Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
     ]
     assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
-    assert logged.messages == ["3 times a worker died while it tagged; its images were tagged again"]
+    ours = [record.getMessage() for record in logged.records if record.name.startswith("zsl_tagger.")]  # Ray logs too
+    assert ours == ["3 times a worker died while it tagged; its images were tagged again"]
 
 
 def test_the_ledger_knows_which_image_was_in_hand() -> None:
