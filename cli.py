@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -509,7 +509,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to writ
 WordVectors = Annotated[
     str, typer.Option(help="packaged, gensim:NAME or FILE, st:NAME or FOLDER, file:wordvec_array.pth.")
 ]
-Missing = Annotated[str, typer.Option(help="Labels without a vector: error, drop, or random (a random vector).")]
+Missing = Annotated[
+    choices.Missing, typer.Option(help="Labels without a vector: an error, drop them, or give each a random one.")
+]
 NoNormalize = Annotated[bool, typer.Option("--no-normalize", help="Keep the lengths of the vectors.")]
 Unseen = Annotated[str, typer.Option(help='Labels training shall not see: "cat,dog", a number, or "25%".')]
 KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep images without any label.")]
@@ -524,7 +526,9 @@ def _prepare_options(
         float, typer.Option(help="Share of the images for validation, where none is given; 0: none.")
     ] = 0.1,
     test_fraction: Annotated[float, typer.Option(help="Share of the images for test, where no split is given.")] = 0.2,
-    train_per_class: Annotated[Optional[int], typer.Option(help="So many training images a class.")] = None,
+    train_per_class: Annotated[
+        int | None, typer.Option(help="Training images of each class, instead of these shares.")
+    ] = None,
     released_splits: Annotated[
         bool,
         typer.Option(
@@ -532,7 +536,7 @@ def _prepare_options(
             help="Also write released/, with the splits under the released code's names: test is val.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set in the folder.")] = False,
 ) -> Any:
@@ -596,7 +600,8 @@ _OWN_DATA = {"released_splits": False}
 def prepare_nus_wide(
     source: Source,
     protocol: Annotated[
-        str, typer.Option(help="mld: train images show a seen, test images an unseen label; lesa: all are kept.")
+        choices.NusWideProtocol,
+        typer.Option(help="mld: train images show a seen, test images an unseen label; lesa: all are kept."),
     ] = "mld",
     allow_subset: Annotated[bool, typer.Option("--allow-subset", help="Accept other counts than the papers'.")] = False,
 ) -> Any:
@@ -609,8 +614,8 @@ def prepare_nus_wide(
 @_prepares("coco", without=_OFFICIAL_SPLITS)
 def prepare_coco(
     source: Source,
-    task: Annotated[str, typer.Option(help="multi-label, zsl-48-17 or zsl-65-15.")] = "multi-label",
-    year: Annotated[Optional[int], typer.Option(help="2014 or 2017. [default: the one that is there]")] = None,
+    task: Annotated[choices.CocoTask, typer.Option(help="All classes, or which ones are unseen.")] = "multi-label",
+    year: Annotated[int | None, typer.Option(help="2014 or 2017. [default: the one that is there]")] = None,
     keep_unlabelled: KeepUnlabelled = False,
 ) -> Any:
     """MS-COCO 2014 or 2017: all 80 classes, or with unseen ones."""
@@ -622,9 +627,9 @@ def prepare_coco(
 @_prepares("folders", without=_OWN_DATA)
 def prepare_folders(
     source: Source,
-    task: Annotated[str, typer.Option(help="single-label, or multi-label (the class as the one known tag).")] = (
-        "single-label"
-    ),
+    task: Annotated[
+        choices.FoldersTask, typer.Option(help="multi-label: the class is the one tag that is known.")
+    ] = "single-label",
     unseen: Unseen = "",
     exclude_path: ExcludePath = None,
 ) -> Any:
@@ -637,12 +642,12 @@ def prepare_folders(
 @_prepares("table", without={**_OWN_DATA, "train_per_class": None})
 def prepare_table(
     source: Source,
-    images: Annotated[Optional[Path], typer.Option(help="Where the paths start. [default: the table's folder]")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the paths start. [default: the table's folder]")] = None,
     path_column: Annotated[str, typer.Option(help="Column of the image paths.")] = "path",
     tags_column: Annotated[str, typer.Option(help="Column of the tags.")] = "tags",
-    split_column: Annotated[Optional[str], typer.Option(help="Column with train, val or test.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column with train, val or test.")] = None,
     separator: Annotated[str, typer.Option(help="Between the tags of a cell.")] = ",",
-    delimiter: Annotated[Optional[str], typer.Option(help="Between columns. [default: read off the header]")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Between columns. [default: read off the header]")] = None,
     unseen: Unseen = "",
     keep_unlabelled: KeepUnlabelled = False,
 ) -> Any:
@@ -673,7 +678,7 @@ def prepare_wordvecs(
 @_command(prepare, "report")
 def prepare_report(
     folder: Annotated[Path, typer.Argument(help="A prepared data set folder.")],
-    images: Annotated[Optional[Path], typer.Option(help="Where the images are. [default: as it says]")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the images are. [default: as it says]")] = None,
 ) -> None:
     """Write the split report of a prepared folder anew: leaks, twins, near-duplicates, counts."""
     with _told_in_one_line(_GOES_ON):
@@ -686,7 +691,7 @@ def prepare_report(
 @_command(prepare, "check")
 def prepare_check(
     folder: Annotated[Path, typer.Argument(help="A prepared data set folder, also one from elsewhere.")],
-    images: Annotated[Optional[Path], typer.Option(help="Look for the images below this folder too.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Look for the images below this folder too.")] = None,
 ) -> None:
     """Say whether a prepared folder is sound, and what is wrong where.
 

@@ -11,14 +11,15 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source, targets_of
+from zsl_tagger.choices import CocoTask
 from zsl_tagger.errors import UserError, require, some
 
-TASKS = ("multi-label", "zsl-48-17", "zsl-65-15")
+TASKS = get_args(CocoTask)
 YEARS = (2014, 2017)
 _OFFICIAL = {"train": "train", "test": "val"}
 
@@ -69,7 +70,7 @@ class Coco(Source):
 
     command = "coco"
 
-    task: str = "multi-label"
+    task: CocoTask = "multi-label"
     year: int | None = None
     keep_unlabelled: bool = False
 

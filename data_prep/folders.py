@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from data_prep.archives import Listed, Listing, read_packed
 from data_prep.source import Found, Source, targets_of
+from zsl_tagger.choices import FoldersTask
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
@@ -27,7 +28,7 @@ from zsl_tagger.words.label_lists import composed
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("single-label", "multi-label")
+TASKS = get_args(FoldersTask)
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "trainval": "train",
@@ -53,7 +54,7 @@ class Folders(Source):
 
     command = "folders"
 
-    task: str = "single-label"
+    task: FoldersTask = "single-label"
     unseen: str = ""
     exclude_path: Sequence[str] = ()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_prep.nus_wide_archive import Archive
 from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source
+from zsl_tagger.choices import NusWideProtocol
 from zsl_tagger.errors import UserError
 
 BENCHMARK_FILE = "benchmark_81_v0.json"
@@ -37,7 +38,7 @@ class NusWide(Source):
 
     command = "nus-wide"
 
-    protocol: str = "mld"
+    protocol: NusWideProtocol = "mld"
     allow_subset: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, Spli
 from data_prep.source import Found, Source, deciding
 from data_prep.splits import choose_unseen, cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
+from zsl_tagger.choices import Missing
 from zsl_tagger.datasets.format import (
     DATA_FILE,
     DATASET_FORMAT,
@@ -82,7 +83,7 @@ class Options:
     """
 
     word_vectors: str = "packaged"
-    missing: str = "error"
+    missing: Missing = "error"
     normalize: bool = True
     skip_images: bool = False
     val_fraction: float = 0.1

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from data_prep.output import json_bytes, write_whole
 from data_prep.results import FoundLabel, VectorsFound, WordVectorsRecord
+from zsl_tagger.choices import Missing
 from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import sha256_of
@@ -26,7 +28,7 @@ from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
 logger = logging.getLogger(__name__)
 
 #: What to do with labels that the source does not know.
-MISSING_POLICIES = ("error", "drop", "random")
+MISSING_POLICIES = get_args(Missing)
 
 #: Names of one thing that word lists and benchmarks choose differently.
 SYNONYMS = (
@@ -84,7 +86,7 @@ class WordVectors:
         return [*lines, *(f"  {label}: not found, dropped" for label in self.dropped)]
 
 
-def word_vectors(labels: Sequence[str], source: str, missing: str = "error", normalize: bool = True) -> WordVectors:
+def word_vectors(labels: Sequence[str], source: str, missing: Missing = "error", normalize: bool = True) -> WordVectors:
     """Return the vectors of a label set.
 
     Args:
@@ -189,7 +191,7 @@ def prepare_wordvecs(
     source: str,
     output: Path,
     *,
-    missing: str = "error",
+    missing: Missing = "error",
     normalize: bool = True,
     overwrite: bool = False,
 ) -> WordVectors:

@@ -59,7 +59,8 @@ def test_a_command_and_its_run_have_the_same_options(command: Callable[..., None
 
 def table_of(place: str) -> Any:
     module, _, name = place.rpartition(".")
-    return getattr(import_module(f"zsl_tagger.{module}"), name)
+    package = "" if module.startswith("data_prep") else "zsl_tagger."
+    return getattr(import_module(f"{package}{module}"), name)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,7 @@ def table_of(place: str) -> Any:
         (choices.Device, ["tagging.devices.DEVICES"]),
         (choices.Format, ["records.writers.WRITERS", "records.writers.LASTING"]),
         (choices.Interpolation, ["images.preprocessing._FILTERS"]),
+        (choices.NusWideProtocol, ["data_prep.nus_wide.PROTOCOLS"]),
         (choices.LabelGroup, ["evaluation.data.LABELS"]),
         (choices.Protocol, ["evaluation.protocols.PROTOCOLS"]),
         (choices.Recipe, ["training.recipes.RECIPES"]),
@@ -101,6 +103,9 @@ def test_the_precisions_are_those_of_the_library() -> None:
         ("serve", "--port", "99999"),
         ("serve", "--max-photo-mb", "0"),
         ("train", "--data", "d", "--output", "o", "--recipe", "nus-wide"),
+        ("prepare", "nus-wide", "--source", "s", "--output", "o", "--protocol", "x"),
+        ("prepare", "coco", "--source", "s", "--output", "o", "--task", "zsl"),
+        ("prepare", "folders", "--source", "s", "--output", "o", "--missing", "zeros"),
         ("evaluate", "--threshold", "2"),
         ("evaluate", "--k", "0"),
         ("evaluate", "--resamples", "-5"),

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+CocoTask = Literal["multi-label", "zsl-48-17", "zsl-65-15"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["local", "ray"]
+FoldersTask = Literal["single-label", "multi-label"]
 Format = Literal["table", "json", "jsonl", "csv", "parquet", "sqlite"]
 Interpolation = Literal["bicubic", "bilinear"]
 LabelGroup = Literal["all", "seen", "unseen"]
+Missing = Literal["error", "drop", "random"]
+NusWideProtocol = Literal["mld", "lesa"]
 Precision = Literal["fp32", "fp16", "int8"]
 Protocol = Literal["strict", "mld", "lesa", "biam", "lesa-openimages", "biam-openimages"]
 Recipe = Literal[

@@ -109,7 +109,7 @@ def test_2017_and_an_images_folder(tmp_path: Path) -> None:
 def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"expected --task of multi-label, zsl-48-17, zsl-65-15; got 'zsl'"):
-        prepare(Coco(source=coco, task="zsl"), out, OPTIONS)
+        prepare(Coco(source=coco, task="zsl"), out, OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no folder at .*gone"):
         prepare(Coco(source=tmp_path / "gone"), out, OPTIONS)
     with pytest.raises(UserError, match=r"lacks annotations/instances_train2014.json or annotations/"):

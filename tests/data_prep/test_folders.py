@@ -364,7 +364,7 @@ def test_bad_input_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--unseen names what is no label of this data: 'cow'"):
         prepare(Folders(source=tmp_path / "in", unseen="cow"), tmp_path / "out2", Options(missing="random"))
     with pytest.raises(UserError, match=r"expected --task of single-label, multi-label; got 'tags'"):
-        prepare(Folders(source=tmp_path / "in", task="tags"), out, Options())
+        prepare(Folders(source=tmp_path / "in", task="tags"), out, Options())  # type: ignore[arg-type]
     write_tree(tmp_path / "odd", {"cat": 2, "salt, pepper": 2})
     with pytest.raises(UserError, match=r"the label 'salt, pepper' holds a comma and a space.*: rename it"):
         prepare(Folders(source=tmp_path / "odd"), tmp_path / "out3", Options())

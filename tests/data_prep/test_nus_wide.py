@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def archive(tmp_path: Path) -> NusArchive:
     return NusArchive(tmp_path / "raw")
 
 
-def prepared(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: str = "mld") -> DatasetInfo:
+def prepared(archive: NusArchive, out: Path, options: Options = OPTIONS, protocol: Any = "mld") -> DatasetInfo:
     return prepare(NusWide(source=archive.folder, protocol=protocol, allow_subset=True), out, options)
 
 

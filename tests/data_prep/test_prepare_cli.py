@@ -65,10 +65,6 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
             ["nus-wide", "--source", "gone", "--output", "out"],
             "error: no folder at gone: expected the unpacked NUS-WIDE",
         ),
-        (
-            ["nus-wide", "--source", ".", "--output", "out", "--protocol", "x"],
-            "error: expected --protocol of mld, lesa",
-        ),
         (["coco", "--source", ".", "--output", "out"], "error: . lacks annotations/instances_train2014.json"),
         (["folders", "--source", "gone", "--output", "out"], "error: no folder at gone"),
         (

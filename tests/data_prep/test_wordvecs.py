@@ -195,7 +195,7 @@ def test_random_vectors_are_the_same_in_every_process() -> None:
 def test_an_unknown_policy_is_answered_with_the_three(source: str) -> None:
     assert MISSING_POLICIES == ("error", "drop", "random")
     with pytest.raises(UserError, match=r"^expected --missing of error, drop, random; got 'zeros'$"):
-        word_vectors(["dog"], source, "zeros")
+        word_vectors(["dog"], source, "zeros")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("labels", [[], ["zebra"], ["nothing", "zebra"]])
@@ -218,7 +218,7 @@ def test_a_vector_of_zeros_is_none(source: str) -> None:
 
 @pytest.mark.parametrize("missing", MISSING_POLICIES)
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
-def test_vectors_that_are_not_finite_are_told(bad: Any, missing: str, tmp_path: Path) -> None:
+def test_vectors_that_are_not_finite_are_told(bad: Any, missing: Any, tmp_path: Path) -> None:
     spec = write_glove(tmp_path / "a.txt", {"dog": (1, 2), "cat": (bad, 2), "bus": (3, bad)})
     with pytest.raises(UserError, match=rf"^{re.escape(spec)} has vectors that are not finite: 'bus', 'cats'$"):
         word_vectors(["cats", "dog", "bus"], spec, missing, normalize=False)
@@ -242,7 +242,7 @@ COUNTS = {"as is": 1, "lower-cased": 2, "singular": 3, "plural": 1, "synonym": 1
 
 
 @pytest.mark.parametrize(("missing", "kind"), [("drop", "not found, dropped"), ("random", "random")])
-def test_counts_of_the_report_add_up(missing: str, kind: str, source: str) -> None:
+def test_counts_of_the_report_add_up(missing: Any, kind: str, source: str) -> None:
     vectors = word_vectors(MIXED, source, missing)
     report = vectors.report()
     assert report.found == {**COUNTS, kind: 3}
