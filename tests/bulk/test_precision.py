@@ -125,7 +125,7 @@ def test_precision_and_threshold_do_not_go_together(model: Path, photos: Path) -
     assert refused(photos, "--model", "no folder", "--precision", 0.9, "--threshold", 0) == message
 
 
-@pytest.mark.parametrize("precision", ["0.49", "0.96", "1", "0", "-1", "nan"])
+@pytest.mark.parametrize("precision", ["0.49", "0.96", "1", "0"])
 def test_a_precision_that_the_model_does_not_know(model: Path, photos: Path, precision: str) -> None:
     told = refused(photos, "--model", model, "--precision", precision)
     assert told.startswith("error: expected a precision from 0.5 to 0.95, which this model knows; got ")

@@ -600,7 +600,7 @@ import os, signal
 from pathlib import Path
 from zsl_tagger.export import proof, run
 proof.SECONDS = 0.0
-run.Row = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing moved
+run.Row = lambda **_: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing moved
 run.export(run.ExportRun(model=Path({str(own)!r}), precision="int8"))
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL

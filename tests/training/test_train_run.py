@@ -601,7 +601,7 @@ def test_no_part_of_a_run_is_silent(
     expected = {"loading the weights to start from", "features", "training", "validating", "exporting to ONNX"}
     assert expected <= parts
     steps = [message for message in logged.messages if message.startswith("training: 4 of 8 steps, ")]
-    assert re.search(r"left, loss [\d.e+-]+, val_mAP [\d.]+$", steps[-1])
+    assert re.search(r"left, loss [\d.e+-]+, val_map [\d.]+$", steps[-1])
 
 
 @pytest.mark.parametrize("is_main", [True, False])

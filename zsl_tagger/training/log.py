@@ -94,6 +94,6 @@ def _plot(axes: Any, rows: list[dict[str, str]], name: str, colour: str, **style
 
 
 def measured_text(values: dict[str, float]) -> str:
-    """Return the loss and the last figures on validation, e.g. ``"loss 0.12, val_mAP 45.1"``, to stand beside a bar."""
-    percents = [f"{name} {100 * values[name]:.1f}" for name in ("val_mAP", "val_top1", "heldout_mAP") if name in values]
+    """Return the loss and the last figures on validation, e.g. ``"loss 0.12, val_map 45.1"``, to stand beside a bar."""
+    percents = [f"{name} {100 * values[name]:.1f}" for name in ("val_map", "val_top1", "heldout_map") if name in values]
     return ", ".join([f"loss {values['loss']:.3g}", *percents])
