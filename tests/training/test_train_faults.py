@@ -8,16 +8,16 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from paths import ROOT
+from forked import Forked, run_cli
 from small_runs import animal_data, loss_curve, small_run, train_arguments, weights_of
 from typer.testing import CliRunner
 
@@ -41,23 +41,6 @@ SETTINGS = (
     "query_dropout=0.2", "crop=random", "workers=1", "lr=1e-3",
 )  # fmt: skip
 CACHED = ("freeze=true", "cache_views=2", *SETTINGS)
-
-#: The command, with something done to it after the step ``sys.argv[1]``.
-DISTURBED = """
-import os, signal, sys, time
-from zsl_tagger.training import trainer
-at, what = int(sys.argv.pop(1)), sys.argv.pop(1)
-original = trainer.Trainer._train_step
-def step(self, shown):
-    total = original(self, shown)
-    if self.step == at:
-        exec(what)
-    return total
-trainer.Trainer._train_step = step
-import cli
-cli.app()
-"""
-
 
 pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
@@ -98,12 +81,28 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def disturbed(at: int, what: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DISTURBED, str(at), what, "train", "--recipe", "nus-wide-zsl", *arguments],
-        capture_output=True, text=True, timeout=100, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def disturbed(at: int, what: Callable[[], object], *arguments: str) -> tuple[int, str]:
+    """Run ``zsl-tagger train`` in another process, with something done in it after the step ``at``.
+
+    Returns:
+        exit status and stderr.
+    """
+    process = Forked(_train_disturbed, at, what, *arguments)
+    return process.wait(), process.communicate()[1]
+
+
+def _train_disturbed(at: int, what: Callable[[], object], *arguments: str) -> None:
+    after_step(pytest.MonkeyPatch(), at, what)
+    run_cli("train", "--recipe", "nus-wide-zsl", *arguments)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def signal_all(number: signal.Signals) -> None:
+    os.killpg(0, number)
+    time.sleep(0.5)
 
 
 def assert_same(out: Path, expected: Path) -> None:
@@ -156,8 +155,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 ) -> None:
     """Killed in the middle of the second epoch, two steps after the last checkpoint."""
     arguments, out = train_arguments(tagged, tmp_path / "out", *settings), tmp_path / "out"
-    result = disturbed(7, "os.kill(os.getpid(), signal.SIGKILL)", *arguments)
-    assert result.returncode == -signal.SIGKILL
+    assert disturbed(7, kill_itself, *arguments)[0] == -signal.SIGKILL
     assert read_checkpoint(out / "run" / "checkpoint.pt")["step"] == 6
     assert not (out / "config.json").exists()
     status, _, err = command(*arguments, "--resume")
@@ -195,16 +193,16 @@ def test_a_stopped_run_has_saved_and_goes_on(
 
 
 @pytest.mark.exports
-@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_process_group(
-    number: str, status: int, tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
+    number: signal.Signals, status: int, tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
 ) -> None:
     """As Ctrl-C in a terminal and batch systems send it: the processes that read images get it too."""
     arguments = train_arguments(tagged, tmp_path / "out", *SETTINGS)
-    result = disturbed(4, f"os.killpg(0, signal.{number}); time.sleep(0.5)", *arguments)
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.returncode == status
-    assert result.stderr.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
+    found, err = disturbed(4, partial(signal_all, number), *arguments)
+    assert "Traceback" not in err, err
+    assert found == status
+    assert err.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
     assert command(*arguments, "--resume")[0] == 0
     assert_same(tmp_path / "out", undisturbed(SETTINGS))
 
