@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from forked import Forked
 from made_data import run_command, write_photo
 from paths import ROOT
 
@@ -593,17 +594,16 @@ def test_a_failure_leaves_everything_as_it_was(
     assert not (tmp_path / "new").exists()
 
 
+def export_and_die(folder: Path) -> None:
+    """Kill this process when all is written and nothing moved."""
+    proof.SECONDS = 0.0
+    run.Row = lambda **_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,misc]
+    run.export(run.ExportRun(model=folder, precision="int8"))
+
+
 def test_a_killed_export_leaves_the_folder_whole(own: Path) -> None:
     before = state(own)
-    code = f"""
-import os, signal
-from pathlib import Path
-from zsl_tagger.export import proof, run
-proof.SECONDS = 0.0
-run.Row = lambda **_: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing moved
-run.export(run.ExportRun(model=Path({str(own)!r}), precision="int8"))
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert Forked(export_and_die, own).wait() == -signal.SIGKILL
     left = state(own)
     assert {name: left[name] for name in before} == before
     assert all(name.startswith(".writing/") for name in left.keys() - before.keys())
