@@ -446,7 +446,7 @@ def import_checkpoint(
     ] = None,
     word_vectors: Annotated[
         str | None,
-        typer.Option(help="Source of its word queries: gensim:NAME or FILE, st:NAME or FOLDER, file:FILE.pth."),
+        typer.Option(help="Source of its word queries: gensim:..., st:..., open_clip:..., file:..., as for prepare."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side in pixels. [default: 448 for TResNet, else timm's]")
@@ -507,7 +507,16 @@ app.add_typer(prepare, name="prepare")
 Source = Annotated[Path, typer.Option(help="Where the raw data lies.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 WordVectors = Annotated[
-    str, typer.Option(help="packaged, gensim:NAME or FILE, st:NAME or FOLDER, file:wordvec_array.pth.")
+    str,
+    typer.Option(
+        help="packaged, gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, file:wordvec_array.pth."
+    ),
+]
+Templates = Annotated[
+    Path | None,
+    typer.Option(
+        help='Prompts for open_clip and st, one a line, {} for the label. [default of CLIP: "a photo of a {}."]'
+    ),
 ]
 Missing = Annotated[
     choices.Missing, typer.Option(help="Labels without a vector: an error, drop them, or give each a random one.")
@@ -519,6 +528,7 @@ KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep im
 
 def _prepare_options(
     word_vectors: WordVectors = "packaged",
+    templates: Templates = None,
     missing: Missing = "error",
     no_normalize: NoNormalize = False,
     skip_images: Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")] = False,
@@ -545,6 +555,7 @@ def _prepare_options(
 
     return Options(
         word_vectors=word_vectors,
+        templates=templates,
         missing=missing,
         normalize=not no_normalize,
         skip_images=skip_images,
@@ -663,6 +674,7 @@ def prepare_wordvecs(
     labels: Annotated[Path, typer.Option(help="Label names, one a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .pth file to write.")] = Path("wordvec_array.pth"),
     word_vectors: WordVectors = "packaged",
+    templates: Templates = None,
     missing: Missing = "error",
     no_normalize: NoNormalize = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
@@ -671,7 +683,10 @@ def prepare_wordvecs(
     with _told_in_one_line(_GOES_ON):
         from data_prep.wordvecs import prepare_wordvecs as run
 
-        vectors = run(labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite)
+        vectors = run(
+            labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite,
+            templates=templates,
+        )  # fmt: skip
         _print(vectors.summary(output))
 
 

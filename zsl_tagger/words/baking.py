@@ -19,8 +19,11 @@ from zsl_tagger.words.table import WordTable, unit_length
 SAME_VECTOR = 0.995
 
 
-def open_source_of_other_words(spec: str | None) -> WordSource:
-    """The source of word vectors that ``spec`` names, where it can be asked words that are no labels.
+def open_source_of_other_words(spec: str | None, templates: Sequence[str] = ()) -> WordSource:
+    """Open the source of word vectors that ``spec`` names, where it can be asked words that are no labels.
+
+    Args:
+        templates: the prompts that the labels' vectors were made with; none: the labels alone.
 
     Raises:
         UserError: it is unknown, a file of the labels' vectors only, or it cannot be opened.
@@ -29,7 +32,7 @@ def open_source_of_other_words(spec: str | None) -> WordSource:
         raise UserError("nothing says where the vectors of other words come from")
     if spec.startswith("file:"):
         raise UserError(f"its word vectors came from a matrix of the data set's labels only ({spec})")
-    return open_word_source(spec)
+    return open_word_source(spec, templates=templates)
 
 
 def bake_words(source: WordSource, words: Sequence[str]) -> WordTable:

@@ -22,7 +22,7 @@ def read_class_list(path: Path) -> list[str]:
     Raises:
         UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a name holds a control character.
     """
-    names = [composed(line).strip() for line in _lines_of(path)]
+    names = [composed(line).strip() for line in read_lines(path)]
     _check_no_control_character(names, f"{path}: ")
     return [name for name in names if name]
 
@@ -40,7 +40,7 @@ def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
         UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a label holds a control character.
     """
     whole = {_spelling(name): name for name in known}
-    lines = _lines_of(path)
+    lines = read_lines(path)
     try:
         cut = [
             [whole[_spelling(line)]] if _spelling(line) in whole else split_labels(_COMMENT.sub("", line), known)
@@ -51,13 +51,21 @@ def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
     return [name for names in cut for name in names]
 
 
-def _lines_of(path: Path) -> list[str]:
+def read_lines(path: Path, what: str = "labels") -> list[str]:
+    """Return the lines of a text file that a person wrote.
+
+    Args:
+        what: what the file should hold, for the message of an error.
+
+    Raises:
+        UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark).
+    """
     try:
         return _LINE_BREAK.split(path.read_bytes().decode(encoding_of(path)))
     except OSError as error:
-        raise UserError(f"cannot read the labels file {path}: {error.strerror}") from None
+        raise UserError(f"cannot read the {what} file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"the labels file {path} is not UTF-8 text: save it as UTF-8") from None
+        raise UserError(f"the {what} file {path} is not UTF-8 text: save it as UTF-8") from None
 
 
 def split_labels(text: str, known: Collection[str] = ()) -> list[str]:

