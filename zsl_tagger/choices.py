@@ -26,6 +26,7 @@ Recipe = Literal[
     "coco-zsl",
     "coco-multilabel",
     "coco-multilabel-xl",
+    "clip-zsl",
     "imagenet-a2",
     "cifar100",
     "stanford-cars",

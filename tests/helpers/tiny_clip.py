@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
+from timm.models.convnext import ConvNeXt
+from timm.models.vision_transformer import VisionTransformer
 
 #: Width of the space that both towers share.
 WIDTH = 16
@@ -65,3 +71,54 @@ def sentence_transformers_folder(folder: Path) -> Path:
     CLIPProcessor(images, tokenizer).save_pretrained(plain)
     SentenceTransformer(modules=[Transformer(str(plain))]).save(str(folder))
     return folder
+
+
+# --- image towers of timm, known under names as its own are -------------------------------------------------
+
+default_cfgs = generate_default_cfgs({
+    name: {
+        "input_size": (3, SIZE, SIZE), "num_classes": classes, "classifier": classifier, "first_conv": "",
+        "mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD, "interpolation": "bicubic", "crop_pct": 1.0,
+    }
+    for name, classes, classifier in (
+        ("tiny_clip_vit.random", WIDTH, "head"),
+        ("tiny_siglip_vit.random", 0, "head"),
+        ("tiny_clip_convnext.random", WIDTH, "head.fc"),
+        ("tiny_clip_resnet.random", WIDTH, "head.proj"),
+    )
+})  # fmt: skip
+
+_VIT = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": SIZE}
+
+
+@register_model
+def tiny_clip_vit(pretrained: bool = False, **options: Any) -> Any:
+    """Build the image tower of :data:`CONFIG`."""
+    options = {**_VIT, "pre_norm": True, "norm_layer": partial(torch.nn.LayerNorm, eps=1e-5), **options}
+    return build_model_with_cfg(VisionTransformer, "tiny_clip_vit", pretrained, **options)
+
+
+@register_model
+def tiny_siglip_vit(pretrained: bool = False, **options: Any) -> Any:
+    """Build a tower whose vector attention makes of all tokens, and which has no projection."""
+    options = {**_VIT, "embed_dim": WIDTH, "class_token": False, "global_pool": "map", **options}
+    return build_model_with_cfg(VisionTransformer, "tiny_siglip_vit", pretrained, **options)
+
+
+@register_model
+def tiny_clip_convnext(pretrained: bool = False, **options: Any) -> Any:
+    """Build a convolutional tower, with a norm between its pooling and its projection."""
+    options = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 24), **options}
+    return build_model_with_cfg(ConvNeXt, "tiny_clip_convnext", pretrained, **options)
+
+
+@register_model
+def tiny_clip_resnet(pretrained: bool = False, **options: Any) -> Any:
+    """Build a tower with the attention pooling of CLIP's ResNets."""
+    config = ByoModelCfg(
+        blocks=tuple(ByoBlockCfg(type="bottle", d=1, c=c, s=s, br=0.25) for c, s in ((16, 1), (32, 2), (64, 2))),
+        stem_chs=16, stem_type="tiered", stem_pool="avg2", downsample="avg", aa_layer="avg",
+        head_type="attn_abs", head_hidden_size=64,
+    )  # fmt: skip
+    options = {"img_size": SIZE, **options}
+    return build_model_with_cfg(ByobNet, "tiny_clip_resnet", pretrained, model_cfg=config, **options)

@@ -11,6 +11,7 @@ from zsl_tagger.export.networks import ExportError
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import write_proven
 from zsl_tagger.images.preprocessing import Preprocessing
+from zsl_tagger.model.cosine import COSINE, CosineHead
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
@@ -76,9 +77,15 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
     Args:
         softmax: see :class:`zsl_tagger.model.tagger_model.DecoderForExport`.
     """
-    layer = model.head.layer
+    projection = model.backbone.projection
     shape: dict[str, Any] = {
         "backbone": model.backbone.name,
+        **({} if projection == "none" else {"projection": projection}),
+    }
+    if isinstance(model.head, CosineHead):
+        return {**shape, "head": COSINE}
+    layer = model.head.layer
+    shape |= {
         "class_reading": model.reading is not None,
         "class_evidence": model.class_evidence,
         "dim": model.head.dim,

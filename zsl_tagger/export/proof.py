@@ -16,6 +16,7 @@ import torch
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.export.results import Agreement
+from zsl_tagger.model.cosine import CosineHead
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
@@ -73,6 +74,8 @@ class Proof:
         self, model: TaggerModel, config: ModelConfig, vocabulary: LabelSet, photos: Sequence[np.ndarray] = ()
     ):
         self.vocabulary = vocabulary
+        # A cosine head multiplies cosines by its scale: the same logits are those of cosines that agree.
+        self.tolerance = TOLERANCE * (max(1.0, float(model.head.scale)) if isinstance(model.head, CosineHead) else 1.0)
         images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
 
         def ask(some: np.ndarray, queries: np.ndarray) -> Case:
@@ -87,9 +90,9 @@ class Proof:
             encoded = networks.encode(case.images)
             _check_classes(encoded.classes, case.classes, what)
             differences = np.abs(networks.logits(encoded, case.queries) - case.logits)
-            if not (differences <= TOLERANCE * np.maximum(1, np.abs(case.logits))).all():
+            if not (differences <= self.tolerance * np.maximum(1, np.abs(case.logits))).all():
                 raise ExportError(
-                    f"{what} and torch differ by {differences.max():.1e} in a logit, more than {TOLERANCE:.0e}, "
+                    f"{what} and torch differ by {differences.max():.1e} in a logit, more than {self.tolerance:.0e}, "
                     f"on {len(case.images)} images and {len(case.queries)} labels"
                 )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -20,7 +21,14 @@ LAST_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 #: What is used of a network; timm's own have it.
 TIMM_ATTRIBUTES = ("forward_features", "forward_head", "num_features", "pretrained_cfg", "reset_classifier")
 
+#: Classes of ImageNet's classifiers as timm has them: such a layer is no projection into the space of a text tower.
+IMAGENET_CLASSIFIERS = {1000, 10450, 11221, 11821, 21841, 21843}
+
 RGB = tuple[float, float, float]
+
+#: Of an image tower that was trained with a text tower: none of it; each token by itself; or the one vector that the
+#: tower makes of the whole image.
+Projection = Literal["none", "tokens", "pooled"]
 
 
 class Backbone(nn.Module):
@@ -33,13 +41,16 @@ class Backbone(nn.Module):
         stages: which feature maps give tokens, indices of the network's ``feature_info`` (-1 is the last one); each has
             channels of its own, and zeros in those of the others, so that a linear layer over the tokens is one for
             each map. None: what its own classifier reads.
+        projection: "tokens": each token goes through the layers with which a CLIP tower projects its pooled vector into
+            the space that it shares with its text tower; "pooled": that vector is the only token.
         options: for ``timm.create_model``.
 
     Attributes:
         channels: C of the tokens.
 
     Raises:
-        UserError: timm has no such model, or no weights for it, or the model does not take an option.
+        UserError: timm has no such model, or no weights for it, or the model does not take an option or has no
+            projection.
     """
 
     def __init__(
@@ -49,6 +60,7 @@ class Backbone(nn.Module):
         pretrained: bool = False,
         image_size: int | None = None,
         stages: Sequence[int] | None = None,
+        projection: Projection = "none",
         **options: Any,
     ):
         super().__init__()
@@ -62,6 +74,11 @@ class Backbone(nn.Module):
             stages = (-1,)
         self.stages = None if stages is None else _checked_stages(self.network, stages, self.name)
         self.channels = sum(self._widths()) if self.stages else _token_channels(self.network)
+        self.projection = projection
+        if projection != "none":
+            if self.stages:
+                raise UserError(f"{self.name} has no projection of the feature maps that give its tokens")
+            self.channels = _projected_width(self.network, self.name, projection)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images ``(B, 3, H, W)`` -> tokens ``(B, L, C)``, class and register tokens left out."""
@@ -93,7 +110,16 @@ class Backbone(nn.Module):
         return features
 
     def tokens(self, features: Tensor) -> Tensor:
-        """Return the tokens ``(B, L, C)`` of :meth:`features`, class and register tokens left out."""
+        """Return the tokens ``(B, L, C)`` of :meth:`features`, class and register tokens left out.
+
+        With a projection they are in the space of the text tower.
+        """
+        if self.projection == "pooled":
+            return self.network.forward_head(features).unsqueeze(1)  # (B, C) -> (B, 1, C)
+        tokens = self._plain_tokens(features)
+        return _projected(self.network, tokens) if self.projection == "tokens" else tokens
+
+    def _plain_tokens(self, features: Tensor) -> Tensor:
         if self.stages is not None:
             return features
         if features.ndim == 3:
@@ -101,6 +127,16 @@ class Backbone(nn.Module):
         if _is_channels_last(self.network):
             return features.flatten(1, 2)  # (B, h, w, C) -> (B, L, C)
         return features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, L, C)
+
+    def own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a checkpoint's tensors as they are, or of one with both towers of CLIP those of the image's."""
+        if not any(name.removeprefix("module.").startswith("visual.") for name in state):
+            return state
+        convert = getattr(sys.modules[type(self.network).__module__], "checkpoint_filter_fn", None)
+        try:
+            return state if convert is None else convert(state, self.network)
+        except Exception:  # a tower of another kind, whose tensors are then reported as they are
+            return state
 
     def check_size(self, image_size: int) -> None:
         """Raise a UserError where the network cannot read square images of this side."""
@@ -157,6 +193,43 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: dict[s
         ) from None
 
 
+def _projected_width(network: Any, name: str, projection: Projection) -> int:
+    """Return C of projected tokens.
+
+    Raises:
+        UserError: the network has no projection, or none for single tokens.
+    """
+    classifier = network.get_classifier()
+    width = classifier.out_features if isinstance(classifier, nn.Linear) else 0
+    if width in IMAGENET_CLASSIFIERS:
+        raise UserError(
+            f"{name} has no projection into the space of a text tower: its last layer classifies {width:,} classes of "
+            "ImageNet. Expected a CLIP or SigLIP tower with its tag, such as vit_base_patch16_clip_quickgelu_224.openai"
+        )
+    if projection == "pooled":
+        return width or _token_channels(network)
+    is_attention = getattr(network, "attn_pool", None) is not None
+    if not width or is_attention or _is_channels_last(network):
+        raise UserError(
+            f"{name} has no projection that can be applied to each token"
+            + (": attention makes its vector of all of them" if is_attention else "")
+            + ". Expected a tower with a linear layer after its pooling, such as "
+            "vit_base_patch16_clip_quickgelu_224.openai, or tokens that are not projected"
+        )
+    return int(width)
+
+
+def _projected(network: Any, tokens: Tensor) -> Tensor:
+    """Apply the layers after a tower's pooling to each token: ``(B, L, C)`` -> ``(B, L, E)``."""
+    head = network.head
+    if isinstance(head, nn.Linear):  # transformers
+        return head(getattr(network, "fc_norm", nn.Identity())(tokens))
+    if isinstance(getattr(head, "v", None), nn.Linear):  # attention pooling of CLIP's ResNets: what a token adds to it
+        return head.proj(head.v(tokens))
+    maps = tokens.flatten(0, 1)[:, :, None, None]  # (B, L, C) -> (B * L, C, 1, 1)
+    return network.forward_head(maps).view(tokens.shape[0], tokens.shape[1], -1)  # (B, L, E)
+
+
 def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
     """Tokens, with the mode that each part had before given back."""
     modes = [(module, module.training) for module in backbone.modules()]
@@ -200,3 +273,10 @@ def normalization(backbone: Backbone) -> tuple[RGB, RGB]:
     """Return the mean and the standard deviation of RGB values in 0..1 that the network was trained with."""
     config = backbone.network.pretrained_cfg
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))  # type: ignore[return-value]
+
+
+def own_size(name: str) -> int | None:
+    """Return the side in pixels of the images that a network was trained for; None where timm has no such model."""
+    if not timm.is_model(name):
+        return None
+    return int(timm.get_pretrained_cfg_value(name, "input_size")[-1])

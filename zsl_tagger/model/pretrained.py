@@ -20,6 +20,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, some
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
+from zsl_tagger.model.cosine import COSINE, CosineHead
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model.torch_files import read_torch_file
@@ -78,10 +79,10 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
         UserError: unreadable, or tensors of the backbone are missing or of another shape (its classifier may be).
     """
     ours = backbone.network.state_dict()
-    state = _read_state(path)
+    state = backbone.own_tensors(_read_state(path))
     prefix = _network_prefix(state, ours, path)
     state = {name.removeprefix(prefix): value for name, value in state.items()}
-    classifier = classifier_prefix(backbone.network)
+    classifier = classifier_prefix(backbone.network) if backbone.projection == "none" else ""
     needed = {name for name in ours if not (classifier and name.startswith(classifier))}
     fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
     absent = sorted(needed - state.keys())
@@ -103,13 +104,15 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
 
     Args:
         architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
-            groups.
+            groups; or head "cosine", which has none of them.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
     """
     reading = None
     if architecture.get("class_reading"):
         classifier = backbone.network.get_classifier()
         reading = ClassReading(classifier, torch.zeros(classifier.out_features, word_dim or 0))
+    if architecture.get("head") == COSINE:
+        return TaggerModel(backbone, CosineHead(backbone.channels))
     head = MLDecoder(
         backbone.channels + (word_dim or 0 if reading else 0),
         word_dim=word_dim,
@@ -140,11 +143,16 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     folder = PACKAGED if folder is None else folder
     config = read_config(folder)
     state = _read_state(folder / WEIGHTS_FILE)
-    if absent := sorted({"backbone", "dim", "ffn_dim", "heads"} - config.architecture.keys()):
+    needed = {"backbone", *(() if config.architecture.get("head") == COSINE else ("dim", "ffn_dim", "heads"))}
+    if absent := sorted(needed - config.architecture.keys()):
         raise ModelFolderError(f"{folder}: the architecture in its config.json does not say {_some(absent)}")
     complete = any(name.startswith("backbone.") for name in state)
-    name, size = config.architecture["backbone"], config.image_size
-    backbone = Backbone(name, image_size=size) if complete else pretrained_backbone(name, image_size=size)[0]
+    name = config.architecture["backbone"]
+    options: dict[str, Any] = {
+        "image_size": config.image_size,
+        "projection": config.architecture.get("projection", "none"),
+    }
+    backbone = Backbone(name, **options) if complete else pretrained_backbone(name, **options)[0]
     model = build_model(backbone, config.architecture, None if config.closed_set else config.word_dim)
     ours = model.state_dict()
     given = set(ours) if complete else {name for name in ours if name.startswith(("head.", "reading.class_vectors"))}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from zsl_tagger.model.backbone import RGB, Backbone, normalization
 from zsl_tagger.model.class_evidence import class_probabilities
 from zsl_tagger.model.class_reading import ClassReading
+from zsl_tagger.model.cosine import CosineHead
 from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
 
@@ -25,10 +28,15 @@ class TaggerModel(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, head: MLDecoder, reading: ClassReading | None = None, class_evidence: bool = False
+        self,
+        backbone: Backbone,
+        head: MLDecoder | CosineHead,
+        reading: ClassReading | None = None,
+        class_evidence: bool = False,
     ):
         super().__init__()
-        self.backbone, self.reading, self.head, self.class_evidence = backbone, reading, head, class_evidence
+        self.backbone, self.reading, self.class_evidence = backbone, reading, class_evidence
+        self.head: Any = head  # a cosine head has the methods that MLDecoder has for word queries
         self.register_buffer("mean", torch.zeros(3), persistent=False)
         self.register_buffer("std", torch.ones(3), persistent=False)
         self.normalize_by(*normalization(backbone))

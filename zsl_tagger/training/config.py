@@ -35,6 +35,7 @@ class TrainConfig:
     resize: Literal["squash", "center_crop"] = "squash"  # validation and tagging: the whole image, or its middle
     crop_pct: float | None = None  # center_crop: image_size over the resized image's shorter side, e.g. 0.95
     interpolation: Interpolation = "bicubic"  # of training and tagging
+    project_tokens: bool = False  # CLIP towers: put each token into the space of the text tower's queries
     drop_path: float = 0.0  # stochastic depth in the backbone, share
     head: Literal["words", "closed"] = "words"  # word queries (zero-shot), or a closed set of classes
     groups: int | None = None  # closed set: group queries, default min(100, classes)

@@ -147,7 +147,8 @@ class FeatureCache:
         files = [self.root / self.paths[row] for row in self.rows]
         sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
         listed = [f"{self.paths[row]}\0{size}" for row, size in zip(self.rows, sizes, strict=True)]
-        settings = json.dumps([{name: pixels[name] for name in _PIXELS}, model.normalization])
+        projection = [] if model.backbone.projection == "none" else [model.backbone.projection]
+        settings = json.dumps([{name: pixels[name] for name in _PIXELS}, model.normalization, *projection])
         key = fingerprint([settings, *listed], *model.backbone.state_dict().values())
         return f"{model.backbone.name}-{key}"
 

@@ -36,6 +36,8 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
     """
     word_dim = dataset.word_vectors.shape[1] if config.head == "words" else None
     options: dict[str, Any] = {"image_size": config.image_size}
+    if config.project_tokens:
+        options["projection"] = "tokens"
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     architecture: dict[str, Any] = {
@@ -47,8 +49,9 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
         shape = read_config(source)
         _check_same_words(shape, source, dataset, word_dim)
         architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
-        theirs = load_model(source)
-        model = _build(Backbone(config.backbone, **options), architecture, word_dim, config)
+        theirs, backbone = load_model(source), Backbone(config.backbone, **options)
+        _check_same_space(backbone, config, dataset)
+        model = _build(backbone, architecture, word_dim, config)
         lines = take_over(model, theirs, str(config.init))
         if not shape.unit_queries:
             lines.append(f"{config.init} was trained on word vectors of other lengths: they are asked at length 1 here")
@@ -66,6 +69,7 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
             f"expected --init timm, scratch, packaged, a model folder or a file of weights, got {config.init!r}, "
             "which is none of them"
         )
+    _check_same_space(backbone, config, dataset)
     model = _build(backbone, architecture, word_dim, config)
     return model, [*lines, "head: starts at random", *_with_class_evidence(model, config)]
 
@@ -80,6 +84,18 @@ def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:
         return [f"class evidence: none, since {config.backbone} has no trained ImageNet-1k classifier over its mean"]
     model.class_evidence = True
     return ["class evidence: words that mean ImageNet classes hear the backbone's classifier"]
+
+
+def _check_same_space(backbone: Backbone, config: TrainConfig, dataset: PreparedDataset) -> None:
+    """Raise a UserError where projected tokens and the queries cannot be in one space."""
+    width = dataset.word_vectors.shape[1]
+    if config.project_tokens and config.head == "words" and backbone.channels != width:
+        source = (dataset.info.get("word_vectors") or {}).get("source") or "an unknown source"
+        raise UserError(
+            f"project_tokens puts the tokens of {backbone.name} into the space of its text tower, {backbone.channels} "
+            f"wide, but the word vectors of {dataset.folder} are {width} wide, from {source}: prepare the data with "
+            "--word-vectors open_clip:... of the same model, or set project_tokens=false"
+        )
 
 
 def _build(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, config: TrainConfig) -> TaggerModel:

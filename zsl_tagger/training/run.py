@@ -23,6 +23,8 @@ from timm.layers import convert_sync_batchnorm
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
+from zsl_tagger.model.backbone import own_size
+from zsl_tagger.model.cosine import COSINE
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
 from zsl_tagger.system.progress import duration, phase
@@ -95,14 +97,22 @@ def resolve_config(
     config = TrainConfig.read(file) if file is not None else read_recipe(recipe or "my-photos")
     given = ([f"backbone={backbone}"] if backbone else []) + ([f"init={init}"] if init else []) + [*settings]
     asked = config.changed(given)
+    names = {setting.partition("=")[0].strip() for setting in given}
+    if asked.project_tokens and file is None and "image_size" not in names and (size := own_size(asked.backbone)):
+        asked = dataclasses.replace(asked, image_size=size)
     source = model_to_start_from(asked.init)
     if source is None:
         return asked
     shape = read_config(source)
+    if shape.architecture.get("head") == COSINE:
+        raise UserError(
+            f"{source} is a tagger without training, whose head has nothing to train: start from the tower's weights, "
+            "--init timm or a file of them"
+        )
     same = {name: shape.architecture[name] for name in ("backbone", "dim", "ffn_dim", "heads")}
-    names = {setting.partition("=")[0].strip() for setting in given}
     pixels = ("image_size", "interpolation", *(() if names & {"resize", "crop_pct"} else ("resize", "crop_pct")))
     taken = {**same, **{name: getattr(shape.preprocessing, name) for name in pixels}}
+    taken["project_tokens"] = shape.architecture.get("projection") == "tokens"
     adopted = dataclasses.replace(asked, **{name: value for name, value in taken.items() if name not in names})
     if adopted.backbone != same["backbone"]:
         raise UserError(
