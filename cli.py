@@ -20,7 +20,7 @@ from zsl_tagger import choices
 SECTIONS = {
     "Photos": ("tag", "index", "search", "serve"),
     "Research": ("prepare", "train", "evaluate", "calibrate"),
-    "Engineering": ("export", "import-checkpoint"),
+    "Engineering": ("export", "import-checkpoint", "build-zero-shot"),
 }
 
 
@@ -469,6 +469,44 @@ def import_checkpoint(
         from zsl_tagger.released.importer import import_checkpoint as run
 
         _print(run(ImportRun(**options), show=_print))
+
+
+@_command(app, "build-zero-shot")
+def build_zero_shot(
+    backbone: Annotated[str, typer.Option(help="A CLIP or SigLIP image tower of timm's, with its tag.")],
+    word_vectors: Annotated[str, typer.Option(help="Its text tower: open_clip:NAME:PRETRAINED, or st:NAME or FOLDER.")],
+    labels_file: Annotated[Path, typer.Option(help="File of the words that tag looks for by default, one a line.")],
+    output: NewModel,
+    init: Annotated[
+        str, typer.Option(help="timm, or a file of the image tower's weights, also open_clip's with both towers.")
+    ] = "timm",
+    templates: Annotated[
+        Path | None, typer.Option(help='Prompts, one a line, {} for the label. [default: "a photo of a {}."]')
+    ] = None,
+    pool: Annotated[
+        choices.Pool,
+        typer.Option(help="global: the tower's vector of the image; tokens: the mean of its projected tokens."),
+    ] = "global",
+    scale: Annotated[float | None, typer.Option(help="Multiply cosines by this. [default: the checkpoint's]")] = None,
+    bias: Annotated[
+        float | None,
+        typer.Option(help="Add this to scaled cosines. [default: the checkpoint's, else -0.25 x scale]"),
+    ] = None,
+    crop_pct: Annotated[
+        float | None,
+        typer.Option(help="Cut the middle from a photo, e.g. 1 for the largest square. [default: squash it]"),
+    ] = None,
+) -> None:
+    """Make a tagger of CLIP's two towers alone, without training.
+
+    Exit status: 0 written, 2 the command cannot be carried out and nothing was written.
+    """
+    options = dict(locals())
+    with _told_in_one_line("interrupted: nothing was written"):
+        from zsl_tagger.export.zero_shot import ZeroShotRun
+        from zsl_tagger.export.zero_shot import build_zero_shot as run
+
+        _print(run(ZeroShotRun(**options)))
 
 
 @_command(app, images="photos")

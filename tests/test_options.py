@@ -41,6 +41,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:
         (cli.calibrate, "evaluation.calibrate.CalibrateRun"),
         (cli.import_checkpoint, "released.importer.ImportRun"),
         (cli.export, "export.run.ExportRun"),
+        (cli.build_zero_shot, "export.zero_shot.ZeroShotRun"),
     ],
 )
 def test_a_command_and_its_run_have_the_same_options(command: Callable[..., None], options: str) -> None:

@@ -17,6 +17,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 LabelGroup = Literal["all", "seen", "unseen"]
 Missing = Literal["error", "drop", "random"]
 NusWideProtocol = Literal["mld", "lesa"]
+Pool = Literal["global", "tokens"]
 Precision = Literal["fp32", "fp16", "int8"]
 Protocol = Literal["strict", "mld", "lesa", "biam", "lesa-openimages", "biam-openimages"]
 Recipe = Literal[

@@ -58,7 +58,7 @@ def data(towers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(data: Path, towers: Path, output: Path, *settings: str) -> TrainRun:
     weights = str(towers / "open_clip_pytorch_model.bin")
     config = resolve_config("clip-zsl", "tiny_clip_vit", weights, [*SETTINGS, *settings], None)
-    return TrainRun(data, output, config, note=lambda _: None)
+    return TrainRun(data=data, output=output, config=config)
 
 
 def test_the_recipe_trains_a_model_that_tags_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:

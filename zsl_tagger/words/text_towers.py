@@ -32,6 +32,7 @@ class OpenClipSource(TextEncoderSource):
 
     Attributes:
         logit_scale: what training multiplied cosines by.
+        hub: the repository that open_clip has the weights from; "" for files.
         logit_bias: what SigLIP's training added to them; None for CLIP's.
 
     Raises:
@@ -44,7 +45,9 @@ class OpenClipSource(TextEncoderSource):
 
         self.templates = CLIP_TEMPLATES if templates is None else tuple(templates)
         architecture, weights = _resolve(name)
-        quick_gelu = bool(open_clip.get_pretrained_cfg(architecture, weights or "").get("quick_gelu"))
+        known = open_clip.get_pretrained_cfg(architecture, weights or "")
+        quick_gelu = bool(known.get("quick_gelu"))
+        self.hub = str(known.get("hf_hub") or "").strip("/")
         try:
             with _without_basic_config():
                 # Two thirds of OpenAI's weights were trained with QuickGELU, which the architecture's name leaves open.
