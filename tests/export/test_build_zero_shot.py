@@ -45,7 +45,7 @@ def run_of(folder: Path, output: Path, **changes: Any) -> ZeroShotRun:
     labels = output.with_name("labels.txt")
     labels.write_text("\n".join(LABELS))
     weights = str(folder / "open_clip_pytorch_model.bin")
-    options = {"init": weights, "note": lambda _: None, **changes}
+    options: dict[str, Any] = {"init": weights, **changes}
     return ZeroShotRun(
         backbone="tiny_clip_vit", word_vectors=f"open_clip:{folder}", labels_file=labels, output=output, **options
     )

@@ -81,7 +81,7 @@ def test_the_scale_and_bias_of_the_checkpoint_are_known(tmp_path: Path, folder: 
 
 def test_quick_gelu_follows_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI's weights need QuickGELU, which open_clip's architecture of that name does not have."""
-    asked = {}
+    asked: dict[tuple[str, str], object] = {}
 
     def create_model(name: str, weights: str, **options: object) -> None:
         asked[name, weights] = options["force_quick_gelu"]
