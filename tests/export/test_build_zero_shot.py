@@ -87,7 +87,7 @@ def test_its_scores_are_open_clips_cosines_scaled(folder: Path, photo: Path, mod
 def test_the_folder_is_a_model_in_torch_and_is_exported_with_more_words(model: Path, tmp_path: Path) -> None:
     assert load_model(model).head.word_dim == tiny_clip.WIDTH
     (tmp_path / "words.txt").write_text("zebra\n")
-    export(ExportRun(model, tmp_path / "more", bake_words=str(tmp_path / "words.txt"), note=lambda _: None))
+    export(ExportRun(model=model, output=tmp_path / "more", bake_words=str(tmp_path / "words.txt")))
     assert "zebra" in Tagger(tmp_path / "more").words
 
 
@@ -157,11 +157,11 @@ def test_towers_of_different_spaces_are_said(folder: Path, tmp_path: Path) -> No
 
 def test_an_empty_list_of_labels_is_said(folder: Path, tmp_path: Path) -> None:
     run = run_of(folder, tmp_path / "model")
-    run.labels.write_text("\n")
+    run.labels_file.write_text("\n")
     with pytest.raises(UserError, match=r"labels\.txt names no label: expected one a line"):
         build_zero_shot(run)
 
 
 def test_a_training_does_not_start_from_it(model: Path) -> None:
     with pytest.raises(UserError, match="is a tagger without training, whose head has nothing to train: start from"):
-        resolve_config("my-photos", None, str(model), [], None)
+        resolve_config(recipe="my-photos", init=str(model))

@@ -12,8 +12,8 @@ import torch
 from made_data import write_lines, write_photo
 from small_runs import TAGS, UNSEEN
 
-from data_prep.pipeline import Options
-from data_prep.tables import Columns, prepare_table
+from data_prep.pipeline import Options, prepare
+from data_prep.tables import Columns, Table
 from zsl_tagger import Tagger
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
@@ -41,7 +41,8 @@ def prepared(folder: Path, word_vectors: str) -> Path:
     (folder / "prompts.txt").write_text("a {}\nthe {} in a photo\n")
     prompts = folder / "prompts.txt" if word_vectors.startswith("open_clip") else None
     options = Options(workers=1, word_vectors=word_vectors, templates=prompts)
-    prepare_table(folder / "tags.csv", folder / "data", options, Columns(split="split"), unseen=",".join(UNSEEN))
+    source = Table(source=folder / "tags.csv", columns=Columns(split="split"), unseen=",".join(UNSEEN))
+    prepare(source, folder / "data", options)
     return folder / "data"
 
 
@@ -57,7 +58,7 @@ def data(towers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(data: Path, towers: Path, output: Path, *settings: str) -> TrainRun:
     weights = str(towers / "open_clip_pytorch_model.bin")
-    config = resolve_config("clip-zsl", "tiny_clip_vit", weights, [*SETTINGS, *settings], None)
+    config = resolve_config(recipe="clip-zsl", backbone="tiny_clip_vit", init=weights, settings=[*SETTINGS, *settings])
     return TrainRun(data=data, output=output, config=config)
 
 
@@ -77,7 +78,7 @@ def test_the_recipe_trains_a_model_that_tags_unseen_words(data: Path, towers: Pa
         pixels = torch.from_numpy(_pixels(tagger, photo))[None]
         expected = model(pixels, torch.from_numpy(tagger.label_set(labels).queries))
     np.testing.assert_allclose(tagger.logits(tagger.encode(photo), tagger.label_set(labels)), expected, atol=1e-4)
-    again = resolve_config("my-photos", None, str(tmp_path / "model"), [], None)
+    again = resolve_config(recipe="my-photos", init=str(tmp_path / "model"))
     assert (again.project_tokens, again.backbone) == (True, "tiny_clip_vit")
 
 
