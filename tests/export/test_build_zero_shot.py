@@ -81,7 +81,13 @@ def test_its_scores_are_open_clips_cosines_scaled(folder: Path, photo: Path, mod
     assert tagger.heatmap(photo, ["dog"]).shape == (1, 1, 1)
     config = read_config(model)
     assert (config.templates, config.image_size) == (("a photo of a {}.",), tiny_clip.SIZE)
-    assert config.architecture == {"backbone": "tiny_clip_vit", "projection": "pooled", "head": "cosine"}
+    assert config.architecture == {
+        "backbone": "tiny_clip_vit",
+        "projection": "pooled",
+        "head": "cosine",
+        "class_reading": False,
+        "class_evidence": False,
+    }
 
 
 def test_the_folder_is_a_model_in_torch_and_is_exported_with_more_words(model: Path, tmp_path: Path) -> None:

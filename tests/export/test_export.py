@@ -114,6 +114,51 @@ def test_a_closed_set_is_asked_by_class_number(tmp_path: Path, softmax: bool) ->
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected[:, asked].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"head": "linear"},
+        {"head": "csra", "csra_lambda": 0.3, "csra_heads": 4, "csra_temperature": 1.0},
+        {"head": "query2label", "dim": 24, "ffn_dim": 29, "heads": 3},
+    ],
+    ids=lambda head: str(head["head"]),
+)
+def test_a_baseline_head_is_exported_as_a_closed_set(head: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    closed = build_model(Backbone("test_efficientnet"), {**head, "classes": 7}, None).eval()
+    write_networks(closed, tmp_path, SIZE)
+    networks = OnnxModel(tmp_path, ModelConfig(Preprocessing(SIZE), 0, 0.5, closed_set=True), threads=1)
+    pixels = np.random.default_rng(5).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    encoded, asked = networks.encode(pixels), networks.prepare(np.array([6, 0, 4], np.int64))
+    with torch.inference_mode():
+        logits, attention = closed.head.score_with_attention(closed.encode(torch.from_numpy(pixels)))
+    assert logits.std() > 1e-3
+    np.testing.assert_allclose(networks.logits(encoded, asked), logits[:, [6, 0, 4]].numpy(), atol=1e-5)
+    np.testing.assert_allclose(networks.attention(encoded, asked), attention[:, [6, 0, 4]].numpy(), atol=1e-5)
+
+
+def test_groups_of_words_are_exported_with_the_shares_of_each_label(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    sizes = {"dim": 24, "ffn_dim": 29, "heads": 3, "groups": 4}
+    grouped = build_model(Backbone("test_efficientnet"), sizes, WORD_DIM).eval()
+    write_networks(grouped, tmp_path, SIZE)
+    config = ModelConfig(Preprocessing(SIZE), WORD_DIM, 0.0, sizes)
+    networks = OnnxModel(tmp_path, config, threads=1)
+    random = np.random.default_rng(5)
+    pixels, words = random.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8), random.normal(size=(9, WORD_DIM))
+    queries = (words / np.linalg.norm(words, axis=1, keepdims=True)).astype(np.float32)
+    encoded, asked = networks.encode(pixels), networks.prepare(queries)
+    assert {name: rows.shape for name, rows in asked.items()} == {"states": (9, 24), "groups": (9, 4)}
+    with torch.inference_mode():
+        logits, attention = grouped.head.score_with_attention(
+            grouped.encode(torch.from_numpy(pixels)), torch.from_numpy(queries)
+        )
+    np.testing.assert_allclose(networks.logits(encoded, asked), logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(networks.attention(encoded, asked), attention.numpy(), atol=1e-5)
+    labels = LabelSet([*"abcdefghi"], [*"abcdefghi"], queries, np.zeros(9, np.float32), np.zeros(9, np.float32))
+    assert labels.shortlist(networks) is None  # every label is asked, however many
+
+
 def test_log_odds_are_exact_where_the_softmax_is_sure() -> None:
     """float32 against float64: a logit of 20 has 1 - p = 1e-9, which float32 cannot subtract."""
     random = np.random.default_rng(4)

@@ -257,6 +257,10 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
         ("cifar100", "test_resnet", ("ema=0.9", "lr=1e-2")),
         ("cifar100", "test_resnet", ("ema=0.9", "lr=1e-2", "resize=center_crop", "crop_pct=0.7")),
         ("my-photos", "test_efficientnet", ("cache_views=2", "resize=center_crop", "crop_pct=0.7")),
+        ("my-photos", "test_efficientnet", ("cache_views=2", "groups=3", "lr=1e-2")),
+        ("coco-multilabel", "test_resnet", ("head=linear", "lr=1e-2")),
+        ("coco-multilabel", "test_resnet", ("head=csra", "csra_heads=4", "freeze=true", "cache_views=1", "lr=1e-2")),
+        ("coco-multilabel", "test_vit", ("head=query2label", "lr=1e-3")),
     ],
 )
 def test_what_is_measured_is_what_is_saved(
@@ -296,6 +300,20 @@ def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> No
     assert not same(tmp_path / "0", tmp_path / "0.5")
     last = weights_of(tmp_path / "0")
     assert any(not np.allclose(last[name], value, atol=1e-3) for name, value in weights_of(tmp_path / "0.5").items())
+
+
+def test_a_run_starts_from_a_folder_of_another_head(tagged: Path, tmp_path: Path) -> None:
+    """The backbone is taken over; a head without a width has none to say."""
+    trained(small_run(tagged, tmp_path / "linear", "head=linear", recipe="coco-multilabel"))
+    assert "average pooling and a linear layer on test_resnet" in (tmp_path / "linear" / "README.md").read_text()
+    told: list[str] = []
+    start = str(tmp_path / "linear")
+    run = small_run(tagged, tmp_path / "next", "lr=0", recipe="coco-multilabel", init=start, note=told.append)
+    trained(run)
+    assert any("at random, since" in line and "head.layer.linear1.weight" in line for line in told)
+    ours, theirs = weights_of(tmp_path / "next"), weights_of(tmp_path / "linear")
+    name = next(name for name in ours if name.startswith("backbone.") and name.endswith("conv1.weight"))
+    assert np.array_equal(ours[name], theirs[name])
 
 
 # --- the same run again ---------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from zsl_tagger.export.networks import ExportError
 from zsl_tagger.export.proof import Proof
 from zsl_tagger.export.proven import write_proven
 from zsl_tagger.images.preprocessing import Preprocessing
-from zsl_tagger.model.cosine import COSINE, CosineHead
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
@@ -81,20 +80,11 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
     shape: dict[str, Any] = {
         "backbone": model.backbone.name,
         **({} if projection == "none" else {"projection": projection}),
-    }
-    if isinstance(model.head, CosineHead):
-        return {**shape, "head": COSINE}
-    layer = model.head.layer
-    shape |= {
         "class_reading": model.reading is not None,
         "class_evidence": model.class_evidence,
-        "dim": model.head.dim,
-        "ffn_dim": layer.linear1.out_features,
-        "heads": layer.attention.heads,
+        **model.head.architecture(),
     }
-    if model.head.num_classes is not None:
-        shape |= {"classes": model.head.num_classes, "groups": len(model.head.group_weight), "softmax": softmax}
-    return shape
+    return shape if model.head.num_classes is None else shape | {"softmax": softmax}
 
 
 def _export(model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet) -> str | None:

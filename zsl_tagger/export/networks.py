@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.model.grouped_words import GroupedWords
 from zsl_tagger.model.tagger_model import (
     BackboneForExport,
     DecoderForExport,
@@ -68,6 +69,11 @@ def encoder_outputs(model: TaggerModel) -> tuple[str, ...]:
     return ("tokens", "classes") if model.class_evidence else ("tokens",)
 
 
+def prepared_names(model: TaggerModel) -> tuple[str, str]:
+    """Return the names of what :class:`QueriesForExport` gives."""
+    return ("states", "groups") if isinstance(model.head, GroupedWords) else ("states", "projected")
+
+
 @contextmanager
 def _export_errors(model: TaggerModel) -> Iterator[None]:
     """Turn what the exporter raises on networks that it does not know into an ExportError."""
@@ -94,14 +100,14 @@ def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
 
 def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder: Path) -> None:
     """Word queries in a network of their own, so that they are computed once for a label set."""
-    rows = {name: {0: "labels"} for name in ("states", "projected")}
+    rows = {name: {0: "labels"} for name in prepared_names(model)}
     network = QueriesForExport(model)
     _write(network, (queries,), folder / QUERIES_FILE, inputs={"queries": {0: "labels"}}, outputs=rows)
     with torch.no_grad():
-        states, projected = network(queries)
+        prepared = network(queries)
     _write(
         PreparedDecoderForExport(model),
-        (tokens, states, projected),
+        (tokens, *prepared),
         folder / DECODER_FILE,
         inputs={"tokens": TOKEN_AXES, **rows},
         outputs=OUTPUT_AXES,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +31,10 @@ class CosineHead(nn.Module):
         self.dim = self.word_dim = dim
         self.scale = nn.Parameter(torch.tensor([scale]))
         self.bias = nn.Parameter(torch.tensor([bias]))
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what ``config.json`` says of the head; its sizes are those of the backbone."""
+        return {"head": COSINE}
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """``(B, L, D)`` -> each of length 1, ``(B, L, D)``."""

@@ -124,7 +124,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor]) -> Tensor:
         """Of :meth:`prepare` and of :meth:`CrossAttention.read` -> ``(B, K, D)``."""
-        with _range_of_float32(t):
+        with range_of_float32(t):
             mixed = self.attention(q, *read)  # (B, K, D)
         return self.finish(t, mixed)
 
@@ -172,7 +172,9 @@ class MLDecoder(nn.Module):
         self.word_embed: nn.Linear | None = None
         if word_dim is not None:
             if groups is not None:
-                raise ValueError("groups belong to a closed set: word queries have one query per label")
+                raise ValueError(
+                    "groups belong to a closed set: word queries have one query per label (GroupedWords has fewer)"
+                )
             self.word_embed = nn.Linear(word_dim, dim)
             self.group_weight = nn.Parameter(torch.empty(1, dim, 1))
             self.bias = nn.Parameter(torch.zeros(1))
@@ -207,27 +209,23 @@ class MLDecoder(nn.Module):
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Step 1, once per image: ``(B, L, C)`` -> ``(B, L, D)``."""
-        if tokens.ndim != 3 or tokens.shape[2] != self.in_channels:
-            raise ValueError(
-                f"expected tokens (B, L, {self.in_channels}), got {tuple(tokens.shape)}: of a map (B, C, h, w) they "
-                "are map.flatten(2).transpose(1, 2)"
-            )
-        with _range_of_float32(tokens):
+        check_tokens(tokens, self.in_channels)
+        with range_of_float32(tokens):
             return F.relu(self.embed(tokens), inplace=True)
 
     def score(self, embedded: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
         """Steps 2 to 4, for any labels: embedded tokens ``(B, L, D)`` -> logits ``(B, K)``."""
-        self._check_embedded(embedded)
+        check_embedded(embedded, self.dim)
         t, q = self._of_queries(queries)
-        with _range_of_float32(embedded):
+        with range_of_float32(embedded):
             read = self.layer.attention.read(embedded)
-        if _is_traced() or torch.is_grad_enabled():
+        if is_traced() or torch.is_grad_enabled():
             outputs = _outputs(self.layer(t, q, read), self.group_weight)
         else:
             outputs = self._in_chunks(t, q, read, max(1, PAIRS_AT_ONCE // len(embedded)))
         logits = outputs[:, : self.num_classes] + self.bias  # (B, K)
-        if not self.training and not _is_traced():
-            self._check_numbers(logits, embedded)
+        if not self.training and not is_traced():
+            check_numbers(logits, embedded)
         return logits
 
     def score_with_attention(
@@ -237,29 +235,41 @@ class MLDecoder(nn.Module):
 
         For evaluation: the attention itself has no dropout here.
         """
-        self._check_embedded(embedded)
+        check_embedded(embedded, self.dim)
         t, q = self._of_queries(queries)
         mixed, weights = self.layer.attention.with_weights(q, *self.layer.attention.read(embedded))
         outputs = _outputs(self.layer.finish(t, mixed), self.group_weight)
         return outputs[:, : self.num_classes] + self.bias, weights
 
+    def query_of(self, classes: Tensor) -> Tensor:
+        """Return which group query answers each class of a closed set, int64 ``(K,)`` -> ``(K,)``."""
+        return classes // self.group_weight.shape[2]
+
+    def architecture(self) -> dict[str, Any]:
+        """Return its sizes as ``config.json`` states them."""
+        heads = self.layer.attention.heads
+        shape: dict[str, Any] = {"dim": self.dim, "ffn_dim": self.layer.linear1.out_features, "heads": heads}
+        if self.num_classes is not None:
+            shape |= {"classes": self.num_classes, "groups": len(self.group_weight)}
+        return shape
+
     def _of_queries(self, queries: Tensor | PreparedQueries | None) -> tuple[Tensor, Tensor]:
         """t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
         if isinstance(queries, PreparedQueries):
-            if not _is_traced() and (self.training or queries.key != self._key()):
+            if not is_traced() and (self.training or queries.key != self._key()):
                 raise ValueError(
                     "expected queries prepared in evaluation with these weights (and this autocast), got others: call "
                     "prepare() again, or give the word vectors"
                 )
             return queries.states, queries.projected
-        if self.training or torch.is_grad_enabled() or self.word_embed is not None or _is_traced():
+        if self.training or torch.is_grad_enabled() or self.word_embed is not None or is_traced():
             return self._prepare(queries)
         if queries is not None or self._kept is None or self._kept.key != self._key():
             self._kept = self.prepare(queries)
         return self._kept.states, self._kept.projected
 
     def _prepare(self, queries: Tensor | None) -> tuple[Tensor, Tensor]:
-        with _range_of_float32(self.bias):
+        with range_of_float32(self.bias):
             return self.layer.prepare(self._query_states(queries))
 
     def _key(self) -> tuple[Any, ...]:
@@ -267,42 +277,60 @@ class MLDecoder(nn.Module):
         weights = [weight for part in parts for weight in part.parameters()] + list(self.buffers(recurse=False))
         return _autocast_dtype(self.bias), *((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
 
-    def _check_numbers(self, logits: Tensor, embedded: Tensor) -> None:
-        if bool(torch.isfinite(logits).all()):
-            return
-        if not bool(torch.isfinite(embedded).all()):
-            raise ValueError(
-                "expected tokens that are finite numbers, got NaN or infinite ones: look at the images and at the "
-                "backbone (its weights; in float16 it may overflow: try bfloat16)"
-            )
-        raise ValueError(
-            "expected logits that are finite numbers, got NaN or infinite ones: look at the queries and at the head's "
-            "weights"
-        )
-
-    def _check_embedded(self, embedded: Tensor) -> None:
-        if embedded.ndim != 3 or embedded.shape[1] == 0 or embedded.shape[2] != self.dim:
-            raise ValueError(f"expected embedded tokens (B, L >= 1, {self.dim}), got {tuple(embedded.shape)}")
-
     def _query_states(self, queries: Tensor | None) -> Tensor:
         if self.word_embed is None:
             if queries is not None:
                 raise ValueError("this head has a closed set of classes: call it without queries")
             return self.group_queries  # (G, D)
-        if queries is None or queries.ndim != 2 or queries.shape[1] != self.word_dim:
-            got = None if queries is None else tuple(queries.shape)
-            raise ValueError(
-                f"expected queries (K, {self.word_dim}), got {got}: give word vectors as wide as the head's word_dim"
-            )
-        if queries.shape[0] == 0:  # not len(), which torch.export takes as a constant
-            raise ValueError(f"expected at least one query, got (0, {self.word_dim}): give labels")
-        return F.relu(self.word_embed(queries))  # (K, D)
+        return F.relu(self.word_embed(check_queries(queries, self.word_embed.in_features)))  # (K, D)
 
     def _in_chunks(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor], step: int) -> Tensor:
         """Outputs ``(B, Q * f)`` without holding the states of all Q queries: t and q ``(Q, D)``."""
         weights = self.group_weight.split(step) if self.word_embed is None else repeat(self.group_weight)
         chunks = zip(t.split(step), q.split(step), weights, strict=False)
         return torch.cat([_outputs(self.layer(t, q, read), weight) for t, q, weight in chunks], dim=1)
+
+
+def check_tokens(tokens: Tensor, channels: int) -> None:
+    """Raise a ValueError unless these are tokens ``(B, L, channels)``."""
+    if tokens.ndim != 3 or tokens.shape[2] != channels:
+        raise ValueError(
+            f"expected tokens (B, L, {channels}), got {tuple(tokens.shape)}: of a map (B, C, h, w) they "
+            "are map.flatten(2).transpose(1, 2)"
+        )
+
+
+def check_embedded(embedded: Tensor, dim: int) -> None:
+    """Raise a ValueError unless these are embedded tokens ``(B, L, dim)``, at least one an image."""
+    if embedded.ndim != 3 or embedded.shape[1] == 0 or embedded.shape[2] != dim:
+        raise ValueError(f"expected embedded tokens (B, L >= 1, {dim}), got {tuple(embedded.shape)}")
+
+
+def check_numbers(logits: Tensor, embedded: Tensor) -> None:
+    """Raise a ValueError where logits are not finite, which says whether the tokens were."""
+    if bool(torch.isfinite(logits).all()):
+        return
+    if not bool(torch.isfinite(embedded).all()):
+        raise ValueError(
+            "expected tokens that are finite numbers, got NaN or infinite ones: look at the images and at the "
+            "backbone (its weights; in float16 it may overflow: try bfloat16)"
+        )
+    raise ValueError(
+        "expected logits that are finite numbers, got NaN or infinite ones: look at the queries and at the head's "
+        "weights"
+    )
+
+
+def check_queries(queries: Tensor | None, word_dim: int) -> Tensor:
+    """Return word vectors; raise a ValueError unless they are ``(K >= 1, word_dim)``."""
+    if queries is None or queries.ndim != 2 or queries.shape[1] != word_dim:
+        got = None if queries is None else tuple(queries.shape)
+        raise ValueError(
+            f"expected queries (K, {word_dim}), got {got}: give word vectors as wide as the head's word_dim"
+        )
+    if queries.shape[0] == 0:  # not len(), which torch.export takes as a constant
+        raise ValueError(f"expected at least one query, got (0, {word_dim}): give labels")
+    return queries
 
 
 def _outputs(states: Tensor, weight: Tensor) -> Tensor:
@@ -312,7 +340,7 @@ def _outputs(states: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bgd,gdf->bgf", states, weight).flatten(1)  # (B, Q * f)
 
 
-def _range_of_float32(like: Tensor) -> AbstractContextManager[object]:
+def range_of_float32(like: Tensor) -> AbstractContextManager[object]:
     """Under float16 autocast on the device of ``like``: compute in float32, whose range is not left."""
     narrow = _autocast_dtype(like) == torch.float16
     return torch.autocast(like.device.type, enabled=False) if narrow else nullcontext()
@@ -325,7 +353,7 @@ def _autocast_dtype(like: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if on else None
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
     """Whether a graph is being made, in which nothing may depend on values or on the state of this object."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 

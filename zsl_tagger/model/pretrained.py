@@ -20,8 +20,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, some
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.cosine import COSINE, CosineHead
-from zsl_tagger.model.ml_decoder import MLDecoder
+from zsl_tagger.model.heads import REQUIRED, build_head
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model.torch_files import read_torch_file
 from zsl_tagger.system.files import write_whole
@@ -104,25 +103,16 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
 
     Args:
         architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
-            groups; or head "cosine", which has none of them.
+            groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of a tagger
+            without training also head, its kind, and
+            the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
     """
     reading = None
     if architecture.get("class_reading"):
         classifier = backbone.network.get_classifier()
         reading = ClassReading(classifier, torch.zeros(classifier.out_features, word_dim or 0))
-    if architecture.get("head") == COSINE:
-        return TaggerModel(backbone, CosineHead(backbone.channels))
-    head = MLDecoder(
-        backbone.channels + (word_dim or 0 if reading else 0),
-        word_dim=word_dim,
-        num_classes=None if word_dim else architecture["classes"],
-        groups=None if word_dim else architecture.get("groups"),
-        dim=architecture["dim"],
-        ffn_dim=architecture["ffn_dim"],
-        heads=architecture["heads"],
-        dropout=architecture.get("dropout", 0.0),
-    )
+    head = build_head(architecture, backbone.channels + (word_dim or 0 if reading else 0), word_dim)
     return TaggerModel(backbone, head, reading, bool(architecture.get("class_evidence")))
 
 
@@ -143,8 +133,13 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     folder = PACKAGED if folder is None else folder
     config = read_config(folder)
     state = _read_state(folder / WEIGHTS_FILE)
-    needed = {"backbone", *(() if config.architecture.get("head") == COSINE else ("dim", "ffn_dim", "heads"))}
-    if absent := sorted(needed - config.architecture.keys()):
+    kind = config.architecture.get("head", "")
+    if kind not in REQUIRED:
+        raise ModelFolderError(
+            f"{folder}: expected the head in its config.json to be one of {', '.join(filter(None, REQUIRED))} or none, "
+            f"got {kind!r}"
+        )
+    if absent := sorted({"backbone", *REQUIRED[kind]} - config.architecture.keys()):
         raise ModelFolderError(f"{folder}: the architecture in its config.json does not say {_some(absent)}")
     complete = any(name.startswith("backbone.") for name in state)
     name = config.architecture["backbone"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from zsl_tagger.model.backbone import RGB, Backbone, normalization
 from zsl_tagger.model.class_evidence import class_probabilities
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.cosine import CosineHead
+from zsl_tagger.model.grouped_words import GroupedLabels, GroupedWords
+from zsl_tagger.model.heads import Head
 from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
 
@@ -28,15 +29,11 @@ class TaggerModel(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        backbone: Backbone,
-        head: MLDecoder | CosineHead,
-        reading: ClassReading | None = None,
-        class_evidence: bool = False,
+        self, backbone: Backbone, head: Head, reading: ClassReading | None = None, class_evidence: bool = False
     ):
         super().__init__()
         self.backbone, self.reading, self.class_evidence = backbone, reading, class_evidence
-        self.head: Any = head  # a cosine head has the methods that MLDecoder has for word queries
+        self.head: Any = head  # heads of words score tokens and queries, those of a closed set tokens alone
         self.register_buffer("mean", torch.zeros(3), persistent=False)
         self.register_buffer("std", torch.ones(3), persistent=False)
         self.normalize_by(*normalization(backbone))
@@ -118,9 +115,13 @@ class QueriesForExport(nn.Module):
         self.head = model.head
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """``(K, word_dim)`` -> states and projected queries of :class:`PreparedQueries`, ``(K, D)`` each."""
+        """``(K, word_dim)`` -> states and projected queries of :class:`PreparedQueries`, ``(K, D)`` each.
+
+        Of a model with groups of words: states and groups of :class:`GroupedLabels`.
+        """
+        assert isinstance(self.head, MLDecoder | GroupedWords)
         prepared = self.head.prepare(queries)
-        return prepared.states, prepared.projected
+        return prepared[0], prepared[1]
 
 
 class PreparedDecoderForExport(nn.Module):
@@ -131,7 +132,10 @@ class PreparedDecoderForExport(nn.Module):
         self.head = model.head
 
     def forward(self, tokens: Tensor, states: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens ``(B, L, D)``, of :class:`QueriesForExport` ``(K, D)`` each -> ``(B, K)``, ``(B, K, L)``."""
+        """tokens ``(B, L, D)``, the two of :class:`QueriesForExport` -> ``(B, K)``, ``(B, K, L)``."""
+        if isinstance(self.head, GroupedWords):
+            return self.head.score_with_attention(tokens, GroupedLabels(states, projected))
+        assert isinstance(self.head, MLDecoder)
         return self.head.score_with_attention(tokens, PreparedQueries(states, projected, ()))
 
 
@@ -149,10 +153,9 @@ class DecoderForExport(nn.Module):
 
     def forward(self, tokens: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """queries: word vectors ``(K, word_dim)``, or the numbers of the asked classes, int64 ``(K,)``."""
-        if self.head.num_classes is None:
+        if isinstance(self.head, GroupedWords) or self.head.num_classes is None:
             return self.head.score_with_attention(tokens, queries)
         logits, attention = self.head.score_with_attention(tokens)  # (B, all classes), (B, G, L)
         if self.softmax:
             logits = softmax_log_odds(logits)
-        group_of = queries // self.head.group_weight.shape[2]  # (K,)
-        return logits[:, queries], attention[:, group_of]  # (B, K), (B, K, L)
+        return logits[:, queries], attention[:, self.head.query_of(queries)]  # (B, K), (B, K, L)

@@ -144,8 +144,12 @@ class LabelSet:
         return self._prepared[1]
 
     def shortlist(self, model: OnnxModel) -> Shortlist | None:
-        """To find the best of many; None where the decoder of ``model`` does not show its queries' states."""
-        states = self.prepared(model).get("states")
+        """To find the best of many; None where the decoder of ``model`` does not show its queries' states.
+
+        None too where labels have groups: each costs next to nothing, so all are asked.
+        """
+        prepared = self.prepared(model)
+        states = None if "groups" in prepared else prepared.get("states")
         if self._shortlist is None and states is not None:
             self._shortlist = Shortlist(states)
         return self._shortlist

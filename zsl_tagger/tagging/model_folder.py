@@ -7,7 +7,8 @@
 ``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
 ``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); that of a closed set
                        takes class numbers instead, ``queries`` int64 (K,), and has no ``queries.onnx``. Folders of
-                       before have none either: their decoder takes ``queries`` (K, word_dim)
+                       before have none either: their decoder takes ``queries`` (K, word_dim). With groups of words,
+                       ``groups`` (K, G) stands for ``projected`` in both
 ``class_words.json``   which words mean the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
 ``background.npz``     what the encoder made of photos of anything (:mod:`zsl_tagger.tagging.background`); optional
 ``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float

@@ -45,8 +45,9 @@ class OnnxModel:
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
         self._encoder = open_session(folder / ENCODER_FILE, threads, device)
         self._decoder = open_session(folder / DECODER_FILE, threads, device)
-        takes_states = any(node.name == "states" for node in self._decoder.get_inputs())
-        self._queries = open_session(folder / QUERIES_FILE, threads, device) if takes_states else None
+        takes = {node.name for node in self._decoder.get_inputs()}
+        self._queries = open_session(folder / QUERIES_FILE, threads, device) if "states" in takes else None
+        self._prepared = ("states", "groups" if "groups" in takes else "projected")  # what that gives
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
         logger.debug("networks of %s run on %s, threads for an image: %d", folder, self.device, threads)
@@ -60,7 +61,8 @@ class OnnxModel:
         width = encoder.get_outputs()[0].shape[2]
         inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
         if self._queries is not None:
-            rows: dict[str, Shape] = {"states": (None, width), "projected": (None, width)}
+            groups = next((node.shape[1] for node in decoder.get_inputs() if node.name == "groups"), None)
+            rows: dict[str, Shape] = dict(zip(self._prepared, ((None, width), (None, groups or width)), strict=True))
             _expect(folder / QUERIES_FILE, self._queries.get_inputs(), {"queries": inputs.pop("queries")})
             _expect(folder / QUERIES_FILE, self._queries.get_outputs(), rows)
             inputs |= rows
@@ -103,7 +105,7 @@ class OnnxModel:
         """
         if self._queries is None:
             return {"queries": queries}
-        names = ["states", "projected"]
+        names = list(self._prepared)
         chunks = [_run(self._queries, names, {"queries": part}) for part in _parts(queries)]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
 

@@ -37,12 +37,15 @@ class TrainConfig:
     interpolation: Interpolation = "bicubic"  # of training and tagging
     project_tokens: bool = False  # CLIP towers: put each token into the space of the text tower's queries
     drop_path: float = 0.0  # stochastic depth in the backbone, share
-    head: Literal["words", "closed"] = "words"  # word queries (zero-shot), or a closed set of classes
-    groups: int | None = None  # closed set: group queries, default min(100, classes)
+    head: Literal["words", "closed", "linear", "csra", "query2label"] = "words"
+    groups: int | None = None  # closed: group queries, default min(100, classes); words: default a query a label
     dim: int = 768  # D of the decoder
     ffn_dim: int = 2048
     heads: int = 8
     dropout: float = 0.1
+    csra_lambda: float = 0.1  # csra: weight of the class-specific pooling beside the average
+    csra_heads: int = 1  # csra: 1, 2, 4, 6 or 8
+    csra_temperature: float = 1.0  # csra with one head; several have the paper's
     bias_init: float = 0.0  # of the logits; -3 says "most labels are false of most images"
 
     # --- what is trained
@@ -129,7 +132,7 @@ class TrainConfig:
 
     def _rules(self) -> list[tuple[Any, str]]:
         """Return (whether it is violated, message) of each rule for settings that do not go together."""
-        closed, queries = self.head == "closed", self.query_noise or self.random_queries or self.holdout_labels
+        closed, queries = self.closed, self.query_noise or self.random_queries or self.holdout_labels
         return [
             ((self.resize == "center_crop") != (self.crop_pct is not None),
              f"resize=center_crop and crop_pct go together, got resize={self.resize} and crop_pct={self.crop_pct}"),
@@ -147,7 +150,12 @@ class TrainConfig:
              "negative_share and negative_weight choose among labels: set labels_per_step"),
             (closed and (queries or self.query_dropout or self.labels_per_step),
              "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
-            (not closed and self.groups is not None, "groups needs head=closed"),
+            (self.head not in ("words", "closed") and self.groups is not None, "groups needs head=words or closed"),
+            (self.head != "csra" and (self.csra_lambda, self.csra_heads, self.csra_temperature) != (0.1, 1, 1.0),
+             "csra_lambda, csra_heads and csra_temperature need head=csra"),
+            (self.csra_heads not in (1, 2, 4, 6, 8), f"expected csra_heads 1, 2, 4, 6 or 8, got {self.csra_heads}"),
+            (self.csra_heads > 1 and self.csra_temperature != 1.0,
+             "csra_temperature is for one head: several have those of the paper. Set csra_heads=1"),
             (self.softmax and not closed,
              f"loss={self.loss} needs head=closed: a word's score must not depend on others"),
             (self.batch_size % self.accumulate != 0,
@@ -188,6 +196,11 @@ class TrainConfig:
     def sides(self) -> tuple[int, ...]:
         """Return the pixels a side at which the backbone reads a photo, by layout: mosaics show it smaller."""
         return tuple(self.image_size // round(layout**0.5) for layout in self.layouts)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether the head has a closed set of classes."""
+        return self.head != "words"
 
     @property
     def softmax(self) -> bool:
@@ -234,6 +247,8 @@ _RANGES: dict[str, tuple[float, float]] = {
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
          "random_query_weight", "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
     "bias_init": (-_HUGE, _HUGE),
+    "csra_lambda": (0, _HUGE),
+    "csra_temperature": (0, _HUGE),
 }  # fmt: skip
 
 

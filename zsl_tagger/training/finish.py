@@ -66,7 +66,7 @@ def write_model(
         scores: on validation, columns the trained labels and then the held-out ones.
     """
     labels, default, bias = _thresholds(dataset, split, scores, config)
-    words = word_table(dataset, config) if config.head == "words" else None
+    words = word_table(dataset, config) if not config.closed else None
     step = {} if outcome.best_step is None else {"step": outcome.best_step}
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.preprocessing),
@@ -83,9 +83,9 @@ def write_model(
             "validation": {**outcome.validation.measured(), **step},
             "initial_weights": outcome.initial,
         },
-        word_source=None if config.head == "closed" else (dataset.info.get("word_vectors") or {}).get("source"),
-        templates=() if config.head == "closed" else _templates(dataset),
-        closed_set=config.head == "closed",
+        word_source=None if config.closed else (dataset.info.get("word_vectors") or {}).get("source"),
+        templates=() if config.closed else _templates(dataset),
+        closed_set=config.closed,
         unseen_bias=bias,
         scoring=Scoring() if model.class_evidence else None,
     )
@@ -113,7 +113,7 @@ def _thresholds(
     if held.any() and trained.any():
         bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
     own_threshold = dict(zip(split.labels, own, strict=True))
-    if config.head == "closed":
+    if config.closed:
         return [VocabularyLabel(name, float(own_threshold[name])) for name in split.labels], default, bias
     labels = [
         VocabularyLabel(name, float(own_threshold.get(name, default)), seen=name in own_threshold)
@@ -158,7 +158,7 @@ def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
 
 CARD = """# {name}
 
-An image tagger trained by zsl-tagger {version}: ML-Decoder (arXiv 2111.12933) on {backbone} at {size} px.
+An image tagger trained by zsl-tagger {version}: {head} on {backbone} at {size} px.
 {ask}
 
 ```
@@ -198,15 +198,24 @@ _FIGURES = {
 }
 
 
+_HEADS = {
+    **dict.fromkeys(("words", "closed"), "ML-Decoder (arXiv 2111.12933)"),
+    "linear": "average pooling and a linear layer",
+    "csra": "CSRA (arXiv 2108.02456)",
+    "query2label": "Query2Label (arXiv 2107.10834)",
+}
+
+
 def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, split: Split, outcome: Outcome) -> str:
     """The model card, Markdown."""
     figures = outcome.validation.measured()
     measured = [(text, figures[name]) for name, text in _FIGURES.items() if name in figures]
     table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)
-    closed = config.head == "closed"
+    closed = config.closed
     return CARD.format(
         name=dataset.info.get("name") or dataset.folder.name,
         version=installed_version(),
+        head=_HEADS[config.head],
         backbone=written.architecture["backbone"],
         size=config.image_size,
         ask=f"A closed set of {len(split.labels)} classes." if closed

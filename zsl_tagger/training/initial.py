@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from zsl_tagger.assets import PACKAGED
@@ -12,6 +13,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.errors import UserError
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_evidence import has_class_evidence
+from zsl_tagger.model.grouped_words import GroupedWords
 from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, ModelConfig, read_config
@@ -28,13 +30,18 @@ def model_to_start_from(init: str) -> Path | None:
     return Path(init) if (Path(init) / CONFIG_FILE).is_file() else None
 
 
-def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -> tuple[TaggerModel, list[str]]:
+def initial_model(
+    config: TrainConfig, dataset: PreparedDataset, classes: int, vectors: np.ndarray | None = None
+) -> tuple[TaggerModel, list[str]]:
     """The model a run starts from, and lines that say which weights were loaded and which were not.
+
+    Args:
+        vectors: of the trained labels, of which groups of words are made.
 
     Raises:
         UserError: weights that cannot be had, read, or do not fit.
     """
-    word_dim = dataset.word_vectors.shape[1] if config.head == "words" else None
+    word_dim = None if config.closed else dataset.word_vectors.shape[1]
     options: dict[str, Any] = {"image_size": config.image_size}
     if config.project_tokens:
         options["projection"] = "tokens"
@@ -42,8 +49,11 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
         options["drop_path_rate"] = config.drop_path
     architecture: dict[str, Any] = {
         "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads, "dropout": config.dropout,
-        "classes": classes, "groups": config.groups,
+        "classes": classes, "groups": config.groups, "csra_lambda": config.csra_lambda,
+        "csra_heads": config.csra_heads, "csra_temperature": config.csra_temperature,
     }  # fmt: skip
+    if config.head not in ("words", "closed"):  # both are ML-Decoder, which has no name in an architecture
+        architecture["head"] = config.head
     source = model_to_start_from(config.init)
     if source is not None:
         shape = read_config(source)
@@ -51,7 +61,7 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
         architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
         theirs, backbone = load_model(source), Backbone(config.backbone, **options)
         _check_same_space(backbone, config, dataset)
-        model = _build(backbone, architecture, word_dim, config)
+        model = _build(backbone, architecture, word_dim, config, vectors)
         lines = take_over(model, theirs, str(config.init))
         if not shape.unit_queries:
             lines.append(f"{config.init} was trained on word vectors of other lengths: they are asked at length 1 here")
@@ -70,13 +80,13 @@ def initial_model(config: TrainConfig, dataset: PreparedDataset, classes: int) -
             "which is none of them"
         )
     _check_same_space(backbone, config, dataset)
-    model = _build(backbone, architecture, word_dim, config)
+    model = _build(backbone, architecture, word_dim, config, vectors)
     return model, [*lines, "head: starts at random", *_with_class_evidence(model, config)]
 
 
 def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:
     """Let the encoder give class probabilities, where that is asked and the backbone can; returns lines that say so."""
-    if not config.class_evidence or config.head == "closed":  # it is for words that mean classes
+    if not config.class_evidence or config.closed:  # it is for words that mean classes
         return []
     if not config.freeze:
         return ["class evidence: none, since a trained backbone no longer fits its own classifier"]
@@ -89,7 +99,7 @@ def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:
 def _check_same_space(backbone: Backbone, config: TrainConfig, dataset: PreparedDataset) -> None:
     """Raise a UserError where projected tokens and the queries cannot be in one space."""
     width = dataset.word_vectors.shape[1]
-    if config.project_tokens and config.head == "words" and backbone.channels != width:
+    if config.project_tokens and not config.closed and backbone.channels != width:
         source = (dataset.info.get("word_vectors") or {}).get("source") or "an unknown source"
         raise UserError(
             f"project_tokens puts the tokens of {backbone.name} into the space of its text tower, {backbone.channels} "
@@ -98,11 +108,19 @@ def _check_same_space(backbone: Backbone, config: TrainConfig, dataset: Prepared
         )
 
 
-def _build(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, config: TrainConfig) -> TaggerModel:
+def _build(
+    backbone: Backbone,
+    architecture: dict[str, Any],
+    word_dim: int | None,
+    config: TrainConfig,
+    vectors: np.ndarray | None,
+) -> TaggerModel:
     try:
         model = build_model(backbone, architecture, word_dim)
     except ValueError as error:  # sizes of the head that do not fit
         raise UserError(str(error)) from None
+    if isinstance(model.head, GroupedWords) and vectors is not None:
+        model.head.group(vectors, config.seed)
     if config.bias_init:
         torch.nn.init.constant_(model.head.bias, config.bias_init)
     return model

@@ -109,7 +109,10 @@ def resolve_config(
             f"{source} is a tagger without training, whose head has nothing to train: start from the tower's weights, "
             "--init timm or a file of them"
         )
-    same = {name: shape.architecture[name] for name in ("backbone", "dim", "ffn_dim", "heads")}
+    sizes = ("backbone", "dim", "ffn_dim", "heads")
+    same = {name: shape.architecture[name] for name in sizes if name in shape.architecture}  # some heads have no width
+    if asked.head == "words" and not shape.closed_set and shape.architecture.get("groups"):
+        same["groups"] = shape.architecture["groups"]
     pixels = ("image_size", "interpolation", *(() if names & {"resize", "crop_pct"} else ("resize", "crop_pct")))
     taken = {**same, **{name: getattr(shape.preprocessing, name) for name in pixels}}
     taken["project_tokens"] = shape.architecture.get("projection") == "tokens"
@@ -198,7 +201,7 @@ class _Run:
         start = time.monotonic()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         with phase("loading the weights to start from"):
-            model, initial = initial_model(self.config, self.dataset, len(self.split.labels))
+            model, initial = initial_model(self.config, self.dataset, len(self.split.labels), self.split.vectors)
         for line in [*self.split.notes, *initial]:
             logger.info("%s", line)
         for side in self.config.sides:
@@ -381,7 +384,7 @@ class _Run:
         """Log-odds of the validation images over the trained labels and then the held-out ones, all processes'."""
         split, share = self.split, self.split.val[self.accelerator.process_index :: self.accelerator.num_processes]
         queries = None
-        if self.config.head == "words":
+        if not self.config.closed:
             held = unit_length(self.dataset.word_vectors[split.held_out_columns])
             queries = torch.from_numpy(np.concatenate([split.vectors, held])).to(self.accelerator.device)
         scores, faults = score_rows(

@@ -17,6 +17,7 @@ NAME_WIDTH = 30
 #: The meaning of settings whose comment in config.py, shown behind it in brackets, says no more than a unit or nothing.
 MEANINGS = {
     "init": "what the weights start from",
+    "head": "ML-Decoder for words (zero-shot) or for a closed set; or another head for a closed set",
     "bias_init": "first bias of the decoder",
     "min_epoch_steps": "fewest steps of an epoch",
     "smoothing": "label smoothing",

@@ -112,7 +112,7 @@ class Trainer:
         self.model, self.split, self.targets, self.schedule, self.config = model, split, targets, schedule, config
         self.accelerator, self.shown_from, self.validate, self.data = accelerator, shown_from, validate, data
         self.checkpoint, self.best_path = folder / CHECKPOINT_FILE, folder / BEST_FILE
-        self.vectors = torch.from_numpy(split.vectors).to(accelerator.device) if config.head == "words" else None
+        self.vectors = torch.from_numpy(split.vectors).to(accelerator.device) if not config.closed else None
         self.augment = QueryAugment(config)
         self.mix = BatchMix(config) if config.mixup or config.cutmix else None
         self.loss = make_loss(
@@ -405,7 +405,7 @@ def told_memory_errors(config: TrainConfig) -> Iterator[None]:
             ) from None
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        labels = "" if config.head == "closed" else ", or labels_per_step"
+        labels = "" if config.closed else ", or labels_per_step"
         raise UserError(
             f"out of memory with batch_size={config.batch_size} in {config.accumulate} parts of images of "
             f"{config.image_size} px: raise accumulate (the result stays the same), or lower batch_size, "

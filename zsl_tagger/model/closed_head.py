@@ -1,0 +1,80 @@
+"""What the heads for a closed set of classes share that are not ML-Decoder: the baselines to compare it with."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from zsl_tagger.model.ml_decoder import check_embedded, check_numbers, check_tokens, is_traced, range_of_float32
+
+
+class ClosedHead(nn.Module):
+    """Tokens ``(B, L, C)`` -> logits ``(B, K)`` of K classes; a subclass says how, in ``_score``.
+
+    It has the interface of a closed :class:`~zsl_tagger.model.ml_decoder.MLDecoder`, so that training, export and
+    tagging treat both alike.
+
+    Args:
+        in_channels: C of the tokens.
+        num_classes: K.
+        dim: D of the embedded tokens; C where tokens are used as they are.
+
+    Attributes:
+        kind: the ``head`` of settings and of ``config.json``.
+    """
+
+    kind: ClassVar[str]
+    word_dim = None
+
+    def __init__(self, in_channels: int, num_classes: int, dim: int | None = None):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"expected at least one class, got num_classes={num_classes}")
+        self.in_channels, self.num_classes, self.dim = in_channels, num_classes, dim or in_channels
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, tokens: Tensor, queries: None = None) -> Tensor:
+        """Return the logits ``(B, K)`` of tokens ``(B, L, C)``."""
+        return self.score(self.embed_tokens(tokens), queries)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Return what is computed of each token alone: ``(B, L, C)`` -> ``(B, L, D)``."""
+        check_tokens(tokens, self.in_channels)
+        return tokens.reshape(tokens.shape[0], -1, self.in_channels)  # tells an exported encoder its width
+
+    def score(self, embedded: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Return the logits ``(B, K)`` of embedded tokens ``(B, L, D)``.
+
+        Raises:
+            ValueError: queries, which a closed set does not take; in evaluation also logits that are not numbers.
+        """
+        if queries is not None:
+            raise ValueError("this head has a closed set of classes: call it without queries")
+        check_embedded(embedded, self.dim)
+        with range_of_float32(embedded):
+            logits = self._logits(embedded)
+        if not self.training and not is_traced():
+            check_numbers(logits, embedded)
+        return logits
+
+    def score_with_attention(self, embedded: Tensor, queries: None = None) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)``, and how much each place counts for each class, ``(B, K, L)``; rows sum to 1."""
+        del queries  # other heads take them
+        check_embedded(embedded, self.dim)
+        return self._score(embedded)
+
+    def _logits(self, embedded: Tensor) -> Tensor:
+        return self._score(embedded)[0]
+
+    def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def query_of(self, classes: Tensor) -> Tensor:
+        """Return which row of the attention is that of each class, int64 ``(K,)`` -> ``(K,)``."""
+        return classes
+
+    def architecture(self) -> dict[str, Any]:
+        """Return its kind and sizes as ``config.json`` states them."""
+        return {"head": self.kind, "classes": self.num_classes}
