@@ -35,8 +35,8 @@ from accelerate import Accelerator
 from benchmarks.common import write_result
 from benchmarks.query_augmentation import COCO, split_of
 from benchmarks.tagging_accuracy import read_coco
-from data_prep.pipeline import Options
-from data_prep.tables import Columns, prepare_table
+from data_prep.pipeline import Options, prepare
+from data_prep.tables import Columns, Table
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.evaluation.bootstrap import centred, draw_counts, interval, resampled_average_precision
@@ -48,6 +48,7 @@ from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Schedule, Shown, Split, Targets, parts, split_for_training
 from zsl_tagger.training.features import FeatureCache
+from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.initial import initial_model
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.run import make_accelerator
@@ -133,7 +134,8 @@ def prepared(photos: Path, work: Path) -> PreparedDataset:
             writer = csv.writer(file)
             writer.writerow(("path", "tags", "split"))
             writer.writerows((path, ",".join(labels), split) for path, labels, split in rows)
-        prepare_table(table, folder, Options("packaged", "error", skip_images=True), Columns(split="split"), photos)
+        source = Table(source=table, image_root=photos, columns=Columns(split="split"))
+        prepare(source, folder, Options(skip_images=True))
     return load_dataset(folder)
 
 
@@ -153,7 +155,7 @@ def filled_cache(data: PreparedDataset, work: Path) -> FeatureCache:
     config = settings_for(HEADS[POOLING], 0, RATES[0])
     model, _ = initial_model(config, data, len(data.labels))
     cache = FeatureCache(work / "cache", Path(str(data.image_root)), data.paths, np.arange(len(data.paths)), config)
-    cache.fill(model, Accelerator(cpu=True), print)
+    cache.fill(model, Accelerator(cpu=True))
     return cache
 
 
@@ -169,7 +171,7 @@ def trained(
             config = config.changed(["epochs=1"])
             split = replace(split, train=split.train[: arguments.steps * config.batch_size])
         trainer = run_of(data, cache, split, config, arguments.work / "run")
-        score = trainer.best.get("val_mAP", 0.0)
+        score = trainer.best.val_map or 0.0
         if score > best:
             best, found = score, trainer.averaged()
     assert found is not None
@@ -184,7 +186,7 @@ def run_of(data: PreparedDataset, cache: FeatureCache, split: Split, config: Tra
     def shown_from(step: int) -> Generator[Shown, None, None]:
         return cache.shown(parts(Schedule(split.train, config), step, 0, 1))
 
-    def validate(averaged: TaggerModel) -> dict[str, float]:
+    def validate(averaged: TaggerModel) -> ValidationFigures:
         return validation_metrics(
             score_cached(averaged, queries_of(averaged, split), cache, split.val), split, data, False
         )
@@ -194,7 +196,7 @@ def run_of(data: PreparedDataset, cache: FeatureCache, split: Split, config: Tra
         from_features=True, shown_from=shown_from, validate=validate, folder=folder, data="",
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
-    run_trainer(trainer, folder, print, is_main=False)
+    run_trainer(trainer, folder, is_main=False)
     trainer.load_best()
     return trainer
 
@@ -222,9 +224,9 @@ def measured(
             own.append(float(precisions.mean()))
             drawn.append(repeated.mean(axis=0))
         resampled[name] = centred(100 * np.mean(drawn, axis=0), 100 * float(np.mean(own)))
-        edges = interval(resampled[name]) or []
+        edges = interval(resampled[name])
         figures[name] = {
-            "mAP": round(100 * float(np.mean(own)), 2), "95%": [round(edge, 2) for edge in edges],
+            "mAP": round(100 * float(np.mean(own)), 2), "95%": None if edges is None else [round(edge, 2) for edge in edges],
             "seeds": [round(100 * min(own), 2), round(100 * max(own), 2)],
         }  # fmt: skip
     return figures, resampled
@@ -248,7 +250,7 @@ def milliseconds(model: TaggerModel, split: Split, cache: FeatureCache) -> float
     times = []
     for _ in range(60):
         start = time.perf_counter()
-        head(tokens, prepared)  # type: ignore[arg-type]
+        head(tokens, prepared)
         times.append(time.perf_counter() - start)
     return round(1000 * statistics.median(times), 2)
 
