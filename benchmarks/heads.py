@@ -226,7 +226,8 @@ def measured(
         resampled[name] = centred(100 * np.mean(drawn, axis=0), 100 * float(np.mean(own)))
         edges = interval(resampled[name])
         figures[name] = {
-            "mAP": round(100 * float(np.mean(own)), 2), "95%": None if edges is None else [round(edge, 2) for edge in edges],
+            "mAP": round(100 * float(np.mean(own)), 2),
+            "95%": None if edges is None else [round(edge, 2) for edge in edges],
             "seeds": [round(100 * min(own), 2), round(100 * max(own), 2)],
         }  # fmt: skip
     return figures, resampled
