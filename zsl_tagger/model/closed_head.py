@@ -50,20 +50,22 @@ class ClosedHead(nn.Module):
         Raises:
             ValueError: queries, which a closed set does not take; in evaluation also logits that are not numbers.
         """
-        if queries is not None:
-            raise ValueError("this head has a closed set of classes: call it without queries")
-        check_embedded(embedded, self.dim)
+        self._check(embedded, queries)
         with range_of_float32(embedded):
             logits = self._logits(embedded)
         if not self.training and not is_traced():
             check_numbers(logits, embedded)
         return logits
 
-    def score_with_attention(self, embedded: Tensor, queries: None = None) -> tuple[Tensor, Tensor]:
+    def score_with_attention(self, embedded: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits ``(B, K)``, and how much each place counts for each class, ``(B, K, L)``; rows sum to 1."""
-        del queries  # other heads take them
-        check_embedded(embedded, self.dim)
+        self._check(embedded, queries)
         return self._score(embedded)
+
+    def _check(self, embedded: Tensor, queries: Tensor | None) -> None:
+        if queries is not None:
+            raise ValueError("this head has a closed set of classes: call it without queries")
+        check_embedded(embedded, self.dim)
 
     def _logits(self, embedded: Tensor) -> Tensor:
         return self._score(embedded)[0]
