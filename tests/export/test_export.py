@@ -471,6 +471,8 @@ def test_figures_of_agreement_by_hand(exported: dict[str, Path]) -> None:
     held.check(Shifted([*held.on_vocabulary, *held.on_counts], lambda values: values + np.float32(5e-5)), "it")
     with pytest.raises(ExportError, match="differ by nan"):
         held.check(Shifted([*held.on_vocabulary, *held.on_counts], lambda values: values * np.nan), "it")
+    with pytest.raises(ExportError, match=r"^it gives logits \(1, 7\) where torch gives \(2, 7\)$"):
+        held.check(Shifted([*held.on_vocabulary, *held.on_counts], lambda values: values[:1]), "it")
 
 
 def test_images_come_alone_in_a_pair_and_in_fives() -> None:

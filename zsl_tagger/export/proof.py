@@ -89,7 +89,10 @@ class Proof:
         for case in (*self.on_vocabulary, *self.on_counts):
             encoded = networks.encode(case.images)
             _check_classes(encoded.classes, case.classes, what)
-            differences = np.abs(networks.logits(encoded, case.queries) - case.logits)
+            logits = networks.logits(encoded, case.queries)
+            if logits.shape != case.logits.shape:  # of an export that fixed the number of images or labels
+                raise ExportError(f"{what} gives logits {logits.shape} where torch gives {case.logits.shape}")
+            differences = np.abs(logits - case.logits)
             if not (differences <= self.tolerance * np.maximum(1, np.abs(case.logits))).all():
                 raise ExportError(
                     f"{what} and torch differ by {differences.max():.1e} in a logit, more than {self.tolerance:.0e}, "
