@@ -120,10 +120,15 @@ def state(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _loggers_as_in_a_new_process() -> Iterator[None]:
-    """Take back what a command that ran in this process set up."""
+    """Take back what a command that ran in this process, or in a fixture, set up."""
+    _reset_loggers()
     yield
+    _reset_loggers()
+
+
+def _reset_loggers() -> None:
     for logger in map(logging.getLogger, PACKAGES):
-        logger.handlers, logger.propagate = [logging.NullHandler()], True
+        logger.handlers, logger.propagate, logger.disabled = [logging.NullHandler()], True, False
         logger.setLevel(logging.NOTSET)
 
 

@@ -170,7 +170,10 @@ def test_dropout_of_query2label_is_only_in_training() -> None:
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({"head": "csar"}, "expected the head in its config.json to be one of linear, csra, query2label or none, got"),
+        (
+            {"head": "csar"},
+            "expected the head in its config.json to be one of cosine, linear, csra, query2label or none, got",
+        ),
         ({"head": "query2label", "classes": 2}, "the architecture in its config.json does not say dim, ffn_dim, heads"),
     ],
 )

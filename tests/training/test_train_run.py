@@ -70,7 +70,8 @@ def validation(folder: Path) -> dict[str, float]:
 
 @pytest.mark.exports
 @pytest.mark.parametrize(
-    ("recipe", "backbone"), list(zip(RECIPES, itertools.cycle(["test_vit", "test_efficientnet"]), strict=False))
+    ("recipe", "backbone"),
+    list(zip(sorted({*RECIPES} - {"clip-zsl"}), itertools.cycle(["test_vit", "test_efficientnet"]), strict=False)),
 )
 def test_every_recipe_runs_and_its_model_tags(
     recipe: str, backbone: str, animals: Path, tagged: Path, tmp_path: Path
@@ -302,15 +303,14 @@ def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> No
     assert any(not np.allclose(last[name], value, atol=1e-3) for name, value in weights_of(tmp_path / "0.5").items())
 
 
-def test_a_run_starts_from_a_folder_of_another_head(tagged: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_a_folder_of_another_head(
+    tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     """The backbone is taken over; a head without a width has none to say."""
     trained(small_run(tagged, tmp_path / "linear", "head=linear", recipe="coco-multilabel"))
     assert "average pooling and a linear layer on test_resnet" in (tmp_path / "linear" / "README.md").read_text()
-    told: list[str] = []
-    start = str(tmp_path / "linear")
-    run = small_run(tagged, tmp_path / "next", "lr=0", recipe="coco-multilabel", init=start, note=told.append)
-    trained(run)
-    assert any("at random, since" in line and "head.layer.linear1.weight" in line for line in told)
+    trained(small_run(tagged, tmp_path / "next", "lr=0", recipe="coco-multilabel", init=str(tmp_path / "linear")))
+    assert any("at random, since" in line and "head.layer.linear1.weight" in line for line in logged.messages)
     ours, theirs = weights_of(tmp_path / "next"), weights_of(tmp_path / "linear")
     name = next(name for name in ours if name.startswith("backbone.") and name.endswith("conv1.weight"))
     assert np.array_equal(ours[name], theirs[name])

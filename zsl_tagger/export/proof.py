@@ -75,7 +75,7 @@ class Proof:
     ):
         self.vocabulary = vocabulary
         # A cosine head multiplies cosines by its scale: the same logits are those of cosines that agree.
-        self.tolerance = TOLERANCE * (max(1.0, float(model.head.scale)) if isinstance(model.head, CosineHead) else 1.0)
+        self.tolerance = TOLERANCE * (max(1.0, model.head.scale.item()) if isinstance(model.head, CosineHead) else 1.0)
         images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
 
         def ask(some: np.ndarray, queries: np.ndarray) -> Case:

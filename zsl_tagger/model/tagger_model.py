@@ -12,7 +12,7 @@ from zsl_tagger.model.class_evidence import class_probabilities
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.grouped_words import GroupedLabels, GroupedWords
 from zsl_tagger.model.heads import Head
-from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
+from zsl_tagger.model.ml_decoder import PreparedQueries
 
 
 class TaggerModel(nn.Module):
@@ -119,7 +119,6 @@ class QueriesForExport(nn.Module):
 
         Of a model with groups of words: states and groups of :class:`GroupedLabels`.
         """
-        assert isinstance(self.head, MLDecoder | GroupedWords)
         prepared = self.head.prepare(queries)
         return prepared[0], prepared[1]
 
@@ -135,7 +134,6 @@ class PreparedDecoderForExport(nn.Module):
         """tokens ``(B, L, D)``, the two of :class:`QueriesForExport` -> ``(B, K)``, ``(B, K, L)``."""
         if isinstance(self.head, GroupedWords):
             return self.head.score_with_attention(tokens, GroupedLabels(states, projected))
-        assert isinstance(self.head, MLDecoder)
         return self.head.score_with_attention(tokens, PreparedQueries(states, projected, ()))
 
 
