@@ -92,7 +92,7 @@ def main() -> None:
     )
 
 
-OURS: Settings = {"gamma_neg": 2.0, "clip": 0.0, "scale": 20.0}
+OURS: Settings = {"gamma_neg": 2.0, "clip": 0.0, "scale": 20.0, "focal_gradient": True}
 
 #: Method -> (how, the six settings that are tried).
 METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] = {
@@ -118,8 +118,13 @@ METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] =
     "ML-Decoder, released recipe": (
         decoder, [{"lr": lr, "gamma_neg": g} for g in (4.0, 2.0) for lr in (1e-3, 2e-3, 4e-3)],
     ),
+    "ML-Decoder, focal weight differentiated": (
+        decoder,
+        [{"lr": lr, "gamma_neg": g, "focal_gradient": True} for g in (4.0, 2.0) for lr in (1e-3, 2e-3, 4e-3)],
+    ),
     "ML-Decoder, grouped word queries": (
-        decoder, [{"lr": lr, "gamma_neg": 2.0, "groups": g} for g in (8, 16, 32) for lr in (2e-3, 4e-3)],
+        decoder,
+        [{"lr": lr, "gamma_neg": 2.0, "groups": g, "focal_gradient": True} for g in (8, 16, 32) for lr in (2e-3, 4e-3)],
     ),
     "local cosine of the ridge alone": (
         local_cosine,

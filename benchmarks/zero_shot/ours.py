@@ -148,6 +148,7 @@ class Recipe:
     noise: float = 0.0
     scale: float = 0.0  # that the local cosine starts with; 0: none
     groups: int = 0  # of word queries; 0: a query a label
+    focal_gradient: bool = False  # whether the focal weight is differentiated too
 
 
 def decoder(split: Split, settings: Settings) -> Scorer:
@@ -169,7 +170,9 @@ def decoder(split: Split, settings: Settings) -> Scorer:
         asked = asked_labels(truth, recipe, random)
         queries, y = with_noise(vectors[asked], recipe, random), torch.from_numpy(truth[:, asked]).float()
         logits = model(torch.from_numpy(standard(tokens)), queries)  # (B, asked)
-        loss = asymmetric_loss(logits, y, gamma_neg=recipe.gamma_neg, clip=recipe.clip).sum()
+        loss = asymmetric_loss(
+            logits, y, gamma_neg=recipe.gamma_neg, clip=recipe.clip, focal_gradient=recipe.focal_gradient
+        ).sum()
         loss = loss * truth.shape[1] / len(asked) / recipe.batch
         optimizer.zero_grad()
         loss.backward()
