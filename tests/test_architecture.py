@@ -115,13 +115,7 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, examples: Pat
     """Installed without dependencies into an environment that sees this one's: no network is needed."""
     venv.create(tmp_path / "env", with_pip=False, system_site_packages=False)
     python = tmp_path / "env" / "bin" / "python"
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-    ]  # an environment's own pip takes seconds to install
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]  # an environment's own pip takes seconds to install
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     import numpy
 

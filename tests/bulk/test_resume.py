@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from random import Random
 
 import pytest
 import quick_tagger
-from forked import Forked
 from made_data import run_command
+from paths import ROOT
 from read_back import read_back
 
 from zsl_tagger.records.writers import LASTING
@@ -49,11 +50,21 @@ class Library:
     def put(self, name: str, number: int) -> None:
         (self.photos / name).write_bytes(bytes([number % 256]) + f" photo {number}".encode())
 
-    def start(self, *options: object, seconds: float = 0.0, code: str = "") -> Forked:
+    def start(self, *options: object, seconds: float = 0.0, code: str = "") -> subprocess.Popen[str]:
         """The command in another process, after some ``code``."""
-        arguments = ["tag", "photos", "--labels", LABELS, *map(str, options)]
-        environment = {"ASKED": "asked.txt", "SECONDS": str(seconds), "HOLD": "hold.txt"}
-        return Forked(quick_tagger.main, code, *arguments, folder=self.folder, environment=environment)
+        run = f"import runpy\n{code}\nrunpy.run_module('quick_tagger', run_name='__main__')"
+        command = [sys.executable, "-c", run, "tag", "photos", "--labels", LABELS, *map(str, options)]
+        path = os.pathsep.join([str(ROOT / "tests" / "helpers"), str(ROOT)])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": path,
+            "ASKED": "asked.txt",
+            "SECONDS": str(seconds),
+            "HOLD": "hold.txt",
+        }
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def tag(self, *options: object) -> tuple[int, list[str]]:
         """The command in this process: exit status, and what stderr said."""
@@ -90,7 +101,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @contextlib.contextmanager
-def running(process: Forked) -> Iterator[Forked]:
+def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import Forked, forked_command, run_cli
 from made_data import NusArchive, write_lines, write_photo
 from paths import ROOT
 from typer.testing import CliRunner
@@ -23,6 +22,7 @@ from zsl_tagger.datasets.read import load_dataset
 
 pytestmark = pytest.mark.slow
 
+COMMAND = [sys.executable, "-m", "cli", "prepare"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -178,11 +178,12 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
 # --- kills and full disks ---------------------------------------------------------------------------------------
 
 
-def start(source: Path, out: Path) -> Forked:
-    return forked_command("prepare", "folders", "--source", source, "--output", out, "--workers", 1)
+def start(source: Path, out: Path) -> subprocess.Popen[str]:
+    command = [*COMMAND, "folders", "--source", str(source), "--output", str(out), "--workers", "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
-def wait_for(condition: object, process: Forked) -> None:
+def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300  # of a busy machine
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
@@ -234,22 +235,20 @@ def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     assert interrupted == "interrupted: no file was left half-written; the same command goes on where it stopped"
 
 
-def prepare_on_a_full_disk(limit: int, *arguments: str) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    run_cli("prepare", "folders", *arguments)
-
-
 @pytest.mark.parametrize(("images", "limit"), [(40, 3_000), (12, 6_000)])
 def test_a_full_disk_is_said_and_nothing_half_written_is_left(images: int, limit: int, tmp_path: Path) -> None:
     """No file may grow beyond the limit: the journal of 40 images cannot, or the report's page."""
     source = make_tree(tmp_path / "in", images)
     out = tmp_path / "out"
-    process = Forked(prepare_on_a_full_disk, limit, "--source", str(source), "--output", str(out))
-    _, stderr = process.communicate()
-    assert process.returncode == 2
-    assert stderr.startswith(f"error: cannot write {out}")
-    assert "File too large" in stderr
-    assert "goes on where it stopped" in stderr
+    result = subprocess.run(
+        [*COMMAND, "folders", "--source", str(source), "--output", str(out)],
+        capture_output=True, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: cannot write {out}")
+    assert "File too large" in result.stderr
+    assert "goes on where it stopped" in result.stderr
     assert not (out / "dataset.json").exists()
     assert not [path for path in out.iterdir() if path.name.endswith(".writing")]
     assert run("folders", "--source", source, "--output", out)[0] == 0

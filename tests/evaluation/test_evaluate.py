@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from forked import Forked, run_cli
 from made_data import run_command
 from paths import ROOT
 from sklearn.metrics import average_precision_score
 from small_runs import small_run
 
 from zsl_tagger.datasets.read import load_dataset
-from zsl_tagger.evaluation import scoring
 from zsl_tagger.evaluation.scoring import PARTIAL_FILES
 from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
 from zsl_tagger.tagging.tagger import Tagger
@@ -212,25 +213,27 @@ def test_a_model_trained_on_the_plural_of_an_unseen_label(trained: Path, data: P
     assert f"'{plural} ({seen})'" in text
 
 
-def evaluate_slowly(log: Path, pause: float, *arguments: str) -> None:
-    """Run the command, which writes what it looks at, waits before each image, and saves its scores often."""
-    encode = Tagger.encode
-
-    def slow(self: Tagger, image: Any) -> Any:
-        with log.open("a") as file:
-            print(image, file=file)
-        time.sleep(pause)
-        return encode(self, image)
-
-    scoring.SAVE_EVERY = 2
-    Tagger.encode = slow  # type: ignore[method-assign]
-    run_cli("evaluate", *arguments)
+DRIVER = """
+import sys, time
+from zsl_tagger.evaluation import processes, scoring
+scoring.SAVE_EVERY = 2
+encode, log, pause = processes.Tagger.encode, sys.argv[1], float(sys.argv[2])
+def slow(self, image):
+    print(image, file=open(log, "a"))
+    time.sleep(pause)
+    return encode(self, image)
+processes.Tagger.encode = slow
+import cli
+sys.argv = ["zsl-tagger", *sys.argv[3:]]
+cli.app()
+"""
 
 
 def test_a_killed_run_goes_on(data: Path, trained: Path, report: Path, tmp_path: Path) -> None:
-    def start(pause: float) -> Forked:
-        arguments = ["--model", trained, "--data", data, "-o", tmp_path / "out", "--workers", 1, "--resamples", 0]
-        return Forked(evaluate_slowly, tmp_path / "seen.txt", pause, *map(str, arguments))
+    def start(pause: float) -> subprocess.Popen[bytes]:
+        arguments = ["evaluate", "--model", trained, "--data", data, "-o", tmp_path / "out", "--workers", 1]
+        command = [sys.executable, "-c", DRIVER, tmp_path / "seen.txt", pause, *arguments, "--resamples", 0]
+        return subprocess.Popen([str(word) for word in command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     process = start(0.3)
     state = tmp_path / "out" / PARTIAL_FILES[1]

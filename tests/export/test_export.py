@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from forked import Forked
+from forked import run_forked
 from made_data import run_command, write_photo
 from paths import ROOT
 
@@ -650,7 +650,7 @@ def export_and_die(folder: Path) -> None:
 
 def test_a_killed_export_leaves_the_folder_whole(own: Path) -> None:
     before = state(own)
-    assert Forked(export_and_die, own).wait() == -signal.SIGKILL
+    assert run_forked(export_and_die, own).returncode == -signal.SIGKILL
     left = state(own)
     assert {name: left[name] for name in before} == before
     assert all(name.startswith(".writing/") for name in left.keys() - before.keys())

@@ -1,7 +1,8 @@
 """A tagger that is quick and says what it was asked, for runs of the command over files that stand for photos.
 
 Tags are made of a file's first byte. The photos that the network is asked for are written to the file ``$ASKED``. Each
-takes ``$SECONDS``, and longer while there is a file ``$HOLD``. :func:`main` is the command in a process of its own.
+takes ``$SECONDS``, and longer while there is a file ``$HOLD``. ``python quick_tagger.py tag ...`` is the command in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ def tag_encoded(self: Tagger, encoded: int, labels: LabelSet, **options: Any) ->
     return [Tag(labels.labels[number], 1 - number / 10) for number in range(encoded % 7)]
 
 
-def main(code: str, *arguments: str) -> None:
-    """Run the command with this tagger, after some ``code``."""
-    exec(code, {})
+if __name__ == "__main__":
     tagger.OnnxModel = NoNetworks  # type: ignore[assignment,misc]
     Tagger.encode, Tagger.tag_encoded = encode, tag_encoded  # type: ignore[assignment,method-assign]
-    cli.app(list(arguments))
+    cli.app()

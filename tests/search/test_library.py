@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import Forked, forked_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -416,8 +416,9 @@ def test_a_model_of_ones_own_is_remembered(animal_model: Path, tmp_path: Path, p
 # --- faults
 
 
-def index_process(photos: Path, index: Path) -> Forked:
-    return forked_command("index", photos, "--index", index, "--workers", 1)
+def index_process(photos: Path, index: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "cli.py", "index", str(photos), "--index", str(index), "--workers", "1"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_photos(index: Path, count: int) -> None:
@@ -439,7 +440,7 @@ def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.S
     process = index_process(tmp_path / "photos", tmp_path / "index")
     wait_for_photos(tmp_path / "index", 3)
     process.send_signal(number)
-    _, told = process.communicate()
+    _, told = process.communicate(timeout=300)
     expected = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
     assert process.returncode == expected[number]
     assert ("the photos looked at so far are in the index" in told) == (number != signal.SIGKILL)
@@ -461,7 +462,7 @@ def test_one_run_at_a_time_and_searches_go_on(photos: Path, small: Library) -> N
     with pytest.raises(UserError, match="another run is writing here"):
         small.add(photos)
     assert 6 <= len(small.search("cat", 99)) <= 24
-    assert process.wait() == 0
+    assert process.wait(300) == 0
     assert len(small.search("cat", 99)) == 24
 
 
@@ -478,7 +479,7 @@ def test_searches_hold_while_a_run_is_killed(photos: Path, small: Library) -> No
         seen = found
         if len(seen) >= 8:
             process.kill()
-            process.wait()
+            process.wait(300)
     assert process.returncode == -signal.SIGKILL
     assert 8 <= len(small.search("cat", 99)) < 24
     with Library.open(small.folder) as another:

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Forked, run_cli
+from forked import run_cli, run_forked
 from small_runs import animal_data, loss_curve, small_run, train_arguments, weights_of
 from typer.testing import CliRunner
 
@@ -81,14 +82,9 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def disturbed(at: int, what: Callable[[], object], *arguments: str) -> tuple[int, str]:
-    """Run ``zsl-tagger train`` in another process, with something done in it after the step ``at``.
-
-    Returns:
-        exit status and stderr.
-    """
-    process = Forked(_train_disturbed, at, what, *arguments)
-    return process.wait(), process.communicate()[1]
+def disturbed(at: int, what: Callable[[], object], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``zsl-tagger train`` in another process, with something done in it after the step ``at``."""
+    return run_forked(_train_disturbed, at, what, *arguments)
 
 
 def _train_disturbed(at: int, what: Callable[[], object], *arguments: str) -> None:
@@ -155,7 +151,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 ) -> None:
     """Killed in the middle of the second epoch, two steps after the last checkpoint."""
     arguments, out = train_arguments(tagged, tmp_path / "out", *settings), tmp_path / "out"
-    assert disturbed(7, kill_itself, *arguments)[0] == -signal.SIGKILL
+    assert disturbed(7, kill_itself, *arguments).returncode == -signal.SIGKILL
     assert read_checkpoint(out / "run" / "checkpoint.pt")["step"] == 6
     assert not (out / "config.json").exists()
     status, _, err = command(*arguments, "--resume")
@@ -199,10 +195,10 @@ def test_a_signal_to_the_whole_process_group(
 ) -> None:
     """As Ctrl-C in a terminal and batch systems send it: the processes that read images get it too."""
     arguments = train_arguments(tagged, tmp_path / "out", *SETTINGS)
-    found, err = disturbed(4, partial(signal_all, number), *arguments)
-    assert "Traceback" not in err, err
-    assert found == status
-    assert err.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
+    result = disturbed(4, partial(signal_all, number), *arguments)
+    assert "Traceback" not in result.stderr, result.stderr
+    assert result.returncode == status
+    assert result.stderr.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
     assert command(*arguments, "--resume")[0] == 0
     assert_same(tmp_path / "out", undisturbed(SETTINGS))
 

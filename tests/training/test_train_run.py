@@ -6,8 +6,10 @@ import csv
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from forked import Forked, run_cli
+from forked import run_cli, run_forked
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
@@ -371,19 +373,15 @@ def test_a_frozen_backbone_stays_as_it_is(tagged: Path, tmp_path: Path) -> None:
 IN_STEP = ("dropout=0", "epochs=2", "lr=1e-3", "checkpoint_every=1", "holdout_labels=0.2", "ema=0.9", "optimizer=sgd")
 
 
-def torchrun(*arguments: str) -> tuple[int, str, str]:
-    """Do what ``torchrun --standalone --nproc-per-node 2`` does, with processes that are forked, not started.
-
-    Returns:
-        exit status, stdout and stderr.
-    """
-    process = Forked(_launch, "train", "--recipe", "nus-wide-zsl", *arguments, environment={"CUDA_VISIBLE_DEVICES": ""})
-    return process.wait(), *process.communicate()
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Do what ``torchrun --standalone --nproc-per-node 2`` does, with processes that are forked, not started."""
+    return run_forked(_launch, "train", "--recipe", "nus-wide-zsl", *arguments)
 
 
 def _launch(*arguments: str) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         start_method="fork", max_restarts=0,
@@ -438,10 +436,10 @@ def test_the_parts_of_a_short_batch_are_one_batch(tagged: Path, tmp_path: Path) 
 @pytest.mark.parametrize("parts", [2])
 def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
     settings = (*IN_STEP, f"accumulate={parts}")
-    status, stdout, stderr = torchrun(*train_arguments(tagged, tmp_path / "out", *settings, backbone="test_vit"))
-    assert status == 0, stderr
-    assert stdout.count("trained in") == 1
-    assert "2 x cpu" in stderr
+    result = torchrun(*train_arguments(tagged, tmp_path / "out", *settings, backbone="test_vit"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("trained in") == 1
+    assert "2 x cpu" in result.stderr
     assert_close(tmp_path / "out", in_one_process)
     assert validation(tmp_path / "out") == pytest.approx(validation(in_one_process), abs=1e-4)
 
