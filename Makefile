@@ -4,7 +4,7 @@ COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
 # Keep bytecode where the environment says not to: else each process that a test starts compiles all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install check lint types test test-fast test-base fuzz bench
+.PHONY: install check lint types test test-fast coverage test-base fuzz bench
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -23,15 +23,18 @@ types:
 	$(PYTHON) -m mypy
 
 # One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
-# run after the others, alone. Coverage is that of the fast tests (tests/conftest.py).
+# run after the others, alone.
 FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20 \
-		$(COVERAGE) --cov-report=term
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20
 	$(PYTHON) -m pytest -m alone $$(grep -rl --include="test_*.py" "mark\.alone" tests)
 
 test-fast:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)"
+
+# Of the fast tests, which it makes take twice as long.
+coverage:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
 
 # What needs no extra; .ci/run runs it on the lower bounds of the base install.
 test-base:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,6 @@ SLOW = ("ray", "browser", "slow")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of slow tests first, so that no process is left alone with one of them at the end."""
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in SLOW])
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure the coverage of fast tests only: to measure it doubles the time of the slow ones."""
-    measured = sys.modules["coverage"].Coverage.current() if "coverage" in sys.modules else None
-    if measured is None or not any(map(item.get_closest_marker, SLOW)):
-        return (yield)
-    measured.stop()
-    try:
-        return (yield)
-    finally:
-        measured.start()
 
 
 @pytest.fixture(scope="module")
