@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", help="these only; no result is written")
-    parser.add_argument("--steps", type=int, help="train on the first so many batches once; no result is written")
+    parser.add_argument("--steps", type=int, help="train on this many batches, once; no result is written")
     arguments = parser.parse_args()
     data = prepared(arguments.photos, arguments.work)
     cache = filled_cache(data, arguments.work)
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def prepared(photos: Path, work: Path) -> PreparedDataset:
-    """Return the data set: COCO photos of all splits, and those of coco100 as test photos."""
+    """Return the data set: the COCO photos of all splits, with coco100's as further test photos."""
     folder = work / "data"
     if not (folder / "dataset.json").is_file():
         work.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Hold the options of every data set. Those of ``field(compare=False)`` are not part of a run's identity.
+    """Hold the options of every data set. Fields with ``compare=False`` are not part of a run's identity.
 
     Attributes:
         word_vectors: see :mod:`zsl_tagger.words.sources`.

@@ -1,4 +1,4 @@
-"""What a data set must give to be prepared: its options, and how it is read.
+"""Define what a data set must give to be prepared: its options, and how it is read.
 
 A data set is a frozen dataclass derived from :class:`Source`, in a file of its own, and a command in ``cli.py``.
 """
@@ -24,7 +24,7 @@ VECTORS_OF_PAPERS = (
 class Source(ABC):
     """Hold where a data set lies and the options that only this kind of data set has.
 
-    The fields of a derived class are its options. Those of ``field(compare=False)`` are not part of a run's identity.
+    The fields of a derived class are its options. Fields with ``compare=False`` are not part of a run's identity.
 
     Attributes:
         command: the name after ``zsl-tagger prepare``.

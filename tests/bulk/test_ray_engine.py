@@ -157,7 +157,7 @@ def ray_runs() -> Iterator[None]:
 
 @USES_RAY
 def test_killed_workers_cost_no_photo(tmp_path: Path, many_photos: tuple[Path, Path]) -> None:
-    """Of a command in another process that joins this Ray, as one joins a cluster."""
+    """The command runs in another process and joins this Ray, as one joins a cluster."""
     import ray
 
     photos, local = many_photos

@@ -60,7 +60,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def open_clips_cosines(folder: Path, photo: Path) -> np.ndarray:
-    """As open_clip's README classifies: an image's vector and those of prompts."""
+    """Return the cosines by which open_clip's README classifies: of the image's vector and the prompts'."""
     towers = open_clip.create_model(f"local-dir:{folder}").eval()
     pixels = torch.from_numpy(np.asarray(Image.open(photo).convert("RGB")).copy()).permute(2, 0, 1)[None] / 255
     mean, std = (

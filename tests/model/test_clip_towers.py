@@ -47,7 +47,7 @@ def test_a_checkpoint_of_both_towers_gives_open_clips_image_vector(folder: Path)
 
 
 def _embedded(visual: Any, images: torch.Tensor) -> torch.Tensor:
-    """What the transformer of open_clip's tower reads."""
+    """Return what the transformer of open_clip's tower reads."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, L, C)
     first = visual.class_embedding.expand(len(images), 1, -1)
     return visual.ln_pre(torch.cat([first, patches], dim=1) + visual.positional_embedding)

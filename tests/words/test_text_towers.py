@@ -31,12 +31,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(folder: Path) -> str:
-    """The same weights as ``NAME:FILE``."""
+    """It holds the same weights as ``NAME:FILE``."""
     return f"{tiny_clip.registered(folder.parent)}:{folder / 'open_clip_pytorch_model.bin'}"
 
 
 def by_open_clip(checkpoint: str, label: str, prompts: tuple[str, ...]) -> np.ndarray:
-    """As open_clip's own zero-shot classifier makes a class's weight: mean of unit vectors, normalised again."""
+    """Return the class weight of open_clip's own classifier: the mean of unit vectors, normalised again."""
     name, _, file = checkpoint.partition(":")
     model = open_clip.create_model(name, file).eval()
     tokens = open_clip.get_tokenizer(name)([prompt.replace("{}", label) for prompt in prompts])

@@ -41,7 +41,7 @@ BACKUPS = "before_calibration"
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRun:
-    """The options of one run.
+    """Hold the options of one run.
 
     Attributes:
         model: a model folder, or "packaged" for the packaged one, which is never changed.
@@ -66,7 +66,7 @@ class CalibrateRun:
 
 
 def calibrate(run: CalibrateRun) -> list[str]:
-    """Choose and store; returns lines for a person.
+    """Choose and store; return lines for a person.
 
     A trained label with positives gets a threshold of its own, any other trained label of the data the common one.
     Labels never trained follow one rule: a bias is added to their logits, then one threshold holds for all of them.

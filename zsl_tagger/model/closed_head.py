@@ -1,4 +1,4 @@
-"""What the heads for a closed set of classes share that are not ML-Decoder: the baselines to compare it with."""
+"""Share code between the baselines that ML-Decoder is compared with, heads for a closed set of classes."""
 
 from __future__ import annotations
 

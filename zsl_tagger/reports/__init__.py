@@ -1,1 +1,1 @@
-"""What commands show: pages and tables."""
+"""Pages and tables that commands show."""
