@@ -21,6 +21,7 @@ from zsl_tagger.system import PACKAGES
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.model_folder import ENCODER_FILE
+from zsl_tagger.tagging.network_cache import CACHE_VARIABLE
 from zsl_tagger.tagging.tagger import Tagger
 
 SLOW = ("ray", "browser", "slow")
@@ -29,6 +30,14 @@ SLOW = ("ray", "browser", "slow")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of slow tests first, so that no process is left alone with one of them at the end."""
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in SLOW])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep optimised networks out of the cache of whoever runs the tests; commands that tests start share them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +182,13 @@ def _packaged_encoder_is_opened_once() -> Iterator[None]:
 
     @cache
     def once(path: Path, threads: int, device: str) -> SeesOnce:
-        return SeesOnce(plain(path, threads, device))
+        return SeesOnce(plain(path, threads, device, keep=True))
 
     @wraps(plain)
-    def open_session(path: Path, threads: int, device: str = "cpu") -> Any:
-        opened = once if path == PACKAGED / ENCODER_FILE else plain
-        return opened(path, threads, device)
+    def open_session(path: Path, threads: int, device: str = "cpu", keep: bool = False) -> Any:
+        if path == PACKAGED / ENCODER_FILE:
+            return once(path, threads, device)
+        return plain(path, threads, device, keep)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(onnx_model, "open_session", open_session)

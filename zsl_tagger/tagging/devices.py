@@ -12,6 +12,7 @@ import onnxruntime
 
 from zsl_tagger import choices
 from zsl_tagger.errors import UserError, first_line
+from zsl_tagger.tagging.network_cache import open_on_processor, open_optimised
 
 DEVICES = get_args(choices.Device)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -22,8 +23,13 @@ CUDA_OPTIONS = {"use_tf32": "0"}
 INSTALL = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
-def create_session(path: Path, options: onnxruntime.SessionOptions, device: str) -> onnxruntime.InferenceSession:
+def create_session(
+    path: Path, options: onnxruntime.SessionOptions, device: str, keep: bool = False
+) -> onnxruntime.InferenceSession:
     """Return a network on a device of ``DEVICES``; "auto" is the GPU where it works, else the processor.
+
+    Args:
+        keep: on the processor, keep the optimised network for the next start (:mod:`.network_cache`).
 
     Raises:
         UserError: there is no such device, or it does not work here.
@@ -49,7 +55,7 @@ def create_session(path: Path, options: onnxruntime.SessionOptions, device: str)
             f"device cuda does not work here, only cpu ({reason}): it needs an NVIDIA GPU with its driver, and the "
             f"CUDA and cuDNN libraries that onnxruntime {onnxruntime.__version__} was built for: {INSTALL}"
         )
-    return onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+    return open_optimised(path, options) if keep else open_on_processor(path, options)
 
 
 def device_of(session: onnxruntime.InferenceSession) -> str:

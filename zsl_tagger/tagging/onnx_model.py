@@ -34,16 +34,17 @@ class OnnxModel:
         config: of the model that they are.
         threads: processor threads for one image.
         device: where they run, of :data:`zsl_tagger.tagging.devices.DEVICES`.
+        keep: keep the optimised encoder for the next start, where the folder is there to stay.
 
     Raises:
         ModelFolderError: they cannot be loaded, or are not those of ``config``.
         UserError: there is no such device here.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, threads: int, device: str = "cpu"):
+    def __init__(self, folder: Path, config: ModelConfig, threads: int, device: str = "cpu", keep: bool = False):
         self.preprocessing = config.preprocessing
         self.query_shape: Shape = (None,) if config.closed_set else (None, config.word_dim)
-        self._encoder = open_session(folder / ENCODER_FILE, threads, device)
+        self._encoder = open_session(folder / ENCODER_FILE, threads, device, keep)
         self._decoder = open_session(folder / DECODER_FILE, threads, device)
         takes = {node.name for node in self._decoder.get_inputs()}
         self._queries = open_session(folder / QUERIES_FILE, threads, device) if "states" in takes else None
@@ -139,8 +140,12 @@ def _parts(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + LABELS_PER_CALL] for start in range(0, len(rows), LABELS_PER_CALL)]
 
 
-def open_session(path: Path, threads: int, device: str = "cpu") -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int, device: str = "cpu", keep: bool = False) -> onnxruntime.InferenceSession:
     """Open an ONNX network on a device of :data:`zsl_tagger.tagging.devices.DEVICES`.
+
+    Args:
+        threads: processor threads for one run.
+        keep: keep the optimised network for the next start.
 
     Raises:
         ModelFolderError: it cannot be loaded.
@@ -155,7 +160,7 @@ def open_session(path: Path, threads: int, device: str = "cpu") -> onnxruntime.I
     options.log_severity_level = 4  # what goes wrong is raised, and reported by us
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to decoding
     try:
-        return create_session(path, options, device)
+        return create_session(path, options, device, keep)
     except UserError:
         raise
     except Exception as error:  # onnxruntime's own exception classes share no public base

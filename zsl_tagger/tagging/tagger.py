@@ -59,7 +59,7 @@ class Tagger:
         self._folder = ModelFolder(model)
         self.workers = workers
         threads = max(1, available_cores() // workers)
-        self._model = OnnxModel(self._folder.path, self._folder.config, threads, device)
+        self._model = OnnxModel(self._folder.path, self._folder.config, threads, device, keep=True)
 
     @property
     def folder(self) -> ModelFolder:

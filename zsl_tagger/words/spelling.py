@@ -16,6 +16,8 @@ _IRREGULAR = {
 
 def normalize_label(label: str) -> str:
     """``" Café-Bar "`` -> ``"cafe bar"``: the spelling under which words are stored and looked up."""
+    if label.isascii():
+        return " ".join(re.sub(r"[-_/]", " ", label.lower()).split())
     text = unicodedata.normalize("NFKD", label.casefold()).casefold().replace("\u2019", "'")
     text = "".join(char for char in text if not unicodedata.combining(char))
     return " ".join(re.sub(r"[-_/]", " ", text).split())

@@ -123,7 +123,7 @@ class WordTable:
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        return {word: row for row, word in enumerate(self.words)}
+        return dict(zip(self.words, range(len(self.words)), strict=True))  # each start pays it
 
     @cached_property
     def _spelling(self) -> Mapping[str, str]:
@@ -165,6 +165,8 @@ class WordTable:
 
     def key(self, label: str) -> str:
         """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
+        if label in self._row:  # as most are, of the thousands that a model lists
+            return label
         found = self.resolve(label)
         return found.key if found else normalize_label(label)
 
@@ -215,8 +217,10 @@ class WordTable:
             self._vectors[[self._row[word] for own in words for word in own]], np.float32
         )  # (n, word_dim)
         counts = np.array([len(own) for own in words])
-        starts = np.cumsum(counts) - counts
-        means = np.add.reduceat(unit_length(rows) if unit else rows, starts) / counts[:, None].astype(np.float32)
+        means = unit_length(rows) if unit else rows
+        if (counts > 1).any():
+            starts = np.cumsum(counts) - counts
+            means = np.add.reduceat(means, starts) / counts[:, None].astype(np.float32)
         return unit_length(means) if unit else means  # (K, word_dim)
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
