@@ -238,7 +238,7 @@ def precisions_of(logits: np.ndarray, targets: np.ndarray, counts: np.ndarray) -
     shown = np.flatnonzero(targets.any(axis=0))
     precisions = average_precision(logits[:, shown], targets[:, shown])  # (k,)
     steps = [ranking_steps(logits[:, column], targets[:, column], None, "grouped") for column in shown]
-    repeated = np.stack([resampled_average_precision(one, counts) for one in steps])  # (k, R)
+    repeated = np.stack([resampled_average_precision(one, counts, int(counts.max())) for one in steps])  # (k, R)
     return precisions, np.where(np.isfinite(repeated), repeated, precisions[:, None])
 
 

@@ -26,19 +26,34 @@ def test_resamples_equal_repeated_rows(levels: int) -> None:
     scores, targets = random.integers(0, levels, 53) / 7, random.random(53) < 0.2
     counts = draw_counts(53, 31, seed=0)
     steps = ranking_steps(scores, targets, None, "grouped")
-    found = resampled_average_precision(steps, counts)
+    found = resampled_average_precision(steps, counts, int(counts.max()))
     for column, value in enumerate(found):
         rows = np.repeat(np.arange(53), counts[:, column])
         expected = average_precision(scores[rows, None], targets[rows, None])[0]
         assert value == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
+@pytest.mark.parametrize("largest", [1, 9, 127, 128, 255])
+@pytest.mark.parametrize("share", [0.003, 0.5])
+def test_sums_of_any_length_are_exact(largest: int, share: float) -> None:
+    """Long stretches without a positive, and counts that nearly fill a byte, to the bit."""
+    random = np.random.default_rng(largest)
+    counts = random.integers(0, largest, (2003, 13), np.uint8, endpoint=True)
+    scores, targets = random.integers(0, 997, 2003) / 7, random.random(2003) < share
+    steps = ranking_steps(scores, targets, None, "grouped")
+    answers = counts[steps.order].cumsum(axis=0, dtype=np.int32)[steps.ends]
+    hits = (counts[steps.order] * steps.ranked[:, None]).cumsum(axis=0, dtype=np.int32)[steps.ends]
+    positives = np.diff(hits, axis=0, prepend=0)
+    expected = (hits / np.maximum(answers, 1) * positives).sum(axis=0) / np.maximum(hits[-1], 1)
+    np.testing.assert_array_equal(resampled_average_precision(steps, counts, largest), expected)
+
+
 def test_without_positives() -> None:
     counts = np.array([[0, 2], [2, 0]], np.uint8)
     steps = ranking_steps(np.array([1.0, 2.0]), np.array([True, False]), None, "grouped")
-    np.testing.assert_array_equal(resampled_average_precision(steps, counts), [np.nan, 1.0])
+    np.testing.assert_array_equal(resampled_average_precision(steps, counts, int(counts.max())), [np.nan, 1.0])
     none = ranking_steps(np.array([1.0, 2.0]), np.array([False, False]), None, "grouped")
-    assert np.isnan(resampled_average_precision(none, counts)).all()
+    assert np.isnan(resampled_average_precision(none, counts, 2)).all()
 
 
 def test_interval_and_test() -> None:
@@ -84,7 +99,7 @@ def test_resamples_are_the_definition(ties: Ties, images: int, levels: int, shar
     """With ignored images, which are drawn too and are in no ranking."""
     scores, targets, known = make_column(images, levels, share)
     counts = draw_counts(images, 17, seed=2)
-    found = resampled_average_precision(ranking_steps(scores, targets, known, ties), counts)
+    found = resampled_average_precision(ranking_steps(scores, targets, known, ties), counts, int(counts.max()))
     for column, value in zip(counts.T, found, strict=True):
         if ties == "grouped":
             rows = np.repeat(np.arange(images), column)
@@ -102,8 +117,8 @@ def test_each_image_once_is_the_figure_itself(ties: Ties, levels: int) -> None:
     once, thrice = np.ones((53, 1), np.uint8), np.full((53, 1), 3, np.uint8)
     whole = average_precision(scores[:, None], targets[:, None], ~known[:, None], ties)[0]
     assert steps.average_precision() == pytest.approx(whole)
-    assert resampled_average_precision(steps, once)[0] == pytest.approx(whole)
-    assert resampled_average_precision(steps, thrice)[0] == pytest.approx(whole)
+    assert resampled_average_precision(steps, once, 1)[0] == pytest.approx(whole)
+    assert resampled_average_precision(steps, thrice, 3)[0] == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("ties", ["first", "last"])
@@ -111,7 +126,7 @@ def test_an_image_drawn_twice_is_one_step_by_hand(ties: Ties) -> None:
     """Ranked: false, true, true; drawn 1, 2 and 0 times: two of three right at the only step. Once each: 1/2, 2/3."""
     steps = ranking_steps(np.array([3.0, 2, 1]), np.array([False, True, True]), None, ties)
     counts = np.array([[1, 2, 0], [1, 1, 1], [0, 0, 3], [3, 0, 0]], np.uint8).T
-    found = resampled_average_precision(steps, counts)
+    found = resampled_average_precision(steps, counts, int(counts.max()))
     np.testing.assert_allclose(found, [2 / 3, (1 / 2 + 2 / 3) / 2, 1, np.nan])
 
 
@@ -119,7 +134,9 @@ def test_many_copies_do_not_run_over() -> None:
     """Counts are of 8 bits, their sums are not."""
     steps = ranking_steps(np.arange(7.0), np.array([True] * 3 + [False] * 4), None, "grouped")
     counts = np.full((7, 1), 255, np.uint8)
-    assert resampled_average_precision(steps, counts)[0] == pytest.approx((1 / 5 + 2 / 6 + 3 / 7) / 3)
+    assert resampled_average_precision(steps, counts, int(counts.max()))[0] == pytest.approx(
+        (1 / 5 + 2 / 6 + 3 / 7) / 3
+    )
 
 
 def test_interval_leaves_out_what_is_no_number() -> None:

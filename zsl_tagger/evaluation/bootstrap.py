@@ -18,7 +18,7 @@ def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def resampled_average_precision(steps: RankingSteps, counts: np.ndarray) -> np.ndarray:
+def resampled_average_precision(steps: RankingSteps, counts: np.ndarray, largest: int) -> np.ndarray:
     """Average precision of one label on each resample, float64 ``(R,)``; NaN where a resample has no positive.
 
     An image that is drawn n times stands n times at one place of the ranking, as equal scores do.
@@ -26,18 +26,40 @@ def resampled_average_precision(steps: RankingSteps, counts: np.ndarray) -> np.n
     Args:
         steps: the ranking of the label's N images.
         counts: of :func:`draw_counts`, ``(N, R)``.
+        largest: the largest of the counts.
     """
     if not len(steps.ends):
         return np.full(counts.shape[1], np.nan)
-    starts = np.append(0, steps.ends[:-1] + 1)
-    drawn = counts[steps.order]  # (n, R)
-    answers = np.add.reduceat(drawn, starts, axis=0, dtype=np.int32).cumsum(axis=0, dtype=np.int32)  # (E, R)
-    first = np.append(0, np.cumsum(steps.positives)[:-1])
-    positives = np.add.reduceat(drawn[steps.ranked], first, axis=0, dtype=np.int32)  # (E, R)
-    hits = positives.cumsum(axis=0, dtype=np.int32)
+    rows = max(1, 255 // max(1, largest))  # at a time
+    answers = _drawn_up_to(steps.ends, steps.order, counts, rows)  # (E, R)
+    hits = _drawn_up_to(np.cumsum(steps.positives) - 1, steps.order[steps.ranked], counts, rows)  # (E, R)
+    positives = np.diff(hits, axis=0, prepend=0)
     precision = hits / np.maximum(answers, 1)
     total = hits[-1]
     return np.where(total > 0, (precision * positives).sum(axis=0) / np.maximum(total, 1), np.nan)
+
+
+def _drawn_up_to(ends: np.ndarray, images: np.ndarray, counts: np.ndarray, rows: int) -> np.ndarray:
+    """Return how often the images up to each end are drawn in each resample, int32 ``(E, R)``.
+
+    Rows are added so few at a time that their sums fit uint8, which is six times as fast as in int32.
+
+    Args:
+        ends: int ``(E,)``, ascending places in ``images``.
+        images: int ``(n,)``, rows of ``counts``.
+        counts: of :func:`draw_counts`, ``(N, R)``.
+        rows: how many rows of ``counts`` have sums of at most 255.
+    """
+    starts = np.append(0, ends[:-1] + 1)
+    parts = -(-(ends + 1 - starts) // rows)  # (E,)
+    last = np.cumsum(parts) - 1  # (E,), the last part of each
+    within = np.arange(last[-1] + 1) - np.repeat(last + 1 - parts, parts)  # (P,)
+    first = np.repeat(starts, parts) + rows * within
+    stop = np.minimum(first + rows, np.repeat(ends + 1, parts))
+    sums = np.empty((len(first), counts.shape[1]), np.uint8)  # (P, R)
+    for place, (start, end) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+        np.add.reduce(counts[images[start:end]], axis=0, dtype=np.uint8, out=sums[place])
+    return sums.cumsum(axis=0, dtype=np.int32)[last]
 
 
 def centred(values: np.ndarray, figure: float) -> np.ndarray:

@@ -52,6 +52,8 @@ def measure_labels(
         counts: how often each image is in each resample; None for no resamples.
     """
 
+    largest = 0 if counts is None else int(counts.max(initial=0))
+
     def work(start: int) -> list[tuple[int, LabelRanking, np.ndarray, np.ndarray | None]]:
         part = columns[start : start + LABELS_AT_ONCE]
         values = np.ascontiguousarray(scores.values[:, part][rows].T)  # (k, n)
@@ -68,7 +70,7 @@ def measure_labels(
         mask = None if known is None else ~known[:, None]
         steps = ranking_steps(values, truth, known, protocol.ap_ties)
         precision = steps.average_precision()
-        resampled = None if counts is None else resampled_average_precision(steps, counts).astype(np.float32)
+        resampled = None if counts is None else resampled_average_precision(steps, counts, largest).astype(np.float32)
         row = LabelRanking(
             label=data.labels[k],
             seen=bool(data.seen[k]),
