@@ -26,7 +26,7 @@ def resampled_f1(hits: np.ndarray, answers: np.ndarray, positives: np.ndarray, c
 
 
 def _weighted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the sums over images: values of each ``(m, n)``, times how often each is drawn ``(n, R)`` -> ``(m, R)``."""
+    """Return sums over images: values of each ``(m, n)``, times how often each is drawn ``(n, R)`` -> ``(m, R)``."""
     total = np.zeros((len(values), counts.shape[1]))
     for start in range(0, values.shape[1], IMAGES_AT_ONCE):
         stop = start + IMAGES_AT_ONCE
