@@ -4,7 +4,7 @@ COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
 # Keep bytecode where the environment says not to: else each process that a test starts compiles all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install check lint types test test-fast coverage test-base fuzz bench
+.PHONY: install check lint types test test-fast coverage test-base fuzz bench docs
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -45,6 +45,10 @@ test-base:
 # Four targets of untrusted input, 15 seconds each: sidecars, image headers, multipart bodies, query strings.
 fuzz:
 	$(PYTHON) tests/fuzz/run.py 15
+
+# Into site/, without network; a broken link or a missing docstring is an error.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
 
 bench:
 	$(PYTHON) -m benchmarks.tagging_speed

@@ -1,4 +1,4 @@
-"""Write the README's table of figures, and those of docs/search.md, from ``benchmarks/results/*.json``.
+"""Write the tables of README.md, docs/figures.md and docs/search.md from ``benchmarks/results/*.json``.
 
 python -m benchmarks.readme_tables
 """
@@ -10,21 +10,34 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 
-START, END = "<!-- figures: python -m benchmarks.readme_tables -->\n", "<!-- /figures -->"
+COMMAND = "python -m benchmarks.readme_tables"
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    search = ROOT / "docs" / "search.md"
-    search.write_text(with_search_tables(search.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, changed in (
+        ("README.md", with_headline),
+        ("docs/figures.md", with_tables),
+        ("docs/search.md", with_search_tables),
+    ):
+        page = ROOT / path
+        page.write_text(changed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_headline(text: str) -> str:
+    """Return the README with its two rows of accuracy as measured last."""
+    return _between(text, "headline", headline())
 
 
 def with_tables(text: str) -> str:
-    """The README with the part between the markers made anew."""
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return before + START + tables() + END + after
+    """Return docs/figures.md with its tables as measured last."""
+    return _between(text, "figures", tables())
+
+
+def _between(text: str, name: str, content: str) -> str:
+    """Return a page with other content between the two comments of a name."""
+    start, end = f"<!-- {name}: {COMMAND} -->\n", f"<!-- /{name} -->"
+    before, rest = text.split(start)
+    return before + start + content + end + rest.split(end)[1]
 
 
 def with_search_tables(text: str) -> str:
@@ -82,6 +95,20 @@ def _store_rows(stores: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "it holds none" if value is None else f"{value:,}"
+
+
+def headline() -> str:
+    """Return the README's table: how good the default tags are, and words that were never trained."""
+    found = _read("default_tags")["figures"]
+    right, useless, wrong, subject = (found[part] for part in ("precision", "useless", "false", "main subject found"))
+    names = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
+    return f"""
+| measured on | |
+|---|---|
+| default tags of {found["photos"]} COCO photos, judged by eye | {right["%"]:.0f} % right ({right["low"]:.0f} to {right["high"]:.0f}), {useless["%"]:.0f} % true but useless, {wrong["%"]:.0f} % wrong; the main subject is found on {subject["%"]:.0f} % ({subject["low"]:.0f} to {subject["high"]:.0f}) |
+| 80 names that were kept out of training, 100 COCO photos | mAP {_interval(names, "mAP")}, F1@3 {_interval(names, "F1@3")} |
+
+"""
 
 
 def tables() -> str:

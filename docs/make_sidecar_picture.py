@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from matplotlib import get_data_path
@@ -21,6 +22,7 @@ READ = "exiftool -S -Rating -Subject -HierarchicalSubject coffee.jpg.xmp"
 TAG = "zsl-tagger tag coffee.jpg --sidecar xmp"
 TYPED = (READ, f"{TAG} --dry-run", TAG, READ, f"{TAG} --remove", READ)
 WIDTH, TEXT, LINE, PAD = 520, 700, 22, 18
+COLUMNS = 72
 COLOURS = {"$": "#ffffff", "+": "#7ee787", "-": "#ff9b8e"}
 
 
@@ -49,7 +51,15 @@ def session() -> list[str]:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             result = subprocess.run(command, cwd=name, check=True, capture_output=True, text=True, env=environment)
             out = result.stderr if typed == TAG else result.stdout
-            lines += [f"$ {typed}", *out.rstrip().splitlines(), ""]
+            lines += [
+                f"$ {typed}",
+                *(
+                    part
+                    for line in out.rstrip().splitlines()
+                    for part in textwrap.wrap(line, COLUMNS, subsequent_indent="  ")
+                ),
+                "",
+            ]
     return lines[:-1]
 
 

@@ -1,4 +1,4 @@
-"""The README keeps its word."""
+"""The README and the pages in ``docs/`` keep their word."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import shlex
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
 import torch
+import typer.main
 from made_data import NusArchive, write_coco, write_photo
 from paths import ROOT
 from released_reference import filled, head_shapes, tresnet_shapes
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 import cli
-from benchmarks.readme_tables import with_search_tables, with_tables
+from benchmarks.readme_tables import with_headline, with_search_tables, with_tables
 from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
 from zsl_tagger.export import proof
@@ -26,17 +29,22 @@ from zsl_tagger.export import proof
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    "README.md": README,
+    **{f"docs/{page.name}": page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))},
+}
+TEXT = "\n".join(PAGES.values())
 
 
 def test_tables_come_from_the_result_files() -> None:
-    assert with_tables(README) == README
-    search = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
-    assert with_search_tables(search) == search
+    assert with_headline(README) == README
+    assert with_tables(PAGES["docs/figures.md"]) == PAGES["docs/figures.md"]
+    assert with_search_tables(PAGES["docs/search.md"]) == PAGES["docs/search.md"]
 
 
 def commands() -> list[tuple[str, str]]:
     """(command, output) of every block that starts with ``$ zsl-tagger``."""
-    return re.findall(r"```\n\$ zsl-tagger (.+)\n([^`]+)```", README)
+    return re.findall(r"```\n\$ zsl-tagger (.+)\n([^`]+)```", TEXT)
 
 
 def write_tresnet_m(path: Path) -> None:
@@ -66,7 +74,7 @@ def test_shown_output_is_real(command: str, output: str, tmp_path: Path, monkeyp
 
 
 def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On made data under the names that the README uses."""
+    """On made data under the names that the page uses."""
     NusArchive(tmp_path / "NUS-WIDE")
     monkeypatch.setattr(nus_wide_archive, "EXPECTED", NusArchive.COUNTS)
     shown = {"train": [[("person", 0)], [("bear", 0)], [("dog", 0)]], "val": [[("dog", 0), ("person", 0)]]}
@@ -77,7 +85,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
     (tmp_path / "labels.txt").write_text("dog\ncat\n")
     monkeypatch.chdir(tmp_path)
-    found = re.findall(r"^\| `zsl-tagger (prepare [^`]+)` \| (?!\d)", README, re.MULTILINE)  # not the table of figures
+    found = re.findall(r"^\| `zsl-tagger (prepare [^`]+)` \|", PAGES["docs/prepare.md"], re.MULTILINE)
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
@@ -89,7 +97,7 @@ def test_the_train_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytes
     for seed in range(24):
         write_photo(tmp_path / "photos" / ("cat", "dog", "bird")[seed % 3] / f"{seed}.jpg", seed)
     monkeypatch.chdir(tmp_path)
-    block = re.search(r"```\n(zsl-tagger prepare folders [^`]+)```", README)
+    block = re.search(r"```\n(zsl-tagger prepare folders [^`]+)```", PAGES["docs/tutorial_training.md"])
     assert block
     for command in block[1].splitlines():
         fewer = " --set epochs=1 --set min_epoch_steps=2 --set cache_views=1" if " train " in command else ""
@@ -100,7 +108,7 @@ def test_the_train_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytes
 
 def test_the_export_command_runs_and_says_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes and words to the letter; times and differences are the machine's."""
-    block = re.search(r"```\n(zsl-tagger export [^`\n]+)\n```\n\n```\n([^`]+)```", README)
+    block = re.search(r"```\n(zsl-tagger export [^`\n]+)\n```\n\n```\n([^`]+)```", PAGES["docs/export.md"])
     assert block
     for name in ("examples", "zsl_tagger"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -118,7 +126,9 @@ def test_the_export_command_runs_and_says_what_is_shown(tmp_path: Path, monkeypa
 
 def test_the_long_run_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command, and its query as the sqlite3 program prints it."""
-    block = re.search(r'```\n(zsl-tagger tag .+)\nsqlite3 tags.sqlite "(.+)"\n```\n\n```\n([^`]+)```', README)
+    block = re.search(
+        r'```\n(zsl-tagger tag .+)\nsqlite3 tags.sqlite "(.+)"\n```\n\n```\n([^`]+)```', PAGES["docs/tag.md"]
+    )
     assert block
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
@@ -139,11 +149,36 @@ def test_there_are_commands_with_output() -> None:
 def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    search = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n([^`]+)```", README + search):
-        exec(compile(block, "README.md", "exec"), {})
+    for page, text in PAGES.items():
+        for block in re.findall(r"```python\n([^`]+)```", text):
+            exec(compile(block, page, "exec"), {})
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def shell_commands() -> list[tuple[str, str]]:
+    """(page, command) of every line of a block without a language that starts with ``zsl-tagger``."""
+    found = []
+    for page, text in PAGES.items():
+        for block in re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page, line.removeprefix("$ ")) for line in lines if re.match(r"(\$ )?zsl-tagger [a-z-]", line)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), shell_commands())
+def test_every_command_has_options_that_exist(page: str, command: str) -> None:  # noqa: ARG001
+    """Files and folders of other people's need not be there: the command is read, not run."""
+    words = shlex.split(command, comments=True)[1:]
+    command_or_group: Any = typer.main.get_command(cli.app)
+    while isinstance(command_or_group, TyperGroup) and not words[0].startswith("-"):
+        name = words.pop(0)
+        assert name in command_or_group.commands, name
+        command_or_group = command_or_group.commands[name]
+    known = {spelling for option in command_or_group.params for spelling in (*option.opts, *option.secondary_opts)}
+    given = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    assert set(given) <= known | {"--help"}

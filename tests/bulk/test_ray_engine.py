@@ -231,16 +231,16 @@ def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, example
 
 
 @USES_RAY
-def test_the_readme_shows_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"`zsl-tagger (tag examples gone.jpg --engine ray [^`]+)`", readme)
+def test_the_page_shows_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "ray.md").read_text(encoding="utf-8")
+    command = re.search(r"`zsl-tagger (tag examples gone.jpg --engine ray [^`]+)`", page)
     assert command is not None
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     assert run_command(*shlex.split(command[1]))[0] == 1
     for row in pq.read_table("tags.parquet").to_pylist():
         tags = ", ".join(f"{tag['label']} {tag['score']:.2f}" for tag in row["tags"])
-        shown = re.search(rf"^\| {row['path']} \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+        shown = re.search(rf"^\| {row['path']} \| (.*) \| (.*) \|$", page, re.MULTILINE)
         assert shown is not None
         assert (re.sub(r"\d\.\d+", "#", shown[1]), shown[2]) == (re.sub(r"\d\.\d+", "#", tags), row["error"] or "")
 

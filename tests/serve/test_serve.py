@@ -39,7 +39,7 @@ from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = pytest.mark.slow
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "serve.md"
 CALM = Limits(waiting=16)
 
 
@@ -628,8 +628,10 @@ def test_openapi_tells_every_field_and_error(client: TestClient) -> None:
     assert all(field["description"] for field in fields.values())
 
 
-def test_the_curl_of_the_readme_gets_what_is_shown(client: TestClient, examples: Path) -> None:
-    found = re.search(r"curl -F files=@examples/(.+) -F labels=(.+) http.*/v1/tag\n(.+)\n", README.read_text())
+def test_the_curl_of_the_page_gets_what_is_shown(client: TestClient, examples: Path) -> None:
+    found = re.search(
+        r"curl -F files=@examples/(.+) -F labels=(.+) http.*/v1/tag\n(.+)\n", PAGE.read_text(encoding="utf-8")
+    )
     assert found
     name, labels, shown = found.groups()
     got, expected = sent(client, (name, (examples / name).read_bytes()), labels=labels).json(), json.loads(shown)
