@@ -323,6 +323,10 @@ def train(
     show: Annotated[
         bool, typer.Option("--show", help="Print the settings, their meaning and what the recipe has; train nothing.")
     ] = False,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", help="name=a,b,c of a setting: train every combination and compare; may be repeated."),
+    ] = None,
 ) -> None:
     """Train a tagger on a prepared data set; the folder it writes is for tag --model.
 
@@ -344,6 +348,10 @@ def train(
             data=data, output=output, config=resolved, images=images, cache=cache, resume=resume, overwrite=overwrite
         )
         try:
+            if sweeps:
+                from zsl_tagger.training.sweep import sweep, table
+
+                return _print(table(sweep(options, sweeps)))
             _print(summary(run(options), output))
         except Stopped as stopped:
             typer.echo(f"stopped: step {stopped.step:,} is saved; the same command with --resume goes on", err=True)
