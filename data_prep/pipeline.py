@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from data_prep.images import (
 from data_prep.output import OutputFolder, csv_rows
 from data_prep.released import WORD_DIM, ReleasedFiles
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
-from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, SplitReport
+from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, LabelCounts, SplitReport
 from data_prep.source import Found, Source, deciding
 from data_prep.splits import choose_unseen, cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
@@ -44,6 +45,7 @@ from zsl_tagger.choices import Missing
 from zsl_tagger.datasets.format import (
     DATA_FILE,
     DATASET_FORMAT,
+    NEGATIVES_COLUMN,
     RELEASED_FOLDER,
     SPLITS,
     VECTORS_FILE,
@@ -126,6 +128,7 @@ def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
     """
     found = source.read(output)
     _check_paths(found)
+    _check_negatives(found)
     out = OutputFolder(output, {**source.identity(), **options.identity()}, options.overwrite)
     vectors = vectors_for(found.labels, options)
     if found.choose_unseen:
@@ -168,7 +171,7 @@ class Selected:
     """Hold the N images that are kept, and what was left out.
 
     Attributes:
-        images: their paths, splits and targets ``(N, K)``, over the labels that have a word vector.
+        images: their paths, splits, targets ``(N, K)`` and negatives, over the labels that have a word vector.
         near: near-duplicates among them, ``(pairs, 3)``; None where the images were not looked at.
         unseen: bool ``(K,)``.
         dropped: (path, reason) of each image that is left out.
@@ -186,12 +189,14 @@ def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options:
     """Split the images, and leave out what cannot be used and what the protocol drops."""
     unseen = np.isin(vectors.labels, list(found.unseen))  # (K,)
     column = {label: index for index, label in enumerate(found.labels)}
-    targets = found.targets[:, [column[label] for label in vectors.labels]]  # (N, K)
+    columns = [column[label] for label in vectors.labels]
+    targets = found.targets[:, columns]  # (N, K)
     faults = _image_faults(found, looks)
     usable = np.array([path not in faults for path in found.paths], bool)
     near = near_duplicates([looks[p].phash if looks and p not in faults else "" for p in found.paths])
     splits = _with_splits(found, targets, unseen, near, usable, options)
     targets = _without_unseen(targets, splits, unseen)
+    negatives = None if found.negatives is None else _without_unseen(found.negatives[:, columns], splits, unseen)
     sizes = np.array([looks[path].size for path in found.paths]) if looks else None
     left_out = {name: protocol.left_out(splits, targets, unseen, sizes) for name, protocol in found.protocols.items()}
     kept = {name: usable & (why == "") for name, why in left_out.items()}
@@ -201,7 +206,12 @@ def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options:
     order = np.flatnonzero(kept[found.protocol])
     _check_some_are_left(found, splits[order], dropped, MISSING in faults.values())
     return Selected(
-        images=Images([found.paths[row] for row in order], splits[order], targets[order]),
+        images=Images(
+            [found.paths[row] for row in order],
+            splits[order],
+            targets[order],
+            None if negatives is None else negatives[order],
+        ),
         near=None if options.skip_images else _among(near, order),
         unseen=unseen,
         dropped=dropped,
@@ -241,6 +251,7 @@ def _info(
         protocol=AppliedProtocol(name=found.protocol, **asdict(found.protocols[found.protocol])),
         images_by_protocol=selected.by_protocol,
         images_looked_at=selected.near is not None,
+        partial_labels=_label_counts(selected),
         dropped=_tally(selected.dropped),
         source=found.facts,
         word_vectors=DatasetVectors(
@@ -254,6 +265,20 @@ def _info(
         sha256={},
         prepared_by=identity,
     )
+
+
+def _label_counts(selected: Selected) -> dict[Split, LabelCounts] | None:
+    """Return what is known of the labels of each split; None where labels are complete."""
+    images, counts = selected.images, {}
+    if images.negatives is None:
+        return None
+    for split in SPLITS:
+        rows = images.splits == split
+        labels = len(selected.unseen) if split == "test" else int((~selected.unseen).sum())
+        positives, negatives = int(images.targets[rows].sum()), int(images.negatives[rows].sum())
+        unknown = int(rows.sum()) * labels - positives - negatives
+        counts[split] = LabelCounts(positives=positives, negatives=negatives, unknown=unknown)
+    return counts
 
 
 def _same_as_seen(report: SplitReport, unseen: set[str]) -> dict[str, str]:
@@ -291,6 +316,9 @@ def summary(info: DatasetInfo, folder: Path) -> list[str]:
         f"  labels: {info.seen_labels:,} seen, {info.unseen_labels:,} unseen",
         f"  word vectors: {vectors.source}, {vectors.word_dim} wide: {_counts(vectors.found)}",
     ]
+    if info.partial_labels is not None:
+        counts = [f"{split} {_counts(vars(known))}" for split, known in info.partial_labels.items()]
+        lines.append(f"  partial labels: {'; '.join(counts)}")
     lines += _on_unseen(vectors, info.unseen_labels)
     if len(info.images_by_protocol) > 1:
         counts = [f"{name} {_counts(images)}" for name, images in info.images_by_protocol.items()]
@@ -327,6 +355,20 @@ def _check_paths(found: Found) -> None:
     repeated = [path for path, count in Counter(found.paths).items() if count > 1]
     if repeated:
         raise UserError(f"{found.name}: images are listed more than once ({len(repeated)}), such as {repeated[0]!r}")
+
+
+def _check_negatives(found: Found) -> None:
+    """Refuse a label that is on an image and verified to be absent from it."""
+    if found.negatives is None:
+        return
+    if found.negatives.shape != found.targets.shape:
+        raise ValueError(f"expected negatives of shape {found.targets.shape}, got {found.negatives.shape}")
+    rows, columns = found.targets.multiply(found.negatives).nonzero()
+    if len(rows):
+        raise UserError(
+            f"{found.name}: labels are listed both as positive and as negative ({len(rows)}), such as "
+            f"{found.labels[columns[0]]!r} of {found.paths[rows[0]]!r}"
+        )
 
 
 def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
@@ -398,6 +440,12 @@ def _without_unseen(targets: csr_array, splits: np.ndarray, unseen: np.ndarray) 
     return csr_array((entries.data[keep], (entries.row[keep], entries.col[keep])), shape=targets.shape)
 
 
+def _cells(targets: csr_array, labels: Sequence[str]) -> Iterator[str]:
+    """Yield the labels of each row of a matrix ``(N, K)`` as a cell of data.csv."""
+    for start, stop in pairwise(targets.indptr.tolist()):
+        yield format_labels(labels[column] for column in sorted(targets.indices[start:stop]))
+
+
 def _among(near: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Pairs ``(P, 3)`` of all images -> those of the images in ``order``, by their place in it."""
     place = dict(zip(order.tolist(), range(len(order)), strict=True))
@@ -433,10 +481,13 @@ def _write(out: OutputFolder, found: Found, selected: Selected, vectors: WordVec
         "train class": [label for label, hidden in zip(vectors.labels, selected.unseen, strict=True) if not hidden],
         "test class": [label for label, hidden in zip(vectors.labels, selected.unseen, strict=True) if hidden],
     }
-    label_rows = np.split(images.targets.indices, images.targets.indptr[1:-1])
-    cells = (format_labels(vectors.labels[column] for column in sorted(row)) for row in label_rows)
+    header = ["path", "labels", "split"]
+    columns: list[Iterable[str]] = [images.paths, _cells(images.targets, vectors.labels), images.splits]
+    if images.negatives is not None:
+        header.append(NEGATIVES_COLUMN)
+        columns.append(_cells(images.negatives, vectors.labels))
     out.start_replacing()
-    out.write(DATA_FILE, csv_rows(["path", "labels", "split"], zip(images.paths, cells, images.splits, strict=True)))
+    out.write(DATA_FILE, csv_rows(header, zip(*columns, strict=True)))
     out.write(DROPPED_FILE, csv_rows(["path", "reason"], (map(spreadsheet_cell, row) for row in selected.dropped)))
     out.write_json(found.benchmark, sides)
     out.write(VECTORS_FILE, matrix_bytes(vectors))

@@ -42,11 +42,16 @@ PAIRS_SHOWN = 24  # with pictures
 
 @dataclass(frozen=True)
 class Images:
-    """The N images of a prepared data set: paths, splits ``(N,)``, targets bool ``(N, K)``."""
+    """Hold the N images of a prepared data set: paths, splits ``(N,)``, targets bool ``(N, K)``.
+
+    Attributes:
+        negatives: bool ``(N, K)``, labels that are verified to be absent; None where labels are complete.
+    """
 
     paths: list[str]
     splits: np.ndarray
     targets: csr_array
+    negatives: csr_array | None = None
 
 
 def split_report(

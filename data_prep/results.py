@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zsl_tagger.datasets.format import Split
-from zsl_tagger.system.json_record import JsonRecord
+from zsl_tagger.system.json_record import JsonObject, JsonRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,15 @@ class ReleasedRecord(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelCounts(JsonRecord):
+    """Count pairs of an image and a label; in train and val, of the seen labels only."""
+
+    positives: int
+    negatives: int
+    unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class AppliedProtocol(JsonRecord):
     """Say which images were kept, as :class:`data_prep.pipeline.Protocol` has it.
 
@@ -221,6 +230,8 @@ class DatasetInfo(JsonRecord):
         benchmark: name of the file that lists seen and unseen labels.
         images: number of images by split.
         images_by_protocol: the same for each protocol that was counted.
+        partial_labels: counts by split, where data.csv says which labels are verified to be absent; the key is not
+            there where labels are complete.
         dropped: number of images left out, by reason.
         source: facts on what was read; they differ by kind of source.
         labels: names of the columns of the word vectors, sorted.
@@ -241,6 +252,7 @@ class DatasetInfo(JsonRecord):
     protocol: AppliedProtocol
     images_by_protocol: dict[str, dict[Split, int]]
     images_looked_at: bool
+    partial_labels: dict[Split, LabelCounts] | None = None
     dropped: dict[str, int]
     source: Mapping[str, object]
     word_vectors: DatasetVectors
@@ -249,3 +261,9 @@ class DatasetInfo(JsonRecord):
     released_splits: ReleasedRecord | None
     sha256: dict[str, str]
     prepared_by: Mapping[str, object]
+
+    def to_json(self) -> JsonObject:
+        content = super().to_json()
+        if self.partial_labels is None:
+            del content["partial_labels"]  # as older folders have it
+        return content

@@ -106,6 +106,8 @@ class Found:
         paths: below ``image_root``, with ``/``.
         labels: K names, sorted.
         targets: bool ``(N, K)``.
+        negatives: bool ``(N, K)``, the labels that are verified to be absent; what is neither in ``targets`` nor here
+            is unknown. None where labels are complete: what is not in ``targets`` is absent.
         splits: ``(N,)`` of "train", "val", "test", or "" where there is none.
         unseen: names among the labels.
         choose_unseen: in place of ``unseen``, how to choose among the labels that have a word vector, see
@@ -137,6 +139,7 @@ class Found:
     dropped: list[tuple[str, str]] = field(default_factory=list)
     vectors_of_papers: str = ""
     unpack: Callable[[Path], None] | None = None
+    negatives: csr_array | None = None
 
 
 def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:

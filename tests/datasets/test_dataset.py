@@ -910,3 +910,69 @@ def test_a_missing_torch_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("zsl_tagger.errors.find_spec", lambda _name: None)
     with pytest.raises(UserError, match=r'^torch is not installed: .*, run pip install "\.\[train\]"$'):
         read_dataset(folder)
+
+
+# --- partial labels -------------------------------------------------------------------------------------------
+
+
+def partial(folder: Path) -> Made:
+    """Make a folder of ours with a column of verified negatives: two of them in the first row, none in the others."""
+    made = ours(folder)
+    header, first, *rest = made.lines
+    made.lines = [header + ",negatives", first + ',"[tree, 10]"', *(line + ",[]" for line in rest)]
+    return made
+
+
+def test_negatives_are_read_and_all_else_is_unknown(tmp_path: Path) -> None:
+    dataset = load_dataset(partial(tmp_path).write())
+    assert dataset.partial
+    assert [row.tolist() for row in dataset.negative_indices or []] == [[5, 0], *([] for _ in range(10))]
+    known = dataset.known(np.array([3, 0]))
+    assert known is not None
+    assert np.flatnonzero(known[0]).tolist() == [2]
+    assert np.flatnonzero(known[1]).tolist() == [0, 2, 4, 5]
+    assert np.flatnonzero(dataset.targets(np.array([0]))[0]).tolist() == [2, 4]
+
+
+def test_labels_are_complete_without_the_column(tmp_path: Path) -> None:
+    dataset = load_dataset(ours(tmp_path).write())
+    assert not dataset.partial
+    assert dataset.known(np.array([3, 0])) is None
+
+
+def test_one_label_an_image_is_no_single_label_data_where_others_are_unknown(tmp_path: Path) -> None:
+    made = partial(tmp_path)
+    made.lines = [made.lines[0], *(f"{number}.jpg,[sky],train,[]" for number in range(5))]
+    made.info = {**(made.info or {}), "images": {"train": 5, "val": 0, "test": 0}}
+    assert not load_dataset(made.write()).single_label
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a/2.jpg,[tree],train", "expected path, labels, split, negatives; got 3 columns"),
+        ("a/2.jpg,[tree],train,sky", "expected negatives as [a, b], got 'sky'"),
+        ("a/2.jpg,[tree],train,", "expected negatives as [a, b], got ''"),
+        ("a/2.jpg,[tree],train,[oak]", "'oak' is neither a seen nor an unseen label"),
+        ("a/2.jpg,[tree],train,[tree]", "'tree' is listed both in labels and in negatives"),
+        ('a/2.jpg,[tree],train,"[sky, sky]"', "a label is repeated: [sky, sky]"),
+        ("a/2.jpg,[tree],val,[Zebra]", "the unseen label 'Zebra' is a negative of an image of the split val"),
+    ],
+)
+def test_a_bad_row_of_partial_labels(line: str, expected: str, tmp_path: Path) -> None:
+    made = partial(tmp_path)
+    made.lines[2] = line
+    assert f"data.csv:3: {expected}" in errors(made.write())
+
+
+def test_a_fourth_column_of_another_name(tmp_path: Path) -> None:
+    made = partial(tmp_path)
+    made.lines[0] = "path,labels,split,absent"
+    assert errors(made.write()) == ["data.csv:1: expected the fourth column to be named negatives, got 'absent'"]
+
+
+def test_the_released_code_reads_a_folder_with_partial_labels(tmp_path: Path) -> None:
+    sides = {"train": "train", "test": "test"}
+    (tmp_path / "complete").mkdir()
+    complete = ours(tmp_path / "complete").write()
+    assert released(partial(tmp_path).write(), sides) == released(complete, sides)

@@ -2,7 +2,8 @@
 
 ======================  =====================================================================================
 ``data.csv``            a header, then one row an image: path below the image root, labels as ``[sky, red car]``,
-                        split: train, val or test
+                        split: train, val or test; where labels are partial, a fourth column ``negatives`` has the
+                        labels that are verified to be absent, and those in neither column are unknown
 ``<benchmark>.json``    ``{"train class": [seen labels], "test class": [unseen labels]}``
 ``wordvec_array.pth``   float tensor (word_dim, K); its columns are the K labels in sorted order
 ``dataset.json``        format version, image root, labels, counts, what was dropped and why, how each word vector
@@ -37,6 +38,7 @@ class PreparedDataset:
         seen: bool ``(K,)``.
         word_vectors: float32 ``(K, word_dim)``, a row a label.
         info: the content of ``dataset.json``; empty where there is none.
+        negative_indices: N int arrays, the labels that are verified to be absent; None where labels are complete.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class PreparedDataset:
     seen: np.ndarray
     word_vectors: np.ndarray
     info: dict[str, Any] = field(default_factory=dict)
+    negative_indices: list[np.ndarray] | None = None
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of a split's images."""
@@ -55,15 +58,29 @@ class PreparedDataset:
 
     @property
     def single_label(self) -> bool:
-        """Every image has exactly one label."""
-        return all(len(labels) == 1 for labels in self.label_indices)
+        """Every image has exactly one label, and is known to have no other."""
+        return not self.partial and all(len(labels) == 1 for labels in self.label_indices)
+
+    @property
+    def partial(self) -> bool:
+        """Some labels of an image may be unknown."""
+        return self.negative_indices is not None
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """bool ``(len(rows), K)``."""
-        targets = np.zeros((len(rows), len(self.labels)), bool)
+        """Return which labels the images have: bool ``(len(rows), K)``; unknown ones are False."""
+        return self._matrix(rows, self.label_indices)
+
+    def known(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return of which labels it is known whether the images have them: bool ``(len(rows), K)``; None for all."""
+        if self.negative_indices is None:
+            return None
+        return self.targets(rows) | self._matrix(rows, self.negative_indices)
+
+    def _matrix(self, rows: np.ndarray, indices: list[np.ndarray]) -> np.ndarray:
+        matrix = np.zeros((len(rows), len(self.labels)), bool)
         for row, index in enumerate(rows):
-            targets[row, self.label_indices[index]] = True
-        return targets
+            matrix[row, indices[index]] = True
+        return matrix
 
 
 # --- reading and checking -----------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ DATASET_FORMAT = 1
 DATA_FILE = "data.csv"
 
 
+#: The fourth column of data.csv, of folders with partial labels only.
+NEGATIVES_COLUMN = "negatives"
+
+
 VECTORS_FILE = "wordvec_array.pth"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zsl_tagger.datasets.format import (
     DATA_FILE,
     DATASET_FORMAT,
     INFO_FILE,
+    NEGATIVES_COLUMN,
     SPLITS,
     VECTORS_FILE,
     DatasetError,
@@ -75,6 +76,26 @@ def read_dataset(folder: Path, image_root: Path | None = None) -> tuple[Prepared
     return dataset if sound else None, reader.problems
 
 
+@dataclass
+class _Rows:
+    """Hold the rows of data.csv: path, labels, split and line of each; ``negatives`` where labels are partial."""
+
+    negatives: list[list[str]] | None
+    paths: list[str] = field(default_factory=list)
+    labels: list[list[str]] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+
+    def append(self, path: str, split: str, line: int, cells: list[list[str]]) -> None:
+        """Add a row; ``cells`` holds its labels, and its negatives where labels are partial."""
+        self.paths.append(path)
+        self.splits.append(split)
+        self.lines.append(line)
+        self.labels.append(cells[0])
+        if self.negatives is not None:
+            self.negatives.append(cells[1])
+
+
 class _Reader:
     """Reads the files one after the other and gathers problems."""
 
@@ -93,11 +114,13 @@ class _Reader:
         benchmark = self._read_benchmark(info)
         if data is None or benchmark is None:
             return None
-        paths, label_lists, splits, self._lines = data
+        paths, label_lists, splits, self._lines = data.paths, data.labels, data.splits, data.lines
         labels = self._vocabulary(info, benchmark, label_lists)
         unseen = set(benchmark["test class"])
         known = {*benchmark.get("train class", labels), *unseen}
         self._check_labels(label_lists, splits, known, unseen if info else set())
+        if data.negatives is not None:
+            self._check_negatives(data.negatives, data, known, unseen if info else set())
         self._check_counts(info, splits)
         vectors = self._read_vectors(labels)
         if vectors is None or any(not problem.warning for problem in self.problems):
@@ -105,8 +128,11 @@ class _Reader:
         root = Path(info["image_root"]) if info.get("image_root") else None
         seen = np.array([label not in unseen for label in labels], bool)
         index = {label: position for position, label in enumerate(labels)}
-        indices = [np.array([index[label] for label in row], np.int64) for row in label_lists]
-        return PreparedDataset(self.folder, root, paths, np.array(splits), indices, tuple(labels), seen, vectors, info)
+        indices = _indices(label_lists, index)
+        negatives = None if data.negatives is None else _indices(data.negatives, index)
+        return PreparedDataset(
+            self.folder, root, paths, np.array(splits), indices, tuple(labels), seen, vectors, info, negatives
+        )
 
     def check_images(self, paths: list[str], root: Path) -> None:
         for line, path in zip(self._lines, paths, strict=True):
@@ -157,7 +183,7 @@ class _Reader:
             self._error(path.name, "is nested too deep")
         return None
 
-    def _read_data(self) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:
+    def _read_data(self) -> _Rows | None:
         path = self.folder / DATA_FILE
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -170,7 +196,7 @@ class _Reader:
             self._error(DATA_FILE, f"is not a CSV file: {error}")
         return None
 
-    def _read_rows(self, rows: Any) -> tuple[list[str], list[list[str]], list[str], list[int]] | None:
+    def _read_rows(self, rows: Any) -> _Rows | None:
         header = next(rows, None)
         if header is None:
             self._error(DATA_FILE, "is empty: expected a header and one row an image")
@@ -179,35 +205,40 @@ class _Reader:
             self._error(
                 f"{DATA_FILE}:1", "expected a header such as path,labels,split; got an image, which would be lost"
             )
-        paths, labels, splits, lines = [], [], [], []
+        if len(header) == 4 and header[3] != NEGATIVES_COLUMN:
+            self._error(
+                f"{DATA_FILE}:1", f"expected the fourth column to be named {NEGATIVES_COLUMN}, got {header[3]!r}"
+            )
+            return None
+        partial = len(header) == 4
+        columns = ["path", "labels", "split", *([NEGATIVES_COLUMN] if partial else [])]
+        data = _Rows(negatives=[] if partial else None)
         first_line: dict[str, int] = {}
         for row in rows:
             where = f"{DATA_FILE}:{rows.line_num}"
             if not row:  # a blank line
                 continue
-            if len(row) != 3:
-                self._many("row width", where, f"expected path, labels, split; got {len(row)} columns")
+            if len(row) != len(columns):
+                self._many("row width", where, f"expected {', '.join(columns)}; got {len(row)} columns")
                 continue
-            path, cell, split = row
+            path, cell, split, *absent = row
             if fault := path_fault(path):
                 self._many("path", where, fault)
             if path in first_line:
                 self._many("duplicates", where, f"{path!r} is listed already in line {first_line[path]}")
-            if not (cell.startswith("[") and cell.endswith("]")):
-                self._many("labels", where, f"expected labels as [a, b], got {cell!r}")
+            for kind, text in zip(("labels", NEGATIVES_COLUMN), (cell, *absent), strict=False):
+                if not (text.startswith("[") and text.endswith("]")):
+                    self._many(kind, where, f"expected {kind} as [a, b], got {text!r}")
             if split not in SPLITS:
                 self._many("split", where, f"expected a split of {', '.join(SPLITS)}; got {split!r}")
             first_line.setdefault(path, rows.line_num)
-            paths.append(path)
-            labels.append(parse_labels(cell))
-            splits.append(split)
-            lines.append(rows.line_num)
+            data.append(path, split, rows.line_num, [parse_labels(text) for text in (cell, *absent)])
         self._count_rest()
-        if not paths:
+        if not data.paths:
             self._error(DATA_FILE, "has no row that can be used")
-        elif absent := [split for split in SPLITS if split not in splits]:
-            self._warn(DATA_FILE, f"has no image of the split {' and '.join(absent)}")
-        return paths, labels, splits, lines
+        elif without := [split for split in SPLITS if split not in data.splits]:
+            self._warn(DATA_FILE, f"has no image of the split {' and '.join(without)}")
+        return data
 
     def _read_benchmark(self, info: dict[str, Any]) -> dict[str, list[str]] | None:
         named, before = info.get("benchmark"), len(self.problems)
@@ -260,21 +291,39 @@ class _Reader:
         """Labels must be ``known``; those ``kept_out`` may be on test images only."""
         empty = 0
         for row, split, line in zip(label_lists, splits, self._lines, strict=True):
-            where = f"{DATA_FILE}:{line}"
             empty += not row
-            for label in row:
-                if label not in known:
-                    self._many("unknown labels", where, f"{label!r} is neither a seen nor an unseen label")
-                elif split != "test" and label in kept_out:
-                    self._many("leaks", where, f"the unseen label {label!r} is on an image of the split {split}")
-            if len(set(row)) < len(row):
-                self._many("repeated labels", where, f"a label is repeated: {format_labels(row)}")
+            self._check_row(f"{DATA_FILE}:{line}", row, known)
+            self._check_leaks(f"{DATA_FILE}:{line}", row, split, kept_out, "is on")
         self._count_rest()
         if empty:
             self._warn(
                 DATA_FILE,
                 f"images without a label: {empty}; the released ML-Decoder code takes that for a label named ''",
             )
+
+    def _check_negatives(self, negatives: list[list[str]], data: _Rows, known: set[str], kept_out: set[str]) -> None:
+        """Check the labels that are verified to be absent, as :meth:`_check_labels` does those on the images."""
+        for row, positives, split, line in zip(negatives, data.labels, data.splits, data.lines, strict=True):
+            where = f"{DATA_FILE}:{line}"
+            self._check_row(where, row, known)
+            self._check_leaks(where, row, split, kept_out, "is a negative of")
+            for label in sorted(set(row).intersection(positives)):
+                self._many("contradictions", where, f"{label!r} is listed both in labels and in {NEGATIVES_COLUMN}")
+        self._count_rest()
+
+    def _check_row(self, where: str, row: list[str], known: set[str]) -> None:
+        """Check that the labels of a cell are ``known``, and listed once."""
+        for label in row:
+            if label not in known:
+                self._many("unknown labels", where, f"{label!r} is neither a seen nor an unseen label")
+        if len(set(row)) < len(row):
+            self._many("repeated labels", where, f"a label is repeated: {format_labels(row)}")
+
+    def _check_leaks(self, where: str, row: list[str], split: str, kept_out: set[str], place: str) -> None:
+        """Check that none of the labels ``kept_out`` is named by an image of train or val."""
+        for label in row:
+            if split != "test" and label in kept_out:
+                self._many("leaks", where, f"the unseen label {label!r} {place} an image of the split {split}")
 
     def _check_counts(self, info: dict[str, Any], splits: list[str]) -> None:
         counted = Counter(splits)
@@ -324,6 +373,10 @@ class _Reader:
         self._told.clear()
 
 
+def _indices(label_lists: list[list[str]], index: dict[str, int]) -> list[np.ndarray]:
+    return [np.array([index[label] for label in row], np.int64) for row in label_lists]
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -351,5 +404,5 @@ def summary(folder: Path, dataset: PreparedDataset | None, problems: list[Proble
     return [
         *lines,
         f"{folder}: sound. Images: {images}; labels: {seen:,} seen, {len(dataset.labels) - seen:,} unseen; "
-        f"word vectors {dataset.word_vectors.shape[1]} wide",
+        f"word vectors {dataset.word_vectors.shape[1]} wide{'; labels are partial' if dataset.partial else ''}",
     ]
