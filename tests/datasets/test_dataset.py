@@ -927,17 +927,23 @@ def test_negatives_are_read_and_all_else_is_unknown(tmp_path: Path) -> None:
     dataset = load_dataset(partial(tmp_path).write())
     assert dataset.partial
     assert [row.tolist() for row in dataset.negative_indices or []] == [[5, 0], *([] for _ in range(10))]
-    known = dataset.known(np.array([3, 0]))
-    assert known is not None
-    assert np.flatnonzero(known[0]).tolist() == [2]
-    assert np.flatnonzero(known[1]).tolist() == [0, 2, 4, 5]
+    unknown = dataset.unknown(np.array([3, 0]))
+    assert unknown is not None
+    assert np.flatnonzero(~unknown[0]).tolist() == [2]
+    assert np.flatnonzero(~unknown[1]).tolist() == [0, 2, 4, 5]
     assert np.flatnonzero(dataset.targets(np.array([0]))[0]).tolist() == [2, 4]
+
+
+def test_images_of_each_label_are_counted_by_split(tmp_path: Path) -> None:
+    dataset = load_dataset(ours(tmp_path).write())
+    for split in ("train", "val", "test"):
+        assert dataset.images_per_label(split).tolist() == dataset.targets(dataset.rows(split)).sum(axis=0).tolist()
 
 
 def test_labels_are_complete_without_the_column(tmp_path: Path) -> None:
     dataset = load_dataset(ours(tmp_path).write())
     assert not dataset.partial
-    assert dataset.known(np.array([3, 0])) is None
+    assert dataset.unknown(np.array([3, 0])) is None
 
 
 def test_one_label_an_image_is_no_single_label_data_where_others_are_unknown(tmp_path: Path) -> None:

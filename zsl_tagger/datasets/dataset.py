@@ -68,19 +68,30 @@ class PreparedDataset:
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """Return which labels the images have: bool ``(len(rows), K)``; unknown ones are False."""
-        return self._matrix(rows, self.label_indices)
+        targets = np.zeros((len(rows), len(self.labels)), bool)
+        for row, index in enumerate(rows):
+            targets[row, self.label_indices[index]] = True
+        return targets
 
-    def known(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return of which labels it is known whether the images have them: bool ``(len(rows), K)``; None for all."""
+    def unknown(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return which labels nobody looked for on the images: bool ``(len(rows), K)``; None where labels are complete.
+
+        A pair of an image and a label is either unknown, or a target that is True or False.
+        """
         if self.negative_indices is None:
             return None
-        return self.targets(rows) | self._matrix(rows, self.negative_indices)
-
-    def _matrix(self, rows: np.ndarray, indices: list[np.ndarray]) -> np.ndarray:
-        matrix = np.zeros((len(rows), len(self.labels)), bool)
+        unknown = np.ones((len(rows), len(self.labels)), bool)
         for row, index in enumerate(rows):
-            matrix[row, indices[index]] = True
-        return matrix
+            unknown[row, self.label_indices[index]] = False
+            unknown[row, self.negative_indices[index]] = False
+        return unknown
+
+    def images_per_label(self, split: str) -> np.ndarray:
+        """Return how many images of a split have each label: int64 ``(K,)``."""
+        counts = np.zeros(len(self.labels), np.int64)
+        for row in self.rows(split):
+            counts[self.label_indices[row]] += 1
+        return counts
 
 
 # --- reading and checking -----------------------------------------------------------------------------------

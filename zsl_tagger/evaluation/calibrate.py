@@ -94,8 +94,9 @@ def calibrate(run: CalibrateRun) -> list[str]:
         )
     if run.split == "test":
         logger.warning("thresholds are chosen on test images: figures measured on them afterwards will be too good")
-    logits, targets = _scored(folder, data, run)
-    chosen = _choose(logits, targets, is_trained, run.precision)
+    logits, data = _scored(folder, data, run)
+    targets = data.targets
+    chosen = _choose(logits, data, is_trained, run.precision)
     own = dict(zip([data.labels[k] for k in np.flatnonzero(is_trained)], chosen.own.tolist(), strict=True))
     lines = _lines(run, data, folder, targets, is_trained, chosen)
     if run.output is None:
@@ -106,8 +107,8 @@ def calibrate(run: CalibrateRun) -> list[str]:
     return lines
 
 
-def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log-odds with each label's own bias ``(N, K)``, and the targets, of the images that can be read."""
+def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, EvaluationData]:
+    """Return the log-odds with each label's own bias ``(N, K)`` of the images that can be read, and these images."""
     scored = score_with_model(folder.path, data, None, run.compute)
     if scored.faults:
         logger.warning("%d images cannot be read and are left out", len(scored.faults))
@@ -118,7 +119,7 @@ def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tup
             images, run.split, FEW_IMAGES,
         )  # fmt: skip
     keep = np.array([row not in scored.faults for row in range(len(data.images))])
-    return scored.logits[keep] + _own_biases(folder, data.labels), data.targets[keep]
+    return scored.logits[keep] + _own_biases(folder, data.labels), data.rows(keep)
 
 
 class _Chosen(NamedTuple):
@@ -137,14 +138,23 @@ class _Chosen(NamedTuple):
     held: int
 
 
-def _choose(logits: np.ndarray, targets: np.ndarray, is_trained: np.ndarray, precision: float | None) -> _Chosen:
-    own, common = choose_thresholds(sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=precision)
+def _choose(logits: np.ndarray, data: EvaluationData, is_trained: np.ndarray, precision: float | None) -> _Chosen:
+    targets = data.targets
+
+    def unknown(columns: np.ndarray) -> np.ndarray | None:
+        return None if data.ignored is None else data.ignored[:, columns]
+
+    own, common = choose_thresholds(
+        sigmoid(logits[:, is_trained]), targets[:, is_trained], precision=precision, unknown=unknown(is_trained)
+    )
     held = ~is_trained & targets.any(axis=0)
     if not held.any():
         return _Chosen(own, common, common, 0.0, 0)
-    joined = np.concatenate([targets[:, is_trained], targets[:, held]], axis=1)
-    bias = calibrate_unseen(logits[:, is_trained], logits[:, held], joined)
-    default = choose_thresholds(sigmoid(logits[:, held] + bias), targets[:, held], precision=precision)[1]
+    joined = np.concatenate([np.flatnonzero(is_trained), np.flatnonzero(held)])
+    bias = calibrate_unseen(logits[:, is_trained], logits[:, held], targets[:, joined], unknown(joined))
+    default = choose_thresholds(
+        sigmoid(logits[:, held] + bias), targets[:, held], precision=precision, unknown=unknown(held)
+    )[1]
     return _Chosen(own, common, default, bias, int(held.sum()))
 
 

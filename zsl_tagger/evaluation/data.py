@@ -95,7 +95,6 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
     root = images or dataset.image_root
     if root is not None and not root.is_dir():
         raise UserError(f"no folder of images at {root}: give --images DIR")
-    training = dataset.targets(dataset.rows("train")).sum(axis=0)
     return EvaluationData(
         dataset.info.get("name") or folder.name,
         split,
@@ -103,9 +102,10 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
         list(dataset.labels),
         dataset.seen,
         dataset.targets(rows),
+        dataset.unknown(rows),
         root=root,
         vectors=dataset.word_vectors,
-        training_images=training,
+        training_images=dataset.images_per_label("train"),
         lacks_seen_only=split == "test" and _test_shows(dataset.info) == "unseen",
     )
 

@@ -200,10 +200,11 @@ def confusion_at_threshold(
     return Confusion((said & targets).sum(axis=0), said.sum(axis=0), targets.sum(axis=0))
 
 
-def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
+def mean_average_precision(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | None = None) -> float:
     """Over the labels that have positives."""
     shown = targets.any(axis=0)
-    return float(average_precision(scores[:, shown], targets[:, shown]).mean())
+    masked = None if ignored is None else ignored[:, shown]
+    return float(average_precision(scores[:, shown], targets[:, shown], masked).mean())
 
 
 def harmonic_mean(a: float, b: float) -> float:

@@ -99,6 +99,8 @@ def evaluate(run: EvaluateRun) -> Result:
     for subject in subjects:
         _check_trained(subject, data, run, notes)
     data = data.restricted(data.columns(run.labels))
+    if run.data is not None:
+        _note_unknown(data, protocol, notes)
     if run.output is not None:
         run.output.mkdir(parents=True, exist_ok=True)
     with nullcontext() if run.output is None else locked(run.output):
@@ -167,6 +169,23 @@ def _warn(notes: list[str], text: str) -> None:
     """Log a warning, and keep it for the report."""
     logger.warning("%s", text)
     notes.append(text)
+
+
+def _note_unknown(data: EvaluationData, protocol: Protocol, notes: list[str]) -> None:
+    """Say how much is known where labels are partial, and warn of labels that no scores could get wrong."""
+    if data.ignored is None:
+        return
+    known = data.ignored.size - int(data.ignored.sum())
+    notes.append(f"labels are partial: {known:,} of {data.ignored.size:,} pairs of image and label are known")
+    logger.info("%s", notes[-1])
+    never_absent = data.targets.any(axis=0) & ~(~data.targets & ~data.ignored).any(axis=0)
+    if protocol.masks_ignored and never_absent.any():
+        names = [data.labels[k] for k in np.flatnonzero(never_absent)]
+        _warn(
+            notes,
+            f"labels that are known to be absent from no image have an average precision of 1 whatever the scores "
+            f"({len(names)}): {some(names)}",
+        )
 
 
 def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) -> None:

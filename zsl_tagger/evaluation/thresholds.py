@@ -10,7 +10,11 @@ TOP = 3  # of recall@3, by which the bias is chosen
 
 
 def choose_thresholds(
-    scores: np.ndarray, targets: np.ndarray, prior: int = 10, precision: float | None = None
+    scores: np.ndarray,
+    targets: np.ndarray,
+    prior: int = 10,
+    precision: float | None = None,
+    unknown: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Score thresholds of K labels, and the one for any other label.
 
@@ -23,18 +27,20 @@ def choose_thresholds(
         targets: 0/1 ``(N, K)``.
         precision: in place of the best F1, the lowest threshold at which this share of the tags is right, 0..1; where
             none is that sure, one above every score (a score of 1 is tagged all the same: no threshold is above 1).
+        unknown: bool ``(N, K)``, entries that count neither for nor against; None for none.
     """
+    known = np.ones(targets.shape, bool) if unknown is None else ~unknown
 
     def best(scores: np.ndarray, targets: np.ndarray) -> float:
         if precision is None:
             return _best_f1_threshold(scores, targets)
         return _precision_threshold(scores, targets, precision)
 
-    common = best(scores.ravel(), targets.ravel())
+    common = best(scores[known], targets[known])
     thresholds = np.full(scores.shape[1], common)
-    for column, count in enumerate(targets.sum(axis=0)):
+    for column, count in enumerate((targets * known).sum(axis=0)):
         if count:
-            own = best(scores[:, column], targets[:, column])
+            own = best(scores[known[:, column], column], targets[known[:, column], column])
             weight = count / (count + prior)
             drawn = weight * _logit(own) + (1 - weight) * _logit(common)
             thresholds[column] = own if weight == 1 else sigmoid(drawn)
@@ -62,7 +68,9 @@ def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
     return (levels + np.append(levels[1:], 0.0)) / 2, np.cumsum(targets[order])[ends], ends + 1
 
 
-def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) -> float:
+def calibrate_unseen(
+    seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray, unknown: np.ndarray | None = None
+) -> float:
     """What to add to the logits of labels never trained, so that they stand a fair chance beside the trained ones.
 
     Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 over the
@@ -70,12 +78,12 @@ def calibrate_unseen(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray) 
 
     Args:
         seen, unseen: logits ``(N, K)`` and ``(N, U)``.
-        targets: bool ``(N, K + U)``.
+        targets, unknown: bool ``(N, K + U)``; entries that are ``unknown`` are not ranked.
     """
     count = seen.shape[1]
     is_seen = np.arange(targets.shape[1]) < count
     top = min(TOP, targets.shape[1])
-    curve = seen_unseen_curve(curve_events(np.concatenate([seen, unseen], axis=1), targets, is_seen, top))
+    curve = seen_unseen_curve(curve_events(np.concatenate([seen, unseen], axis=1), targets, is_seen, top, unknown))
     quality = curve.harmonic_means()
     best = np.flatnonzero(quality >= quality.max() - 1e-12)
     starts, stops = curve.bias[best], np.append(curve.bias, np.inf)[best + 1]

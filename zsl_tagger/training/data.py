@@ -60,9 +60,7 @@ def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
     rows = dataset.rows("train")
     if not len(rows):
         raise UserError(f"{dataset.folder} has no image of the split train: nothing to train on")
-    positives = np.zeros(len(dataset.labels), np.int64)
-    for row in rows:
-        positives[dataset.label_indices[row]] += 1
+    positives = dataset.images_per_label("train")
     notes = []
     without = np.flatnonzero(dataset.seen & (positives == 0))
     if len(without):

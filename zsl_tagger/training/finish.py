@@ -103,15 +103,20 @@ def _thresholds(
 ) -> tuple[list[VocabularyLabel], float, float]:
     """Labels with their thresholds, that of any other word, and the bias (in logits) of words never trained."""
     count = len(split.labels)
-    targets = dataset.targets(scores.rows)
+    targets, unknown = dataset.targets(scores.rows), dataset.unknown(scores.rows)
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
+    columns = np.concatenate([split.columns, split.held_out_columns])
+    open_ = None if unknown is None else unknown[:, columns]
     own, default, bias = np.full(count, THRESHOLD), THRESHOLD, 0.0
     if trained.any():
-        own, default = choose_thresholds(sigmoid(scores.logits[:, :count]), trained.astype(np.int64))
+        open_trained = None if open_ is None else open_[:, :count]
+        own, default = choose_thresholds(
+            sigmoid(scores.logits[:, :count]), trained.astype(np.int64), unknown=open_trained
+        )
     else:
         logger.warning("no validation image shows a trained label: every threshold is %g", THRESHOLD)
     if held.any() and trained.any():
-        bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], np.concatenate([trained, held], 1))
+        bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], targets[:, columns], open_)
     own_threshold = dict(zip(split.labels, own, strict=True))
     if config.closed:
         return [VocabularyLabel(name, float(own_threshold[name])) for name in split.labels], default, bias

@@ -153,21 +153,24 @@ def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, s
     """Return what the scores are worth; nothing is measured without images."""
     if not len(scores.rows):
         return ValidationFigures()
-    targets = dataset.targets(scores.rows)
+    targets, unknown = dataset.targets(scores.rows), dataset.unknown(scores.rows)
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
+    open_trained, open_held = (
+        None if unknown is None else unknown[:, columns] for columns in (split.columns, split.held_out_columns)
+    )  # what nobody looked for counts neither for nor against
     count = len(split.labels)
     own = ~held.any(axis=1) if single else np.ones(len(targets), bool)  # of a held-out label only: not of the trained
     val_map = val_top1 = val_f1_at_3 = heldout_map = None
     if trained[own].any():
-        val_map = mean_average_precision(scores.logits[own, :count], trained[own])
+        val_map = mean_average_precision(scores.logits[own, :count], trained[own], open_trained)
         if single:
             best = scores.logits[own, :count].argmax(axis=1)
             val_top1 = float(trained[own][np.arange(own.sum()), best].mean())
         else:
             top = min(TOP, count)
-            val_f1_at_3 = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top)[2]
+            val_f1_at_3 = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top, open_trained)[2]
     if held.any():
-        heldout_map = mean_average_precision(scores.logits[:, count:], held)
+        heldout_map = mean_average_precision(scores.logits[:, count:], held, open_held)
     return ValidationFigures(
         val_map=val_map,
         val_f1_at_3=val_f1_at_3,
