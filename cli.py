@@ -703,6 +703,9 @@ def prepare_table(
     path_column: Annotated[str, typer.Option(help="Column of the image paths.")] = "path",
     tags_column: Annotated[str, typer.Option(help="Column of the tags.")] = "tags",
     split_column: Annotated[str | None, typer.Option(help="Column with train, val or test.")] = None,
+    negatives_column: Annotated[
+        str | None, typer.Option(help="Column of tags known to be absent; those in neither column are unknown.")
+    ] = None,
     separator: Annotated[str, typer.Option(help="Between the tags of a cell.")] = ",",
     delimiter: Annotated[str | None, typer.Option(help="Between columns. [default: read off the header]")] = None,
     unseen: Unseen = "",
@@ -711,7 +714,10 @@ def prepare_table(
     """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
     from data_prep.tables import Columns, Table
 
-    columns = Columns(path=path_column, tags=tags_column, split=split_column, separator=separator, delimiter=delimiter)
+    columns = Columns(
+        path=path_column, tags=tags_column, split=split_column, negatives=negatives_column, separator=separator,
+        delimiter=delimiter,
+    )  # fmt: skip
     return Table(source=source, image_root=images, unseen=unseen, columns=columns, keep_unlabelled=keep_unlabelled)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class Columns:
     Attributes:
         path, tags: column names.
         split: column with train, val or test; None where there is none.
+        negatives: column of the tags that are verified to be absent, so that those in neither column are unknown; None
+            where tags are complete.
         separator: between tags in a cell (a Parquet column may hold lists instead).
         delimiter: between the columns of a CSV file; None to find out from its first line.
     """
@@ -36,6 +39,7 @@ class Columns:
     split: str | None = None
     separator: str = ","
     delimiter: str | None = None
+    negatives: str | None = None
 
     def __post_init__(self) -> None:
         if not self.separator:
@@ -62,7 +66,10 @@ class Table(Source):
     keep_unlabelled: bool = False
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "image_root": str(self._root())}
+        identity = {**super().identity(), "image_root": str(self._root())}
+        if self.columns.negatives is None:
+            del identity["columns"]["negatives"]  # older folders do not have it
+        return identity
 
     def _root(self) -> Path:
         return (self.image_root or self.source.parent).resolve()
@@ -74,7 +81,7 @@ class Table(Source):
             raise UserError(
                 f"--output {output} is the folder of the table, which might be overwritten: give another one"
             )
-        paths, tag_lists, splits = _read(self.source, self.columns)
+        paths, tag_lists, splits, negatives = _read(self.source, self.columns)
         labels = sorted({tag for tags in tag_lists for tag in tags})
         if not labels:
             raise UserError(f"{self.source}: the column {self.columns.tags!r} holds no tag")
@@ -84,6 +91,7 @@ class Table(Source):
             paths=paths,
             labels=labels,
             targets=targets_of(tag_lists, labels),
+            negatives=None if negatives is None else targets_of(negatives, labels),
             splits=np.array(splits, "<U5"),
             choose_unseen=self.unseen,
             protocols={"labelled": Protocol(False, "nothing") if self.keep_unlabelled else Protocol()},
@@ -91,33 +99,64 @@ class Table(Source):
         )
 
 
-def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return paths, tags and splits, a row an image; an error names the line."""
-    paths, tag_lists, splits = [], [], []
+def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str], list[list[str]] | None]:
+    """Return paths, tags, splits and negatives (None: no such column), a row an image; an error names the line."""
+    paths, tag_lists, splits, negatives = [], [], [], []
     first: dict[str, str] = {}
     rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
-    for where, written, tags, split in rows:
+    for where, written, tags, absent, split in rows:
         path = PurePosixPath(written).as_posix() if written else ""  # without "./"
         if fault := path_fault(path):
             raise UserError(f"{where}: {fault}")
         if path in first:
             raise UserError(f"{where}: the image {path!r} is listed already in {first[path]}")
-        tags = [composed(tag) for tag in tags]
-        for tag in tags:
-            if fault := label_fault(tag):
-                raise UserError(f"{where}: the tag {tag!r} {fault}: rename it, or give another --separator")
+        tags, absent = _checked(tags, where), _checked(absent, where)
+        if both := sorted(set(tags).intersection(absent)):
+            raise UserError(
+                f"{where}: the tag {both[0]!r} is both in the column {columns.tags!r} and in {columns.negatives!r}: "
+                "take it out of one of them"
+            )
         if split and split.lower() not in SPLIT_NAMES:
             raise UserError(f"{where}: expected a split of train, val, test; got {split!r}")
         first[path] = where
         paths.append(path)
-        tag_lists.append(sorted(set(tags)))
+        tag_lists.append(tags)
+        negatives.append(absent)
         splits.append(SPLIT_NAMES[split.lower()] if split else "")
     if not paths:
         raise UserError(f"{source} has no rows")
-    return paths, tag_lists, splits
+    if columns.negatives is None:
+        return paths, tag_lists, splits, None
+    _check_negatives(negatives, tag_lists, list(first.values()), columns)
+    return paths, tag_lists, splits, negatives
 
 
-Row = tuple[str, str, list[str], str]  # (file and line, path, tags, split or "")
+def _checked(tags: list[str], where: str) -> list[str]:
+    """Return the tags of a cell as labels, sorted and each once."""
+    tags = sorted({composed(tag) for tag in tags})
+    for tag in tags:
+        if fault := label_fault(tag):
+            raise UserError(f"{where}: the tag {tag!r} {fault}: rename it, or give another --separator")
+    return tags
+
+
+def _check_negatives(
+    negatives: list[list[str]], tag_lists: list[list[str]], places: list[str], columns: Columns
+) -> None:
+    """Refuse an absent tag that is on no image, which is most likely misspelled."""
+    known = {tag for tags in tag_lists for tag in tags}
+    for where, absent in zip(places, negatives, strict=True):
+        for tag in absent:
+            if tag not in known:
+                near = difflib.get_close_matches(tag, sorted(known), n=3)
+                nearest = f" (the nearest are {', '.join(map(repr, near))})" if near else ""
+                raise UserError(
+                    f"{where}: {tag!r} of the column {columns.negatives!r} is a tag of no image{nearest}: "
+                    "correct it, or take it out"
+                )
+
+
+Row = tuple[str, str, list[str], list[str], str]  # (file and line, path, tags, absent tags, split or "")
 
 
 def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
@@ -139,7 +178,11 @@ def _csv_rows(source: Path, columns: Columns) -> Iterator[Row]:
                 raise UserError(f"{where}: expected {len(header)} columns, got {len(row)}"
                                 " (tags with commas need quotes around them)")  # fmt: skip
             split = row[at[columns.split]].strip() if columns.split else ""
-            yield where, row[at[columns.path]].strip(), _split_cell(row[at[columns.tags]], columns.separator), split
+            tags, absent = (
+                _split_cell(row[at[name]], columns.separator) if name else []
+                for name in (columns.tags, columns.negatives)
+            )
+            yield where, row[at[columns.path]].strip(), tags, absent, split
     except csv.Error as error:
         raise UserError(f"{source}:{reader.line_num}: is not valid CSV: {error}") from None
 
@@ -155,17 +198,24 @@ def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
     _check_columns(source, columns, [str(name) for name in table.columns])
     table.columns = [str(name) for name in table.columns]
     splits = table[columns.split] if columns.split else [None] * len(table)
-    rows = zip(table[columns.path], table[columns.tags], splits, strict=True)
-    for number, (path, tags, split) in enumerate(rows, start=1):
+    negatives = table[columns.negatives] if columns.negatives else [None] * len(table)
+    rows = zip(table[columns.path], table[columns.tags], negatives, splits, strict=True)
+    for number, (path, tags, absent, split) in enumerate(rows, start=1):
         where = f"{source}: row {number}"
-        listed = isinstance(tags, (list, tuple, np.ndarray))
-        texts = [_text(tag, where) for tag in tags] if listed else _split_cell(_text(tags, where), columns.separator)
         yield (
             where,
             _text(path, where).strip(),
-            [tag.strip() for tag in texts if tag.strip()],
+            _listed(tags, where, columns.separator),
+            _listed(absent, where, columns.separator),
             _text(split, where).strip(),
         )
+
+
+def _listed(tags: Any, where: str, separator: str) -> list[str]:
+    """Return the tags of a Parquet cell: a list, or text."""
+    listed = isinstance(tags, (list, tuple, np.ndarray))
+    texts = [_text(tag, where) for tag in tags] if listed else _split_cell(_text(tags, where), separator)
+    return [tag.strip() for tag in texts if tag.strip()]
 
 
 def _text(value: Any, where: str) -> str:
@@ -185,7 +235,8 @@ def _check_columns(source: Path, columns: Columns, header: list[str]) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise UserError(f"{source}: there are several columns named {', '.join(map(repr, repeated))}")
-    for option, name in (("path", columns.path), ("tags", columns.tags), ("split", columns.split)):
+    options = ("path", columns.path), ("tags", columns.tags), ("split", columns.split), ("negatives", columns.negatives)
+    for option, name in options:
         if name is not None and name not in header:
             raise UserError(
                 f"{source}: no column {name!r}, it has {', '.join(map(repr, header))}: say which with --{option}-column"

@@ -215,3 +215,52 @@ def test_unseen_labels_that_read_the_same_are_unseen_together(photos: Path) -> N
     prepare(Table(source=photos / "tags.csv", unseen="DOG"), photos / "out", Options())
     dataset = load_dataset(photos / "out")
     assert [dataset.labels[index] for index in np.flatnonzero(~dataset.seen)] == ["Dog", "dog"]
+
+
+# --- partial tags -------------------------------------------------------------------------------------------------
+
+
+def write_partial(path: Path, *rows: str) -> Table:
+    path.write_text("\n".join(["path,tags,absent", 'a.jpg,"cat,sofa",dog', *rows]) + "\n")
+    return Table(source=path, columns=Columns(negatives="absent"))
+
+
+def test_a_column_of_absent_tags(tmp_path: Path) -> None:
+    source = write_partial(tmp_path / "tags.csv", 'b.jpg,dog,"[sofa, cat]"', "c.jpg,dog,", "d.jpg,,cat")
+    prepare(source, tmp_path / "out", Options(skip_images=True, val_fraction=0, test_fraction=0))
+    assert (tmp_path / "out" / "data.csv").read_text().splitlines() == [
+        "path,labels,split,negatives",
+        'a.jpg,"[cat, sofa]",train,[dog]',
+        'b.jpg,[dog],train,"[cat, sofa]"',
+        "c.jpg,[dog],train,[]",
+    ]
+
+
+def test_absent_tags_of_a_parquet_table(tmp_path: Path) -> None:
+    table = {"path": ["a.jpg", "b.jpg"], "tags": [["cat"], ["dog"]], "absent": [["dog"], None]}
+    pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
+    found = Table(source=tmp_path / "tags.parquet", columns=Columns(negatives="absent")).read(tmp_path / "out")
+    assert found.negatives is not None
+    assert found.negatives.toarray().tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("b.jpg,dog,dog", r"tags\.csv:3: the tag 'dog' is both in the column 'tags' and in 'absent': take it out"),
+        (
+            "b.jpg,dog,soffa",
+            r"tags\.csv:3: 'soffa' of the column 'absent' is a tag of no image \(the nearest are 'sofa'",
+        ),
+        ("b.jpg,dog,a[b", r"tags\.csv:3: the tag 'a\[b' holds a comma and a space, or a bracket"),
+    ],
+)
+def test_absent_tags_that_cannot_be(row: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=expected):
+        write_partial(tmp_path / "tags.csv", row).read(tmp_path / "out")
+
+
+def test_a_column_of_absent_tags_that_is_not_there(tmp_path: Path) -> None:
+    source = write_partial(tmp_path / "tags.csv")
+    with pytest.raises(UserError, match=r"no column 'no'.*: say which with --negatives-column"):
+        Table(source=source.source, columns=Columns(negatives="no")).read(tmp_path / "out")
