@@ -90,6 +90,14 @@ class TrainConfig:
     smoothing: float = 0.0  # of targets, share (asl_single, bce, ce)
     target_threshold: float | None = None  # bce: mixed targets above it count as 1, others as 0
 
+    # --- partial labels: what is made of the unknown ones (asl, bce)
+    unknown_labels: Literal["ignore", "negative", "weak", "reject", "selective"] = "ignore"  # no loss, or as absent
+    gamma_unknown: float | None = None  # asl: gamma of unknown labels taken as absent; none: gamma_neg
+    reject_rate: float = 0.002  # reject: share of the unknown ones, largest losses first, left out more each epoch
+    likelihood_top: int = 5  # selective: unknown labels an image that are left out, the likeliest of the batch
+    prior_threshold: float = 0.05  # selective: unknown labels with a larger prior are left out
+    label_priors: str = ""  # selective: a file of priors, run/label_priors.csv of a training with ignore
+
     # --- the queries
     query_noise: float = 0.0  # length of the noise on each query, over the query's own
     query_noise_unit: bool = False  # scale a query with its noise to length 1 again
@@ -158,6 +166,13 @@ class TrainConfig:
              "csra_temperature is for one head: several have those of the paper. Set csra_heads=1"),
             (self.softmax and not closed,
              f"loss={self.loss} needs head=closed: a word's score must not depend on others"),
+            (self.gamma_unknown is not None and self.loss != "asl", "gamma_unknown needs loss=asl"),
+            (self.gamma_unknown is not None and self.unknown_labels == "ignore",
+             "gamma_unknown is of unknown labels that are taken as absent: set unknown_labels=negative or selective"),
+            (self.reject_rate != 0.002 and self.unknown_labels != "reject", "reject_rate needs unknown_labels=reject"),
+            (self.unknown_labels != "selective"
+             and (self.likelihood_top, self.prior_threshold, self.label_priors) != (5, 0.05, ""),
+             "likelihood_top, prior_threshold and label_priors need unknown_labels=selective"),
             (self.batch_size % self.accumulate != 0,
              f"expected accumulate that divides batch_size={self.batch_size}, got {self.accumulate}"),
         ]  # fmt: skip
@@ -236,7 +251,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("drop_path", "dropout", "warmup", "ema", "smoothing", "target_threshold", "random_query_target", "crop_scale",
          "query_dropout", "holdout_labels", "flip", "cutout", "clip", "backbone_lr_scale", "layer_decay",
-         "negative_share", "mosaic4", "mosaic9"), _SHARE),
+         "negative_share", "mosaic4", "mosaic9", "reject_rate", "prior_threshold"), _SHARE),
     "token_dropout": (0.0, 0.99),
     "crop_pct": (0.01, 1.0),
     **dict.fromkeys(
@@ -245,7 +260,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("warmup_lr", "min_lr", "cooldown_epochs"), (0, _HUGE)),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",
-         "random_query_weight", "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed"), (0, _HUGE)),
+         "random_query_weight", "negative_weight", "cutmix", "clip_grad", "workers", "bake_words", "seed",
+         "gamma_unknown", "likelihood_top"), (0, _HUGE)),
     "bias_init": (-_HUGE, _HUGE),
     "csra_lambda": (0, _HUGE),
     "csra_temperature": (0, _HUGE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,16 +130,25 @@ class Targets:
         place = np.full(len(dataset.labels), -1)
         place[columns] = np.arange(len(columns))
         self._count, self._places = len(columns), place
-        self._of_image = dataset.label_indices
+        self._of_image, self._absent = dataset.label_indices, dataset.negative_indices
 
     def of(self, row: int) -> np.ndarray:
         """Return the trained labels of an image, int64."""
         places = self._places[self._of_image[row]]
         return places[places >= 0]
 
+    def absent(self, row: int) -> np.ndarray:
+        """Return the trained labels that are verified to be absent from an image, int64; none of complete labels."""
+        places = self._places[self._absent[row] if self._absent is not None else []]
+        return places[places >= 0]
+
     def positives(self, rows: np.ndarray) -> np.ndarray:
         """Return the labels on the images, ascending."""
         return np.unique(np.concatenate([self.of(row) for row in rows[rows >= 0]]))
+
+    def annotated(self, rows: np.ndarray) -> np.ndarray:
+        """Return the labels on the images, and those of partial labels that are verified to be absent, ascending."""
+        return np.unique(np.concatenate([self.positives(rows), *(self.absent(row) for row in rows[rows >= 0])]))
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
         """Return the targets, float32 ``(b, K)``."""
@@ -147,6 +157,22 @@ class Targets:
             for row in photos_of(image):
                 targets[line, self.of(row)] = 1.0
         return targets
+
+    def unknown(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return 1 where a target is not known, else 0: float32 ``(b, K)``; None of complete labels.
+
+        A mosaic shows a label that any of its photos shows, and lacks one that all of them lack; others are unknown.
+        """
+        if self._absent is None:
+            return None
+        unknown = np.ones((len(rows), self._count), np.float32)
+        for line, image in enumerate(rows):
+            photos = photos_of(image)
+            for place, lacking in Counter(place for row in photos for place in self.absent(row).tolist()).items():
+                unknown[line, place] = lacking < len(photos)
+            for row in photos:
+                unknown[line, self.of(row)] = 0.0
+        return unknown
 
     def weights(self, rows: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
         """Return how sure each target is; None: all are equally sure."""
@@ -167,6 +193,10 @@ class PartialTargets:
     def __init__(self, values: np.ndarray, known: np.ndarray):
         self.values, self.known = values, known
 
+    def annotated(self, rows: np.ndarray) -> np.ndarray:
+        """Return the same as :meth:`positives`."""
+        return self.positives(rows)
+
     def positives(self, rows: np.ndarray) -> np.ndarray:
         """Return the labels on the images, ascending."""
         photos = rows[rows >= 0]
@@ -175,6 +205,10 @@ class PartialTargets:
     def matrix(self, rows: np.ndarray) -> np.ndarray:
         """Return the targets, float32 ``(b, K)``; a mosaic shows what any of its photos shows."""
         return np.stack([self.values[photos_of(image)].max(axis=0) for image in rows])
+
+    def unknown(self, rows: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
+        """Return None: here the weights say what is not known."""
+        return None
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
         """Return the weights, float32 ``(b, K)``.

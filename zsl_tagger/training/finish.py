@@ -229,7 +229,8 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         train=len(split.train),
         val=len(split.val),
         labels=len(split.labels),
-        held=f", {len(split.held_out)} more kept out to judge zero-shot" if split.held_out else "",
+        held=(f", {len(split.held_out)} more kept out to judge zero-shot" if split.held_out else "")
+        + (f"; partial, with unknown_labels={config.unknown_labels}" if dataset.partial else ""),
         vectors="none, a closed set" if closed else written.word_source or "unknown",
         initial="; ".join(outcome.initial),
         recipe=config.recipe,

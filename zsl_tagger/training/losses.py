@@ -37,6 +37,14 @@ def asymmetric_loss(
     Returns:
         the same shape, float.
     """
+    positive, negative = _asymmetric_terms(logits, gamma_neg, gamma_pos, clip, focal_gradient)
+    return -(targets * positive + (1 - targets) * negative)
+
+
+def _asymmetric_terms(
+    logits: Tensor, gamma_neg: float, gamma_pos: float, clip: float, focal_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted log probabilities of :func:`asymmetric_loss` for a target of 1 and for one of 0."""
     positive = F.logsigmoid(logits)
     if gamma_pos:
         with _focal(focal_gradient):
@@ -53,7 +61,7 @@ def asymmetric_loss(
         with _focal(focal_gradient):
             weight = shifted**gamma_neg
         negative = negative * weight
-    return -(targets * positive + (1 - targets) * negative)
+    return positive, negative
 
 
 def asymmetric_loss_single(
@@ -89,6 +97,28 @@ def asymmetric_loss_single(
 def _focal(differentiated: bool) -> AbstractContextManager[object]:
     """Return the context in which focal weights are computed."""
     return nullcontext() if differentiated else torch.no_grad()
+
+
+def loss_terms(
+    name: str, gamma_neg: float, gamma_pos: float, clip: float, smoothing: float, focal_gradient: bool
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return a function of logits that gives the loss of a target of 1 and of one of 0, each of the logits' shape.
+
+    For ``asl`` and ``bce``, which are linear in the target y: the loss of :func:`make_loss` is y times the first and
+    1 - y times the second.
+    """
+
+    def terms(logits: Tensor) -> tuple[Tensor, Tensor]:
+        if name == "asl":
+            positive, negative = _asymmetric_terms(logits, gamma_neg, gamma_pos, clip, focal_gradient)
+            return -positive, -negative
+        positive, negative = -F.logsigmoid(logits), -F.logsigmoid(-logits)
+        moved = smoothing / 2
+        return (1 - moved) * positive + moved * negative, (1 - moved) * negative + moved * positive
+
+    if name not in ("asl", "bce"):
+        raise ValueError(f"expected a loss of asl, bce; got {name!r}")
+    return terms
 
 
 def make_loss(

@@ -23,6 +23,7 @@ from timm.layers import convert_sync_batchnorm
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.model.backbone import own_size
 from zsl_tagger.model.cosine import COSINE
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
@@ -50,6 +51,13 @@ from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import IMAGENET_CLASSES, initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves
 from zsl_tagger.training.optim import check_optimizer
+from zsl_tagger.training.partial_labels import (
+    PRIORS_FILE,
+    check_partial_labels,
+    known_share,
+    priors_csv,
+    read_priors,
+)
 from zsl_tagger.training.recipes import read_recipe
 from zsl_tagger.training.trainer import BEST_FILE, CHECKPOINT_FILE, Trainer, run_trainer, told_memory_errors
 from zsl_tagger.training.validation import Scores, score_rows, validation_metrics
@@ -191,6 +199,7 @@ class _Run:
         self.workers = default_workers() if run.config.workers is None else run.config.workers
         self.faults: dict[int, str] = {}
         self.cache: FeatureCache | None = None
+        self.priors: np.ndarray | None = None
 
     def carry_out(self) -> Outcome:
         self._check_early()  # before anything is written
@@ -253,7 +262,9 @@ class _Run:
         """From here on a former run in the folder is gone: everything that could be refused was not."""
         if self.accelerator.is_main_process:
             (self.run.output / CONFIG_FILE).unlink(missing_ok=True)
-            remove_scratch(self.folder, (BEST_FILE, CSV_FILE, TENSORBOARD_FOLDER, CURVES_FILE, UNREADABLE_FILE))
+            remove_scratch(
+                self.folder, (BEST_FILE, CSV_FILE, TENSORBOARD_FOLDER, CURVES_FILE, UNREADABLE_FILE, PRIORS_FILE)
+            )
             write_whole(self.run.output / TRAIN_CONFIG_FILE, json_bytes(self.config.as_dict()))
         trainer.save()
 
@@ -274,6 +285,9 @@ class _Run:
         """Refuse what would be refused anyway, before features are computed for an hour."""
         check_optimizer(self.config.optimizer)
         Augment(self.config)
+        check_partial_labels(self.dataset, self.split, self.config)
+        if self.config.label_priors:
+            self.priors = read_priors(Path(self.config.label_priors), self.split.labels)
         if self.config.loss == "asl_single" and not self.single:
             raise UserError(
                 f"loss=asl_single needs exactly one label an image, {self.run.data} has images with several or none: "
@@ -315,6 +329,12 @@ class _Run:
                 len(split.train), config.batch_size,
             )  # fmt: skip
         held = f", {len(split.held_out)} held out to judge zero-shot" if split.held_out else ""
+        if self.dataset.partial:
+            known = known_share(self.dataset, split)
+            logger.info(
+                "labels are partial: %.1f %% of the training images' labels are known; unknown_labels=%s",
+                100 * known, config.unknown_labels,
+            )  # fmt: skip
         logger.info(
             "%s",
             f"{len(split.train):,} training images, {len(split.val):,} for validation; {len(split.labels):,} labels"
@@ -359,7 +379,11 @@ class _Run:
             return image_loader(images, ordered, self.workers)
 
         schedule_of_reader = Schedule(split.train, config)  # its own: readers are some steps ahead
-        marks = np.concatenate([targets.of(int(row)) for row in split.train])
+        marks = [np.concatenate([targets.of(int(row)) for row in split.train])]
+        if self.dataset.partial:
+            marks.append(np.concatenate([targets.absent(int(row)) for row in split.train]))
+        if self.priors is not None:
+            marks.append(self.priors)
         weights = [value for name, value in model.state_dict().items() if value.is_floating_point()]
         return Trainer(
             model, split, targets, schedule, config, self.accelerator,
@@ -368,8 +392,9 @@ class _Run:
             validate=lambda averaged: validation_metrics(self._score(averaged), split, self.dataset, self.single),
             folder=self.folder,
             data=fingerprint(
-                [self.dataset.paths[row] for row in split.train], list(split.labels), split.vectors, marks, *weights
+                [self.dataset.paths[row] for row in split.train], list(split.labels), split.vectors, *marks, *weights
             ),
+            priors=self.priors,
         )  # fmt: skip
 
     # --- during and after ---------------------------------------------------------------------------------
@@ -430,6 +455,9 @@ class _Run:
             self._tell_unreadable()
             draw_curves(self.folder, f"{self.dataset.info.get('name') or self.run.data.name}, {self.config.recipe}" + (
                 f": {decisive[0]} {100 * decisive[1]:.1f}" if decisive else ""))  # fmt: skip
+            if self.dataset.partial and len(scores.rows):
+                probabilities = sigmoid(scores.logits[:, : len(self.split.labels)])
+                write_whole(self.folder / PRIORS_FILE, priors_csv(self.split.labels, probabilities))
             write_model(model, self.run.output, self.dataset, self.split, scores, self.config, outcome)
             remove_scratch(self.folder, (CHECKPOINT_FILE, BEST_FILE, CACHE_FOLDER))
         self.accelerator.wait_for_everyone()

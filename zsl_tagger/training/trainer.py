@@ -26,6 +26,7 @@ from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.log import RunLog, measured_text
 from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
+from zsl_tagger.training.partial_labels import PartialLoss
 from zsl_tagger.training.query_augment import QueryAugment
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
@@ -87,6 +88,7 @@ class Trainer:
         model: already on the accelerator's device.
         shown_from: gives the process's parts from a step on; ``accumulate`` a step.
         data: fingerprint of what is trained on; a checkpoint of other data is refused.
+        priors: of the trained labels, see :class:`~zsl_tagger.training.partial_labels.PartialLoss`.
 
     Attributes:
         step: steps done.
@@ -108,6 +110,7 @@ class Trainer:
         validate: Validate,
         folder: Path,
         data: str,
+        priors: np.ndarray | None = None,
     ):
         self.model, self.split, self.targets, self.schedule, self.config = model, split, targets, schedule, config
         self.accelerator, self.shown_from, self.validate, self.data = accelerator, shown_from, validate, data
@@ -118,6 +121,7 @@ class Trainer:
         self.loss = make_loss(
             config.loss, config.gamma_neg, config.gamma_pos, config.clip, config.smoothing, config.focal_gradient
         )
+        self.partial_loss = None if config.softmax else PartialLoss(config, priors)
         network: nn.Module = TrainNetwork(model, config.freeze, from_features)
         self.trained: nn.Module = model.head if config.freeze else model
         self.ema = make_ema(self.trained, config)
@@ -201,36 +205,57 @@ class Trainer:
         """Choose the labels of a step."""
         if self.vectors is None:
             return Asked(np.arange(len(self.split.labels)), None, None)
-        positives = self.targets.positives(self.schedule.batch(self.step))
-        labels = self.augment.labels(positives, len(self.split.labels), (self.config.seed, self.step, 1))
+        annotated = self.targets.annotated(self.schedule.batch(self.step))
+        labels = self.augment.labels(annotated, len(self.split.labels), (self.config.seed, self.step, 1))
         vectors = self.vectors[torch.from_numpy(labels).to(self.vectors.device)]
         queries = self.augment.queries(vectors, (self.config.seed, self.step, 2))
-        return Asked(labels, queries, self.augment.label_weights(labels, positives))
+        return Asked(labels, queries, self.augment.label_weights(labels, annotated))
 
     def _loss(self, part: Shown, asked: Asked, turn: int) -> Tensor:
         """Return the part ``turn``'s share of the step's loss, so that the parts of all processes add up to it."""
         device = self.accelerator.device
         inputs = part.inputs.to(device, non_blocking=True)
-        targets = torch.from_numpy(self.targets.matrix(part.rows)[:, asked.labels]).to(device)  # (b, K)
-        if self.mix is not None:
-            seed = (self.config.seed, self.step, 3, self.accelerator.process_index)
-            inputs, targets = self.mix(inputs, targets, seed)
+        inputs, targets, unknown = self._mixed(inputs, part.rows, asked)  # (b, K) each, or no unknown ones
         if self.config.target_threshold is not None:
             targets = (targets > self.config.target_threshold).float()
+            unknown = None if unknown is None else unknown * (1 - targets)
         if asked.queries is None:
-            losses = self.loss(self.network(inputs, None).float(), targets)  # (b, K), or (b,) of a softmax
+            logits = self.network(inputs, None).float()
+            losses = self._elementwise(logits, targets, unknown, asked)  # (b, K), or (b,) of a softmax
             count = losses.shape[1] if losses.ndim == 2 else 1
         else:
             weights = self._weights(part.rows, asked).to(device)  # (b, K)
             of_step = (self.config.seed, self.step, 4)
             of_part = (*of_step, turn, self.accelerator.process_index)
             queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, of_step, of_part)
-            losses = self.loss(self.network(inputs, queries).float(), targets) * weights  # (b, K + N)
+            logits = self.network(inputs, queries).float()
+            losses = self._elementwise(logits, targets, unknown, asked) * weights  # (b, K + N)
             count = len(asked.labels) + self.config.random_queries
         if self.config.reduction == "sum":
             return losses.sum()
         images = len(self.schedule.batch(self.step))  # of all parts
         return losses.sum() / (images * count)
+
+    def _mixed(self, inputs: Tensor, rows: np.ndarray, asked: Asked) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return a part's inputs, targets ``(b, K)`` and which of these are unknown, all mixed alike."""
+        targets = torch.from_numpy(self.targets.matrix(rows)[:, asked.labels]).to(inputs.device)
+        of_images = self.targets.unknown(rows)  # (b, all labels)
+        unknown = None if of_images is None else torch.from_numpy(of_images[:, asked.labels]).to(inputs.device)
+        if self.mix is None:
+            return inputs, targets, unknown
+        seed = (self.config.seed, self.step, 3, self.accelerator.process_index)
+        if unknown is None:
+            return *self.mix(inputs, targets, seed), None
+        inputs, both = self.mix(inputs, torch.cat([targets, unknown], dim=1), seed)  # (b, 2 K): shares mix alike
+        targets, unknown = both.chunk(2, dim=1)
+        return inputs, targets, unknown
+
+    def _elementwise(self, logits: Tensor, targets: Tensor, unknown: Tensor | None, asked: Asked) -> Tensor:
+        """Return the loss of each pair of image and label, or of each image where the loss is a softmax's."""
+        if unknown is None or self.partial_loss is None:
+            return self.loss(logits, targets)
+        epoch = self.step // self.schedule.steps_per_epoch
+        return self.partial_loss(logits, targets, unknown, asked.labels, epoch)
 
     def _weights(self, rows: np.ndarray, asked: Asked) -> Tensor:
         """Return the weight in the loss of each asked label on each image ``rows``, float32 ``(b, K)``."""
