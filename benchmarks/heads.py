@@ -178,7 +178,14 @@ def trained(
     return found, split
 
 
-def run_of(data: PreparedDataset, cache: FeatureCache, split: Split, config: TrainConfig, folder: Path) -> Trainer:
+def run_of(
+    data: PreparedDataset,
+    cache: FeatureCache,
+    split: Split,
+    config: TrainConfig,
+    folder: Path,
+    priors: np.ndarray | None = None,
+) -> Trainer:
     """Train one head from random weights; its averaged part has the best weights in the end."""
     seed_everything((config.seed, 0))
     model, _ = initial_model(config, data, len(split.labels), split.vectors)
@@ -193,7 +200,7 @@ def run_of(data: PreparedDataset, cache: FeatureCache, split: Split, config: Tra
 
     trainer = Trainer(
         model, split, Targets(data, split.columns), Schedule(split.train, config), config, make_accelerator(config),
-        from_features=True, shown_from=shown_from, validate=validate, folder=folder, data="",
+        from_features=True, shown_from=shown_from, validate=validate, folder=folder, data="", priors=priors,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     run_trainer(trainer, folder, is_main=False)
