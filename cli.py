@@ -491,6 +491,10 @@ def build_zero_shot(
     templates: Annotated[
         Path | None, typer.Option(help='Prompts, one a line, {} for the label. [default: "a photo of a {}."]')
     ] = None,
+    phrases: Annotated[
+        Path | None,
+        typer.Option(help="Other names and sentences for labels, .csv or .jsonl: a label's vector is their mean."),
+    ] = None,
     pool: Annotated[
         choices.Pool,
         typer.Option(help="global: the tower's vector of the image; tokens: the mean of its projected tokens."),
@@ -564,6 +568,13 @@ Templates = Annotated[
         help='Prompts for open_clip and st, one a line, {} for the label. [default of CLIP: "a photo of a {}."]'
     ),
 ]
+PhrasesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--phrases",
+        help="Other names and sentences for labels, .csv or .jsonl: a label's vector is the mean of its phrases'.",
+    ),
+]
 Missing = Annotated[
     choices.Missing, typer.Option(help="Labels without a vector: an error, drop them, or give each a random one.")
 ]
@@ -575,6 +586,7 @@ KeepUnlabelled = Annotated[bool, typer.Option("--keep-unlabelled", help="Keep im
 def _prepare_options(
     word_vectors: WordVectors = "packaged",
     templates: Templates = None,
+    phrases: PhrasesFile = None,
     missing: Missing = "error",
     no_normalize: NoNormalize = False,
     skip_images: Annotated[bool, typer.Option("--skip-images", help="Don't open the image files.")] = False,
@@ -602,6 +614,7 @@ def _prepare_options(
     return Options(
         word_vectors=word_vectors,
         templates=templates,
+        phrases=phrases,
         missing=missing,
         normalize=not no_normalize,
         skip_images=skip_images,
@@ -727,6 +740,7 @@ def prepare_wordvecs(
     output: Annotated[Path, typer.Option("--output", "-o", help="The .pth file to write.")] = Path("wordvec_array.pth"),
     word_vectors: WordVectors = "packaged",
     templates: Templates = None,
+    phrases: PhrasesFile = None,
     missing: Missing = "error",
     no_normalize: NoNormalize = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
@@ -737,7 +751,7 @@ def prepare_wordvecs(
 
         vectors = run(
             labels, word_vectors, output, missing=missing, normalize=not no_normalize, overwrite=overwrite,
-            templates=templates,
+            templates=templates, phrases=phrases,
         )  # fmt: skip
         _print(vectors.summary(output))
 

@@ -60,6 +60,7 @@ from zsl_tagger.system.json_record import JsonObject
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
 from zsl_tagger.system.version import installed_version
+from zsl_tagger.words.phrases import read_phrases
 from zsl_tagger.words.prompts import read_templates
 
 DROPPED_FILE = "dropped.csv"
@@ -83,6 +84,7 @@ class Options:
         workers: images looked at at a time; None for one a core.
         overwrite: replace another data set in the output folder.
         templates: a file of prompts for word vectors of a text encoder; None: those that it is usually asked with.
+        phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
         released_splits: also write the data set under the released code's names, see :mod:`data_prep.released`.
     """
 
@@ -98,6 +100,7 @@ class Options:
     overwrite: bool = field(default=False, compare=False)
     released_splits: bool = field(default=False, compare=False)
     templates: Path | None = field(default=None, compare=False)
+    phrases: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -111,8 +114,11 @@ class Options:
                 raise UserError(f"expected --{option} of at least 1, got {count}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the files that are written; prompts by their text, and only where some are given."""
+        """Return what decides the files that are written; prompts and phrases only where some are given."""
         prompts = {} if self.templates is None else {"templates": list(read_templates(self.templates))}
+        if self.phrases is not None:
+            read_phrases(self.phrases)  # a file that cannot be read is refused
+            prompts["phrases"] = [sha256_of(self.phrases)]
         return deciding(self) | prompts
 
 
@@ -156,7 +162,9 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
     if repeated := [" and ".join(map(repr, names)) for names in by_letters.values() if len(names) > 1]:
         text = "labels that differ only in capitals stay different labels (%d): %s"
         logger.info(text, len(repeated), _list(repeated))
-    vectors = word_vectors(labels, options.word_vectors, options.missing, options.normalize, options.templates)
+    vectors = word_vectors(
+        labels, options.word_vectors, options.missing, options.normalize, options.templates, options.phrases
+    )
     for outcome, names in (
         ("get a random one", [label for label, (how, _) in vectors.how.items() if how == "random"]),
         ("are left out", vectors.dropped),

@@ -21,6 +21,7 @@ from zsl_tagger.datasets.format import label_fault
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.words.label_lists import read_class_list
+from zsl_tagger.words.phrases import vectors_by_phrases
 from zsl_tagger.words.prompts import read_templates, templates_of
 from zsl_tagger.words.sources import WordSource, open_word_source
 from zsl_tagger.words.spelling import normalize_label
@@ -49,7 +50,8 @@ class WordVectors:
     Attributes:
         labels: K names in sorted order (fewer than asked where some were dropped).
         matrix: float32 ``(K, word_dim)``.
-        how: label -> how it was found ("as is", "singular", ..., "synonym", "random") and the words that stand for it.
+        how: label -> how it was found ("as is", "singular", ..., "synonym", "phrases", "random") and the words that
+            stand for it.
         dropped: labels left out.
         templates: prompts that the labels were put in; none: the labels alone.
     """
@@ -96,6 +98,7 @@ def word_vectors(
     missing: Missing = "error",
     normalize: bool = True,
     templates: Path | None = None,
+    phrases: Path | None = None,
 ) -> WordVectors:
     """Return the vectors of a label set.
 
@@ -106,6 +109,7 @@ def word_vectors(
             drawn from its own name, the same in every run.
         normalize: divide each vector by its length.
         templates: a file of prompts for a source that encodes text; None: those that it is usually asked with.
+        phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
 
     Raises:
         UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
@@ -119,6 +123,12 @@ def word_vectors(
     resolved = {label: how for label, how in found.items() if how}
     with np.errstate(invalid="ignore"):  # infinite vectors are refused below
         rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
+        told: dict[str, tuple[str, ...]] = {}
+        if phrases is not None:
+            means, told = vectors_by_phrases(
+                phrases, found, opened, source, find=lambda name: _find(name, opened), unit=normalize
+            )
+            rows |= means
     bad = [label for label, row in rows.items() if not np.isfinite(row).all()]
     if bad:
         raise UserError(f"{source} has vectors that are not finite: {', '.join(map(repr, bad[:5]))}")
@@ -126,7 +136,10 @@ def word_vectors(
     unknown = [label for label in found if label not in rows]
     if unknown and missing == "error":
         raise _unknown_labels(unknown, opened, source)
-    how = {label: (resolved[label].how, resolved[label].words) for label in rows}
+    how = {
+        label: ("phrases", told[label]) if label in told else (resolved[label].how, resolved[label].words)
+        for label in rows
+    }
     if missing == "random":
         rows |= {label: _random_unit(label, opened.word_dim) for label in unknown}
         how |= dict.fromkeys(unknown, ("random", ()))
@@ -209,6 +222,7 @@ def prepare_wordvecs(
     normalize: bool = True,
     overwrite: bool = False,
     templates: Path | None = None,
+    phrases: Path | None = None,
 ) -> WordVectors:
     """Write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
     if output.suffix != ".pth":
@@ -225,7 +239,7 @@ def prepare_wordvecs(
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")
-    vectors = word_vectors(labels, source, missing, normalize, templates)
+    vectors = word_vectors(labels, source, missing, normalize, templates, phrases)
     write_whole(output, matrix_bytes(vectors))
     sha256 = {output.name: sha256_of(output)}
     record = WordVectorsRecord(labels=vectors.labels, word_vectors=vectors.report(), sha256=sha256)

@@ -18,10 +18,12 @@ import cli
 from zsl_tagger import Tagger
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.run import ExportRun, export
-from zsl_tagger.export.zero_shot import ZeroShotRun, build_zero_shot
+from zsl_tagger.export.zero_shot import ZeroShotRun, _words, build_zero_shot
 from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.tagging.model_folder import read_config
 from zsl_tagger.training.run import resolve_config
+from zsl_tagger.words.prompts import TextEncoderSource
+from zsl_tagger.words.sources import open_word_source
 
 pytestmark = pytest.mark.slow
 
@@ -171,3 +173,16 @@ def test_an_empty_list_of_labels_is_said(folder: Path, tmp_path: Path) -> None:
 def test_a_training_does_not_start_from_it(model: Path) -> None:
     with pytest.raises(UserError, match="is a tagger without training, whose head has nothing to train: start from"):
         resolve_config(recipe="my-photos", init=str(model))
+
+
+def test_phrases_are_averaged_into_the_words_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "phrases.jsonl").write_text('{"label": "cat", "names": ["kitty"], "sentences": ["It has soft fur."]}\n')
+    run = run_of(folder, tmp_path / "model", phrases=tmp_path / "phrases.jsonl")
+    source = open_word_source(run.word_vectors)
+    assert isinstance(source, TextEncoderSource)
+    rows = source.encode(["a photo of a cat.", "a photo of a kitty.", "It has soft fur.", "a photo of a dog."], True)
+    expected = [rows[:3].mean(axis=0), rows[3]]
+    words = _words(["cat", "dog"], source, run)
+    found = [words.resolve(label) for label in ("cat", "dog")]
+    vectors = words.vectors_of([one for one in found if one])
+    assert ((vectors * expected).sum(axis=1) / np.linalg.norm(expected, axis=1)).min() > 0.9999

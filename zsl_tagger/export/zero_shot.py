@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from zsl_tagger.choices import Pool
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
@@ -19,6 +21,7 @@ from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.model_folder import ModelConfig, VocabularyLabel
 from zsl_tagger.words.baking import table_with_labels
 from zsl_tagger.words.label_lists import read_class_list
+from zsl_tagger.words.phrases import vectors_by_phrases
 from zsl_tagger.words.prompts import TextEncoderSource, read_templates, templates_of
 from zsl_tagger.words.sources import open_word_source
 from zsl_tagger.words.table import WordTable
@@ -44,6 +47,7 @@ class ZeroShotRun:
         labels_file: the words that tag looks for by default, one a line.
         init: "timm", or a file of the image tower's weights, such as a checkpoint of open_clip with both towers.
         templates: a file of prompts; None: "a photo of a {}."
+        phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
         pool: "global": the tower's own vector of the image; "tokens": the mean of its projected tokens.
         scale, bias: what makes logits of cosines; None: those of the text tower's checkpoint, or CLIP's.
         crop_pct: the image tower sees the middle of a photo, this share of its shorter side; None: the whole photo.
@@ -55,6 +59,7 @@ class ZeroShotRun:
     output: Path
     init: str = "timm"
     templates: Path | None = None
+    phrases: Path | None = None
     pool: Pool = "global"
     scale: float | None = None
     bias: float | None = None
@@ -77,7 +82,7 @@ def build_zero_shot(run: ZeroShotRun) -> list[str]:
     backbone = _image_tower(run)
     _check_same_space(run, backbone, source)
     scale, bias = _scale_and_bias(run, source)
-    words = _words(labels, source)
+    words = _words(labels, source, run)
     model = TaggerModel(backbone, CosineHead(backbone.channels, scale, bias)).eval()
     config = _config(run, model, source)
     listed = [VocabularyLabel(label, THRESHOLD, seen=False) for label in labels]
@@ -143,9 +148,12 @@ def _scale_and_bias(run: ZeroShotRun, source: TextEncoderSource) -> tuple[float,
     return scale, -scale * CLIP_COSINE if bias is None else bias
 
 
-def _words(labels: list[str], source: TextEncoderSource) -> WordTable:
-    found = [source.resolve(label) for label in labels]
-    vectors = source.vectors_of([one for one in found if one])  # (K, word_dim)
+def _words(labels: list[str], source: TextEncoderSource, run: ZeroShotRun) -> WordTable:
+    found = {label: source.resolve(label) for label in labels}
+    vectors = source.vectors_of([one for one in found.values() if one])  # (K, word_dim)
+    if run.phrases is not None:
+        means, _ = vectors_by_phrases(run.phrases, found, source, run.word_vectors, find=source.resolve)
+        vectors = np.stack([means.get(label, row) for label, row in zip(labels, vectors, strict=True)])
     return table_with_labels(labels, vectors, None)
 
 
@@ -196,7 +204,8 @@ def _card(config: ModelConfig, run: ZeroShotRun, scale: float, bias: float) -> s
         vector="the image's vector" if run.pool == "global" else "the mean of the image's projected tokens",
         size=config.image_size,
         init="timm's hub" if run.init == "timm" else Path(run.init).name,
-        prompts="; ".join(config.templates) or "the label alone",
+        prompts=("; ".join(config.templates) or "the label alone")
+        + (f"; and the phrases of {run.phrases.name}" if run.phrases else ""),
         threshold=THRESHOLD,
     )
 
