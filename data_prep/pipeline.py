@@ -37,7 +37,7 @@ from data_prep.images import (
 from data_prep.output import OutputFolder, csv_rows
 from data_prep.released import WORD_DIM, ReleasedFiles
 from data_prep.report import REPORT_PAGE, Images, split_report, write_report
-from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, LabelCounts, SplitReport
+from data_prep.results import AppliedProtocol, DatasetInfo, DatasetVectors, SplitReport
 from data_prep.source import Found, Source, deciding
 from data_prep.splits import choose_unseen, cut, keep_per_class
 from data_prep.wordvecs import WordVectors, matrix_bytes, word_vectors
@@ -259,7 +259,7 @@ def _info(
         protocol=AppliedProtocol(name=found.protocol, **asdict(found.protocols[found.protocol])),
         images_by_protocol=selected.by_protocol,
         images_looked_at=selected.near is not None,
-        partial_labels=_label_counts(selected),
+        partial_labels=None if report.partial_labels is None else report.partial_labels.counts,
         dropped=_tally(selected.dropped),
         source=found.facts,
         word_vectors=DatasetVectors(
@@ -273,20 +273,6 @@ def _info(
         sha256={},
         prepared_by=identity,
     )
-
-
-def _label_counts(selected: Selected) -> dict[Split, LabelCounts] | None:
-    """Return what is known of the labels of each split; None where labels are complete."""
-    images, counts = selected.images, {}
-    if images.negatives is None:
-        return None
-    for split in SPLITS:
-        rows = images.splits == split
-        labels = len(selected.unseen) if split == "test" else int((~selected.unseen).sum())
-        positives, negatives = int(images.targets[rows].sum()), int(images.negatives[rows].sum())
-        unknown = int(rows.sum()) * labels - positives - negatives
-        counts[split] = LabelCounts(positives=positives, negatives=negatives, unknown=unknown)
-    return counts
 
 
 def _same_as_seen(report: SplitReport, unseen: set[str]) -> dict[str, str]:

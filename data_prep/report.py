@@ -18,10 +18,12 @@ from data_prep.output import json_bytes, write_whole
 from data_prep.results import (
     DuplicatePair,
     ImagesPerLabel,
+    LabelCounts,
     LabelsPerImage,
     LabelsWithoutImages,
     NearDuplicates,
     NearestSeen,
+    PartialLabels,
     SeenUnseenCounts,
     SplitPair,
     SplitReport,
@@ -83,7 +85,25 @@ def split_report(
         nearest_seen=_nearest_seen(labels, seen, vectors),
         same_vector=_same_vector(labels, vectors),
         near_duplicates=None if near is None else _across_splits(images, near),
+        partial_labels=_partial_labels(images, labels, seen),
     )
+
+
+def _partial_labels(images: Images, labels: Sequence[str], seen: np.ndarray) -> PartialLabels | None:
+    """Return what is known of the labels of each split; None where labels are complete."""
+    if images.negatives is None:
+        return None
+    counts: dict[Split, LabelCounts] = {}
+    never: dict[Split, list[str]] = {}
+    for split in SPLITS:
+        rows = images.splits == split
+        on, absent = (np.asarray(part[rows].sum(axis=0), np.int64) for part in (images.targets, images.negatives))
+        asked = len(labels) if split == "test" else int(seen.sum())  # in train and val nothing is said of unseen ones
+        positives, negatives = int(on.sum()), int(absent.sum())
+        unknown = int(rows.sum()) * asked - positives - negatives
+        counts[split] = LabelCounts(positives=positives, negatives=negatives, unknown=unknown)
+        never[split] = [labels[k] for k in np.flatnonzero((on > 0) & (absent == 0))]
+    return PartialLabels(counts=counts, never_absent=never)
 
 
 def _labels_per_image(images: Images, split: Split) -> LabelsPerImage:
@@ -164,18 +184,23 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
         looks = look_at_images(dataset.paths, root, folder / JOURNAL_FILE, workers)
         if any(look.phash for look in looks.values()):
             near = near_duplicates([looks[path].phash for path in dataset.paths])
-    lengths = [len(row) for row in dataset.label_indices]
-    entries = np.concatenate(dataset.label_indices) if dataset.paths else np.zeros(0, np.int64)
-    targets = csr_array(
-        (np.ones(len(entries), bool), entries, np.cumsum([0, *lengths])), shape=(len(lengths), len(dataset.labels))
-    )
-    images = Images(dataset.paths, dataset.splits, targets)
+    targets = _matrix(dataset.label_indices, len(dataset.labels))
+    absent = dataset.negative_indices
+    negatives = None if absent is None else _matrix(absent, len(dataset.labels))
+    images = Images(dataset.paths, dataset.splits, targets, negatives)
     report = split_report(images, dataset.labels, dataset.seen, dataset.word_vectors, near)
     told = dataset.info.get("dropped")
     counts = told.items() if isinstance(told, dict) else ()
     dropped = {str(why): count for why, count in counts if isinstance(count, int)}
     write_report(report, folder, str(dataset.info.get("name", folder.name)), root, dropped)
     return report
+
+
+def _matrix(indices: Sequence[np.ndarray], labels: int) -> csr_array:
+    """Return lists of label indices as a bool matrix ``(N, labels)``."""
+    entries = np.concatenate(indices) if indices else np.zeros(0, np.int64)
+    starts = np.cumsum([0, *(len(row) for row in indices)])
+    return csr_array((np.ones(len(entries), bool), entries, starts), shape=(len(indices), labels))
 
 
 # --- the page -------------------------------------------------------------------------------------------------

@@ -102,6 +102,29 @@ class NearDuplicates(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelCounts(JsonRecord):
+    """Count pairs of an image and a label; in train and val, of the seen labels only."""
+
+    positives: int
+    negatives: int
+    unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialLabels(JsonRecord):
+    """Say what is known where labels are partial.
+
+    Attributes:
+        counts: by split.
+        never_absent: by split, labels that are on some of its images and known to be absent from none: training cannot
+            tell where they are wrong, and their average precision is 1 whatever the scores.
+    """
+
+    counts: dict[Split, LabelCounts]
+    never_absent: dict[Split, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitReport(JsonRecord):
     """Hold the content of ``split_report.json``: what to know of a data set before believing a number measured on it.
 
@@ -110,6 +133,7 @@ class SplitReport(JsonRecord):
         twins, nearest_seen: for unseen labels; closest pairs first.
         same_vector: groups of labels whose word vectors are equal, so that no model can tell them apart.
         near_duplicates: None where the images were not looked at.
+        partial_labels: the key is not there where labels are complete.
     """
 
     images: dict[Split, int]
@@ -121,6 +145,10 @@ class SplitReport(JsonRecord):
     nearest_seen: list[NearestSeen]
     same_vector: list[list[str]]
     near_duplicates: NearDuplicates | None
+    partial_labels: PartialLabels | None = None
+
+    def to_json(self) -> JsonObject:
+        return _without_none(super().to_json(), "partial_labels")  # as older folders have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,15 +225,6 @@ class ReleasedRecord(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelCounts(JsonRecord):
-    """Count pairs of an image and a label; in train and val, of the seen labels only."""
-
-    positives: int
-    negatives: int
-    unknown: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class AppliedProtocol(JsonRecord):
     """Say which images were kept, as :class:`data_prep.pipeline.Protocol` has it.
 
@@ -263,7 +282,9 @@ class DatasetInfo(JsonRecord):
     prepared_by: Mapping[str, object]
 
     def to_json(self) -> JsonObject:
-        content = super().to_json()
-        if self.partial_labels is None:
-            del content["partial_labels"]  # as older folders have it
-        return content
+        return _without_none(super().to_json(), "partial_labels")  # as older folders have it
+
+
+def _without_none(content: JsonObject, key: str) -> JsonObject:
+    """Return the content without a key whose value is None."""
+    return {name: value for name, value in content.items() if name != key or value is not None}

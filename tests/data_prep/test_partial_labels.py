@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep.pipeline import Options, prepare, summary
+from data_prep.report import report_on
 from data_prep.source import Found, Source, targets_of
 from zsl_tagger.datasets.read import load_dataset, read_dataset
 from zsl_tagger.errors import UserError
@@ -72,6 +73,18 @@ def test_negatives_become_a_fourth_column(tmp_path: Path) -> None:
     assert [row.tolist() for row in dataset.negative_indices or []] == [[1], [], [0], [0, 1, 4], [2], [0, 2]]
 
 
+def test_the_split_report_says_what_is_known(tmp_path: Path) -> None:
+    prepare(Farm(source=tmp_path), tmp_path / "out", OPTIONS)
+    written = json.loads((tmp_path / "out" / "split_report.json").read_text())
+    assert written["partial_labels"]["counts"]["train"] == {"positives": 4, "negatives": 2, "unknown": 6}
+    never = written["partial_labels"]["never_absent"]
+    assert never == {"train": ["sheep"], "val": ["dog"], "test": ["horse"]}
+    page = (tmp_path / "out" / "split_report.html").read_text()
+    assert '<th>test<td class="n">4<td class="n">4<td class="n">2</tr>' in page
+    assert "test: labels known to be absent from no image (1): horse." in page
+    assert report_on(tmp_path / "out").to_json() == {**written, "near_duplicates": None}
+
+
 def test_labels_without_a_vector_leave_the_negatives_too(tmp_path: Path) -> None:
     labels = ("cat", "dog", "fish", "horse", "qqxyzzyq")
     absent = [["qqxyzzyq", "dog"], *ABSENT[1:]]
@@ -91,7 +104,9 @@ def test_labels_without_a_vector_leave_the_negatives_too(tmp_path: Path) -> None
 def test_a_folder_with_complete_labels_is_as_it_was(tmp_path: Path) -> None:
     prepare(Farm(source=tmp_path, absent=None), tmp_path / "out", OPTIONS)
     assert (tmp_path / "out" / "data.csv").read_text().splitlines()[:2] == ["path,labels,split", "0.jpg,[cat],train"]
-    assert "partial_labels" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
+    for name in ("dataset.json", "split_report.json"):
+        assert "partial_labels" not in json.loads((tmp_path / "out" / name).read_text())
+    assert "What is known" not in (tmp_path / "out" / "split_report.html").read_text()
 
 
 def test_a_label_that_is_positive_and_negative(tmp_path: Path) -> None:
