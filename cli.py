@@ -694,6 +694,21 @@ def prepare_coco(
     return Coco(source=source, task=task, year=year, keep_unlabelled=keep_unlabelled)
 
 
+@_prepares("mirflickr", without={**_OWN_DATA, "train_per_class": None})
+def prepare_mirflickr(
+    source: Source,
+    labels: Annotated[
+        choices.MirflickrLabels, typer.Option(help="24 potential labels, 14 relevant ones, or both.")
+    ] = "potential",
+    unseen: Unseen = "",
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
+    """MIRFLICKR-25k: 25,000 photos with the labels people saw in them."""
+    from data_prep.mirflickr import Mirflickr
+
+    return Mirflickr(source=source, labels=labels, unseen=unseen, keep_unlabelled=keep_unlabelled)
+
+
 @_prepares("folders", without=_OWN_DATA)
 def prepare_folders(
     source: Source,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from data_prep.binary_matrix import read_binary_matrix
-from data_prep.text import read_text
+from data_prep.text import numbered_lines
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 
@@ -61,7 +61,7 @@ class Archive:
         """
         if not source.is_dir():
             raise UserError(f"no folder at {source}: expected the unpacked NUS-WIDE archives")
-        parts = {name: _find(source, places) for name, places in _PLACES.items()}
+        parts = {name: find(source, places) for name, places in _PLACES.items()}
         missing = [" or ".join(_PLACES[name]) for name, path in parts.items() if path is None]
         if missing:
             raise UserError(
@@ -78,7 +78,7 @@ class Archive:
         if absent:
             raise UserError(f"{found['labels']} lacks {len(absent)} of {len(concepts)} files: {', '.join(absent[:5])}")
         images = _read_image_list(found["images"])
-        image_root = _find(source, _IMAGE_FOLDERS) or source / "Flickr"
+        image_root = find(source, _IMAGE_FOLDERS) or source / "Flickr"
         return cls(
             source, tags, concepts, images, _read_splits(found["train"], found["test"], found["images"], images),
             found["tag matrix"], label_files, image_root,
@@ -135,19 +135,13 @@ _PLACES = {
 }
 
 
-def _find(source: Path, places: Sequence[str]) -> Path | None:
+def find(source: Path, places: Sequence[str]) -> Path | None:
     return next((source / place for place in places if (source / place).exists()), None)
-
-
-def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a list with their numbers, without the blank ones."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
-    return [(number, line) for number, line in lines if line]
 
 
 def _read_names(path: Path) -> list[str]:
     first: dict[str, int] = {}
-    for number, name in _read_lines(path):
+    for number, name in numbered_lines(path):
         if name in first:
             raise UserError(f"{path}:{number}: {name!r} is listed already in line {first[name]}")
         first[name] = number
@@ -156,7 +150,7 @@ def _read_names(path: Path) -> list[str]:
 
 def _read_image_list(path: Path) -> list[str]:
     first: dict[str, int] = {}
-    for number, line in _read_lines(path):
+    for number, line in numbered_lines(path):
         image = line.replace("\\", "/")
         if fault := path_fault(image):
             raise UserError(f"{path}:{number}: {fault}")
@@ -170,7 +164,7 @@ def _read_splits(train: Path, test: Path, all_images: Path, images: list[str]) -
     row = {image: index for index, image in enumerate(images)}
     splits = np.full(len(images), "", "<U5")
     for split, path in (("train", train), ("test", test)):
-        for number, line in _read_lines(path):
+        for number, line in numbered_lines(path):
             image = line.replace("\\", "/")
             if image not in row:
                 raise UserError(f"{path}:{number}: the image {image!r} is not in {all_images}")

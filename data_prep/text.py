@@ -26,3 +26,9 @@ def read_text(path: Path) -> str:
             "%s is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8", path
         )
     return path.read_bytes().decode(encoding)
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a list with their numbers, stripped, without the blank ones."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
+    return [(number, line) for number, line in lines if line]

@@ -81,6 +81,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     write_coco(tmp_path / "COCO", CLASSES, shown, 2014)
     for seed in range(24):
         write_photo(tmp_path / "photos" / ("cat", "dog", "bird", "fish")[seed % 4] / f"{seed}.jpg", seed)
+    write_mirflickr(tmp_path / "MIRFLICKR", {"dog": [1, 2, 3], "sky": [3, 4, 5]}, {})
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
     pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
     (tmp_path / "labels.txt").write_text("dog\ncat\n")
@@ -89,7 +90,8 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
-    assert {command.split()[1] for command in found} == {"nus-wide", "coco", "folders", "table", "wordvecs", "check"}
+    names = ["nus-wide", "coco", "mirflickr", "folders", "table", "wordvecs", "check"]
+    assert [command.split()[1] for command in found] == names
 
 
 def test_the_train_commands_run_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
+from data_prep.mirflickr import POTENTIAL, RELEVANT
+from zsl_tagger.datasets.format import parse_labels
 
 
 def write_photo(path: Path, seed: int, side: int = 96) -> None:
@@ -101,6 +104,23 @@ def write_coco(folder: Path, classes: Sequence[str], images: dict[str, list[list
         path.write_text(json.dumps(content))
         for number in range(len(shown_on)):
             write_photo(folder / f"{part}{year}" / f"{number:012d}.jpg", 1000 * len(part) + number)
+
+
+def rows_of(folder: Path) -> dict[str, tuple[set[str], str]]:
+    """Return {path: (labels, split)} of a prepared folder."""
+    with (folder / "data.csv").open(newline="") as file:
+        return {row["path"]: (set(parse_labels(row["labels"])), row["split"]) for row in csv.DictReader(file)}
+
+
+def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
+    """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
+    annotations = folder / "mirflickr25k_annotations_v080"
+    for names, shown, suffix in ((POTENTIAL, potential, ""), (RELEVANT, relevant, "_r1")):
+        for name in names:
+            write_lines(annotations / f"{name}{suffix}.txt", map(str, shown.get(name, [])), "\r\n")
+    (annotations / "README.txt").touch()
+    for number in {number for numbers in potential.values() for number in numbers}:
+        write_photo(folder / "mirflickr" / f"im{number}.jpg", number)
 
 
 def run_command(*arguments: object) -> tuple[int, str, str]:
