@@ -694,6 +694,22 @@ def prepare_coco(
     return Coco(source=source, task=task, year=year, keep_unlabelled=keep_unlabelled)
 
 
+@_prepares("voc", without={**_OFFICIAL_SPLITS, **_OWN_DATA})
+def prepare_voc(
+    source: Source,
+    year: Annotated[int | None, typer.Option(help="2007 or 2012. [default: the one that is there]")] = None,
+    trainval: Annotated[bool, typer.Option("--trainval", help="Train on trainval; val is cut from it.")] = False,
+    count_difficult: Annotated[
+        bool, typer.Option("--count-difficult", help="Objects marked as difficult count like any other.")
+    ] = False,
+    unseen: Unseen = "",
+) -> Any:
+    """PASCAL VOC 2007 or 2012: 20 classes, with VOC's own lists."""
+    from data_prep.voc import Voc
+
+    return Voc(source=source, year=year, trainval=trainval, count_difficult=count_difficult, unseen=unseen)
+
+
 @_prepares("mirflickr", without={**_OWN_DATA, "train_per_class": None})
 def prepare_mirflickr(
     source: Source,

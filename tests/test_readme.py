@@ -24,6 +24,7 @@ import cli
 from benchmarks.readme_tables import with_headline, with_search_tables, with_tables
 from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
+from zsl_tagger.datasets.format import SPLITS
 from zsl_tagger.export import proof
 
 pytestmark = pytest.mark.slow
@@ -81,6 +82,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     write_coco(tmp_path / "COCO", CLASSES, shown, 2014)
     for seed in range(24):
         write_photo(tmp_path / "photos" / ("cat", "dog", "bird", "fish")[seed % 4] / f"{seed}.jpg", seed)
+    write_voc(tmp_path / "VOCdevkit", 2007, {split: {str(n): [("dog", 0)]} for n, split in enumerate(SPLITS)})
     write_mirflickr(tmp_path / "MIRFLICKR", {"dog": [1, 2, 3], "sky": [3, 4, 5]}, {})
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
     pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
@@ -90,7 +92,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
-    names = ["nus-wide", "coco", "mirflickr", "folders", "table", "wordvecs", "check"]
+    names = ["nus-wide", "coco", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
     assert [command.split()[1] for command in found] == names
 
 

@@ -112,6 +112,32 @@ def rows_of(folder: Path) -> dict[str, tuple[set[str], str]]:
         return {row["path"]: (set(parse_labels(row["labels"])), row["split"]) for row in csv.DictReader(file)}
 
 
+def negatives_of(folder: Path) -> dict[str, set[str]]:
+    """Return {path: labels verified to be absent} of a prepared folder with partial labels."""
+    with (folder / "data.csv").open(newline="") as file:
+        return {row["path"]: set(parse_labels(row["negatives"])) for row in csv.DictReader(file)}
+
+
+def write_voc(devkit: Path, year: int, images: dict[str, dict[str, list[tuple[str, int]]]]) -> None:
+    """``{"train": {"000012": [("dog", difficult), ...], ...}, "val": ...}``, as the devkit has it."""
+    folder = devkit / f"VOC{year}"
+    trainval = [image for split in ("train", "val") for image in images.get(split, {})]
+    for split, listed in {**{split: list(shown) for split, shown in images.items()}, "trainval": trainval}.items():
+        write_lines(folder / "ImageSets" / "Main" / f"{split}.txt", listed)
+    for image, objects in ((image, objects) for shown in images.values() for image, objects in shown.items()):
+        write_photo(folder / "JPEGImages" / f"{image}.jpg", int(image.replace("_", "")))
+        lines = [
+            f"<annotation>\n\t<folder>VOC{year}</folder>\n\t<filename>{image}.jpg</filename>",
+            *(
+                f"\t<object>\n\t\t<name>{name}</name>\n\t\t<pose>Left</pose>\n\t\t<difficult>{difficult}</difficult>\n"
+                "\t\t<part>\n\t\t\t<name>head</name>\n\t\t</part>\n\t</object>"
+                for name, difficult in objects
+            ),
+            "</annotation>",
+        ]
+        write_lines(folder / "Annotations" / f"{image}.xml", lines)
+
+
 def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
     """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
     annotations = folder / "mirflickr25k_annotations_v080"
