@@ -694,6 +694,18 @@ def prepare_coco(
     return Coco(source=source, task=task, year=year, keep_unlabelled=keep_unlabelled)
 
 
+@_prepares("lvis", without={**_OFFICIAL_SPLITS, **_OWN_DATA}, missing="random")
+def prepare_lvis(
+    source: Source,
+    task: Annotated[choices.LvisTask, typer.Option(help="zsl-rare: rare categories are unseen.")] = "multi-label",
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
+    """LVIS v1: 1,203 categories on COCO's photos, with partial labels."""
+    from data_prep.lvis import Lvis
+
+    return Lvis(source=source, task=task, keep_unlabelled=keep_unlabelled)
+
+
 @_prepares("voc", without={**_OFFICIAL_SPLITS, **_OWN_DATA})
 def prepare_voc(
     source: Source,

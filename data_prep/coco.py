@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
+from data_prep.json_files import by_id, read_lists, whole_number
 from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source, targets_of
 from zsl_tagger.choices import CocoTask
-from zsl_tagger.errors import UserError, require, some
+from zsl_tagger.errors import UserError, require
 
 TASKS = get_args(CocoTask)
 YEARS = (2014, 2017)
@@ -145,15 +145,15 @@ def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str
     file = source / "annotations" / f"instances_{official}{year}.json"
     if not file.is_file():
         raise UserError(f"{source} lacks annotations/{file.name}")
-    content = _read_lists(file)
-    names = _by_id(file, content["categories"], "category", "name")
+    content = read_lists(file, ("images", "annotations", "categories"), "a COCO instances file")
+    names = by_id(file, content["categories"], "category", "name")
     if set(names.values()) != set(CLASSES):
         other = sorted(set(names.values()) ^ set(CLASSES))
         raise UserError(f"{file}: expected the {len(CLASSES)} classes of COCO; these differ: {', '.join(other[:10])}")
-    images = _by_id(file, content["images"], "image", "file_name")
+    images = by_id(file, content["images"], "image", "file_name")
     for place, annotation in enumerate(content["annotations"]):
         which = f"annotation {annotation.get('id', f'number {place}')}"
-        image, category = (_whole_number(file, annotation, key, which) for key in ("image_id", "category_id"))
+        image, category = (whole_number(file, annotation, key, which) for key in ("image_id", "category_id"))
         if image not in images:
             raise UserError(f"{file}: {which} is on image {image}, which is not among its {len(images):,} images")
         if category not in names:
@@ -175,44 +175,3 @@ def _index(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
         coco.createIndex()
     return coco.imgToAnns
-
-
-def _read_lists(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the lists of a COCO instances file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}:{error.lineno}: is not valid JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not a COCO instances file: {type(error).__name__}: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not a COCO instances file: expected an object, got {type(content).__name__}")
-    for name in ("images", "annotations", "categories"):
-        entries = content.get(name)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise UserError(
-                f"{file} is not a COCO instances file: expected a list of objects called {name!r}; "
-                f"its keys are {some(list(content)) or 'none'}"
-            )
-    return content
-
-
-def _by_id(file: Path, entries: list[dict[str, Any]], kind: str, key: str) -> dict[int, str]:
-    """Return {id: value of a key} of images or categories."""
-    found: dict[int, str] = {}
-    for place, entry in enumerate(entries):
-        number = _whole_number(file, entry, "id", f"{kind} number {place}")
-        if number in found:
-            raise UserError(f"{file}: the {kind} id {number} is given twice")
-        if not isinstance(entry.get(key), str):
-            raise UserError(f"{file}: {kind} {number}: expected a text {key!r}, got {entry.get(key)!r}")
-        found[number] = entry[key]
-    return found
-
-
-def _whole_number(file: Path, entry: dict[str, Any], key: str, which: str) -> int:
-    value = entry.get(key)
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if not whole or isinstance(value, bool):
-        raise UserError(f"{file}: {which}: expected {key!r} to be a whole number as in COCO's own files, got {value!r}")
-    return int(value)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,6 +161,10 @@ def _find(label: str, source: WordSource) -> Resolved | None:
     for synonym in _synonyms(normalize_label(label)):
         if found := source.resolve(synonym):
             return Resolved(label, found.words, "synonym")
+    if "(" in label:  # "bat (animal)": by "bat" and "animal", or by "bat"
+        for name in (re.sub(r"[()]", " ", label), re.sub(r"\(.*?\)", " ", label)):
+            if found := source.resolve(" ".join(name.split())):
+                return Resolved(label, found.words, found.how)
     return None
 
 

@@ -107,6 +107,7 @@ def test_the_precisions_are_those_of_the_library() -> None:
         ("prepare", "nus-wide", "--source", "s", "--output", "o", "--protocol", "x"),
         ("prepare", "coco", "--source", "s", "--output", "o", "--task", "zsl"),
         ("prepare", "mirflickr", "--source", "s", "--output", "o", "--labels", "all"),
+        ("prepare", "lvis", "--source", "s", "--output", "o", "--task", "rare"),
         ("prepare", "folders", "--source", "s", "--output", "o", "--missing", "zeros"),
         ("evaluate", "--threshold", "2"),
         ("evaluate", "--k", "0"),

@@ -82,6 +82,11 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     write_coco(tmp_path / "COCO", CLASSES, shown, 2014)
     for seed in range(24):
         write_photo(tmp_path / "photos" / ("cat", "dog", "bird", "fish")[seed % 4] / f"{seed}.jpg", seed)
+    write_lvis(
+        tmp_path / "LVIS",
+        {"dog": "f", "bat_(animal)": "r"},
+        {"train": [{"shown": ["dog"]}, {"shown": ["dog"]}], "val": [{"shown": ["bat_(animal)"], "absent": ["dog"]}]},
+    )
     write_voc(tmp_path / "VOCdevkit", 2007, {split: {str(n): [("dog", 0)]} for n, split in enumerate(SPLITS)})
     write_mirflickr(tmp_path / "MIRFLICKR", {"dog": [1, 2, 3], "sky": [3, 4, 5]}, {})
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
@@ -92,7 +97,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
-    names = ["nus-wide", "coco", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
+    names = ["nus-wide", "coco", "lvis", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
     assert [command.split()[1] for command in found] == names
 
 

@@ -138,6 +138,41 @@ def write_voc(devkit: Path, year: int, images: dict[str, dict[str, list[tuple[st
         write_lines(folder / "Annotations" / f"{image}.xml", lines)
 
 
+def write_lvis(folder: Path, categories: dict[str, str], images: dict[str, list[dict[str, list[str]]]]) -> None:
+    """``{"train": [{"shown": [...], "absent": [...], "not_exhaustive": [...]}, ...], "val": ...}`` in the layout of v1.
+
+    Args:
+        categories: {name: frequency}, of which the images list some.
+    """
+    ids = {name: 3 * place + 1 for place, name in enumerate(categories)}
+    for part, entries in images.items():
+        file_names = [f"train2017/{len(part) * 1000 + number:012d}.jpg" for number in range(len(entries))]
+        content = {
+            "info": {"version": "1.0"},
+            "images": [
+                {
+                    "id": number, "width": 9, "height": 9, "license": 1, "flickr_url": "",
+                    "coco_url": f"http://images.cocodataset.org/{file_names[number]}",
+                    "neg_category_ids": [ids[name] for name in entry.get("absent", [])],
+                    "not_exhaustive_category_ids": [ids[name] for name in entry.get("not_exhaustive", [])],
+                }
+                for number, entry in enumerate(entries)
+            ],
+            "categories": [
+                {"id": ids[name], "name": name, "frequency": frequency, "synset": f"{name}.n.01", "synonyms": [name]}
+                for name, frequency in categories.items()
+            ],
+            "annotations": [
+                {"id": 100 * number + place, "image_id": number, "category_id": ids[name], "bbox": [0, 0, 5, 5],
+                 "area": 25, "segmentation": [[0, 0, 5, 0, 5, 5]]}
+                for number, entry in enumerate(entries) for place, name in enumerate(entry.get("shown", []))
+            ],
+        }  # fmt: skip
+        write_lines(folder / "annotations" / f"lvis_v1_{part}.json", [json.dumps(content)])
+        for seed, name in enumerate(file_names):
+            write_photo(folder / name, len(part) * 1000 + seed)
+
+
 def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
     """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
     annotations = folder / "mirflickr25k_annotations_v080"
