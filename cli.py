@@ -722,6 +722,24 @@ def prepare_voc(
     return Voc(source=source, year=year, trainval=trainval, count_difficult=count_difficult, unseen=unseen)
 
 
+@_prepares("visual-genome", without={**_OWN_DATA, "train_per_class": None}, missing="random")
+def prepare_visual_genome(
+    source: Source,
+    objects: Annotated[str, typer.Option(help="Labels: the N most frequent names, or a file, one a line.")] = "500",
+    attributes: Annotated[str, typer.Option(help="The same of attributes; 0: none.")] = "0",
+    test_images: Annotated[Path | None, typer.Option(help="File of the test images. [default: drawn]")] = None,
+    unseen: Unseen = "",
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
+    """Visual Genome: the most frequent of the names people gave, or a list of names."""
+    from data_prep.visual_genome import VisualGenome
+
+    return VisualGenome(
+        source=source, objects=objects, attributes=attributes, test_images=test_images, unseen=unseen,
+        keep_unlabelled=keep_unlabelled,
+    )  # fmt: skip
+
+
 @_prepares("mirflickr", without={**_OWN_DATA, "train_per_class": None})
 def prepare_mirflickr(
     source: Source,

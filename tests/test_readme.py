@@ -87,6 +87,8 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
         {"dog": "f", "bat_(animal)": "r"},
         {"train": [{"shown": ["dog"]}, {"shown": ["dog"]}], "val": [{"shown": ["bat_(animal)"], "absent": ["dog"]}]},
     )
+    names = [f"{first}{second}" for first in "abcdefghijklmnopqrstuvwxyz" for second in "abcdefghijklmnopqrst"]
+    write_visual_genome(tmp_path / "VG", {n: [(name, []) for name in names] for n in range(3)})
     write_voc(tmp_path / "VOCdevkit", 2007, {split: {str(n): [("dog", 0)]} for n, split in enumerate(SPLITS)})
     write_mirflickr(tmp_path / "MIRFLICKR", {"dog": [1, 2, 3], "sky": [3, 4, 5]}, {})
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
@@ -97,7 +99,7 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
-    names = ["nus-wide", "coco", "lvis", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
+    names = ["nus-wide", "coco", "lvis", "visual-genome", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
     assert [command.split()[1] for command in found] == names
 
 

@@ -173,6 +173,35 @@ def write_lvis(folder: Path, categories: dict[str, str], images: dict[str, list[
             write_photo(folder / name, len(part) * 1000 + seed)
 
 
+def write_visual_genome(folder: Path, images: dict[int, list[tuple[str, list[str]]]]) -> None:
+    """``{1: [("tree", ["green", ...]), ...], ...}``: the objects of each image and their attributes.
+
+    Even numbers lie in the first folder of photos, odd ones in the second.
+    """
+    places = {number: f"VG_100K{'_2' if number % 2 else ''}/{number}.jpg" for number in images}
+    image_data = [
+        {"image_id": number, "url": f"https://cs.stanford.edu/people/rak248/{place}", "width": 9, "coco_id": None}
+        for number, place in places.items()
+    ]
+    box = {"x": 0, "y": 0, "w": 5, "h": 5, "synsets": ["tree.n.01"], "object_id": 1}
+    objects = [
+        {"image_id": number, "image_url": "", "objects": [
+            {**box, "names": [name], "merged_object_ids": []} for name, _ in named
+        ]}
+        for number, named in images.items()
+    ]  # fmt: skip
+    attributes = [
+        {"image_id": number, "attributes": [
+            {**box, "names": [name], **({"attributes": shown} if shown else {})} for name, shown in named
+        ]}
+        for number, named in images.items()
+    ]  # fmt: skip
+    for name, content in (("image_data", image_data), ("objects", objects), ("attributes", attributes)):
+        write_lines(folder / f"{name}.json", [json.dumps(content)])
+    for number, place in places.items():
+        write_photo(folder / place, number)
+
+
 def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
     """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
     annotations = folder / "mirflickr25k_annotations_v080"
