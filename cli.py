@@ -740,6 +740,29 @@ def prepare_visual_genome(
     )  # fmt: skip
 
 
+@_prepares("open-images", without={**_OFFICIAL_SPLITS, **_OWN_DATA}, missing="random")
+def prepare_open_images(
+    source: Source,
+    seen_classes: Annotated[
+        Path | None, typer.Option(help="File of the seen classes, one a line. [default: the trainable ones]")
+    ] = None,
+    unseen_classes: Annotated[
+        Path | None, typer.Option(help="File of the unseen classes, one a line. [default: none]")
+    ] = None,
+    machine_labels: Annotated[
+        float | None, typer.Option(help="Train on machine-made labels too, from this confidence. [default: no]")
+    ] = None,
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
+    """OpenImages V4 to V7: labels that people verified, with partial labels."""
+    from data_prep.open_images import OpenImages
+
+    return OpenImages(
+        source=source, seen_classes=seen_classes, unseen_classes=unseen_classes, machine_labels=machine_labels,
+        keep_unlabelled=keep_unlabelled,
+    )  # fmt: skip
+
+
 @_prepares("mirflickr", without={**_OWN_DATA, "train_per_class": None})
 def prepare_mirflickr(
     source: Source,

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ def write_result(name: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1))
+
+
+def timed(command: list[str]) -> tuple[float, int]:
+    """Return the seconds of a process from its start to its end, and its peak memory in MB."""
+    start = time.perf_counter()
+    process = os.posix_spawn(command[0], command, dict(os.environ, PYTHONPATH=str(ROOT)))
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    return round(time.perf_counter() - start, 1), round(usage.ru_maxrss / 1000)
 
 
 def machine() -> str:

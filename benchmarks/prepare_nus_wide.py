@@ -12,17 +12,15 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import ROOT, write_result
+from benchmarks.common import ROOT, timed, write_result
 
 RUNS = 3
 SHOWN = ("sky", "clouds", "person", "map")
@@ -36,8 +34,8 @@ def main() -> None:
         raw, out = Path(name) / "NUS-WIDE", Path(name) / "out"
         in_source = write_archive(annotation, raw)
         command = ["prepare", "nus-wide", "--source", str(raw), "--output", str(out), "--skip-images"]
-        runs = [_timed([sys.executable, str(ROOT / "cli.py"), *command]) for _ in range(RUNS)]
-        check = _timed([sys.executable, str(ROOT / "cli.py"), "prepare", "check", str(out)])
+        runs = [timed([sys.executable, str(ROOT / "cli.py"), *command]) for _ in range(RUNS)]
+        check = timed([sys.executable, str(ROOT / "cli.py"), "prepare", "check", str(out)])
         info = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
         report = json.loads((out / "split_report.json").read_text(encoding="utf-8"))
         megabytes = (raw / "NUS_WID_Tags" / "AllTags1k.txt").stat().st_size / 1e6
@@ -116,16 +114,6 @@ def _lines(path: Path) -> list[str]:
 def _gzip_lines(path: Path) -> list[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [line.strip() for line in file if line.strip()]
-
-
-def _timed(command: list[str]) -> tuple[float, int]:
-    """(seconds, peak MB) of a process from its start to its end."""
-    start = time.perf_counter()
-    process = os.posix_spawn(command[0], command, dict(os.environ, PYTHONPATH=str(ROOT)))
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return round(time.perf_counter() - start, 1), round(usage.ru_maxrss / 1000)
 
 
 if __name__ == "__main__":

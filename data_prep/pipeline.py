@@ -418,6 +418,8 @@ def _classes(targets: csr_array) -> list[str]:
 
 def _group_keys(paths: Sequence[str], near: np.ndarray) -> list[str]:
     """For each image the first path among those it nearly equals, directly or through others."""
+    if not len(near):
+        return list(paths)
     count = len(paths)
     graph = coo_array((np.ones(len(near), bool), (near[:, 0], near[:, 1])), shape=(count, count))
     _, group = connected_components(graph, directed=False)

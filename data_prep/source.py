@@ -85,7 +85,7 @@ class Protocol:
         """
         is_test, no_label = splits == "test", targets.sum(axis=1) == 0  # (N,)
         no_unseen = targets[:, unseen].sum(axis=1) == 0
-        why = np.full(len(splits), "", "<U60")
+        why = np.full(len(splits), "", object)  # references: text of a fixed width would take gigabytes
         if self.train_shows_seen:
             why[~is_test & no_label] = "train or val image without a seen label"
         if self.test_shows == "any":

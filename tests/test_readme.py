@@ -89,6 +89,11 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     )
     names = [f"{first}{second}" for first in "abcdefghijklmnopqrstuvwxyz" for second in "abcdefghijklmnopqrst"]
     write_visual_genome(tmp_path / "VG", {n: [(name, []) for name in names] for n in range(3)})
+    rows: dict[str, list[tuple[int, str, float]]] = {
+        split: [(n, "/m/0bt9lr", 1), (n + 1, "/m/01yrx", 1)] for n, split in enumerate(SPLITS)
+    }
+    write_open_images(tmp_path / "OpenImages", {"/m/0bt9lr": "Dog", "/m/01yrx": "Cat"}, ["/m/0bt9lr"], rows)
+    (tmp_path / "unseen.txt").write_text("Cat\n")
     write_voc(tmp_path / "VOCdevkit", 2007, {split: {str(n): [("dog", 0)]} for n, split in enumerate(SPLITS)})
     write_mirflickr(tmp_path / "MIRFLICKR", {"dog": [1, 2, 3], "sky": [3, 4, 5]}, {})
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
@@ -99,7 +104,19 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
-    names = ["nus-wide", "coco", "lvis", "visual-genome", "voc", "mirflickr", "folders", "table", "wordvecs", "check"]
+    names = [
+        "nus-wide",
+        "coco",
+        "lvis",
+        "visual-genome",
+        "open-images",
+        "voc",
+        "mirflickr",
+        "folders",
+        "table",
+        "wordvecs",
+        "check",
+    ]
     assert [command.split()[1] for command in found] == names
 
 

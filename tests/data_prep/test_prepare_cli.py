@@ -66,6 +66,14 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
             "error: no folder at gone: expected the unpacked NUS-WIDE",
         ),
         (["coco", "--source", ".", "--output", "out"], "error: . lacks annotations/instances_train2014.json"),
+        (
+            ["voc", "--source", ".", "--output", "out"],
+            "error: . holds no folder VOC2007 or VOC2012 with ImageSets/Main",
+        ),
+        (["mirflickr", "--source", ".", "--output", "out"], "error: . holds no annotation such as mirflickr25k_annota"),
+        (["lvis", "--source", ".", "--output", "out"], "error: . lacks annotations/lvis_v1_train.json: unpack"),
+        (["visual-genome", "--source", ".", "--output", "out"], "error: there is no image_data.json: unpack"),
+        (["open-images", "--source", ".", "--output", "out"], "error: . lacks oidv7-train-annotations-human"),
         (["folders", "--source", "gone", "--output", "out"], "error: no folder at gone"),
         (
             ["folders", "--source", ".", "--output", "out", "--val-fraction", "2"],

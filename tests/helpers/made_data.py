@@ -202,6 +202,23 @@ def write_visual_genome(folder: Path, images: dict[int, list[tuple[str, list[str
         write_photo(folder / place, number)
 
 
+def write_open_images(
+    folder: Path, classes: dict[str, str], trainable: Sequence[str], rows: dict[str, list[tuple[int, str, float]]]
+) -> None:
+    """``{"train": [(image, class id, confidence), ...], "val": ..., "test": ...}``, in the files of version 7."""
+    quoted = {one: f'"{name}"' if "," in name else name for one, name in classes.items()}
+    described = [f"{one},{name}" for one, name in quoted.items()]
+    write_lines(folder / "oidv7-class-descriptions.csv", ["LabelName,DisplayName", *described])
+    write_lines(folder / "oidv7-classes-trainable.txt", trainable)
+    for split, labelled in rows.items():
+        lines = [f"{image:016x},verification,{one},{confidence:g}" for image, one, confidence in labelled]
+        file = folder / f"oidv7-{split}-annotations-human-imagelabels.csv"
+        write_lines(file, ["ImageID,Source,LabelName,Confidence", *lines])
+        for image in {image for image, _, _ in labelled}:
+            photo = folder / {"val": "validation"}.get(split, split) / f"{image:016x}.jpg"
+            write_photo(photo, image % 2**32)
+
+
 def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
     """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
     annotations = folder / "mirflickr25k_annotations_v080"
