@@ -726,7 +726,7 @@ def prepare_voc(
 def prepare_visual_genome(
     source: Source,
     objects: Annotated[str, typer.Option(help="Labels: the N most frequent names, or a file, one a line.")] = "500",
-    attributes: Annotated[str, typer.Option(help="The same of attributes; 0: none.")] = "0",
+    attributes: Annotated[str, typer.Option(help="Labels among attributes, as in --objects; 0: none.")] = "0",
     test_images: Annotated[Path | None, typer.Option(help="File of the test images. [default: drawn]")] = None,
     unseen: Unseen = "",
     keep_unlabelled: KeepUnlabelled = False,
@@ -740,7 +740,7 @@ def prepare_visual_genome(
     )  # fmt: skip
 
 
-@_prepares("open-images", without={**_OFFICIAL_SPLITS, **_OWN_DATA}, missing="random")
+@_prepares("open-images", without={**_OFFICIAL_SPLITS, **_OWN_DATA, "val_fraction": 0.0}, missing="random")
 def prepare_open_images(
     source: Source,
     seen_classes: Annotated[

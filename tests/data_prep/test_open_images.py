@@ -213,6 +213,13 @@ def test_faulty_and_missing_files_are_named(name: str, lines: list[str] | None, 
         OpenImages(source=archive).read(Path())
 
 
+def test_the_line_of_an_error_is_right_in_later_blocks(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_images, "_BLOCK", 100)  # two rows
+    write_lines(archive / HUMAN, [HEAD, *[GOOD] * 6, f"{1:016x},v,/m/0bt9lr,2"])
+    with pytest.raises(UserError, match=r"labels\.csv:8: expected a Confidence"):
+        OpenImages(source=archive).read(Path())
+
+
 def test_lists_that_overlap_or_are_missing_are_named(archive: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "unseen.txt", ["Okapi", "Dog"])
     with pytest.raises(UserError, match=r"trainable\.txt and .*unseen\.txt overlap in 1 classes, such as .* \('Dog'\)"):

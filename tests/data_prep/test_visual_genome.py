@@ -144,5 +144,7 @@ def test_names_that_cannot_be_labels_are_passed_over(genome: Path) -> None:
         json.dumps([*content, {"image_id": 2, "objects": [{"names": ["dog", "pet"]}]}])
     )
     assert shown(genome, objects="1")["VG_100K/2.jpg"] == {"dog"}
+    with pytest.raises(UserError, match="at most 1, the number of names, got 2"):  # a second name does not count
+        shown(genome, objects="2")
     with pytest.raises(UserError, match=r"no folder at .*gone: expected Visual Genome"):
         VisualGenome(source=genome / "gone").read(Path())

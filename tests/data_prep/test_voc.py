@@ -109,6 +109,12 @@ def test_missing_parts_are_named_with_where_to_get_them(devkit: Path, tmp_path: 
         Voc(source=devkit).read(Path())
 
 
+def test_images_without_a_file_are_counted(devkit: Path, tmp_path: Path) -> None:
+    (devkit / "VOC2007" / "JPEGImages" / "000026.jpg").unlink()
+    info = prepare(Voc(source=devkit), tmp_path / "out", Options())
+    assert info.dropped == {"missing": 1}
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
