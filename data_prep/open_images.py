@@ -68,12 +68,9 @@ class OpenImages(Source):
             or self._find("oidv7-classes-trainable.txt", "oidv6-classes-trainable.txt", "classes-trainable.txt"),
             self.unseen_classes,
         )
-        columns = _columns(classes)
-        parts = {split: _Rows.read(file, classes.file, columns) for split, file in files.items()}
+        parts = {split: _Rows.read(file, classes) for split, file in files.items()}
         if machine is not None and self.machine_labels is not None:
-            parts["train"] = parts["train"].with_machine(
-                _Rows.read(machine, classes.file, columns, self.machine_labels)
-            )
+            parts["train"] = parts["train"].joined(_Rows.read(machine, classes, self.machine_labels))
         return self._found(classes, {split: rows.verified(len(classes.labels)) for split, rows in parts.items()})
 
     def _found(self, classes: Classes, parts: dict[str, Verified]) -> Found:
@@ -92,7 +89,7 @@ class OpenImages(Source):
             protocols={"labelled": Protocol(False, "nothing") if self.keep_unlabelled else Protocol()},
             vectors_of_papers=VECTORS_OF_PAPERS if classes.unseen else "",
             facts={
-                "classes_described": len(classes.names),
+                "classes_described": len(classes.columns),
                 "labels": len(classes.labels),
                 "images": {split: len(part.images) for split, part in parts.items()},
                 "labels_verified_both_ways": {split: part.contradictory for split, part in parts.items()},
@@ -101,7 +98,7 @@ class OpenImages(Source):
         )
 
     def _find(self, *names: str, folder: str = ".") -> Path:
-        """Return the first file of these names; in the folders that the download page has, or in one."""
+        """Return the first of these files that is there: in the source, in a usual folder or in that of the split."""
         if not self.source.is_dir():
             raise UserError(f"no folder at {self.source}: expected OpenImages' CSV files, from {_HOST}")
         places = [self.source / place / inner / name for name in names for place in _PLACES for inner in (".", folder)]
@@ -142,14 +139,15 @@ class _Rows:
     kinds: np.ndarray
 
     @classmethod
-    def read(cls, file: Path, descriptions: Path, columns: dict[str, int], machine: float | None = None) -> _Rows:
+    def read(cls, file: Path, classes: Classes, machine: float | None = None) -> _Rows:
         """Read a file; ``machine`` is the least confidence of a file of machine-made labels."""
-        blocks = list(_read_blocks(file, descriptions, columns, machine))
+        blocks = list(_read_blocks(file, classes, machine))
         if not blocks:
             return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.uint8))
         return cls(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
 
-    def with_machine(self, other: _Rows) -> _Rows:
+    def joined(self, other: _Rows) -> _Rows:
+        """Return the rows of both."""
         return _Rows(*(np.concatenate(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def verified(self, labels: int) -> Verified:
@@ -170,12 +168,6 @@ def _matrix(pairs: np.ndarray, shape: tuple[int, int]) -> csr_array:
     return csr_array((np.ones(len(pairs), bool), np.divmod(pairs, shape[1])), shape=shape, dtype=bool)
 
 
-def _columns(classes: Classes) -> dict[str, int]:
-    """Return {class id: column of its label, or -1 where it is none}."""
-    column = {label: place for place, label in enumerate(classes.labels)}
-    return {one: column.get(name, -1) for one, name in classes.names.items()}
-
-
 def _names(split: str, kind: str) -> list[str]:
     """Return the file names of a split's labels in versions 7, 6 and 4 to 5."""
     tail = f"annotations-{kind}-imagelabels.csv"
@@ -190,19 +182,19 @@ def _paths(root: Path, folder: str, images: np.ndarray) -> list[str]:
 
 
 def _read_blocks(
-    file: Path, descriptions: Path, columns: dict[str, int], machine: float | None
+    file: Path, classes: Classes, machine: float | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield image ids, columns and kinds of the rows of each block that speak of labels."""
     line = 2
     for block in _blocks(file):
         names = block.column("LabelName").dictionary_encode()
-        known = [columns.get(name) for name in names.dictionary.to_pylist()]
+        known = [classes.columns.get(name) for name in names.dictionary.to_pylist()]
         places = names.indices.to_numpy()
         if None in known:
             row = int(np.flatnonzero(places == known.index(None))[0])
             raise UserError(
-                f"{file}:{line + row}: the class {names[row].as_py()!r} is not among the {len(columns):,} of "
-                f"{descriptions}: are they of one version?"
+                f"{file}:{line + row}: the class {names[row].as_py()!r} is not among the "
+                f"{len(classes.columns):,} of {classes.file}: are they of one version?"
             )
         at = np.array(known, np.int32)[places] if known else np.zeros(0, np.int32)
         confidence = block.column("Confidence").to_numpy(zero_copy_only=False)

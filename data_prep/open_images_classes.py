@@ -32,13 +32,13 @@ class Classes:
 
     Attributes:
         file: the file of descriptions.
-        names: class id -> label. Several ids may have one name, and are one label.
-        labels: names of the classes that are labels, sorted.
+        columns: class id -> place of its label, -1 where the class is none. Several ids may have one label.
+        labels: names of the seen and unseen classes, sorted.
         unseen: those of them that are unseen.
     """
 
     file: Path
-    names: dict[str, str]
+    columns: dict[str, int]
     labels: list[str]
     unseen: list[str]
 
@@ -63,8 +63,10 @@ class Classes:
             logger.warning(
                 "unseen classes that have the name of a seen one (%d) are taken for it: %s", len(shared), some(shared)
             )
-        hidden = sorted(unseen_labels - seen_labels)
-        return cls(descriptions, names, sorted(seen_labels | unseen_labels), hidden)
+        labels = sorted(seen_labels | unseen_labels)
+        place = {label: column for column, label in enumerate(labels)}
+        columns = dict.fromkeys(names, -1) | {one: place[names[one]] for one in (*seen, *unseen)}
+        return cls(descriptions, columns, labels, sorted(unseen_labels - seen_labels))
 
 
 def _read_descriptions(file: Path) -> dict[str, str]:

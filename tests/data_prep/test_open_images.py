@@ -27,6 +27,7 @@ BIG = 0xFEDCBA9876543210
 ROWS: dict[str, list[tuple[int, str, float]]] = {
     "train": [
         (1, "/m/0bt9lr", 1), (1, "/m/01yrx", 0), (1, "/m/0unseen", 1),
+        (1, "/m/0zzz", 1),  # another Cat, which is not trainable
         (BIG, "/g/11abc", 1), (BIG, "/m/0k4j", 0), (BIG, "/m/0k4j", 0),
         (2, "/m/0k4j", 0),
         (3, "/m/0k4j", 1), (3, "/m/0k4j", 0), (3, "/m/0bt9lr", 1),
