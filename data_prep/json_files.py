@@ -1,4 +1,4 @@
-"""JSON files of others: COCO's, and those made in its likeness."""
+"""Read the JSON files of COCO, and of data sets that are annotated in the same way."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from data_prep.json_files import by_id, is_whole, read_lists, whole_number
-from data_prep.source import Found, Protocol, Source, targets_of
+from data_prep.source import Found, Protocol, Source, first_existing, targets_of
 from zsl_tagger.choices import LvisTask
 from zsl_tagger.errors import UserError, some
 
@@ -166,8 +166,7 @@ def _name(file: Path, names: dict[int, str], category: int, which: str) -> str:
 def _find(source: Path, official: str) -> Path:
     if not source.is_dir():
         raise UserError(f"no folder at {source}: expected LVIS v1 and COCO 2017's photos; {_DOWNLOAD}")
-    files = [source / folder / f"lvis_v1_{official}.json" for folder in _FOLDERS]
-    found = next((file for file in files if file.is_file()), None)
+    found = first_existing(source, (f"{folder}/lvis_v1_{official}.json" for folder in _FOLDERS))
     if found is None:
         raise UserError(f"{source} lacks annotations/lvis_v1_{official}.json: {_DOWNLOAD}")
     return found

@@ -14,8 +14,7 @@ from typing import get_args
 
 import numpy as np
 
-from data_prep.nus_wide_archive import find
-from data_prep.source import Found, Protocol, Source, targets_of
+from data_prep.source import Found, Protocol, Source, first_existing, targets_of
 from data_prep.text import numbered_lines
 from zsl_tagger.choices import MirflickrLabels
 from zsl_tagger.errors import UserError, some
@@ -59,7 +58,7 @@ class Mirflickr(Source):
     def read(self, _output: Path, /) -> Found:
         folder = self._annotations()
         images = {label: _read_numbers(folder / name) for label, name in self._files().items()}
-        root = find(self.source, _IMAGES) or self.source
+        root = first_existing(self.source, _IMAGES) or self.source
         numbers = sorted({*_on_disk(root), *(number for shown in images.values() for number in shown)})
         labels = sorted(images)
         label_lists = [[label for label in labels if number in images[label]] for number in numbers]

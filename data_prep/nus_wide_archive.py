@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from data_prep.binary_matrix import read_binary_matrix
+from data_prep.source import first_existing
 from data_prep.text import numbered_lines
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
@@ -61,7 +61,7 @@ class Archive:
         """
         if not source.is_dir():
             raise UserError(f"no folder at {source}: expected the unpacked NUS-WIDE archives")
-        parts = {name: find(source, places) for name, places in _PLACES.items()}
+        parts = {name: first_existing(source, places) for name, places in _PLACES.items()}
         missing = [" or ".join(_PLACES[name]) for name, path in parts.items() if path is None]
         if missing:
             raise UserError(
@@ -78,7 +78,7 @@ class Archive:
         if absent:
             raise UserError(f"{found['labels']} lacks {len(absent)} of {len(concepts)} files: {', '.join(absent[:5])}")
         images = _read_image_list(found["images"])
-        image_root = find(source, _IMAGE_FOLDERS) or source / "Flickr"
+        image_root = first_existing(source, _IMAGE_FOLDERS) or source / "Flickr"
         return cls(
             source, tags, concepts, images, _read_splits(found["train"], found["test"], found["images"], images),
             found["tag matrix"], label_files, image_root,
@@ -133,10 +133,6 @@ _PLACES = {
     "train": ("ImageList/TrainImagelist.txt",),
     "test": ("ImageList/TestImagelist.txt",),
 }
-
-
-def find(source: Path, places: Sequence[str]) -> Path | None:
-    return next((source / place for place in places if (source / place).exists()), None)
 
 
 def _read_names(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from data_prep.open_images_classes import Classes
-from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source
+from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source, first_existing
 from zsl_tagger.errors import UserError, first_line, require
 
 #: Split -> its folder of images, which is also its name in versions 4 to 6.
@@ -101,8 +101,8 @@ class OpenImages(Source):
         """Return the first of these files that is there: in the source, in a usual folder or in that of the split."""
         if not self.source.is_dir():
             raise UserError(f"no folder at {self.source}: expected OpenImages' CSV files, from {_HOST}")
-        places = [self.source / place / inner / name for name in names for place in _PLACES for inner in (".", folder)]
-        found = next((place for place in places if place.is_file()), None)
+        places = (f"{place}/{inner}/{name}" for name in names for place in _PLACES for inner in (".", folder))
+        found = first_existing(self.source, places)
         if found is None:
             raise UserError(f"{self.source} lacks {names[0]} (or {', '.join(names[1:])}): download it from {_HOST}")
         return found

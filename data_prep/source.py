@@ -6,7 +6,7 @@ A data set is a frozen dataclass derived from :class:`Source`, in a file of its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,6 +140,11 @@ class Found:
     vectors_of_papers: str = ""
     unpack: Callable[[Path], None] | None = None
     negatives: csr_array | None = None
+
+
+def first_existing(source: Path, places: Iterable[str]) -> Path | None:
+    """Return the first of these files or folders below the source that is there; None if none is."""
+    return next((source / place for place in places if (source / place).exists()), None)
 
 
 def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
