@@ -24,7 +24,7 @@ def read_json(file: Path, what: str, shortened: Callable[[dict[str, Any]], Any] 
         return json.loads(file.read_text(encoding="utf-8-sig"), object_hook=shortened)
     except json.JSONDecodeError as error:
         raise UserError(f"{file}:{error.lineno}: is not valid JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, nested too deep
         raise UserError(f"{file} is not {what}: {type(error).__name__}: {error}") from None
 
 

@@ -56,7 +56,7 @@ class VisualGenome(Source):
 
     def identity(self) -> dict[str, Any]:
         files = {
-            option: value if value.isdecimal() else str(Path(value).resolve())
+            option: value if _is_number(value) else str(Path(value).resolve())
             for option, value in (("objects", self.objects), ("attributes", self.attributes))
         }
         return {**super().identity(), **files}
@@ -155,7 +155,7 @@ def _labelled(file: Path, kind: str, asked: str, paths: dict[int, str]) -> tuple
         names = list(_names(file, number, image.get(kind), kind))
         counts.update(names)
         named[number] = set(names)
-    label_of = _most_frequent(counts, kind, int(asked)) if asked.isdecimal() else _read_labels(Path(asked), kind)
+    label_of = _most_frequent(counts, kind, int(asked)) if _is_number(asked) else _read_labels(Path(asked), kind)
     if not counts.keys() & label_of.keys():
         raise UserError(f"{asked}: none of its {len(label_of):,} names is among the {kind} of {file}")
     return set(label_of.values()), {
@@ -186,6 +186,10 @@ def _most_frequent(counts: Counter[str], kind: str, number: int) -> dict[str, st
     if number > len(counts):
         raise UserError(f"expected --{kind} of at most {len(counts):,}, the number of names, got {number:,}")
     return {name: name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:number]}
+
+
+def _is_number(asked: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", asked) is not None
 
 
 def _read_labels(file: Path, kind: str) -> dict[str, str]:

@@ -98,6 +98,7 @@ def test_photos_may_lie_in_one_folder_and_below_images(genome: Path, tmp_path: P
     [
         ({"objects": "99"}, r"expected --objects of at most 6, the number of names, got 99"),
         ({"objects": "0"}, r"expected --objects or --attributes to give labels, got 0 for both"),
+        ({"objects": "9" * 10}, r"--objects: expected a number of labels or a file .*; there is no file 9999999999"),
         ({"objects": "-5"}, r"--objects: expected a number of labels or a file that lists them; there is no file -5"),
         ({"objects": "unknown.txt"}, r"unknown\.txt: none of its 1 names is among the objects of .*objects\.json"),
         ({"objects": "empty.txt"}, r"empty\.txt names no label"),
@@ -120,6 +121,8 @@ def test_faulty_options_are_named(
     ("name", "content", "message"),
     [
         ("objects", "[\n{", r"objects\.json:2: is not valid JSON"),
+        ("objects", f'[{{"image_id": {"9" * 5000}}}]', r"objects\.json is not a file of Visual Genome: ValueError"),
+        ("objects", "[" * 99999, r"objects\.json is not a file of Visual Genome: RecursionError"),
         ("objects", "{}", r"objects\.json is not a file of Visual Genome: expected a list of objects, one an image"),
         ("objects", '[{"image_id": 9, "objects": []}]', r"image 9 is not among the 6 images of image_data\.json"),
         ("objects", '[{"image_id": 1, "objects": []}, {"image_id": 1, "objects": []}]', r"id 1 is given twice"),
