@@ -14,7 +14,16 @@ import pandas
 import pytest
 import torch
 import typer.main
-from made_data import NusArchive, write_coco, write_photo
+from made_data import (
+    NusArchive,
+    write_coco,
+    write_lvis,
+    write_mirflickr,
+    write_open_images,
+    write_photo,
+    write_visual_genome,
+    write_voc,
+)
 from paths import ROOT
 from released_reference import filled, head_shapes, tresnet_shapes
 from typer.core import TyperGroup
