@@ -102,7 +102,7 @@ def _partial_labels(images: Images, labels: Sequence[str], seen: np.ndarray) -> 
         positives, negatives = int(on.sum()), int(absent.sum())
         unknown = int(rows.sum()) * asked - positives - negatives
         counts[split] = LabelCounts(positives=positives, negatives=negatives, unknown=unknown)
-        never[split] = [labels[k] for k in np.flatnonzero((on > 0) & (absent == 0))]
+        never[split] = [labels[k] for k in np.flatnonzero((on > 0) & (absent == 0)).tolist()]
     return PartialLabels(counts=counts, never_absent=never)
 
 

@@ -12,6 +12,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from paths import ROOT
@@ -23,6 +24,10 @@ from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.model_folder import ENCODER_FILE
 from zsl_tagger.tagging.network_cache import CACHE_VARIABLE
 from zsl_tagger.tagging.tagger import Tagger
+
+# On a busy machine, drawing examples may take long, which says nothing about the code.
+hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+hypothesis.settings.load_profile("busy")
 
 SLOW = ("ray", "browser", "slow")
 
