@@ -150,7 +150,7 @@ def find_placeholders(looks: Iterable[Look]) -> set[str]:
 
 
 def reason(problem: str) -> str:
-    """What problems are counted under: the message without its details."""
+    """Return the message without its details, under which problems are counted."""
     return problem.partition(" (")[0].partition(":")[0]
 
 

@@ -101,7 +101,7 @@ class OutputFolder:
 
 
 def _held_benchmark(folder: Path) -> Path | None:
-    """The seen/unseen file of the data set that lies in a folder."""
+    """Return the seen/unseen file of the data set in a folder."""
     try:
         name = parse_json((folder / INFO_FILE).read_bytes())["benchmark"]
         content = parse_json((folder / name).read_bytes())

@@ -15,13 +15,13 @@ from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_fo
 
 
 def draw(name: str, seed: int) -> float:
-    """A number in 0..1 that only depends on the name and the seed."""
+    """Return a number in 0..1 that only depends on the name and the seed."""
     digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
-    """The unseen labels that ``--unseen`` names or draws.
+    """Return the unseen labels that ``--unseen`` names or draws.
 
     Args:
         asked: names with commas, a number of labels ("20") or a share of them ("25%"); "" for none.
@@ -53,7 +53,7 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
 
 
 def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
-    """A split for each of N keys: the given shares of them in the order of their draws, the rest is "train".
+    """Return a split for each of N keys: the given shares of them in the order of their draws, the rest is "train".
 
     Equal keys, as near-duplicate images have, go to the same split; a group of them that is larger than what a split
     still wants stays in train. A split whose share is not 0 gets a group at least, while there are enough.

@@ -20,7 +20,7 @@ class MissingExtraError(ImportError, UserError):
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
-    """``'a', 'b' and 3 more``: the first few of many names."""
+    """Return ``'a', 'b' and 3 more``: the first few of many names."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more
 
@@ -32,7 +32,7 @@ def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, short; its kind where it says nothing."""
+    """Return the first line of another library's error message, or the error's kind where there is no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

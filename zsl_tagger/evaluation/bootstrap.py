@@ -71,7 +71,7 @@ def centred(values: np.ndarray, figure: float) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> Interval | None:
-    """The middle 95 % of resampled figures; None where there are none."""
+    """Return the middle 95 % of resampled figures; None where there are none."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None

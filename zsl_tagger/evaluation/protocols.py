@@ -54,7 +54,7 @@ class Protocol:
         return float(known.mean()) if len(known) else float("nan")
 
     def sentences(self) -> list[str]:
-        """The definition in words."""
+        """Return the definition in words."""
         ties = {
             "grouped": "equal scores are one step", "first": "of equal scores the earlier image is first",
             "last": "of equal scores the later image is first",

@@ -73,7 +73,7 @@ class MatrixFile:
             raise UserError(f"{path}: expected a column a label, found none")
 
     def blocks(self) -> Iterator[Block]:
-        """The rows, ``BLOCK`` at a time."""
+        """Return the rows, ``BLOCK`` at a time."""
         with _reading(self.path):
             yield from self._blocks
 
@@ -186,7 +186,7 @@ def _is_number(kind) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
-    """What does not fit becomes infinite, and is told as such."""
+    """Return values as float32; what does not fit becomes infinite, and is reported as such."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float32)
 
@@ -289,7 +289,7 @@ def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:
 
 
 def scratch(images: int, labels: int) -> np.ndarray:
-    """A float32 matrix ``(images, labels)`` in a file that goes when nothing refers to it any more."""
+    """Return a float32 matrix ``(images, labels)`` in a file that is deleted when nothing refers to it any more."""
     if not images or not labels:
         return np.zeros((images, labels), np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps it

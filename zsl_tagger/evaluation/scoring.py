@@ -81,7 +81,7 @@ def _key(folder: Path, data: EvaluationData, device: str) -> str:
 
 
 def _state(path: str) -> tuple[str, int, int]:
-    """Changes when the file does."""
+    """Return a text that changes when the file does."""
     try:
         found = Path(path).stat()
     except OSError:
@@ -109,7 +109,7 @@ class _Store:
             self.save()
 
     def _read(self, shape: tuple[int, int]) -> bool:
-        """What is done, where it is of this very question and whole."""
+        """Return the scores that are done already, where they are whole and of the same model, images and labels."""
         if self._values.is_symlink():  # it would be written to
             return False
         try:

@@ -35,7 +35,7 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
 
 
 def convert(source: Path, target: Path, config: ModelConfig, precision: Precision) -> OnnxModel:
-    """The networks of ``source``, in float32, into ``target`` in another precision.
+    """Write the networks of ``source``, in float32, into ``target`` in another precision.
 
     Raises:
         ExportError: onnx or ONNX Runtime cannot.

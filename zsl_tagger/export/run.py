@@ -180,7 +180,7 @@ def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
 
 @contextmanager
 def _made(target: Path) -> Iterator[None]:
-    """The folder is there meanwhile; one that was made for nothing goes."""
+    """Make the folder for the duration of the block, and delete it again if it was made for nothing."""
     is_new = not target.exists()
     with write_errors(target):
         target.mkdir(parents=True, exist_ok=True)

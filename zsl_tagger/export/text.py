@@ -21,7 +21,7 @@ _WHAT = {
 
 
 def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, words: int | None) -> list[str]:
-    """What was exported, and a line for each precision.
+    """Return the lines that say what was exported, and a line for each precision.
 
     Args:
         rows: float32 first, what was asked for last.

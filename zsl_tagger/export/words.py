@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def baked_table(listing: str, folder: ModelFolder) -> WordTable:
-    """The model's words, and of a list those that the source of its word vectors knows.
+    """Return the model's words, and of a list those that the source of its word vectors knows.
 
     Args:
         listing: a file of words, one a line, or "packaged" for the packaged 100,000.
@@ -58,7 +58,7 @@ def _source_of(folder: ModelFolder) -> str | None:
 
 
 def _check_same(source: WordSource, folder: ModelFolder) -> None:
-    """The file or model of that name may be another one by now."""
+    """Raise an error if the file or model of that name is another one by now."""
     own = folder.words()
     if source.word_dim != own.word_dim:
         raise UserError(f"expected vectors of width {own.word_dim}, got {source.word_dim}")

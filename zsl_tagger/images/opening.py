@@ -46,7 +46,7 @@ class ImageError(PhotoError):
 
 @contextmanager
 def told_as_no_file() -> Iterator[None]:
-    """What is no file that may be read becomes an :class:`ImageError`; other errors stay."""
+    """Turn errors of opening what is no readable file into an :class:`ImageError`; other errors stay."""
     try:
         yield
     except FileNotFoundError:

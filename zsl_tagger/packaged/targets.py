@@ -43,7 +43,7 @@ class Knowledge:
         self.ancestor_names = cache(self._ancestor_names)
 
     def _synset(self, word: str) -> str | None:
-        """The meaning a photo's tag has: WordNet's most frequent noun sense, where that is to be trusted."""
+        """Return the meaning of a photo's tag: WordNet's most frequent noun sense, where that is to be trusted."""
         if word in lexicon.NOT_FIRST_SENSE:
             return None
         senses = self.wordnet.senses.get(word)

@@ -28,7 +28,7 @@ NAMES_AMONG = 30_000  # so many of GloVe's most frequent words may be in the tab
 
 
 def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) -> list[str]:
-    """The table's words, ``first`` ones first, then by kind and frequency."""
+    """Return the table's words, ``first`` ones first, then by kind and frequency."""
     rank: dict[str, int] = {}
     for position, word in enumerate(frequent):
         rank.setdefault(normalize_label(word), position)
@@ -99,7 +99,7 @@ def compress(vectors: np.ndarray) -> np.ndarray:
 
 
 def build_word_table(first: Iterable[str], wordnet: WordNet, frequencies: Path, cache: Path) -> WordTable:
-    """The packaged table.
+    """Return the packaged table.
 
     Args:
         first: normalised words that must be in.

@@ -41,7 +41,7 @@ class RecordFile:
         raise NotImplementedError
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
-        """The tags that a run before found for this content under any path; from any thread."""
+        """Return the tags that an earlier run found for this content under any path; may be called from any thread."""
         raise NotImplementedError
 
     def sha256_of(self, path: str) -> str | None:

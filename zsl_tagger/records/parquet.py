@@ -36,7 +36,7 @@ SETTINGS = b"zsl_tagger"  # the key of a run's settings in the file's metadata
 
 
 def records_table(records: Iterable[Record]) -> pa.Table:
-    """A table of ``PARQUET_SCHEMA``, a row for each record in their order; scores as JSON has them, with 4 digits."""
+    """Return a table of ``PARQUET_SCHEMA``, a row for each record in their order; scores have 4 digits, as in JSON."""
     rows = [
         {
             "path": as_utf8(record.path),
@@ -50,7 +50,7 @@ def records_table(records: Iterable[Record]) -> pa.Table:
 
 
 def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None:
-    """A whole Parquet file, with the settings of the run in its metadata."""
+    """Write a whole Parquet file, with the settings of the run in its metadata."""
     schema = PARQUET_SCHEMA.with_metadata({SETTINGS: json.dumps(settings)})
     records = iter(records)
     with pq.ParquetWriter(file, schema) as writer:
@@ -59,7 +59,7 @@ def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None
 
 
 def read(path: Path) -> tuple[int, Settings, Iterator[Record]]:
-    """What :func:`write` wrote: the number of records, the settings, the records.
+    """Read what :func:`write` wrote: the number of records, the settings, the records.
 
     Raises:
         UserError: it is another file.

@@ -18,7 +18,7 @@ BAR_WIDTH = 20
 
 
 def as_utf8(text: str) -> str:
-    """A file name that is not UTF-8 with its odd bytes as ``\\udcXX``, as every file holds it; other text as it is."""
+    """Return a file name with bytes that are not UTF-8 as ``\\udcXX``, as every file holds it; other text as it is."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

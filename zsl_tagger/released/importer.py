@@ -94,7 +94,7 @@ def import_checkpoint(run: ImportRun, show: Show) -> list[str]:
 
 
 def _load(run: ImportRun, released: Released, show: Show) -> tuple[TaggerModel, int, Report]:
-    """The model with every tensor of the checkpoint, and the side of its images."""
+    """Return the model with every tensor of the checkpoint, and the side of its images."""
     name = run.backbone or guess_backbone(released)
     if name is None:
         raise UserError(
@@ -250,7 +250,7 @@ The checkpoint's licence, and those of what it was trained on, apply; look at th
 
 
 def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str) -> str:
-    """The model card, Markdown."""
+    """Return the model card, Markdown."""
     source = config.provenance["checkpoint"]
     return CARD.format(
         name=Path(source["file"]).stem,

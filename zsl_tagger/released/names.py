@@ -299,7 +299,7 @@ class Report:
 
 
 def compare(released: Released, model: Mapping[str, Shape], own_classifier: str) -> Report:
-    """What of a checkpoint fits a model.
+    """Return the tensors of a checkpoint that fit a model, and those that do not.
 
     Args:
         model: names and shapes of the model's state dict.

@@ -25,7 +25,7 @@ class Plot(NamedTuple):
 
 
 def render(package: str, template: str, **content: Any) -> str:
-    """A page that needs no other file, from a Jinja template that lies in a package."""
+    """Return a page that needs no other file, from a Jinja template of a package."""
     require("jinja2", "train")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -40,7 +40,7 @@ def render(package: str, template: str, **content: Any) -> str:
 
 
 def thumbnail(path: Path) -> str | None:
-    """A data URL, or None where the image cannot be read."""
+    """Return a data URL, or None where the image cannot be read."""
     from PIL.Image import fromarray
 
     try:
@@ -51,7 +51,7 @@ def thumbnail(path: Path) -> str | None:
 
 
 def jpeg_url(picture: Image) -> str:
-    """A picture as a data URL, to stand in a page itself."""
+    """Return a picture as a data URL, to stand in a page itself."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -69,7 +69,7 @@ def figure(width: float = 6, height: float = 3.4) -> Any:
 
 
 def svg(drawn: Any) -> str:
-    """The same bytes in every run."""
+    """Return a drawing as SVG, the same bytes in every run."""
     import matplotlib
 
     file = io.StringIO()

@@ -26,7 +26,7 @@ def pack_tokens(tokens: np.ndarray) -> bytes:
 
 
 def unpack_tokens(packed: bytes) -> np.ndarray:
-    """What :func:`pack_tokens` packed, float32 ``(L, D)``.
+    """Return the tokens that :func:`pack_tokens` packed, float32 ``(L, D)``.
 
     Raises:
         ValueError: the bytes are damaged.
@@ -48,7 +48,7 @@ def pack_logits(logits: np.ndarray) -> bytes:
 
 
 def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What :func:`pack_logits` packed of N photos: levels uint8 ``(N, V)``, steps and lows float32 ``(N,)``.
+    """Return what :func:`pack_logits` packed of N photos: levels uint8 ``(N, V)``, steps and lows float32 ``(N,)``.
 
     A logit is ``level * step + low``.
 

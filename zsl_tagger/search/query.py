@@ -74,7 +74,7 @@ def _alternatives(text: str, phrase: str) -> tuple[str, ...]:
 
 
 def _one_word(text: str, word: str) -> str:
-    """What follows a "-"."""
+    """Return the text after a "-"."""
     if not word or word[0].isspace():
         raise UserError(f'the query {text!r} has a "-" without a word: write "-dog", without a space')
     first, *rest = word.split()

@@ -45,7 +45,7 @@ img { display: block; width: 100%; height: 100%; object-fit: contain; }
 
 
 def contact_sheet(rankings: Sequence[Ranking]) -> str:
-    """A page with a part for each query."""
+    """Return a page with a part for each query."""
     paths = list({one.path: None for ranking in rankings for one in ranking.found})
     small = dict(zip(paths, map_in_order(_thumbnail, paths, default_workers()), strict=True))
     title = _escaped("; ".join(ranking.query for ranking in rankings))
@@ -93,7 +93,7 @@ def _escaped(text: str) -> str:
 
 
 def _thumbnail(path: str) -> str | None:
-    """A data URL, or None where the photo cannot be read."""
+    """Return a data URL, or None where the photo cannot be read."""
     try:
         return jpeg_url(load_small(path, SIDE))
     except ImageError:

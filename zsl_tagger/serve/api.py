@@ -13,7 +13,7 @@ _COMMAS = f"with commas between, at most {LABELS:,}"
 
 
 def _left_out(schema: dict[str, Any]) -> None:
-    """A field without a default: null is none of its values."""
+    """Leave out a field's default, since null is none of its values."""
     del schema["default"]
 
 
@@ -140,12 +140,12 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def words_body() -> dict[str, Any]:
-    """The multipart form of POST /v1/labels."""
+    """Hold the multipart form of POST /v1/labels."""
     return _form(Words.model_json_schema()["properties"], "labels")
 
 
 def ask_body(limits: Limits) -> dict[str, Any]:
-    """The multipart form of POST /v1/tag."""
+    """Hold the multipart form of POST /v1/tag."""
     files = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},

@@ -36,7 +36,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # the default queue is done in about two sec
 
 
 def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> ASGIApp:
-    """The application.
+    """Return the application.
 
     Args:
         tagger: has as many workers as photos shall be in work at a time.
@@ -81,7 +81,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
 
     @app.get("/v1/labels", summary="The vocabulary", responses=api.errors(400, 431))
     def vocabulary() -> api.Labels:
-        """What is asked where no labels are given, and the least score that makes each a tag."""
+        """Return the labels that are scored where none are given, and the least score that makes each a tag."""
         return api.Labels(**photo_tagger.look_up(()))
 
     @app.post(
@@ -130,7 +130,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
 
 
 async def _gone(receive: Receive) -> None:
-    """Returns when the client has hung up."""
+    """Return when the client has hung up."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -98,7 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _url(host: str, port: int) -> str:
-    """What a browser on this machine opens."""
+    """Return the address that a browser on this machine opens."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
@@ -155,7 +155,7 @@ class PatientProtocol(H11Protocol):
                 timer.cancel()
 
     def _watch(self) -> None:
-        """The time runs while no request is in hand."""
+        """Let the time run while no request is being answered."""
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self._idle is None:
             self._idle = self.loop.call_later(PATIENCE, self.transport.abort)

@@ -27,7 +27,7 @@ class Photo:
 async def read_form(
     request: Request, limits: Limits, take: Callable[[int], None]
 ) -> tuple[list[Photo], dict[str, str]]:
-    """The photos of the field ``files``, any number up to the limit, and the other fields.
+    """Return the photos of the field ``files``, any number up to the limit, and the other fields.
 
     Args:
         take: is told of each piece of the body before it is kept, and may raise.
@@ -63,7 +63,7 @@ async def read_form(
 
 
 async def _counted(request: Request, limits: Limits, take: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, whatever length it claims to have."""
+    """Yield the body as it comes, whatever length it claims to have."""
     received = 0
     async for piece in request.stream():
         received += len(piece)

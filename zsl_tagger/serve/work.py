@@ -59,7 +59,7 @@ class WorkQueue:
     async def run(
         self, jobs: Sequence[Callable[[], Result]], gone: Callable[[], Coroutine[Any, Any, None]], seconds: float
     ) -> list[Result]:
-        """The results of some jobs, in their order; or the first error, and those not begun are dropped.
+        """Return the results of jobs in their order; raise the first error, and drop the jobs that have not begun.
 
         Args:
             gone: returns when nobody waits for the results any more.
@@ -155,7 +155,7 @@ class Budget:
 
     @contextmanager
     def loan(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes so much more, or raises Full; all is given back at the end."""
+        """Return a function that takes more room, or raises Full; all is given back at the end."""
         taken = 0
 
         def take(amount: int) -> None:

@@ -28,7 +28,7 @@ class _Member(NamedTuple):
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
-    """A sidecar with these tags in place of ours (see the package).
+    """Return a sidecar with these tags in place of ours (see the package).
 
     Raises:
         SidecarError: ``content`` is not a JSON object.
@@ -55,7 +55,7 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
 
 
 def ours(content: bytes) -> list[str]:
-    """The labels under our key.
+    """Return the labels under our key.
 
     Raises:
         SidecarError: ``content`` is not a JSON object.

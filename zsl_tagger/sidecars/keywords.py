@@ -33,7 +33,7 @@ def check_parts(parts: re.Pattern[AnyStr], content: AnyStr, what: str) -> None:
 
 
 def keyword(label: str) -> str:
-    """A label on one line, without what a file cannot hold."""
+    """Return a label on one line, without what a file cannot hold."""
     return " ".join(_NO_TEXT.sub("\ufffd", label).split())
 
 

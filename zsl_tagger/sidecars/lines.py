@@ -34,7 +34,7 @@ class _Text(NamedTuple):
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
-    """A sidecar with these tags in place of ours (see the package).
+    """Return a sidecar with these tags in place of ours (see the package).
 
     Raises:
         SidecarError: ``content`` is not text, or has half a block.
@@ -54,7 +54,7 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
 
 
 def ours(content: bytes) -> list[str]:
-    """The tags in the block.
+    """Return the tags in the block.
 
     Raises:
         SidecarError: ``content`` is not text, or has half a block.

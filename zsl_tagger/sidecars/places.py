@@ -32,7 +32,7 @@ class Places:
         self._avoided: list[Path] = []
 
     def of(self, photo: Path) -> Path:
-        """The one that is there, ``photo.jpg.xmp`` before ``photo.xmp``; else what a new one is to be called.
+        """Return the sidecar that is there, ``photo.jpg.xmp`` before ``photo.xmp``; else the name of a new one.
 
         ``photo.xmp`` is nobody's where several photos share the stem.
         """

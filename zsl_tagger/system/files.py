@@ -114,7 +114,7 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def scratch_inside(folder: Path) -> Iterator[Path]:
-    """An empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
+    """Make an empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
     scratch = folder / TEMPORARY
     with write_errors(scratch):
         finish_move(folder)
@@ -195,7 +195,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to write to, which takes its name when all is written, and leaves nothing where that fails.
+    """Make a folder to write to, which takes its name when all is written, and leaves nothing where that fails.
 
     Args:
         path: where it shall be; nothing, or an empty folder.
@@ -336,7 +336,7 @@ def _opened(path: Path, flags: int = os.O_RDONLY, open_file: Callable[..., int] 
 
 
 def _let_go_in_child() -> None:
-    """A forked worker would keep its parent's lock for some seconds after the parent was killed."""
+    """Let go of the locks in a forked worker, which would keep them for some seconds after its parent was killed."""
     for lock in _held:
         os.close(lock)
     _held.clear()

@@ -49,7 +49,7 @@ class StopRequest:
             raise Terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
 
     def iterate(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items; a signal that comes while the next one is waited for is raised at once."""
+        """Yield the same items; a signal that comes while waiting for the next one is raised at once."""
         waiting = iter(items)
         while True:
             self._at_once = True
@@ -118,7 +118,7 @@ _watched: set[socket.socket] = set()
 
 
 def _forget_in_child() -> None:
-    """A terminal sends Ctrl-C to child processes too: theirs must not be counted as a second one."""
+    """Stop watching signals in a child process: a terminal sends Ctrl-C to it too, and it must count once."""
     if _watched:
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)

@@ -121,13 +121,13 @@ class HeatmapFolder:
 
 
 def _inside(path: str) -> Path:
-    """The path of a photo as one below a folder: without a root, and without steps up."""
+    """Return the path of a photo as one below a folder: without a root, and without steps up."""
     whole = Path(os.path.abspath(path)) if ".." in Path(path).parts else Path(path)  # noqa: PTH100 - follows no link
     return whole.relative_to(whole.anchor)
 
 
 def _file_names(labels: Sequence[str]) -> list[str]:
-    """A file name for each label, all different also where a disk ignores case."""
+    """Return a file name for each label, all different also where a disk ignores case."""
     names: list[str] = []
     taken: set[str] = set()
     for label in labels:

@@ -300,7 +300,7 @@ class ModelFolder:
 
 
 def named_folder(path: Path) -> Path:
-    """What a command is given as a model: its folder, or "packaged" where there is no folder of that name."""
+    """Return the model folder that a command is given; "packaged" is the packaged one where no folder has that name."""
     return PACKAGED if path == Path("packaged") and not path.exists() else path
 
 

@@ -99,7 +99,7 @@ class OnnxModel:
         return Encoded(*_run(self._encoder, names, {"images": images}))
 
     def prepare(self, queries: np.ndarray) -> Asked:
-        """What of the labels does not depend on images, once for all of them.
+        """Compute the part of the labels that does not depend on images, once for all of them.
 
         Args:
             queries: word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.

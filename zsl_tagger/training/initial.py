@@ -24,7 +24,7 @@ IMAGENET_CLASSES = 1000
 
 
 def model_to_start_from(init: str) -> Path | None:
-    """The model folder that ``init`` names; None where it names none."""
+    """Return the model folder that ``init`` names; None where it names none."""
     if init == "packaged":
         return PACKAGED
     return Path(init) if (Path(init) / CONFIG_FILE).is_file() else None
@@ -33,7 +33,7 @@ def model_to_start_from(init: str) -> Path | None:
 def initial_model(
     config: TrainConfig, dataset: PreparedDataset, classes: int, vectors: np.ndarray | None = None
 ) -> tuple[TaggerModel, list[str]]:
-    """The model a run starts from, and lines that say which weights were loaded and which were not.
+    """Return the model a run starts from, and lines that say which weights were loaded and which were not.
 
     Args:
         vectors: of the trained labels, of which groups of words are made.

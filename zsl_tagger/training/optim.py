@@ -29,7 +29,7 @@ def check_optimizer(name: str) -> None:
 
 
 def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
-    """The head's weights at ``lr``, the backbone's at ``lr * backbone_lr_scale``, by layer at ``layer_decay`` of that.
+    """Return the optimizer: the head at ``lr``, the backbone at ``lr * backbone_lr_scale``, decayed by layer.
 
     Biases and norms have no weight decay.
 

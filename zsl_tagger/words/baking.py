@@ -36,7 +36,7 @@ def open_source_of_other_words(spec: str | None, templates: Sequence[str] = ()) 
 
 
 def bake_words(source: WordSource, words: Sequence[str]) -> WordTable:
-    """A table, int8, of those words that the source knows, under their normalised spelling.
+    """Return an int8 table of the words that the source knows, under their normalised spelling.
 
     Raises:
         UserError: it knows none of them.
@@ -62,7 +62,7 @@ def joined(table: WordTable, more: WordTable) -> WordTable:
 
 
 def table_with_labels(labels: Sequence[str], vectors: np.ndarray, others: WordTable | None) -> WordTable:
-    """A table that finds every label by its own vector, ``(K, word_dim)``, and other words as ``others`` does."""
+    """Return a table with every label under its own vector, ``(K, word_dim)``, and other words as in ``others``."""
     vectors = unit_length(vectors)
     if others is None:
         return WordTable(labels, vectors.astype(np.float32), normalized=True)

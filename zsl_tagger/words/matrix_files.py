@@ -16,7 +16,7 @@ LISTING_FILE = "dataset.json"
 
 
 def load_matrix(path: Path) -> np.ndarray:
-    """The tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
+    """Read the tensor ``(word_dim, K)`` of a ``wordvec_array.pth`` as float32; nothing in the file is executed."""
     require("torch", "train")
     import torch
 

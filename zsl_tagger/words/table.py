@@ -164,14 +164,14 @@ class WordTable:
         return Resolved(label, tuple(part[0] for part in found_parts if part), "averaged")
 
     def key(self, label: str) -> str:
-        """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
+        """Return the key under which a label is looked up (:attr:`Resolved.key`); an unknown one is its own."""
         if label in self._row:  # as most are, of the thousands that a model lists
             return label
         found = self.resolve(label)
         return found.key if found else normalize_label(label)
 
     def _find_phrase(self, key: str) -> tuple[str, str] | None:
-        """(the table's word, the step that found it) for a normalised phrase."""
+        """Return the table's word for a normalised phrase, and the step that found it."""
         steps = {
             "lower-cased": [key],
             "singular": singular_forms(key),

@@ -67,7 +67,7 @@ def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
 
 
 def known_vectors(words: Sequence[Any], vectors: np.ndarray, source: str) -> tuple[Sequence[str], np.ndarray]:
-    """The words that have a vector.
+    """Return the words that have a vector.
 
     Raises:
         UserError: words and vectors do not fit.
