@@ -115,7 +115,7 @@ def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder:
 
 
 def examples(model: TaggerModel, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the networks are traced with: images uint8 ``(2, S, S, 3)``, their tokens, five queries or classes."""
+    """Return what the networks are traced with: images uint8 ``(2, S, S, 3)``, tokens, five queries or classes."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, image_size, image_size, 3), np.uint8))
     with torch.no_grad():
         tokens = model.eval().encode(images)

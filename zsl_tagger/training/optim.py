@@ -29,7 +29,7 @@ def check_optimizer(name: str) -> None:
 
 
 def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
-    """Return the optimizer: the head at ``lr``, the backbone at ``lr * backbone_lr_scale``, decayed by layer.
+    """Return the optimizer: head at ``lr``, backbone at ``lr * backbone_lr_scale``, earlier layers by ``layer_decay``.
 
     Biases and norms have no weight decay.
 
