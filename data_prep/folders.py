@@ -192,7 +192,7 @@ def _synset_names(wnid: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _imagenet_22k() -> Any:
-    """timm's names of 22,000 synsets; to read them takes 30 ms."""
+    """Return timm's names of 22,000 synsets; reading them takes 30 ms."""
     require("timm", "train")
     from timm.data import ImageNetInfo
 

@@ -116,7 +116,7 @@ class Archive:
             )
 
     def targets(self) -> csr_array:
-        """bool ``(N, K)`` over :attr:`labels`: tags for the seen labels, human annotation for the unseen."""
+        """Return bool ``(N, K)`` over :attr:`labels`: tags for the seen labels, human annotation for the unseen."""
         tags = read_binary_matrix(self.tag_matrix, len(self.tags), len(self.images))
         human = hstack([read_binary_matrix(path, 1, len(self.images)) for path in self.label_files], format="csr")
         names = [*self.tags, *self.concepts]

@@ -375,7 +375,7 @@ def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
 
 
 def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
-    """{path: why the image cannot be used}"""
+    """Return why images cannot be used, by path."""
     faults = {look.path: look.problem for look in looks.values() if look.problem}
     if found.placeholders:
         faults |= dict.fromkeys(sorted(find_placeholders(looks.values())), PLACEHOLDER)

@@ -44,6 +44,7 @@ def _without_duplicates(names: list[str]) -> list[str]:
 
 
 def label_set(tagger: Tagger, names: list[str] | None, run: TagRun) -> LabelSet:
+    """Return the labels of a run: those named or the vocabulary, without those excluded."""
     labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown)
     excluded = split_labels(run.exclude, tagger.words.names_with_marks) if run.exclude else []
     left_out = {tagger.key(name): name for name in excluded}

@@ -43,6 +43,7 @@ class TagRun:
 
 
 def check_options(run: TagRun) -> None:
+    """Raise a UserError where options do not fit together, or a value is out of range."""
     if run.threshold is not None and not 0 <= run.threshold <= 1:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
     if run.precision is not None and run.threshold is not None:
@@ -76,6 +77,7 @@ def check_options(run: TagRun) -> None:
 
 
 def format_of(run: TagRun) -> str:
+    """Return the format of the records: the one given, or that of the output's suffix, else the table."""
     if run.format is not None:
         return run.format
     return SUFFIXES.get(run.output.suffix.lower(), "table") if run.output is not None else "table"

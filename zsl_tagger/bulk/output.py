@@ -97,6 +97,7 @@ def _is_stdin(output: Path) -> bool:
 
 @contextmanager
 def output_errors(output: Path) -> Iterator[None]:
+    """Turn an error of writing the output into one line."""
     try:
         yield
     except OSError as error:

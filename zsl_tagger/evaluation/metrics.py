@@ -111,8 +111,13 @@ def tied_images(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | N
 
 
 class HitsAtK(NamedTuple):
-    """Of each image, ``(N,)``: right answers (float64: tied labels share places), answers, and whether the K-th place
-    is shared by equal scores."""
+    """Hold the answers of each image, ``(N,)``.
+
+    Attributes:
+        hits: right answers, float64, since tied labels share places.
+        answers: number of answers.
+        tied: whether the K-th place is shared by equal scores.
+    """
 
     hits: np.ndarray
     answers: np.ndarray

@@ -47,7 +47,7 @@ class Protocol:
         return np.asarray(targets.any(axis=1)) if self.needs_label else np.ones(len(targets), bool)
 
     def mean(self, precisions: np.ndarray) -> float:
-        """mAP of average precisions ``(K,)``, NaN for labels without positives; NaN where nothing is left."""
+        """Return the mAP of average precisions ``(K,)``, NaN for labels without positives or if none is left."""
         if self.empty_is_zero:
             return float(np.nan_to_num(precisions).mean()) if len(precisions) else float("nan")
         known = precisions[np.isfinite(precisions)]

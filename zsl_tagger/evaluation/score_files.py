@@ -285,6 +285,7 @@ def _check_level(path: Path, name: str, values: np.ndarray, count: int) -> None:
 
 
 def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    """Return the names of some rows, in the order of the rows."""
     return [names[row] for row in rows.tolist()]
 
 

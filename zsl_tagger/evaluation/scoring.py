@@ -154,5 +154,6 @@ PARTIAL_FILES = ("partial_scores.npy", "partial_scores.json")
 
 
 def remove_partial(work: Path) -> None:
+    """Delete the partial scores of a run that is finished."""
     for name in PARTIAL_FILES:
         (work / name).unlink(missing_ok=True)

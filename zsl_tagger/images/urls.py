@@ -23,6 +23,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a disk of Wind
 
 
 def is_url(argument: str) -> bool:
+    """Return whether an argument is a URL and not a path."""
     return _URL.match(argument) is not None
 
 

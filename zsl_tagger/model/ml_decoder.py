@@ -254,7 +254,7 @@ class MLDecoder(nn.Module):
         return shape
 
     def _of_queries(self, queries: Tensor | PreparedQueries | None) -> tuple[Tensor, Tensor]:
-        """t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
+        """Return t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
         if isinstance(queries, PreparedQueries):
             if not is_traced() and (self.training or queries.key != self._key()):
                 raise ValueError(

@@ -14,6 +14,8 @@ OFFENSIVE = {"06717170", "06718862", "07124340"}
 
 @dataclass(frozen=True)
 class Synset:
+    """Hold one meaning: the words that have it, and the meanings above it."""
+
     wnid: str  # "n02084071": "n" and the byte offset in data.noun, as ImageNet writes it
     names: tuple[str, ...]
     parents: tuple[str, ...]  # hypernyms' wnids
@@ -21,6 +23,8 @@ class Synset:
 
 
 class WordNet:
+    """Read the nouns and verbs of a WordNet folder."""
+
     def __init__(self, folder: Path):
         self.synsets: dict[str, Synset] = {s.wnid: s for s in _read_nouns(folder / "data.noun")}
         self.senses: dict[str, list[str]] = dict(_read_senses(folder / "index.noun"))

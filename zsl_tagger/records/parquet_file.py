@@ -49,4 +49,5 @@ class ParquetFile(JsonLinesFile):
 
 
 def journal_of(parquet: Path) -> Path:
+    """Return the journal beside a Parquet file, which holds its records until the end of the run."""
     return parquet.with_name(f"{parquet.name}.journal.jsonl")

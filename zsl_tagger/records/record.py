@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 
 class Tag(NamedTuple):
+    """Hold a label that is true of an image, and its score."""
+
     label: str
     score: float  # 0..1
 

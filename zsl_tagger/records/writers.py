@@ -127,6 +127,7 @@ class TableWriter(JsonLinesWriter):
 
 
 def bar(score: float) -> str:
+    """Return a score as a bar of text."""
     return "█" * max(1, round(score * BAR_WIDTH))
 
 

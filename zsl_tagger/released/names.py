@@ -228,7 +228,7 @@ def _shape(head: State, name: str, rank: int) -> Shape:
 
 
 def guess_backbone(released: Released) -> str | None:
-    """timm's name of the backbone, by its layers and width; None where they are none that this knows.
+    """Return timm's name of the backbone, by its layers and width; None where it is not known.
 
     Raises:
         UserError: it is the released TResNet-XL.

@@ -58,6 +58,8 @@ class Ask(BaseModel):
 
 
 class Tag(BaseModel):
+    """Hold a tag of a photo."""
+
     label: str
     score: Annotated[float, Field(ge=0, le=1)]
     heatmap: Annotated[
@@ -71,6 +73,8 @@ class Tag(BaseModel):
 
 
 class TaggedPhoto(BaseModel):
+    """Hold a photo with its tags."""
+
     path: Annotated[str, Field(description="The file name, as it was sent.")]
     tags: Annotated[list[Tag], Field(description="Best first.")]
     seen: Annotated[
@@ -84,21 +88,29 @@ class TaggedPhoto(BaseModel):
 
 
 class FailedPhoto(BaseModel):
+    """Hold a photo that could not be tagged."""
+
     path: Annotated[str, Field(description="The file name, as it was sent.")]
     error: Annotated[str, Field(description="Why this photo has no tags, in one line.")]
 
 
 class KnownLabel(BaseModel):
+    """Hold a label that the model knows."""
+
     label: str
     threshold: Annotated[float, Field(ge=0, le=1, description="The least score that makes it a tag.")]
 
 
 class Labels(BaseModel):
+    """Hold the answer of /v1/labels."""
+
     labels: Annotated[list[KnownLabel], Field(description="Those that are known.")]
     unknown: Annotated[dict[str, list[str]], Field(description="The others, with the nearest known spellings.")]
 
 
 class LimitsTold(BaseModel):
+    """Hold the answer of /v1/limits."""
+
     photo_bytes: int
     request_bytes: int
     photos: Annotated[int, Field(description="In one request.")]
@@ -108,10 +120,14 @@ class LimitsTold(BaseModel):
 
 
 class Health(BaseModel):
+    """Hold the answer of /healthz."""
+
     status: Annotated[str, Field(examples=["ok"])]
 
 
 class Error(BaseModel):
+    """Hold the answer to a request that cannot be carried out."""
+
     error: Annotated[str, Field(description="What was expected, what came, in one line.")]
 
 

@@ -20,6 +20,8 @@ _FIELDS, _FIELD_BYTES = 16, 200_000
 
 @dataclass(frozen=True)
 class Photo:
+    """Hold an uploaded photo."""
+
     name: str  # as the client says: for the answer only
     content: bytes
 

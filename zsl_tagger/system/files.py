@@ -184,6 +184,7 @@ def parse_json(content: str | bytes) -> Any:
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of writing a file into one line that says what is left."""
     try:
         yield
     except OSError as error:

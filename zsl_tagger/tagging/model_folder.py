@@ -346,6 +346,7 @@ def _read_json(path: Path) -> Any:
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write ``config.json``."""
     _write_json(folder / CONFIG_FILE, config.to_json())
 
 

@@ -41,6 +41,7 @@ def load_matrix(path: Path) -> np.ndarray:
 
 
 def open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
+    """Read a matrix of word vectors, whose names lie beside it or are the sorted labels."""
     matrix = load_matrix(path)
     names = _names_beside(path) or sorted(labels)
     if not names:

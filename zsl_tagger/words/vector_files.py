@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[Sequence[Any], np.ndarray]:
 
 
 def _kind(path: Path) -> tuple[str, bool]:
-    """(last suffix but .gz, in lower case; whether it ends in .gz)"""
+    """Return the last suffix before .gz, in lower case, and whether the name ends in .gz."""
     packed = path.suffix.lower() == ".gz"
     return (path.with_suffix("") if packed else path).suffix.lower(), packed
 
