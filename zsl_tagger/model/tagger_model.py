@@ -131,7 +131,7 @@ class PreparedDecoderForExport(nn.Module):
         self.head = model.head
 
     def forward(self, tokens: Tensor, states: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, K)`` and attention ``(B, K, L)`` of tokens ``(B, L, D)`` and :class:`QueriesForExport`."""
+        """Return the logits ``(B, K)`` and attention ``(B, K, L)`` of tokens and :class:`QueriesForExport`."""
         if isinstance(self.head, GroupedWords):
             return self.head.score_with_attention(tokens, GroupedLabels(states, projected))
         return self.head.score_with_attention(tokens, PreparedQueries(states, projected, ()))
