@@ -17,6 +17,7 @@ from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.datasets.format import format_labels
 from zsl_tagger.evaluation.calibrate import _choose
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
+from zsl_tagger.evaluation.report import _photos
 from zsl_tagger.evaluation.run import EvaluateRun, Result, evaluate
 from zsl_tagger.evaluation.thresholds import calibrate_unseen, choose_thresholds
 from zsl_tagger.training.config import TrainConfig
@@ -39,7 +40,7 @@ def partial_folder(folder: Path, truth: np.ndarray) -> Path:
     for number, row in enumerate(truth):
         shown, absent = (format_labels(names[row == value].tolist()) for value in (1, 0))
         lines.append(f'{number}.jpg,"{shown}",test,"{absent}"')
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
     sides = {"train class": names[SEEN].tolist(), "test class": names[~SEEN].tolist()}
     (folder / "benchmark.json").write_text(json.dumps(sides))
@@ -89,6 +90,21 @@ def test_figures_of_tags_and_at_k_are_over_known_pairs(tmp_path: Path) -> None:
         else:
             hits += sum(truth[label] for _, label in ranked[:2])
     assert task.at_k[2].f1 == pytest.approx(2 * hits / (answers + (TRUTH == 1).sum()))
+
+
+def test_the_page_shows_no_photo_as_wrong_on_which_the_label_is_unknown(tmp_path: Path) -> None:
+    logits = np.where(TRUTH == -1, np.float32(9), LOGITS)  # they would come first
+    partial_folder(tmp_path / "data", TRUTH)
+    data = data_of_dataset(tmp_path / "data", "test", None)
+    for k, label in enumerate(LABELS):
+        photos = _photos(label, data, logits)
+        known = np.flatnonzero(TRUTH[:, k] >= 0)
+        best = known[np.argsort(-LOGITS[known, k], kind="stable")]
+        assert photos[0].path == f"{best[0]}.jpg"
+        assert all(TRUTH[int(photo.path.removesuffix(".jpg")), k] == photo.true for photo in photos)
+    evaluated(tmp_path / "again", output=tmp_path / "out")
+    row = f'<td>cat<td class="soft">seen<td class="n">{(TRUTH[:, 0] == 1).sum()}'
+    assert f'{row}<td class="n">{(TRUTH[:, 0] == -1).sum()}<td' in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_mld_counts_the_unknown_as_absent(tmp_path: Path) -> None:

@@ -108,10 +108,15 @@ class ExamplePhoto(NamedTuple):
 
 
 def _photos(label: str, data: EvaluationData, values: np.ndarray) -> list[ExamplePhoto]:
-    """Return the photos with the highest scores, then the true one with the lowest of those not among them."""
+    """Return the photos with the highest scores, then the true one with the lowest of those not among them.
+
+    Photos on which nobody looked for the label are left out: they would be shown as wrong.
+    """
     column = data.labels.index(label)
     scores, truth = np.asarray(values[:, column]), data.targets[:, column]
     order = np.argsort(-scores, kind="stable")
+    if data.ignored is not None:
+        order = order[~data.ignored[order, column]]
     places = list(range(min(PHOTOS_SHOWN, len(order))))
     true_places = np.flatnonzero(truth[order])
     if len(true_places) and true_places[-1] >= PHOTOS_SHOWN:
