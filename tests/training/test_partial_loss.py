@@ -124,7 +124,7 @@ def test_losses_and_gradients_equal_a_loop(
 
 
 def test_the_single_positive_losses_of_cole_et_al() -> None:
-    """AN, AN-LS and WAN: equations 4, 6 and 5 of arXiv 2106.09708, as sums over labels."""
+    """Check AN, AN-LS and WAN of arXiv 2106.09708, as sums over labels."""
     positive = [int(number) for number in np.random.default_rng(0).integers(0, LABELS, IMAGES)]
     truth = np.where(np.eye(LABELS)[positive] == 1, 1, -1)
     p = torch.sigmoid(LOGITS)

@@ -58,12 +58,12 @@ class PreparedDataset:
 
     @property
     def single_label(self) -> bool:
-        """Every image has exactly one label, and is known to have no other."""
+        """Return whether every image has exactly one label, and is known to have no other."""
         return not self.partial and all(len(labels) == 1 for labels in self.label_indices)
 
     @property
     def partial(self) -> bool:
-        """Some labels of an image may be unknown."""
+        """Return whether labels of an image may be unknown."""
         return self.negative_indices is not None
 
     def targets(self, rows: np.ndarray) -> np.ndarray:

@@ -9,13 +9,13 @@ shares), P and N the loss of a positive and of a negative by ``loss``, and N_u t
 =============  ==================================================================================================
 ``ignore``     m = 0: unknown pairs add no loss
 ``negative``   m = 1: they are taken as absent ("assume negative"). With ``loss=bce`` and ``smoothing``, which moves
-               all targets, this is AN-LS of Cole et al. 2021 (arXiv 2106.09708), section 4.3
-``weak``       m = 1 / (K - 1) for K labels: WAN of the same paper, section 4.2; on an image with one positive the
+               all targets, this is AN-LS of Cole et al. 2021 (arXiv 2106.09708)
+``weak``       m = 1 / (K - 1) for K labels: WAN of the same paper; on an image with one positive the
                assumed negatives weigh as much as that
-``reject``     LL-R of Kim et al. 2022 (arXiv 2206.03740), section 4: m = 0 for the unknown pairs of a batch with the
+``reject``     LL-R of Kim et al. 2022 (arXiv 2206.03740): m = 0 for the unknown pairs of a batch with the
                largest loss, which are likely to be positives, and 1 for the others. Their share grows by
                ``reject_rate`` with each epoch, from 0 in the first
-``selective``  CSL of Ben-Baruch et al. 2022 (arXiv 2110.10955), section 3: m = 0 for labels whose prior is above
+``selective``  CSL of Ben-Baruch et al. 2022 (arXiv 2110.10955): m = 0 for labels whose prior is above
                ``prior_threshold``, and for the ``likelihood_top`` x images most likely unknown pairs of the batch, by
                the model's own logits; 1 for the others. Priors are in the file ``label_priors``
 =============  ==================================================================================================
