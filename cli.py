@@ -18,7 +18,7 @@ from zsl_tagger import choices
 
 #: The commands in the order of ``zsl-tagger --help``.
 SECTIONS = {
-    "Photos": ("tag", "index", "search", "serve"),
+    "Photos": ("tag", "index", "search", "teach", "serve"),
     "Research": ("prepare", "train", "evaluate", "calibrate"),
     "Engineering": ("export", "import-checkpoint", "build-zero-shot"),
 }
@@ -266,6 +266,49 @@ def search(
 
         _print(run_search(SearchRun(**options)))
     gc.freeze()  # as tag does
+
+
+@_command(app)
+def teach(
+    name: Annotated[str | None, typer.Argument(help='The tag, one or several words: "our cat".')] = None,
+    photos: Annotated[
+        list[str] | None,
+        typer.Argument(help="3 to 20 photos that show it, or a folder of them. [default: those it was taught with]"),
+    ] = None,
+    negatives: Annotated[
+        list[str] | None,
+        typer.Option("--not", help="A photo, or a folder, that looks like it but does not show it; may be repeated."),
+    ] = None,
+    like: Annotated[str | None, typer.Option(help="A known word that means something similar, e.g. cat.")] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help='Where NAME is a known word, keep it, and teach "NAME (taught)".')
+    ] = False,
+    model: IndexModel = None,
+    index: Index = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a contact sheet of the photos that would get it.")
+    ] = None,
+    list_tags: Annotated[bool, typer.Option("--list", help="List the taught tags.")] = False,
+    remove: Annotated[str | None, typer.Option(metavar="NAME", help="Forget a tag.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write all taught tags, or NAME, to this file.")] = None,
+    import_: Annotated[Path | None, typer.Option("--import", help="Take in the tags of such a file.")] = None,
+) -> None:
+    """Teach a tag by a few photos; from then on it is a word like any other.
+
+    More photos for a tag that was taught before are added to those it has. Photos of an index, if there is one, are
+    what it is told apart from, and the answer says how many of them would get it.
+
+    \b
+    Example:
+      zsl-tagger teach "our cat" cat1.jpg cat2.jpg cat3.jpg --not other_cat.jpg
+
+    Exit status: 0 done, 2 the command cannot be carried out and nothing was changed.
+    """
+    options = dict(locals())
+    with _told_in_one_line("interrupted: nothing was changed"):
+        from zsl_tagger.teach.run import TeachRun, run_teach
+
+        _print(run_teach(TeachRun(**options)))
 
 
 @_command(app)

@@ -42,6 +42,7 @@ from zsl_tagger.search.store import INDEX_FILE, Known, Store
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.pooled import pooled_tokens
 from zsl_tagger.tagging.tagger import Tagger, probabilities
 
 PHOTOS, TOP = 10_000, 100
@@ -90,18 +91,19 @@ def fill(index: Path, library: Library, tagger: Tagger) -> int:
         wanted = [path for path in real[: max(0, PHOTOS - len(real))] if f"{MIRRORED}/{path}" not in photos]
         contents, classes = [photos[path].content for path in wanted], packed_classes(store)
 
-        def made(numbered: tuple[int, tuple[int, bytes]]) -> tuple[int, bytes, bytes]:
+        def made(numbered: tuple[int, tuple[int, bytes]]) -> tuple[int, bytes, bytes, bytes]:
             tokens = unpack_tokens(numbered[1][1])
             side = int(len(tokens) ** 0.5)
             tokens = tokens.reshape(side, side, -1)[:, ::-1].reshape(tokens.shape)
             logits = tagger.logits(Encoded(tokens[None]), tagger.vocabulary)[0]
-            return numbered[1][0], pack_tokens(tokens), pack_logits(logits)
+            pooled = pack_logits(pooled_tokens(tokens[None])[0])
+            return numbered[1][0], pack_tokens(tokens), pack_logits(logits), pooled
 
-        for place, tokens, logits in map_in_order(made, enumerate(store.tokens(contents)), tagger.workers):
+        for place, tokens, logits, pooled in map_in_order(made, enumerate(store.tokens(contents)), tagger.workers):
             path = f"{MIRRORED}/{wanted[place]}"
             with store.transaction():
                 same = classes[contents[place]].tobytes()  # their windows are mirrored too
-                store.set_photo(path, Known(0, 0, store.add_content(path, tokens, logits, same)))
+                store.set_photo(path, Known(0, 0, store.add_content(path, tokens, logits, same, pooled)))
         return store.count() - len(real)
 
 

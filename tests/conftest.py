@@ -24,6 +24,7 @@ from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.model_folder import ENCODER_FILE
 from zsl_tagger.tagging.network_cache import CACHE_VARIABLE
 from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.tagging.taught import FOLDER_VARIABLE
 
 # On a busy machine, drawing examples may take long, which says nothing about the code.
 hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
@@ -197,6 +198,14 @@ def _packaged_encoder_is_opened_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(onnx_model, "open_session", open_session)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_taught_tags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave out what the user of this machine has taught, also in processes that a test starts."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("taught") / "none"))
         yield
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 HEAVY = {
     "torch", "timm", "torchvision", "pandas", "gensim", "sentence_transformers", "sklearn", "matplotlib", "scipy",
-    "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic", "tqdm",
+    "pyarrow", "sqlite3", "ray", "fastapi", "uvicorn", "pydantic", "tqdm", "safetensors",
 }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:
         (cli.tag, "bulk.options.TagRun"),
         (cli.index, "search.run.IndexRun"),
         (cli.search, "search.run.SearchRun"),
+        (cli.teach, "teach.run.TeachRun"),
         (cli.serve, "serve.run.ServeRun"),
         (cli.evaluate, "evaluation.run.EvaluateRun"),
         (cli.calibrate, "evaluation.calibrate.CalibrateRun"),

@@ -519,10 +519,10 @@ def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: 
     small.close()
     change(small.folder, "PRAGMA user_version = 9")
     with pytest.raises(
-        UserError, match=r"has format 9, this zsl-tagger reads 2: delete the folder .*index and index the photos again"
+        UserError, match=r"has format 9, this zsl-tagger reads 2 and 3: delete the folder .*index and index the photos"
     ):
         Library.open(small.folder)
-    change(small.folder, "PRAGMA user_version = 2")
+    change(small.folder, "PRAGMA user_version = 3")
     change(small.folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)

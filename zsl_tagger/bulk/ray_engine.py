@@ -243,11 +243,11 @@ def _sha256(source: str | bytes | ImageError) -> str | None:
 def _load(model: dict[str, bytes] | None) -> Tagger:
     one_thread = available_cores()  # of as many workers as cores each has one
     if model is None:
-        return Tagger(None, one_thread, device="cpu")
+        return Tagger(None, one_thread, device="cpu", taught=False)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in model.items():
             (Path(folder) / name).write_bytes(content)
-        return Tagger(folder, one_thread, device="cpu")
+        return Tagger(folder, one_thread, device="cpu", taught=False)
 
 
 class Ledger:

@@ -28,9 +28,11 @@ def settings_of(tagger: Tagger, request: TagRequest) -> Settings:
     evidence = (
         [] if labels.evidence is None else [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
     )
+    taught = [labels.readers[index] for index in order if index in labels.readers]
     asked = _short(
         "\n".join(names).encode(errors="surrogatepass"),
         *(values[order] for values in (labels.queries, labels.biases, *evidence)),
+        *(part for reader in taught for part in (reader.weights, np.array([reader.offset, reader.word_weight]))),
     )
     return {
         "model": f"networks {tagger.folder.networks_sha256()[:16]}",

@@ -52,7 +52,7 @@ class Compute:
 
     def tagger(self, folder: Path) -> Tagger:
         """Open a model: with as many threads for an image, however many processes there are."""
-        return Tagger(folder, self.images_at_once, self.device)
+        return Tagger(folder, self.images_at_once, self.device, taught=False)
 
 
 class Scorer:

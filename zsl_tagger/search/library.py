@@ -27,9 +27,13 @@ from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.reader import Photos
 from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
+
+#: Photos that a tag is compared with when it is taught; more take seconds and help little.
+TO_COMPARE = 600
 
 __all__ = ["Found", "Library", "Ranking"]
 
@@ -68,7 +72,7 @@ class Library:
             )
         logger.debug("index %s: %s", where, "a new one" if made is None else f"{len(made.labels):,} labels")
         tagger = Tagger(named, workers=workers or default_workers())
-        labels = tagger.vocabulary.labels if made is None else made.labels
+        labels = tagger.default_labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)
         if made is not None:
             _check_model(where, made, fingerprint)
@@ -145,10 +149,27 @@ class Library:
         if top < 1:
             raise UserError(f"expected top of at least 1, got {top}")
         parsed = [parse_query(query, self._tagger.words.names_with_marks) for query in queries]
-        self._tagger.words.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
+        self._tagger.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
         with self._store.snapshot():
             ranker = self._current_ranker()
             return [ranker.rank(query, self._tagger.label_set(query.labels), top) for query in parsed]
+
+    @property
+    def tagger(self) -> Tagger:
+        """Return the tagger whose model the index was made with."""
+        return self._tagger
+
+    def photos_of_anything(self, word: str | None) -> Photos:
+        """Return some photos of the index, for ``Tagger.teach(library=...)``.
+
+        Args:
+            word: key of the word whose log-odds come with them; None: zeros do.
+
+        Raises:
+            UserError: there is no index, or it is damaged.
+        """
+        with self._store.snapshot():
+            return self._current_ranker().photos_of_anything(word, TO_COMPARE)
 
     @cached_property
     def _store(self) -> Store:
@@ -156,7 +177,7 @@ class Library:
 
     @cached_property
     def _vocabulary(self) -> LabelSet:
-        return self._tagger.label_set(self._made.labels)
+        return self._tagger.plain_label_set(self._made.labels)
 
     def _current_ranker(self) -> Ranker:
         version = self._store.version()
@@ -175,6 +196,6 @@ def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
 
 def _fingerprint(tagger: Tagger, labels: Sequence[str]) -> str:
     """Return a hash of the networks, how they read pixels, and what is asked for the vocabulary's labels."""
-    queries = tagger.label_set(labels).queries
+    queries = tagger.plain_label_set(labels).queries
     model = tagger.folder.networks_sha256() + tagger.preprocessing.other_than_usual()
     return hashlib.sha256(model.encode() + queries.tobytes()).hexdigest()

@@ -16,6 +16,7 @@ happen is that a photo is missed: benchmarks/results/search.json says how often.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from zsl_tagger.search.store import Store
 from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.pooled import with_classes
+from zsl_tagger.tagging.reader import Photos
 from zsl_tagger.tagging.tagger import Tagger, probabilities
 
 FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
@@ -117,7 +120,11 @@ class Ranker:
         logits = np.zeros((len(stored.contents), len(labels)), np.float32)
         others = []
         for place, key in enumerate(labels.keys):
-            if (column := self._column.get(key)) is None:
+            reader = labels.readers.get(place)
+            word = key if reader is None else reader.word
+            if word is None:  # it was taught, and takes no word
+                continue
+            if (column := self._column.get(word)) is None:
                 others.append(place)
             else:
                 logits[:, place] = stored.levels[:, column] * stored.step + stored.low
@@ -132,7 +139,40 @@ class Ranker:
         if evidence is not None and self._stored.classes.shape[1]:
             classes = unpack_classes(self._stored.classes[photos][:, evidence.columns])  # (m, columns)
             logits = evidence.scales * logits + evidence.added_by(classes)
+        if labels.readers:
+            parts = [slice(at, at + _PHOTOS_AT_ONCE) for at in range(0, len(photos), _PHOTOS_AT_ONCE)]
+            read = [labels.read_pooled(logits[part], self._features(photos[part])) for part in parts]
+            logits = np.concatenate([logits[:0], *read])
         return logits + labels.biases
+
+    def _features(self, photos: np.ndarray) -> np.ndarray:
+        """Return what taught tags read of photos ``(m,)``, float32 ``(m, F)``."""
+        levels, step, low = (part[photos] for part in self._pooled)
+        from_tokens = levels * step[:, None] + low[:, None]  # (m, 2 D)
+        packed = self._stored.classes[photos]
+        return with_classes(from_tokens, unpack_classes(packed) if packed.shape[1] else None)
+
+    @cached_property
+    def _pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._store.pooled(self._stored.contents.tolist())
+
+    def photos_of_anything(self, word: str | None, most: int) -> Photos:
+        """Return some photos of the index, for a tag to be compared with.
+
+        Args:
+            word: key of the word whose log-odds come with them.
+        """
+        count = len(self._stored.contents)
+        some = np.sort(np.random.default_rng(0).permutation(count)[:most])
+        said = np.zeros(len(some), np.float32)
+        if word is not None:
+            labels = self._tagger.plain_label_set([word])
+            if (column := self._column.get(word)) is None:
+                said = (self._ask(some, labels) - labels.biases)[:, 0]
+            else:
+                stored = self._stored.levels[some, column] * self._stored.step[some] + self._stored.low[some]
+                said = (self._log_odds(stored[:, None], labels, some) - labels.biases)[:, 0]
+        return Photos(self._features(some), said)
 
     def _ask_others(self, labels: LabelSet, things: _Things, others: list[int], logits: np.ndarray) -> np.ndarray:
         """Fill the columns of labels that are not stored where it matters; returns the turns."""

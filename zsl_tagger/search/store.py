@@ -7,6 +7,7 @@
 ``contents``    a row for each different file content: its SHA-256 and the tokens (:mod:`zsl_tagger.search.packing`)
 ``scores``      the vocabulary's logits and the class probabilities of each content, apart from the tokens: a search
                 reads these of all photos
+``pooled``      of each content its tokens pooled over places, for taught tags; missing for what version 2 wrote
 ==============  =====================================================================================================
 
 A photo is written in one transaction. The write-ahead log makes that cheap, lets searches go on meanwhile, and leaves
@@ -28,17 +29,22 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.search.packing import unpack_logits
+from zsl_tagger.search.packing import pack_logits, unpack_logits, unpack_tokens
 from zsl_tagger.system.files import parse_json
+from zsl_tagger.system.user_data import user_folder
+from zsl_tagger.tagging.pooled import pooled_tokens
 
 INDEX_FILE = "index.db"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READ_VERSIONS = (2, 3)  # version 2 has no table `pooled`
 _APPLICATION = 0x5A534C54  # "ZSLT"
-_SCHEMA = """
+_SCHEMA_OF_POOLED = "CREATE TABLE IF NOT EXISTS pooled (content INTEGER PRIMARY KEY, tokens BLOB NOT NULL)"
+_SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE roots (path BLOB PRIMARY KEY);
 CREATE TABLE contents (id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, tokens BLOB NOT NULL);
 CREATE TABLE scores (content INTEGER PRIMARY KEY, logits BLOB NOT NULL, classes BLOB NOT NULL);
+{_SCHEMA_OF_POOLED};
 CREATE TABLE photos (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, content INTEGER NOT NULL);
 CREATE INDEX photos_of_content ON photos (content);
 """
@@ -92,9 +98,7 @@ class AllLogits(NamedTuple):
 
 def default_folder() -> Path:
     """Return where the index is unless a folder is given: in the user's data folder of this system."""
-    from platformdirs import user_data_path  # 10 ms, which an index in another folder does not need
-
-    return user_data_path("zsl-tagger", appauthor=False) / "library"
+    return user_folder("library")
 
 
 class Store:
@@ -155,6 +159,10 @@ class Store:
                 database.executemany("INSERT INTO meta VALUES (?, ?)", rows)
                 database.execute(f"PRAGMA application_id = {_APPLICATION}")
                 database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        elif database.execute("PRAGMA user_version").fetchone()[0] == 2:
+            with self.transaction():
+                database.execute(_SCHEMA_OF_POOLED)
+                database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         database.execute("PRAGMA synchronous = NORMAL")  # the disk is waited for when the log is folded in
         return database
 
@@ -166,9 +174,10 @@ class Store:
             raise NoIndexError(self.folder)
         if application != _APPLICATION:
             raise LibraryError(f"{self.path} is no index of zsl-tagger: give another folder")
-        if version != FORMAT_VERSION:
+        if version not in READ_VERSIONS:
             raise LibraryError(
-                f"{self.path} has format {version}, this zsl-tagger reads {FORMAT_VERSION}: {self._rebuild()}"
+                f"{self.path} has format {version}, this zsl-tagger reads {' and '.join(map(str, READ_VERSIONS))}: "
+                f"{self._rebuild()}"
             )
         try:
             return Made(**{name: parse_json(value) for name, value in self._database.execute("SELECT * FROM meta")})
@@ -276,7 +285,37 @@ class Store:
                     raise self.damaged(ValueError("a photo lacks its tokens"))
                 yield place, row[0]
 
+    def pooled(self, contents: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pooled tokens of N contents, ascending: levels uint8 ``(N, 2 D)``, steps and lows ``(N,)``.
+
+        A value is ``level * step + low``. Those of contents that version 2 wrote are made from their tokens.
+        """
+        with self._told():
+            rows = self._database.execute("SELECT content, tokens FROM pooled").fetchall() if self._has_pooled() else []
+        packed = dict(rows)
+        missing = [content for content in contents if content not in packed]
+        packed |= {missing[place]: _pooled(self, tokens) for place, tokens in self.tokens(missing)}
+        try:
+            width = len(next(iter(packed.values()))) - 8 if packed else 0
+            return unpack_logits([packed[content] for content in contents], width)
+        except ValueError as error:
+            raise self.damaged(error) from None
+
+    def without_pooled(self) -> list[int]:
+        """Return the contents that version 2 wrote, ascending."""
+        with self._told():
+            rows = self._database.execute("SELECT id FROM contents WHERE id NOT IN (SELECT content FROM pooled)")
+            return sorted(content for (content,) in rows)
+
+    def _has_pooled(self) -> bool:
+        return self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'pooled'").fetchone() is not None
+
     # --- writing, inside a transaction
+
+    def add_pooled(self, content: int) -> None:
+        """Add the pooled tokens of a content that has none."""
+        for _, tokens in self.tokens([content]):
+            self._database.execute("INSERT OR IGNORE INTO pooled VALUES (?, ?)", (content, _pooled(self, tokens)))
 
     def add_root(self, path: str) -> None:
         self._database.execute("INSERT OR IGNORE INTO roots VALUES (?)", (os.fsencode(path),))
@@ -284,13 +323,14 @@ class Store:
     def remove_roots(self, paths: Iterable[str]) -> None:
         self._database.executemany("DELETE FROM roots WHERE path = ?", [(os.fsencode(path),) for path in paths])
 
-    def add_content(self, sha256: str, tokens: bytes, logits: bytes, classes: bytes) -> int:
+    def add_content(self, sha256: str, tokens: bytes, logits: bytes, classes: bytes, pooled: bytes) -> int:
         """A content's number, new or not."""
         added = self._database.execute(
             "INSERT OR IGNORE INTO contents (sha256, tokens) VALUES (?, ?)", (sha256, tokens)
         )
         if added.rowcount:
             self._database.execute("INSERT INTO scores VALUES (?, ?, ?)", (added.lastrowid, logits, classes))
+            self._database.execute("INSERT INTO pooled VALUES (?, ?)", (added.lastrowid, pooled))
         return int(self._database.execute("SELECT id FROM contents WHERE sha256 = ?", (sha256,)).fetchone()[0])
 
     def set_photo(self, path: str, known: Known) -> None:
@@ -303,3 +343,12 @@ class Store:
         """Contents that no photo has any more."""
         self._database.execute("DELETE FROM contents WHERE id NOT IN (SELECT content FROM photos)")
         self._database.execute("DELETE FROM scores WHERE content NOT IN (SELECT id FROM contents)")
+        self._database.execute("DELETE FROM pooled WHERE content NOT IN (SELECT id FROM contents)")
+
+
+def _pooled(store: Store, packed: bytes) -> bytes:
+    """Return the packed pooled tokens of packed tokens."""
+    try:
+        return pack_logits(pooled_tokens(unpack_tokens(packed)[None])[0])
+    except ValueError as error:
+        raise store.damaged(error) from None

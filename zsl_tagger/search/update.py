@@ -25,6 +25,7 @@ from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.pooled import pooled_tokens
 from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class _Looked(NamedTuple):
     tokens: bytes = b""
     logits: bytes = b""
     classes: bytes = b""
+    pooled: bytes = b""
 
 
 class Updater:
@@ -91,10 +93,19 @@ class Updater:
                     self._fail(one)
                 elif one is not None:
                     self._write(one)
+        self._add_pooled(stop)
         self._remove_gone(roots, {item for item in items if isinstance(item, str)})
         if left_out := self._selection.summary():
             logger.info("%s", left_out)
         return self.counts
+
+    def _add_pooled(self, stop: StopRequest | None) -> None:
+        """Add what an index of version 2 lacks, from the tokens that it has."""
+        missing = self._store.without_pooled()
+        with Progress("pooling", len(missing), unit="photos") as progress:
+            for content in progress.over(missing if stop is None else stop.iterate(missing)):
+                with self._store.transaction():
+                    self._store.add_pooled(content)
 
     def _look(self, item: str | Record) -> _Looked | Record | None:
         """All that is done for one photo, on one of several threads; None where nothing has changed."""
@@ -120,7 +131,10 @@ class Updater:
         logits = self._tagger.logits(encoded, self._labels)  # (1, V)
         classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
         return looked._replace(
-            tokens=pack_tokens(encoded.tokens[0]), logits=pack_logits(logits[0]), classes=pack_classes(classes)
+            tokens=pack_tokens(encoded.tokens[0]),
+            logits=pack_logits(logits[0]),
+            classes=pack_classes(classes),
+            pooled=pack_logits(pooled_tokens(encoded.tokens)[0]),
         )
 
     def _fail(self, record: Record) -> None:
@@ -132,7 +146,9 @@ class Updater:
         with self._store.transaction():
             content = looked.content
             if content is None:
-                content = self._store.add_content(looked.sha256, looked.tokens, looked.logits, looked.classes)
+                content = self._store.add_content(
+                    looked.sha256, looked.tokens, looked.logits, looked.classes, looked.pooled
+                )
             left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
             self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))

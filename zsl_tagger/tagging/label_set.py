@@ -8,8 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
+from zsl_tagger.tagging.pooled import pooled
+from zsl_tagger.tagging.reader import Reader
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
 
@@ -29,6 +32,7 @@ class LabelSet:
         evidence: how the logits become log-odds; None: they are that.
         implied: of each label the keys of what it says too (its parents and synonyms), which are then not said again;
             None: every label is said.
+        readers: of labels that were taught by examples, by their numbers.
 
     What the network makes of the queries is computed when they are first asked, and kept with them.
     """
@@ -42,10 +46,11 @@ class LabelSet:
         biases: np.ndarray,
         evidence: LabelEvidence | None = None,
         implied: Sequence[frozenset[str]] | None = None,
+        readers: Mapping[int, Reader] | None = None,
     ):
         self.labels, self.keys, self.queries = list(labels), list(keys), queries
         self.thresholds, self.biases, self.evidence = thresholds, biases, evidence
-        self.implied = implied
+        self.implied, self.readers = implied, dict(readers or {})
         self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
         self._shortlist: Shortlist | None = None
 
@@ -104,7 +109,9 @@ class LabelSet:
 
     def unfolded(self) -> LabelSet:
         """Return the same set, of which parents and synonyms are said too."""
-        return LabelSet(self.labels, self.keys, self.queries, self.thresholds, self.biases, self.evidence)
+        return LabelSet(
+            self.labels, self.keys, self.queries, self.thresholds, self.biases, self.evidence, readers=self.readers
+        )
 
     def shifted(self, shift: float) -> LabelSet:
         """Return the same set with higher thresholds, or with lower ones.
@@ -114,10 +121,12 @@ class LabelSet:
         """
         inside = np.clip(self.thresholds, 1e-6, 1 - 1e-6)
         thresholds = (1 / (1 + (1 - inside) / inside * np.exp(-shift))).astype(np.float32)
-        return LabelSet(self.labels, self.keys, self.queries, thresholds, self.biases, self.evidence, self.implied)
+        return LabelSet(
+            self.labels, self.keys, self.queries, thresholds, self.biases, self.evidence, self.implied, self.readers
+        )
 
     def log_odds(self, logits: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-        """Return log-odds float32 ``(B, K)``, without the biases.
+        """Return log-odds float32 ``(B, K)``, without the biases; of taught labels those of their words.
 
         Args:
             logits: of the decoder, ``(B, K)``.
@@ -126,6 +135,21 @@ class LabelSet:
         if self.evidence is None or classes is None:
             return logits
         return self.evidence.join(logits, classes)
+
+    def read(self, log_odds: np.ndarray, encoded: Encoded) -> np.ndarray:
+        """Return log-odds ``(B, K)`` in which those of taught labels are what their readers make of B images.
+
+        Args:
+            log_odds: of the words, as :meth:`log_odds` returns them.
+        """
+        return self.read_pooled(log_odds, pooled(encoded)) if self.readers else log_odds
+
+    def read_pooled(self, log_odds: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Do as :meth:`read` by the features of the images, ``(B, F)``."""
+        told = log_odds.copy()
+        for number, reader in self.readers.items():
+            told[:, number] = reader.log_odds(features, log_odds[:, number])
+        return told
 
     def terms(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return scales ``(K,)`` and what is added ``(K,)``, biases included, of one image: log-odds by the logits.
@@ -164,7 +188,10 @@ class LabelSet:
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
         evidence = None if self.evidence is None else self.evidence.only(keep)
         implied = None if self.implied is None else [self.implied[i] for i in keep]
-        return LabelSet(labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep], evidence, implied)
+        readers = {place: self.readers[i] for place, i in enumerate(keep) if i in self.readers}
+        return LabelSet(
+            labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep], evidence, implied, readers
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

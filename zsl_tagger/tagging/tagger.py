@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -26,14 +28,22 @@ from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.onnx_model import OnnxModel
+from zsl_tagger.tagging.pooled import by_place
 from zsl_tagger.tagging.shortlist import Shortlist
-from zsl_tagger.words.table import UnknownLabelError, WordTable
+from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, taught_folders
+from zsl_tagger.tagging.teaching import Lesson, LibraryPhotos, teach
+from zsl_tagger.words.spelling import normalize_label, singular_forms
+from zsl_tagger.words.table import Resolved, UnknownLabelError, WordTable
+
+logger = logging.getLogger(__name__)
 
 #: Up to so many labels each one is asked; of more, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
 EXACT_UP_TO = 20_000
 #: Up to so many labels that labels.json does not list get thresholds of their own (:mod:`.background`); of more, all
 #: get the common one.
 BACKGROUND_UP_TO = 200
+#: Score from which a taught tag is one: its reader puts the threshold there.
+TAUGHT_THRESHOLD = 0.5
 #: About so many words stand for all in a heat map.
 WORDS_IN_GENERAL = 256
 
@@ -47,19 +57,27 @@ class Tagger:
             image; as many workers as cores use one core each, which is faster for many images.
         device: where the networks run: "cpu", "cuda" (an NVIDIA GPU, by onnxruntime-gpu), or "auto", the GPU where it
             works.
+        taught: the folder of taught tags, which are words too; True for the user's, False for none.
 
     Raises:
         ModelFolderError: the folder is missing, incomplete or inconsistent.
         UserError: the device is not available; the message says what is.
     """
 
-    def __init__(self, model: str | Path | None = None, workers: int = 1, device: str = "auto"):
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        workers: int = 1,
+        device: str = "auto",
+        taught: str | Path | bool = True,
+    ):
         if workers < 1:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self._folder = ModelFolder(model)
         self.workers = workers
         threads = max(1, available_cores() // workers)
         self._model = OnnxModel(self._folder.path, self._folder.config, threads, device, keep=True)
+        self._taught_in = taught
 
     @property
     def folder(self) -> ModelFolder:
@@ -90,13 +108,42 @@ class Tagger:
     def vocabulary(self) -> LabelSet:
         """The default labels, each with its own threshold; parents and synonyms of others are not said."""
         default = [label for label in self._listed if label.default]
+        listed = {self.key(label.name) for label in default}
+        more = [tag.name for key, tag in self.taught.items() if key not in listed]
         try:
-            labels = self.label_set([label.name for label in default])
+            labels = self.label_set([*(label.name for label in default), *more])
         except UnknownLabelError as error:
             raise ModelFolderError(f"{self._folder.path}: labels.json asks what words.txt lacks: {error}") from None
         if any(label.implies for label in default):
-            labels.implied = [frozenset(self.key(word) for word in label.implies) for label in default]
+            implied = [frozenset(self.key(word) for word in label.implies) for label in default]
+            labels.implied = [*implied, *(frozenset[str]() for _ in more)]
         return labels
+
+    @property
+    def default_labels(self) -> list[str]:
+        """Return the model's own default labels, without taught ones."""
+        return [label.name for label in self._listed if label.default]
+
+    @cached_property
+    def identity(self) -> str:
+        """Return a hash of the networks and of how they read pixels; scores of another model mean something else."""
+        content = self._folder.networks_sha256() + self.preprocessing.other_than_usual()
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def taught(self) -> dict[str, TaughtTag]:
+        """Return the tags that this model was taught, by key."""
+        return {tag.key: tag for tag in self._all_taught if tag.model == self.identity}
+
+    @cached_property
+    def _all_taught(self) -> list[TaughtTag]:
+        """Return the taught tags of every model."""
+        return [tag for folder in taught_folders(self._folder.path, self._taught_in) for tag in folder.tags()]
+
+    def forget_taught(self) -> None:
+        """Read the taught tags again when they are next needed."""
+        for name in ("taught", "_all_taught", "vocabulary"):
+            self.__dict__.pop(name, None)
 
     def for_precision(self, labels: LabelSet, precision: float) -> LabelSet:
         """Return labels with the thresholds at which the tags of photos held out from training had this precision.
@@ -136,16 +183,31 @@ class Tagger:
             UnknownLabelError: labels that are in no way known, all of them, with suggestions.
             UserError: no labels.
         """
-        if isinstance(labels, str):
-            raise UserError(f"expected a list of labels, got the single string {labels!r}: write [{labels!r}]")
-        if not labels:
-            raise UserError("the label list is empty: give at least one label")
-        resolved = self.words.resolve_all(labels)
-        queries, keys = self.words.vectors_of(resolved), [found.key for found in resolved]
+        _check_labels(labels)
+        return self._made(labels, [self._taught_tag(label) for label in labels])
+
+    def plain_label_set(self, labels: Sequence[str]) -> LabelSet:
+        """Prepare words as the model itself knows them, whatever it was taught.
+
+        Raises:
+            UserError: as :meth:`label_set`.
+        """
+        _check_labels(labels)
+        return self._made(labels, [None] * len(labels))
+
+    def _made(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> LabelSet:
+        resolved = self._resolved(labels, tags)
+        queries, word_keys = self.words.vectors_of(resolved), [found.key for found in resolved]
         config = self._folder.config
-        listed = [self._by_key.get(key) or VocabularyLabel(key, config.default_threshold, seen=False) for key in keys]
-        made = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(keys))
-        unknown = [index for index, key in enumerate(keys) if key not in self._by_key]
+        keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
+        plain = VocabularyLabel("", config.default_threshold, seen=False)
+        listed = [
+            self._by_key.get(key, plain) if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
+            for key, tag in zip(keys, tags, strict=True)
+        ]
+        made = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
+        made.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
+        unknown = [number for number, label in enumerate(listed) if label is plain]
         if 0 < len(unknown) <= BACKGROUND_UP_TO and self._background is not None:
             some = made.only(unknown)
             made.thresholds[unknown] = probabilities(
@@ -153,9 +215,100 @@ class Tagger:
             )
         return made
 
+    def _resolved(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> list[Resolved]:
+        """Find labels in the word table; of a taught one, the word that its reader takes, or any."""
+        any_word = self.words.words[0]
+        return self.words.resolve_all(
+            label if tag is None else tag.reader.word or any_word for label, tag in zip(labels, tags, strict=True)
+        )
+
+    def resolve_all(self, labels: Sequence[str]) -> list[Resolved]:
+        """Find every label in the word table; of a taught one, the word that its reader takes, or any.
+
+        Raises:
+            UnknownLabelError: labels that are in no way known, all of them, with suggestions.
+            UserError: a tag that only another model was taught.
+        """
+        return self._resolved(labels, [self._taught_tag(label) for label in labels])
+
+    def _taught_tag(self, label: str) -> TaughtTag | None:
+        """Return the taught tag that a label means; None where it is a word.
+
+        Raises:
+            UserError: only another model was taught it, and it is no word.
+        """
+        if not self._all_taught:
+            return None
+        key = normalize_label(label)
+        forms = [key, *singular_forms(key), self.key(label)]
+        for form in forms:
+            if form in self.taught:
+                return self.taught[form]
+        other = next((tag for tag in self._all_taught if tag.key in forms), None)
+        if other is None:
+            return None
+        how = f"teach it again from its {len(other.examples)} kept examples: zsl-tagger teach {other.name!r}"
+        found = self.words.resolve(label)
+        if found is not None and found.how != "averaged":
+            logger.warning("%r was taught to another model; here it is the plain word (%s)", label, how)
+            return None
+        raise UserError(f"the tag {label!r} was taught to another model, whose scores mean something else: {how}")
+
     def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
         scoring = self._folder.config.scoring
         return None if scoring is None else LabelEvidence.of(keys, self._class_words, scoring)
+
+    def teach(
+        self,
+        name: str,
+        positives: Sequence[ImageSource] = (),
+        negatives: Sequence[ImageSource] = (),
+        *,
+        like: str | None = None,
+        new: bool = False,
+        library: LibraryPhotos | None = None,
+    ) -> TaughtTag:
+        """Learn a tag from photos, and keep it: from then on it is a word like any other, also in other programs.
+
+        A tag that was taught before is learned again, from its kept examples and the new ones.
+
+        Args:
+            name: one or several words. A name that the model knows refines that word.
+            positives: 3 to 20 photos that show it, each as for :meth:`encode`.
+            negatives: photos that do not show it, though they look like it.
+            like: a known word that means something similar.
+            new: where the name is a known word, teach a tag "NAME (taught)" beside it.
+            library: more photos of anything, e.g. those of an index
+                (:meth:`zsl_tagger.search.library.Library.photos_of_anything`).
+
+        Raises:
+            UserError: the name cannot be one, too few photos can be read, or they contradict each other.
+        """
+        lesson = Lesson(name=name, positives=positives, negatives=negatives, like=like, new=new)
+        folder = self.taught_folder
+        with folder.kept():  # another program may teach the same tag
+            self.forget_taught()
+            tag = teach(self, lesson, self._all_taught, library)
+            folder.save(tag)
+            self.forget_taught()
+        return tag
+
+    @property
+    def taught_folder(self) -> TaughtFolder:
+        """Return the folder that keeps what this tagger is taught.
+
+        Raises:
+            UserError: it was opened without taught tags.
+        """
+        folders = taught_folders(self._folder.path, self._taught_in)
+        if not folders:
+            raise UserError("this Tagger was opened without taught tags, so it cannot keep one: leave out taught=False")
+        return folders[-1]
+
+    @property
+    def background(self) -> Encoded | None:
+        """Return what the encoder made of photos of anything; None where the model folder has none."""
+        return None if self._background is None else self._background.encoded
 
     @cached_property
     def _background(self) -> Background | None:
@@ -200,7 +353,7 @@ class Tagger:
 
     def log_odds(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
         """Logarithm of the odds of every label, float32 ``(B, K)``, without the bias of labels never trained."""
-        return labels.log_odds(self.logits(encoded, labels), encoded.classes)
+        return labels.read(labels.log_odds(self.logits(encoded, labels), encoded.classes), encoded)
 
     def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
         """What the decoder alone says of every label, float32 ``(B, K)``, without class evidence."""
@@ -237,7 +390,11 @@ class Tagger:
         label_set = self._label_set(labels)
         attention = self._model.attention(encoded, label_set.prepared(self._model))[0]  # (K, L)
         usual = self._model.attention(encoded, self._any_words.prepared(self._model))[0].mean(axis=0)  # (L,)
-        return relative_maps(attention, usual)
+        maps = relative_maps(attention, usual)
+        for number, reader in label_set.readers.items():
+            added = by_place(encoded.tokens[0], (reader.weights / reader.scale)[: 2 * self._model.token_width])  # (L,)
+            maps[number] = relative_maps(added[None], np.zeros_like(added))[0]
+        return maps
 
     @cached_property
     def _any_words(self) -> LabelSet:
@@ -297,7 +454,10 @@ class Tagger:
         found, logits = shortlist.best(ask, added, scales)
         order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
         found = found[order]
-        return found, probabilities(scales[found] * logits[order] + added[found])
+        if not labels.readers:
+            return found, probabilities(scales[found] * logits[order] + added[found])
+        found = np.union1d(found, list(labels.readers))  # taught ones are asked in any case
+        return found, self.scores(encoded, labels.only(found.tolist()))[0]
 
     def tag_many(
         self,
@@ -348,6 +508,13 @@ def _name_of(image: ImageSource) -> str:
         return os.fspath(image)
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", "")
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""  # a descriptor has a number as its name
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if isinstance(labels, str):
+        raise UserError(f"expected a list of labels, got the single string {labels!r}: write [{labels!r}]")
+    if not labels:
+        raise UserError("the label list is empty: give at least one label")
 
 
 def _check_limits(threshold: float | None, top_k: int | None) -> None:

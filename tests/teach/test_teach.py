@@ -1,0 +1,200 @@
+"""zsl-tagger teach, with and without an index, and taught tags in search."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_data import run_command
+from PIL import Image
+
+from zsl_tagger import Library, Tagger, UserError
+from zsl_tagger.search import library as library_module
+from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
+from zsl_tagger.tagging.taught import FOLDER_VARIABLE, TaughtFolder
+from zsl_tagger.teach.run import TeachRun, run_teach
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
+    """Ten parts of each example photo, the size that it has."""
+    folder = tmp_path_factory.mktemp("crops")
+    for path in sorted(examples.glob("*.jpg")):
+        with Image.open(path) as image:
+            side = min(image.size) // 2
+            for number in range(10):
+                left, top = number % 5 * (image.width - side) // 4, number // 5 * (image.height - side)
+                image.crop((left, top, left + side, top + side)).save(folder / f"{path.stem} {number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    with Library.open(folder) as library:
+        library.add(crops)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TaughtFolder:
+    """The user's folder of taught tags, and no index of the user's."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "taught"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return TaughtFolder(tmp_path / "taught")
+
+
+def cups(crops: Path, count: int = 4) -> list[str]:
+    return [str(crops / f"coffee {number:02d}.png") for number in range(count)]
+
+
+def test_a_tag_is_taught_listed_exported_removed_and_imported(crops: Path, tmp_path: Path) -> None:
+    status, told, errors = run_command("teach", "our cup", *cups(crops))
+    assert (status, errors) == (0, "")
+    assert re.fullmatch(
+        "our cup: taught with 4 photos\n"
+        "found [34] of 4 of your own examples, each when it was left out\n"
+        "it is a word like any other now: zsl-tagger tag PHOTOS --labels 'our cup'\n",
+        told,
+    )
+    status, told, _ = run_command("tag", crops / "coffee 07.png", "--labels", "our cup,dog", "--threshold", 0)
+    assert status == 0
+    assert re.search(r"our cup +0\.\d\d", told)
+    assert re.search(r"our cup +4 +0 +[34] of 4", run_command("teach", "--list")[1])
+    file = tmp_path / "tags.safetensors"
+    assert run_command("teach", "--export", file) == (0, f"{file}: our cup\n", "")
+    assert run_command("teach", "--remove", "Our Cup") == (0, "removed: our cup, taught with 4 photos\n", "")
+    assert run_command("teach", "--list")[1].startswith("no tag was taught yet")
+    assert run_command("teach", "--import", file) == (0, "imported: our cup\n", "")
+    assert re.search(r"our cup +4 +0 +[34] of 4", run_command("teach", "--list")[1])
+
+
+def test_an_index_says_how_many_photos_would_get_it(crops: Path, index: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.html"
+    status, told, errors = run_command("teach", "our cup", *cups(crops), "--index", index, "--output", sheet)
+    assert (status, errors) == (0, "")
+    found = re.search(rf"^(\d+) of 40 photos of your library would get it: look at them in {sheet}$", told, re.M)
+    assert found is not None
+    assert 4 <= int(found[1]) <= 20
+    page = sheet.read_text()
+    assert page.count("coffee") >= 5
+    assert f"{found[1]} of 40 photos reach the threshold" in page
+    status, told, _ = run_command("search", "our cup -sky", "--index", index, "--top", 3)
+    assert status == 0
+    assert told.count("coffee") >= 3
+
+
+def test_scores_in_the_index_are_those_of_tag(crops: Path, index: Path) -> None:
+    """Also where the word that the tag takes is not stored."""
+    run_teach(TeachRun(name="xyzzy", photos=cups(crops), like="porcelain saucer"))
+    run_teach(TeachRun(name="cup", photos=cups(crops)))
+    run_teach(TeachRun(name="abcde", photos=cups(crops)))
+    tagger = Tagger()
+    with Library.open(index) as library:
+        for label in ("xyzzy", "cup", "abcde"):
+            found = library.search(label, top=1000)
+            assert len(found) == 40
+            labels = tagger.label_set([label])
+            for path, score, _ in found[::6]:
+                assert score == pytest.approx(tagger.scores(tagger.encode(path), labels)[0, 0], abs=0.02)
+
+
+def test_photos_of_the_index_that_are_examples_are_not_compared_with(
+    crops: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coffee photos are in the index as well; as negatives they would hide what was taught."""
+    with Library.open(index) as library:
+        everything = library.photos_of_anything("cup")
+        assert everything.features.shape[0] == everything.word.shape[0] == 40
+        monkeypatch.setattr(library_module, "TO_COMPARE", 7)
+        assert len(library.photos_of_anything(None).features) == 7
+    run_teach(TeachRun(name="our cup", photos=cups(crops, 10), index=index))
+    assert Tagger().taught["our cup"].found >= 8
+
+
+def test_an_index_of_the_version_before_is_read_and_completed(crops: Path, index: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
+    with sqlite3.connect(old / INDEX_FILE) as database:
+        database.execute("DROP TABLE pooled")
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    run_teach(TeachRun(name="our cup", photos=cups(crops)))
+    with Library.open(index) as library:
+        expected = dict(one[:2] for one in library.search("our cup", 40))
+    with Library.open(old) as library:
+        assert dict(one[:2] for one in library.search("our cup", 40)) == pytest.approx(expected, abs=0.005)
+        assert library.add().added == 0
+        assert dict(one[:2] for one in library.search("our cup", 40)) == pytest.approx(expected, abs=0.005)
+    with Store(old) as store:
+        assert store.without_pooled() == []
+        levels, step, low = store.pooled([1, 3])
+        assert levels.shape == (2, 512)
+        assert np.isfinite([*step, *low]).all()
+
+
+def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> None:
+    """So that it can be searched after they are removed."""
+    run_teach(TeachRun(name="our cup", photos=cups(crops)))
+    with Library.open(tmp_path / "index") as library:
+        library.add(crops / "cat 00.png")
+    run_teach(TeachRun(remove="our cup"))
+    with Library.open(tmp_path / "index") as library:
+        assert "our cup" not in library._made.labels
+        assert len(library.search("cat")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, 'expected a name and photos that show it: zsl-tagger teach "our cat"'),
+        ({"name": "our cup"}, "expected at least 3 different photos of 'our cup' that can be read, got 0"),
+        ({"name": "our cup", "list_tags": True}, "--list teaches nothing: leave out the name"),
+        ({"remove": "our cup", "export": Path("x")}, "give --remove or --export, not both"),
+        ({"remove": "our cup"}, "no tag 'our cup' was taught; taught are: none"),
+        ({"export": Path("x")}, "no tag was taught yet: there is nothing to export"),
+        ({"import_": Path("gone.safetensors")}, "gone.safetensors cannot be read"),
+        ({"name": "our cup", "output": Path("sheet.jpg")}, "--output sheet.jpg has the name of an image"),
+        ({"name": "our cup", "output": Path("sheet.html")}, "no index at .*: make one with zsl-tagger index PHOTOS"),
+        ({"name": "our cup", "index": Path("gone")}, "no index at gone: .* zsl-tagger index PHOTOS --index gone"),
+        ({"name": "."}, r"\. is a file or folder; a name comes first"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict, message: str, taught: TaughtFolder) -> None:
+    with pytest.raises(UserError, match=message):
+        run_teach(TeachRun(**options))
+    assert taught.tags() == []
+
+
+def test_bad_examples_end_the_command_with_status_2(crops: Path) -> None:
+    status, told, errors = run_command("teach", "our cup", cups(crops)[0], crops / "gone.png")
+    assert (status, told) == (2, "")
+    warning, error = errors.splitlines()
+    assert re.fullmatch(r"warning: .*gone\.png: no such file; left out", warning)
+    assert error.startswith("error: expected at least 3 different photos of 'our cup' that can be read, got 1")
+
+
+def test_a_known_word_is_said_to_be_refined(crops: Path) -> None:
+    assert run_command("teach", "cup", *cups(crops))[2] == (
+        "note: the model knows the word 'cup', which is refined; --new keeps it, and teaches 'cup (taught)'\n"
+    )
+    assert run_command("teach", "cup", "--new", *cups(crops))[2] == (
+        "note: the model knows the word 'cup', which stays; the new tag is 'cup (taught)'\n"
+    )
+
+
+def test_an_index_of_another_model_is_left_aside(crops: Path, index: Path, logged: pytest.LogCaptureFixture) -> None:
+    default_folder().mkdir(parents=True)
+    (default_folder() / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
+    with sqlite3.connect(default_folder() / INDEX_FILE) as database:
+        database.execute("""UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
+    database.close()
+    run_teach(TeachRun(name="our cup", photos=cups(crops)))
+    assert "the index is not looked at: " in logged.text
+    assert Tagger().taught

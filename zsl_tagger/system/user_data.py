@@ -1,0 +1,12 @@
+"""Where the user's own data lies on this system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def user_folder(name: str) -> Path:
+    """Return a folder in the user's data folder of this system, there or not."""
+    from platformdirs import user_data_path  # 5 ms, which a run with folders of its own does not need
+
+    return user_data_path("zsl-tagger", appauthor=False) / name
