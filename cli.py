@@ -292,6 +292,10 @@ def teach(
     remove: Annotated[str | None, typer.Option(metavar="NAME", help="Forget a tag.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write all taught tags, or NAME, to this file.")] = None,
     import_: Annotated[Path | None, typer.Option("--import", help="Take in the tags of such a file.")] = None,
+    from_library: Annotated[
+        Path | None, typer.Option(help="Teach every keyword that photos of this folder have, in XMP or IPTC.")
+    ] = None,
+    least: Annotated[int, typer.Option(min=3, help="Photos that a keyword of --from-library must have.")] = 5,
 ) -> None:
     """Teach a tag by a few photos; from then on it is a word like any other.
 

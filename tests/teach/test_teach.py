@@ -15,6 +15,7 @@ from zsl_tagger import Library, Tagger, UserError
 from zsl_tagger.search import library as library_module
 from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE, TaughtFolder
+from zsl_tagger.teach.from_library import _spread
 from zsl_tagger.teach.run import TeachRun, run_teach
 
 pytestmark = pytest.mark.slow
@@ -155,7 +156,7 @@ def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> N
     [
         ({}, 'expected a name and photos that show it: zsl-tagger teach "our cat"'),
         ({"name": "our cup"}, "expected at least 3 different photos of 'our cup' that can be read, got 0"),
-        ({"name": "our cup", "list_tags": True}, "--list teaches nothing: leave out the name"),
+        ({"name": "our cup", "list_tags": True}, "--list takes no name and no photos"),
         ({"remove": "our cup", "export": Path("x")}, "give --remove or --export, not both"),
         ({"remove": "our cup"}, "no tag 'our cup' was taught; taught are: none"),
         ({"export": Path("x")}, "no tag was taught yet: there is nothing to export"),
@@ -198,3 +199,59 @@ def test_an_index_of_another_model_is_left_aside(crops: Path, index: Path, logge
     run_teach(TeachRun(name="our cup", photos=cups(crops)))
     assert "the index is not looked at: " in logged.text
     assert Tagger().taught
+
+
+# --- keywords that are there already
+
+
+@pytest.fixture
+def tagged_photos(crops: Path, tmp_path: Path) -> Path:
+    """Photos with sidecars: "our cup" on five, "rockets" on four, "seldom" on one, a name that cannot be on three."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        for name, words in (("coffee", ["our cup"]), ("rocket", ["rockets"] if number else ["seldom"])):
+            photo = folder / f"{name} {number}.png"
+            photo.write_bytes((crops / f"{name} {number:02d}.png").read_bytes())
+            more = ["a # b"] if name == "coffee" and number < 3 else []
+            items = "".join(f"<rdf:li>{word}</rdf:li>" for word in words + more)
+            photo.with_name(f"{photo.name}.xmp").write_text(
+                '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+                '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+                f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject></rdf:Description></rdf:RDF></x:xmpmeta>"
+            )
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+def test_keywords_of_a_library_are_taught(tagged_photos: Path, crops: Path) -> None:
+    status, told, errors = run_command("teach", "--from-library", tagged_photos, "--least", 3)
+    assert status == 0
+    first, *rows = told.splitlines()
+    assert first == "10 photos, 10 with keywords; taught: 2, with too few photos: 1, refused: 1"
+    assert [row.split("  ")[0] for row in rows] == ["our cup", "rockets"]
+    assert "broken.jpg: not an image" in errors
+    assert "warning: keyword 'a # b' is not taught: the name 'a # b' holds a comma, a #" in errors
+    tags = [tag.label for tag in Tagger().tag(crops / "coffee 07.png", ["our cup", "rocket"])]
+    assert tags == ["our cup"]
+
+
+def test_a_library_without_enough_of_any_keyword(tagged_photos: Path, tmp_path: Path, taught: TaughtFolder) -> None:
+    message = r"no keyword that 6 photos have could be taught; the commonest are: 'our cup \(5\)', 'rockets \(4\)'"
+    with pytest.raises(UserError, match=message):
+        run_teach(TeachRun(from_library=tagged_photos, least=6))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no photos that can be read in"):
+        run_teach(TeachRun(from_library=tmp_path / "empty"))
+    with pytest.raises(UserError, match="expected --least of at least 3, got 2"):
+        run_teach(TeachRun(from_library=tagged_photos, least=2))
+    assert taught.tags() == []
+
+
+def test_at_most_20_photos_of_a_keyword_are_looked_at() -> None:
+    paths = list(map(str, range(47)))
+    chosen = list(_spread(paths))
+    assert len(chosen) == len(set(chosen)) == 20
+    assert chosen[0] == "0"
+    assert int(chosen[-1]) > 40
+    assert list(_spread(paths[:4])) == paths[:4]

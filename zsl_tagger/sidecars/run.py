@@ -138,7 +138,7 @@ class Sidecars:
         """
         try:
             file = self._file_of(place)
-            before, status = _read(file)
+            before, status = read_sidecar(file)
             change = Change(place, before, self._merged(before, tags), self._kind)
             if change.became == "unchanged" or self._dry_run:
                 return change
@@ -171,8 +171,12 @@ class Sidecars:
         return file
 
 
-def _read(file: Path) -> tuple[bytes | None, os.stat_result | None]:
-    """Return (content, status); None for both where there is no file."""
+def read_sidecar(file: Path) -> tuple[bytes | None, os.stat_result | None]:
+    """Return (content, status); None for both where there is no file.
+
+    Raises:
+        SidecarError: it is too large, no regular file, or cannot be read.
+    """
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -116,6 +116,18 @@ def ours(content: bytes) -> list[str]:
     return packet.recorded.get(_SUBJECT.local, [])
 
 
+def of_user(content: bytes) -> list[str]:
+    """Return the keywords that this tool did not add; of a path the last level.
+
+    Raises:
+        SidecarError: ``content`` is not XMP, or its keywords are in no list.
+    """
+    packet = _Packet(decoded(content, xml_encoding_of(content)).encode())
+    bare = _Packet(packet.without_ours()[0]) if packet.recorded or packet.notes else packet
+    leaves = (path.split(each.separator)[-1] for each in _PATHS for path in bare.words(each))
+    return list(filter(str.strip, [*bare.words(_SUBJECT), *leaves]))
+
+
 class _Packet:
     """What a sidecar holds, as UTF-8.
 

@@ -23,10 +23,13 @@ from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, default_folder, read_tags, write_tags
-from zsl_tagger.tagging.teaching import is_known_word
+from zsl_tagger.tagging.teaching import LEAST_EXAMPLES, is_known_word
+from zsl_tagger.teach.from_library import read_keywords, teach_keywords
 
 logger = logging.getLogger(__name__)
 
+#: Photos that a keyword of a library must have to be taught, unless another number is given.
+LEAST_PHOTOS = 5
 #: Most photos of a contact sheet, and how many of them are below the threshold.
 ON_SHEET, NEARLY = 200, 20
 
@@ -47,6 +50,8 @@ class TeachRun:
     remove: str | None = None
     export: Path | None = None
     import_: Path | None = None
+    from_library: Path | None = None
+    least: int = LEAST_PHOTOS
 
 
 def run_teach(run: TeachRun) -> list[str]:
@@ -67,6 +72,8 @@ def run_teach(run: TeachRun) -> list[str]:
         return _exported(folder, run.export, run.name)
     if run.import_ is not None:
         return _imported(folder, run.import_)
+    if run.from_library is not None:
+        return _from_library(run, run.from_library)
     return _taught(run)
 
 
@@ -76,13 +83,16 @@ def _check(run: TeachRun) -> None:
         "--remove": run.remove is not None,
         "--export": run.export is not None,
         "--import": run.import_ is not None,
+        "--from-library": run.from_library is not None,
     }
     given = [option for option, is_given in other.items() if is_given]
     if len(given) > 1:
         raise UserError(f"give {given[0]} or {given[1]}, not both")
     lesson = run.photos or run.negatives or run.like or run.new or run.output or (run.name and not run.export)
     if given and lesson:
-        raise UserError(f"{given[0]} teaches nothing: leave out the name, the photos and the other options")
+        raise UserError(f"{given[0]} takes no name and no photos: leave out these and the options for them")
+    if run.least < LEAST_EXAMPLES:
+        raise UserError(f"expected --least of at least {LEAST_EXAMPLES}, got {run.least}")
     if not given and not run.name:
         raise UserError('expected a name and photos that show it: zsl-tagger teach "our cat" a.jpg b.jpg c.jpg')
     if run.name and not given and Path(run.name).exists():
@@ -119,6 +129,14 @@ def _taught(run: TeachRun) -> list[str]:
             ranking = library.rank([tag.name], ON_SHEET if run.output else 1)[0]
             lines += _in_library(tag, ranking, run.output)
     return [*lines, f"it is a word like any other now: zsl-tagger tag PHOTOS --labels {shlex.quote(tag.name)}"]
+
+
+def _from_library(run: TeachRun, folder: Path) -> list[str]:
+    counts = read_keywords([str(folder)], default_workers())
+    with _library(run) as library:
+        tagger = Tagger(run.model, default_workers()) if library is None else library.tagger
+        compared = None if library is None else library.photos_of_anything
+        return teach_keywords(tagger, counts, run.least, compared).lines()
 
 
 def _found(paths: Sequence[str]) -> Iterator[str]:

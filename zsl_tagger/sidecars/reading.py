@@ -1,0 +1,124 @@
+"""Read the keywords that people gave their photos: XMP sidecars, XMP and IPTC inside the photos.
+
+What zsl-tagger itself wrote is left out, so that it never learns from its own guesses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.IptcImagePlugin import getiptcinfo
+
+from zsl_tagger.images.opening import image_errors, open_photo
+from zsl_tagger.sidecars.keywords import SidecarError, folded, keyword
+from zsl_tagger.sidecars.places import Places
+from zsl_tagger.sidecars.run import read_sidecar
+from zsl_tagger.sidecars.xmp import of_user
+from zsl_tagger.words.spelling import normalize_label, singular_forms
+
+_IPTC_KEYWORDS, _IPTC_CHARSET, _UTF8 = (2, 25), (1, 90), b"\x1b%G"
+_TIFF_XMP = 700
+#: Formats whose IPTC Pillow reads.
+_WITH_IPTC = frozenset({"JPEG", "TIFF"})
+
+
+def keywords_of_photo(photo: Path, places: Places) -> list[str]:
+    """Return the keywords of a photo, each once, by whatever program they were given.
+
+    Args:
+        places: of XMP sidecars, under either name.
+
+    Raises:
+        SidecarError: a sidecar, or what is embedded, is not XMP, or cannot be read.
+        ImageError: the photo cannot be opened.
+    """
+    words: list[str] = []
+    for sidecar in places.all_of(photo):
+        words += _in_sidecar(sidecar)
+    with image_errors(), open_photo(photo) as image:
+        words += _embedded(image)
+    unique: dict[str, str] = {}
+    for word in map(keyword, words):
+        unique.setdefault(folded(word), word)
+    unique.pop("", None)
+    return list(unique.values())
+
+
+def _in_sidecar(path: Path) -> list[str]:
+    try:
+        content, _ = read_sidecar(path)
+        return of_user(content) if content else []
+    except SidecarError as error:
+        raise SidecarError(f"sidecar {path.name}: {error}") from None
+
+
+def _embedded(image: Image.Image) -> list[str]:
+    """Return the keywords inside an opened photo; its pixels are not decoded."""
+    found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or _tag(image, _TIFF_XMP)
+    content = found.encode() if isinstance(found, str) else bytes(found or b"").rstrip(b"\0")
+    words = of_user(content) if content else []
+    return words + (_iptc(image) if isinstance(image, ImageFile) and image.format in _WITH_IPTC else [])
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    return getattr(image, "tag_v2", {}).get(number)
+
+
+def _iptc(image: ImageFile) -> list[str]:
+    found: Mapping[Any, Any] = {}
+    with suppress(Exception):  # Pillow raises nearly anything on broken blocks
+        found = getiptcinfo(image) or {}
+    is_utf8 = found.get(_IPTC_CHARSET) == _UTF8
+    values = found.get(_IPTC_KEYWORDS, [])
+    return [_decoded(value, is_utf8) for value in (values if isinstance(values, list) else [values])]
+
+
+def _decoded(value: bytes, is_utf8: bool) -> str:
+    """Return a keyword of an IPTC block, which often is UTF-8 where it does not say so."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "replace") if is_utf8 else value.decode("latin-1")
+
+
+@dataclass
+class KeywordCounts:
+    """The keywords of a library: of each the photos that have it, under its commonest spelling.
+
+    Attributes:
+        photos: how many were read.
+        with_keywords: how many of them have a keyword.
+    """
+
+    photos: int = 0
+    with_keywords: int = 0
+    _paths: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _spellings: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, path: str, keywords: Iterable[str]) -> None:
+        """Count a photo and its keywords."""
+        self.photos += 1
+        spelled = {normalize_label(word): word for word in keywords}
+        spelled.pop("", None)
+        self.with_keywords += bool(spelled)
+        for key, word in spelled.items():
+            self._paths[key].append(path)
+            self._spellings[key][word] += 1
+
+    def by_keyword(self) -> dict[str, list[str]]:
+        """Return the photos of each keyword, the commonest first; a plural joins its singular, where that is there."""
+        paths, spellings = {key: list(own) for key, own in self._paths.items()}, dict(self._spellings)
+        for key in list(paths):
+            one = next((form for form in singular_forms(key) if form in paths and form != key), None)
+            if one is not None:
+                paths[one] = list(dict.fromkeys([*paths[one], *paths.pop(key)]))
+                spellings[one] = spellings[one] + spellings.pop(key)
+        order = sorted(paths, key=lambda key: (-len(paths[key]), key))
+        return {spellings[key].most_common(1)[0][0]: paths[key] for key in order}

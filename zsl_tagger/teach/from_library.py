@@ -1,0 +1,132 @@
+"""Teach every keyword of a photo library that has enough photos."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsl_tagger.errors import PhotoError, UserError, some
+from zsl_tagger.images.finding import Selection, find_images
+from zsl_tagger.records.record import Record
+from zsl_tagger.reports.text import aligned
+from zsl_tagger.sidecars.places import Places
+from zsl_tagger.sidecars.reading import KeywordCounts, keywords_of_photo
+from zsl_tagger.system.json_record import JsonRecord
+from zsl_tagger.system.progress import Progress
+from zsl_tagger.system.threads import map_in_order
+from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.tagging.taught import TaughtTag, checked_name
+from zsl_tagger.tagging.teaching import LibraryPhotos
+
+logger = logging.getLogger(__name__)
+
+#: Photos of one keyword that it is taught with; more take time and help little.
+MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtKeywords(JsonRecord):
+    """What was taught from a library.
+
+    Attributes:
+        photos: how many were read.
+        with_keywords: how many of them have a keyword.
+        taught: of each keyword that was taught, how many examples it has, and how many were found when left out.
+        rare: keywords with too few photos.
+        refused: keywords that could not be taught, with the reason.
+    """
+
+    photos: int
+    with_keywords: int
+    taught: dict[str, tuple[int, int]]
+    rare: int
+    refused: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Return what to print."""
+        rows = [[name, f"{photos} photos", f"found {found}"] for name, (photos, found) in self.taught.items()]
+        return [
+            f"{self.photos:,} photos, {self.with_keywords:,} with keywords; taught: {len(self.taught):,}, with too few "
+            f"photos: {self.rare:,}, refused: {len(self.refused):,}",
+            *aligned(rows),
+        ]
+
+
+def read_keywords(folders: Sequence[str], workers: int) -> KeywordCounts:
+    """Read the keywords of all photos of folders; what cannot be read is logged.
+
+    Raises:
+        UserError: there are no photos.
+    """
+    places, selection = Places(".xmp", stem=True, new_by_stem=False), Selection()
+
+    def read(item: str | Record) -> tuple[str, list[str] | str]:
+        if isinstance(item, Record):
+            return item.path, item.error or ""
+        path = os.path.abspath(item)  # noqa: PTH100 - follows no link
+        try:
+            return path, keywords_of_photo(Path(path), places)
+        except PhotoError as error:
+            return path, str(error)
+
+    items = list(find_images(folders, selection=selection))
+    counts = KeywordCounts()
+    with Progress("reading keywords", len(items), unit="photos") as progress:
+        for path, found in progress.over(map_in_order(read, items, workers)):
+            if isinstance(found, str):
+                logger.warning("%s: %s", path, found)
+            else:
+                counts.add(path, found)
+    if not counts.photos:
+        raise UserError(f"no photos that can be read in {', '.join(map(str, folders))}")
+    return counts
+
+
+def teach_keywords(
+    tagger: Tagger, counts: KeywordCounts, least: int, library: LibraryPhotos | None = None
+) -> TaughtKeywords:
+    """Teach every keyword that ``least`` photos have.
+
+    Args:
+        library: photos of anything, as for :meth:`Tagger.teach`.
+    """
+    by_keyword = counts.by_keyword()
+    enough = {word: paths for word, paths in by_keyword.items() if len(paths) >= least}
+    taught: dict[str, tuple[int, int]] = {}
+    refused: dict[str, str] = {}
+    with Progress("teaching", len(enough), unit="keywords") as progress:
+        for word, paths in progress.over(iter(enough.items())):
+            try:
+                tag = _teach(tagger, word, paths, library)
+            except UserError as error:
+                refused[word] = str(error)
+                logger.warning("keyword %r is not taught: %s", word, error)
+            else:
+                taught[tag.name] = tag.positives, tag.found
+    if not taught:
+        commonest = some([f"{word} ({len(paths)})" for word, paths in by_keyword.items()])
+        raise UserError(
+            f"no keyword that {least} photos have could be taught; the commonest are: {commonest or 'none'}"
+        )
+    return TaughtKeywords(
+        photos=counts.photos,
+        with_keywords=counts.with_keywords,
+        taught=taught,
+        rare=len(by_keyword) - len(enough),
+        refused=refused,
+    )
+
+
+def _teach(tagger: Tagger, word: str, paths: Sequence[str], library: LibraryPhotos | None) -> TaughtTag:
+    checked_name(word)  # before photos are looked at
+    return tagger.teach(word, list(_spread(paths)), library=library)
+
+
+def _spread(paths: Sequence[str]) -> Iterator[str]:
+    """Yield up to ``MOST_EXAMPLES`` of the paths, evenly from first to last: neighbours are often of one moment."""
+    step = max(1.0, len(paths) / MOST_EXAMPLES)
+    for number in range(min(len(paths), MOST_EXAMPLES)):
+        yield paths[int(number * step)]
