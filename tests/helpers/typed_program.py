@@ -52,6 +52,12 @@ def head(tokens: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def taught(name: str, photos: list[Path], index: Path) -> tuple[int, int]:
+    with Library.open(index) as library:
+        tag = library.tagger.teach(name, photos, like="cat", library=library.photos_of_anything)
+    return tag.found, tag.positives
+
+
 def searched(index: Path, query: str) -> list[tuple[str, float]]:
     with Library.open(index) as library:
         return [(hit.path, hit.score) for hit in library.search(query, top=3)]

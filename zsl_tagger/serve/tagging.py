@@ -28,6 +28,7 @@ class PhotoTagger:
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
         self._asked = lru_cache(_KEPT_LABEL_SETS)(tagger.label_set)
+        self._taught = tagger.taught_changes()
         encoded = tagger.encode(np.zeros((8, 8, 3), np.uint8))
         tagger.tag_encoded(encoded)
         try:
@@ -68,6 +69,10 @@ class PhotoTagger:
 
     def label_set(self, labels: tuple[str, ...]) -> LabelSet:
         """Labels made ready to be asked; the vocabulary where there are none."""
+        if (changes := self._tagger.taught_changes()) != self._taught:
+            self._taught = changes
+            self._tagger.forget_taught()
+            self._asked.cache_clear()
         return self._asked(labels) if labels else self._tagger.vocabulary
 
     def look_up(self, labels: tuple[str, ...]) -> dict[str, Any]:

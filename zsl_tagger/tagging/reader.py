@@ -27,11 +27,11 @@ SUSPECT = 0.7
 #: Share of a library that may be left out so.
 MOST_SUSPECTS = 0.2
 #: Weight of the word beside the regression, where both tell the examples apart equally well.
-WORD = 0.6
+WORD = 0.9
 #: As many examples as this have as much say in a spread as the negatives have.
 PRIOR_EXAMPLES = 5
 #: Where the threshold lies, from the negatives' tail (0) to the median of the examples left out (1).
-TOWARDS_EXAMPLES = 0.35
+TOWARDS_EXAMPLES = 0.5
 #: Standard deviations of the negatives over their mean, where their tail ends.
 TAIL = 3.0
 #: Log-odds of the median example that was left out.

@@ -140,6 +140,10 @@ class Tagger:
         """Return the taught tags of every model."""
         return [tag for folder in taught_folders(self._folder.path, self._taught_in) for tag in folder.tags()]
 
+    def taught_changes(self) -> tuple[int, ...]:
+        """Return numbers that change when another program teaches or removes a tag."""
+        return tuple(folder.changed() for folder in taught_folders(self._folder.path, self._taught_in))
+
     def forget_taught(self) -> None:
         """Read the taught tags again when they are next needed."""
         for name in ("taught", "_all_taught", "vocabulary"):

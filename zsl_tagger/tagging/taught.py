@@ -137,6 +137,13 @@ class TaughtFolder:
         found = [tag for name in names if not name.startswith(".") for tag in read_tags(self.path / name)]
         return sorted(found, key=lambda tag: (tag.key, tag.model))
 
+    def changed(self) -> int:
+        """Return when a file was last added, replaced or removed, in nanoseconds; 0 where there is no folder."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Keep other processes from writing to the folder meanwhile: wait for the one that does.

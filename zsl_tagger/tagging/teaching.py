@@ -117,8 +117,7 @@ def _word(tagger: Tagger, name: str, like: str | None) -> str | None:
     """
     if like is not None:
         return tagger.words.resolve_all([like])[0].key
-    found = tagger.words.resolve(name)
-    return None if found is None else found.key
+    return tagger.key(name) if is_known_word(tagger, name) else None  # the mean of "our" and "cat" says little
 
 
 def _looks(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: str | None) -> list[_Look]:
