@@ -17,7 +17,9 @@ from paths import ROOT
 import zsl_tagger
 from zsl_tagger.errors import MissingExtraError, UserError, require
 
-BASE = {"PIL", "data_prep", "numpy", "onnxruntime", "platformdirs", "rapidfuzz", "tqdm", "typer", "zsl_tagger"}
+BASE = {
+    "PIL", "data_prep", "numpy", "onnxruntime", "platformdirs", "rapidfuzz", "safetensors", "tqdm", "typer", "zsl_tagger",
+}  # fmt: skip
 #: Files that are loaded after another file has required what they import.
 REQUIRED_BY = {
     "zsl_tagger/bulk/ray_engine.py": "zsl_tagger/bulk/run.py",

@@ -2,7 +2,6 @@
 
 from zsl_tagger.errors import require
 
-require("safetensors", "train")
 require("scipy", "train")
 require("timm", "train")
 require("torch", "train")

@@ -3,5 +3,4 @@
 from zsl_tagger.errors import require
 
 require("accelerate", "train")
-require("safetensors", "train")
 require("torch", "train")
