@@ -18,6 +18,7 @@ def main() -> None:
         ("README.md", with_headline),
         ("docs/figures.md", with_tables),
         ("docs/search.md", with_search_tables),
+        ("docs/teach.md", with_teach_tables),
     ):
         page = ROOT / path
         page.write_text(changed(page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -49,6 +50,36 @@ def with_search_tables(text: str) -> str:
         before, _, rest = text.partition(start)
         text = before + start + rows + "\n" + end + rest.partition(end)[2]
     return text
+
+
+def with_teach_tables(text: str) -> str:
+    """docs/teach.md with its tables made anew."""
+    start, end = "<!-- taught: python -m benchmarks.readme_tables -->\n", "<!-- /taught -->"
+    before, _, rest = text.partition(start)
+    return before + start + _taught_rows(_read("teach")["figures"]) + "\n" + end + rest.partition(end)[2]
+
+
+_TAUGHT = {
+    "never trained": "20 names that the model was never trained on",
+    "trained": "20 names that it was trained on",
+    "words with 75 or more": "those of the 40 whose word alone has 75 or more",
+}
+
+
+def _taught_rows(taught: dict[str, Any]) -> str:
+    kinds = ("without an index", "with an index")
+    rows = [
+        f"| {taught['examples']} examples, {taught['distractors']:,} other photos | word alone | {kinds[0]} | {kinds[1]} |",
+        "|---|---|---|---|",
+    ]
+    for name in [name for name in taught[kinds[0]] if not name.startswith("each")]:
+        alone, *of_kinds = taught[kinds[0]][name]["word alone"], *(taught[kind][name]["taught"] for kind in kinds)
+        rows.append(f"| {_TAUGHT.get(name, name)} | {alone} | {' | '.join(map(str, of_kinds))} |")
+    rows += ["", "| examples | things | word alone | without an index | with an index |", "|---|---|---|---|---|"]
+    for count, point in taught["curve"].items():
+        alone, *of_kinds = point[kinds[0]]["word alone"], *(point[kind]["taught"] for kind in kinds)
+        rows.append(f"| {count.split()[0]} | {point['things']} | {alone} | {' | '.join(map(str, of_kinds))} |")
+    return "\n".join(rows)
 
 
 def _form_rows(search: dict[str, Any]) -> str:

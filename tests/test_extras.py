@@ -18,7 +18,8 @@ import zsl_tagger
 from zsl_tagger.errors import MissingExtraError, UserError, require
 
 BASE = {
-    "PIL", "data_prep", "numpy", "onnxruntime", "platformdirs", "rapidfuzz", "safetensors", "tqdm", "typer", "zsl_tagger",
+    "PIL", "data_prep", "numpy", "onnxruntime", "platformdirs", "rapidfuzz", "safetensors", "tqdm", "typer",
+    "zsl_tagger",
 }  # fmt: skip
 #: Files that are loaded after another file has required what they import.
 REQUIRED_BY = {

@@ -30,7 +30,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 import cli
-from benchmarks.readme_tables import with_headline, with_search_tables, with_tables
+from benchmarks.readme_tables import with_headline, with_search_tables, with_tables, with_teach_tables
 from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
 from zsl_tagger.datasets.format import SPLITS
@@ -50,6 +50,7 @@ def test_tables_come_from_the_result_files() -> None:
     assert with_headline(README) == README
     assert with_tables(PAGES["docs/figures.md"]) == PAGES["docs/figures.md"]
     assert with_search_tables(PAGES["docs/search.md"]) == PAGES["docs/search.md"]
+    assert with_teach_tables(PAGES["docs/teach.md"]) == PAGES["docs/teach.md"]
 
 
 def commands() -> list[tuple[str, str]]:
