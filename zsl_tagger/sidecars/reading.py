@@ -5,8 +5,10 @@ What zsl-tagger itself wrote is left out, so that it never learns from its own g
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +18,19 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.IptcImagePlugin import getiptcinfo
 
+from zsl_tagger.errors import PhotoError, UserError
+from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.opening import image_errors, open_photo
+from zsl_tagger.records.record import Record
 from zsl_tagger.sidecars.keywords import SidecarError, folded, keyword
 from zsl_tagger.sidecars.places import Places
 from zsl_tagger.sidecars.run import read_sidecar
 from zsl_tagger.sidecars.xmp import of_user
+from zsl_tagger.system.progress import Progress
+from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.words.spelling import normalize_label, singular_forms
+
+logger = logging.getLogger(__name__)
 
 _IPTC_KEYWORDS, _IPTC_CHARSET, _UTF8 = (2, 25), (1, 90), b"\x1b%G"
 _TIFF_XMP = 700
@@ -122,3 +131,33 @@ class KeywordCounts:
                 spellings[one] = spellings[one] + spellings.pop(key)
         order = sorted(paths, key=lambda key: (-len(paths[key]), key))
         return {spellings[key].most_common(1)[0][0]: paths[key] for key in order}
+
+
+def read_keywords(folders: Sequence[str], workers: int) -> KeywordCounts:
+    """Read the keywords of all photos of folders; what cannot be read is logged.
+
+    Raises:
+        UserError: there are no photos.
+    """
+    places, selection = Places(".xmp", stem=True, new_by_stem=False), Selection()
+
+    def read(item: str | Record) -> tuple[str, list[str] | str]:
+        if isinstance(item, Record):
+            return item.path, item.error or ""
+        path = os.path.abspath(item)  # noqa: PTH100 - follows no link
+        try:
+            return path, keywords_of_photo(Path(path), places)
+        except PhotoError as error:
+            return path, str(error)
+
+    items = list(find_images(folders, selection=selection))
+    counts = KeywordCounts()
+    with Progress("reading keywords", len(items), unit="photos") as progress:
+        for path, found in progress.over(map_in_order(read, items, workers)):
+            if isinstance(found, str):
+                logger.warning("%s: %s", path, found)
+            else:
+                counts.add(path, found)
+    if not counts.photos:
+        raise UserError(f"no photos that can be read in {', '.join(map(str, folders))}")
+    return counts

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from zsl_tagger.errors import PhotoError, UserError, some
-from zsl_tagger.images.finding import Selection, find_images
-from zsl_tagger.records.record import Record
+from zsl_tagger.errors import UserError, some
 from zsl_tagger.reports.text import aligned
-from zsl_tagger.sidecars.places import Places
-from zsl_tagger.sidecars.reading import KeywordCounts, keywords_of_photo
+from zsl_tagger.sidecars.reading import KeywordCounts
 from zsl_tagger.system.json_record import JsonRecord
 from zsl_tagger.system.progress import Progress
-from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
 from zsl_tagger.tagging.teaching import LibraryPhotos
@@ -53,36 +47,6 @@ class TaughtKeywords(JsonRecord):
             f"photos: {self.rare:,}, refused: {len(self.refused):,}",
             *aligned(rows),
         ]
-
-
-def read_keywords(folders: Sequence[str], workers: int) -> KeywordCounts:
-    """Read the keywords of all photos of folders; what cannot be read is logged.
-
-    Raises:
-        UserError: there are no photos.
-    """
-    places, selection = Places(".xmp", stem=True, new_by_stem=False), Selection()
-
-    def read(item: str | Record) -> tuple[str, list[str] | str]:
-        if isinstance(item, Record):
-            return item.path, item.error or ""
-        path = os.path.abspath(item)  # noqa: PTH100 - follows no link
-        try:
-            return path, keywords_of_photo(Path(path), places)
-        except PhotoError as error:
-            return path, str(error)
-
-    items = list(find_images(folders, selection=selection))
-    counts = KeywordCounts()
-    with Progress("reading keywords", len(items), unit="photos") as progress:
-        for path, found in progress.over(map_in_order(read, items, workers)):
-            if isinstance(found, str):
-                logger.warning("%s: %s", path, found)
-            else:
-                counts.add(path, found)
-    if not counts.photos:
-        raise UserError(f"no photos that can be read in {', '.join(map(str, folders))}")
-    return counts
 
 
 def teach_keywords(

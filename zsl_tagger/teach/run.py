@@ -19,12 +19,13 @@ from zsl_tagger.search.rank import Ranking
 from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.store import INDEX_FILE, LibraryError
 from zsl_tagger.search.store import default_folder as default_index
+from zsl_tagger.sidecars.reading import read_keywords
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, default_folder, read_tags, write_tags
 from zsl_tagger.tagging.teaching import LEAST_EXAMPLES, is_known_word
-from zsl_tagger.teach.from_library import read_keywords, teach_keywords
+from zsl_tagger.teach.from_library import teach_keywords
 
 logger = logging.getLogger(__name__)
 
