@@ -53,7 +53,7 @@ def with_search_tables(text: str) -> str:
 
 
 def with_teach_tables(text: str) -> str:
-    """docs/teach.md with its tables made anew."""
+    """Return docs/teach.md with its tables written again from the results."""
     start, end = "<!-- taught: python -m benchmarks.readme_tables -->\n", "<!-- /taught -->"
     before, _, rest = text.partition(start)
     return before + start + _taught_rows(_read("teach")["figures"]) + "\n" + end + rest.partition(end)[2]

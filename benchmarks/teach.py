@@ -70,7 +70,7 @@ DISTRACTORS = {
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N photos, float32 ``(N, F)``, and the log-odds of the things' words there, ``(N, K)``."""
+    """Hold features of N photos, float32 ``(N, F)``, and the log-odds of the things' words there, ``(N, K)``."""
 
     rows: np.ndarray
     words: np.ndarray
@@ -104,7 +104,7 @@ def _photos(folder: Path) -> list[str]:
 
 
 class Benchmark:
-    """What the model says of all photos, read from an index once."""
+    """Hold what the model says of all photos, read from an index once."""
 
     def __init__(self, library: Library, things: list[list[str]], others: list[str]):
         self.tagger = library.tagger

@@ -116,7 +116,23 @@ def test_examples_are_kept_and_added_to(own: Tagger, cups: list[str]) -> None:
     kept = {Path(example.path).stem: example.positive for example in tag.examples}
     assert kept == {"0": False, "1": True, "2": True, "3": True}
     assert {example.path for example in own.teach("our cup").examples} == set(cups[:4])
+    assert {example.path for example in own.teach("our cup", like="cup").examples} == set(cups[:4])  # looked at again
     assert len(own.taught_folder.tags()) == 1
+
+
+def test_earlier_examples_need_not_be_there_any_more(own: Tagger, cups: list[str], tmp_path: Path) -> None:
+    """What the model made of them is kept; another model has to see them again."""
+    copies = [shutil.copy(path, tmp_path) for path in cups[:3]]
+    before = own.teach("cup", copies)
+    for path in copies:
+        Path(path).unlink()
+    after = own.teach("cup", cups[3:4])
+    assert [example.path for example in after.examples] == [cups[3], *map(str, copies)]
+    assert after.examples[1:] == before.examples
+    own.taught_folder.remove("cup")
+    own.taught_folder.save(replace(after, model="another"))
+    with pytest.raises(UserError, match="that can be read, got 1"):
+        own.teach("cup")
 
 
 def test_one_example_is_too_few(own: Tagger, cups: list[str]) -> None:

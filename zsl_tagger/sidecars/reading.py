@@ -99,7 +99,7 @@ def _decoded(value: bytes, is_utf8: bool) -> str:
 
 @dataclass
 class KeywordCounts:
-    """The keywords of a library: of each the photos that have it, under its commonest spelling.
+    """Count the keywords of a library: of each the photos that have it, under its commonest spelling.
 
     Attributes:
         photos: how many were read.

@@ -146,10 +146,10 @@ class LabelSet:
 
     def read_pooled(self, log_odds: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Do as :meth:`read` by the features of the images, ``(B, F)``."""
-        told = log_odds.copy()
+        joined = log_odds.copy()
         for number, reader in self.readers.items():
-            told[:, number] = reader.log_odds(features, log_odds[:, number])
-        return told
+            joined[:, number] = reader.log_odds(features, log_odds[:, number])
+        return joined
 
     def terms(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return scales ``(K,)`` and what is added ``(K,)``, biases included, of one image: log-odds by the logits.

@@ -64,14 +64,14 @@ class Reader:
 
 
 class Photos(NamedTuple):
-    """Features float32 ``(n, F)`` of photos, and the log-odds of the tag's word there ``(n,)``; zeros without one."""
+    """Hold features float32 ``(n, F)`` of photos, and the word's log-odds there ``(n,)``, zeros without a word."""
 
     features: np.ndarray
     word: np.ndarray
 
 
 class Learned(NamedTuple):
-    """A reader, and the log-odds that the examples got when each was left out, ``(P,)`` and ``(Q,)``."""
+    """Hold a reader, and the log-odds that the examples got when each was left out, ``(P,)`` and ``(Q,)``."""
 
     reader: Reader
     positives: np.ndarray
@@ -153,7 +153,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 class _Ridge:
-    """A weighted ridge regression from rows to 1 (of positives) and -1 (of all others), solved in the dual.
+    """Fit a weighted ridge regression from rows to 1 (of positives) and -1 (of all others), in the dual.
 
     Args:
         rows: of positives, negatives and background, ``(n_k, F)`` each.
@@ -161,7 +161,7 @@ class _Ridge:
     Attributes:
         weights: ``(F,)``.
         offset: number.
-        left_out: ``(n,)``, what the regression without a row says of that row.
+        left_out: ``(n,)``, the prediction for each row by a regression without it.
     """
 
     def __init__(self, rows: list[np.ndarray]):

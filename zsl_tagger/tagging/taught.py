@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,27 +40,29 @@ _PARTS = ("center", "scale", "weights")  # of the reader
 
 
 class TaughtFileError(UserError):
-    """A file of taught tags that is damaged or something else; the message names it."""
+    """Say that a file of taught tags is damaged or something else; the message names it."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One photo that a tag was taught with.
+    """Hold one photo that a tag was taught with.
 
     Attributes:
         path: absolute, as it was when the tag was taught.
         pixels: hash of the array that the model saw, by which copies are known.
         positive: it shows what the tag means.
+        word: log-odds of the tag's word there; 0 without one.
     """
 
     path: str
     pixels: str
     positive: bool
+    word: float = 0.0
 
 
 @dataclass(frozen=True)
 class TaughtTag:
-    """What a model learned from examples, and the examples.
+    """Hold what a model learned from examples, and the examples.
 
     Attributes:
         name: as the user wrote it.
@@ -117,7 +120,7 @@ def default_folder() -> Path:
 
 
 class TaughtFolder:
-    """The taught tags of a folder, which need not be there yet."""
+    """Read and write the taught tags of a folder, which need not be there yet."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -271,13 +274,18 @@ def _read(described: Mapping[str, Any], file: Any, number: int) -> TaughtTag:
         and features.shape[:1] == (len(examples),)
         and np.isfinite([reader.offset, reader.word_weight]).all()
         and (reader.scale > 0).all()
-        and all(isinstance(one.path, str) and isinstance(one.positive, bool) for one in examples)
+        and all(_is_sound(example) for example in examples)
         and isinstance(word, str | None)
     )
     if not is_whole:
         raise ValueError(described["name"])
     name, model = checked_name(described["name"]), str(described["model"])
     return TaughtTag(name, model, reader, examples, features, int(described["found"]))
+
+
+def _is_sound(example: Example) -> bool:
+    is_number = isinstance(example.word, (int, float)) and math.isfinite(example.word)
+    return isinstance(example.path, str) and isinstance(example.positive, bool) and is_number
 
 
 def taught_folders(model_folder: Path, taught: str | Path | bool) -> list[TaughtFolder]:

@@ -39,16 +39,15 @@ LibraryPhotos = Callable[[str | None], Photos]
 
 
 class _Look(NamedTuple):
-    """One example that was looked at."""
+    """Hold one example that was looked at."""
 
     example: Example
     features: np.ndarray  # (F,)
-    word: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What a tag is to be taught with.
+    """Say what a tag is to be taught with.
 
     Attributes:
         positives: photos that show what it means.
@@ -121,11 +120,11 @@ def _word(tagger: Tagger, name: str, like: str | None) -> str | None:
 
 
 def _looks(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: str | None) -> list[_Look]:
-    """Look at all examples, earlier ones too, each photo once."""
-    given = [(photo, True) for photo in lesson.positives] + [(photo, False) for photo in lesson.negatives]
-    kept = {example.path: example.positive for tag in earlier for example in tag.examples if example.path}
-    known = {_path_of(photo) for photo, _ in given}
-    items = given + [(path, positive) for path, positive in kept.items() if path not in known]
+    """Look at all examples, each photo once; at earlier ones only where this model has not kept what it saw."""
+    given: list[tuple[ImageSource, bool]] = [(photo, True) for photo in lesson.positives]
+    given += [(photo, False) for photo in lesson.negatives]
+    seen, unseen = _kept(tagger, earlier, word, {_path_of(photo) for photo, _ in given})
+    items = given + [(example.path, example.positive) for example in unseen]
 
     def look(item: tuple[ImageSource, bool]) -> _Look | str:
         photo, positive = item
@@ -134,16 +133,38 @@ def _looks(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: s
         except ImageError as error:
             return f"{_path_of(photo) or 'a photo'}: {error}"
         encoded = tagger.encode_pixels(pixels)
-        example = Example(_path_of(photo), hashlib.sha256(pixels.tobytes()).hexdigest(), positive)
-        return _Look(example, pooled(encoded)[0], float(word_log_odds(tagger, word, encoded)[0]))
+        said = float(word_log_odds(tagger, word, encoded)[0])
+        return _Look(Example(_path_of(photo), _sha256(pixels), positive, said), pooled(encoded)[0])
 
     found = list(map_in_order(look, items, max(tagger.workers, 1)))
     for unreadable in (one for one in found if isinstance(one, str)):
         logger.warning("%s; left out", unreadable)
-    return _distinct([one for one in found if isinstance(one, _Look)], len(given))
+    looks = [[one for one in part if isinstance(one, _Look)] for part in (found[: len(given)], found[len(given) :])]
+    return _distinct(looks[0], [*seen, *looks[1]])
 
 
-def _distinct(looks: Sequence[_Look], given: int) -> list[_Look]:
+def _kept(
+    tagger: Tagger, earlier: Sequence[TaughtTag], word: str | None, given: set[str]
+) -> tuple[list[_Look], list[Example]]:
+    """Return what this model has kept of earlier examples, and those of which it has not; none that are given now."""
+    seen, unseen = [], []
+    for tag in earlier:
+        own = tag.model == tagger.identity and tag.reader.word == word
+        for example, features in zip(tag.examples, tag.features, strict=True):
+            if example.path and example.path in given:
+                continue
+            if own:
+                seen.append(_Look(example, features.astype(np.float32)))
+            elif example.path:
+                unseen.append(example)
+    return seen, unseen
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def _distinct(given: Sequence[_Look], earlier: Sequence[_Look]) -> list[_Look]:
     """Return each photo once, as it was given now rather than earlier.
 
     Raises:
@@ -151,19 +172,17 @@ def _distinct(looks: Sequence[_Look], given: int) -> list[_Look]:
     """
     unique: dict[str, _Look] = {}
     copies = []
-    for number, look in enumerate(looks):
-        first = unique.setdefault(look.example.pixels, look)
-        if first is look:
-            continue
-        if number < given and first.example.positive is not look.example.positive:
-            raise UserError(
-                f"{look.example.path or 'a photo'} is given as an example and as a counterexample"
-                + (f" (as {first.example.path})" if first.example.path != look.example.path else "")
-                + ": give it once"
-            )
-        copies.append(look.example.path)
+    for look in given:
+        first, path = unique.setdefault(look.example.pixels, look).example, look.example.path
+        if first.positive is not look.example.positive:
+            also = f" (as {first.path})" if first.path != path else ""
+            raise UserError(f"{path or 'a photo'} is given as an example and as a counterexample{also}: give it once")
+        if first is not look.example:
+            copies.append(path)
     if any(copies):
         logger.info("the same photo more than once, counted once: %s", some(sorted(filter(None, copies))))
+    for look in earlier:
+        unique.setdefault(look.example.pixels, look)
     return list(unique.values())
 
 
@@ -191,7 +210,9 @@ def _photos(looks: Iterable[_Look], shape_of: Sequence[_Look]) -> Photos:
     looks = list(looks)
     if not looks:
         return Photos(np.zeros((0, len(shape_of[0].features)), np.float32), np.zeros(0, np.float32))
-    return Photos(np.stack([look.features for look in looks]), np.array([look.word for look in looks], np.float32))
+    return Photos(
+        np.stack([look.features for look in looks]), np.array([look.example.word for look in looks], np.float32)
+    )
 
 
 def _background(tagger: Tagger, word: str | None, examples: np.ndarray) -> Photos:

@@ -23,7 +23,7 @@ MOST_EXAMPLES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class TaughtKeywords(JsonRecord):
-    """What was taught from a library.
+    """Say what was taught from a library.
 
     Attributes:
         photos: how many were read.

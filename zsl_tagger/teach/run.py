@@ -37,7 +37,7 @@ ON_SHEET, NEARLY = 200, 20
 
 @dataclass(frozen=True, kw_only=True)
 class TeachRun:
-    """The options of ``zsl-tagger teach``, as given; None means not given."""
+    """Hold the options of ``zsl-tagger teach``, as given; None means not given."""
 
     name: str | None = None
     photos: Sequence[str] | None = None
