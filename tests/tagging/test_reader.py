@@ -7,7 +7,7 @@ import pytest
 
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.pooled import by_place, pooled, pooled_tokens, with_classes
-from zsl_tagger.tagging.reader import RIDGE, Photos, _Ridge, _unlike, learn
+from zsl_tagger.tagging.reader import AGAINST, RIDGE, Photos, _Ridge, _unlike, learn
 
 FEATURES = 60
 
@@ -51,7 +51,8 @@ def test_left_out_scores_are_those_of_a_regression_without_the_row() -> None:
     left_out = _Ridge(rows).left_out
     x = np.concatenate(rows).astype(np.float64)
     y = np.array([1.0] * 3 + [-1.0] * 9)
-    w = np.array([0.5 / 3] * 3 + [0.25 / 2] * 2 + [0.25 / 7] * 7)
+    against = 0.5 * 2 / (2 + AGAINST)
+    w = np.array([0.5 / 3] * 3 + [against / 2] * 2 + [(0.5 - against) / 7] * 7)
     for row in range(len(x)):
         keep = np.arange(len(x)) != row
         ones = np.column_stack([x[keep], np.ones(keep.sum())])

@@ -20,6 +20,8 @@ import numpy as np
 
 #: Ridge over features of length 1, whose weighted covariance has a trace below 1.
 RIDGE = 0.01
+#: Counterexamples share the weight of all photos that are not positive with the background: half of it at this number.
+AGAINST = 20
 #: Share of the mean variance that is added to each feature's: what hardly varies must not be blown up.
 LEAST_VARIANCE = 0.3
 #: Where a photo of a library counts as one that the tag may be true of, from the mean (0) to the median example (1).
@@ -30,9 +32,9 @@ MOST_SUSPECTS = 0.2
 WORD = 0.9
 #: As many examples as this have as much say in a spread as the negatives have.
 PRIOR_EXAMPLES = 5
-#: Where the threshold lies, from the negatives' tail (0) to the median of the examples left out (1).
+#: Where the threshold lies, from the background's tail (0) to the median of the examples left out (1).
 TOWARDS_EXAMPLES = 0.5
-#: Standard deviations of the negatives over their mean, where their tail ends.
+#: Standard deviations of the background over its mean, where their tail ends.
 TAIL = 3.0
 #: Log-odds of the median example that was left out.
 USUAL = 2.0
@@ -90,7 +92,7 @@ def learn(
 
     Args:
         positives: P examples of the tag, at least 2.
-        negatives: Q examples of what it does not mean; together they weigh as much as the background.
+        negatives: Q examples of what it does not mean; the more there are, the more they weigh beside the background.
         background: photos of anything.
         library: more photos of anything, of which the tag may be true too. With the background at least 8.
         word: key of the word that the tag has, or is like.
@@ -106,7 +108,7 @@ def learn(
         said = np.concatenate(rows).astype(np.float64)  # (n,)
         word_gain = WORD * max(_apart(said, kinds), 0.0) / _deviation(said, kinds)
         scores = scores + word_gain * said
-    slope, threshold = _calibrated(scores[kinds == 0], scores[kinds != 0])
+    slope, threshold = _calibrated(scores[kinds == 0], scores[kinds == 2])
     reader = Reader(
         center,
         scale,
@@ -165,8 +167,9 @@ class _Ridge:
     """
 
     def __init__(self, rows: list[np.ndarray]):
-        shares = [0.5, 0.25, 0.25] if len(rows[1]) else [0.5, 0.0, 0.5]
         counts = [len(one) for one in rows]
+        against = 0.5 * counts[1] / (counts[1] + AGAINST)
+        shares = [0.5, against, 0.5 - against]
         w = np.repeat(np.divide(shares, np.maximum(counts, 1)), counts)  # (n,)
         y = np.concatenate([np.ones(len(rows[0])), -np.ones(len(w) - len(rows[0]))])  # (n,)
         x, root = np.concatenate(rows).astype(np.float64), np.sqrt(w)
