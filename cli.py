@@ -865,6 +865,19 @@ def prepare_table(
     return Table(source=source, image_root=images, unseen=unseen, columns=columns, keep_unlabelled=keep_unlabelled)
 
 
+@_prepares("library", without={**_OWN_DATA, "train_per_class": None}, missing="random")
+def prepare_library(
+    source: Source,
+    least: Annotated[int, typer.Option(min=1, help="Photos that a keyword must have to be a label.")] = 5,
+    unseen: Unseen = "",
+    keep_unlabelled: KeepUnlabelled = False,
+) -> Any:
+    """Your photos with the keywords you gave them, in XMP or IPTC; a keyword that a photo lacks is unknown."""
+    from data_prep.library import PhotoLibrary
+
+    return PhotoLibrary(source=source, least=least, unseen=unseen, keep_unlabelled=keep_unlabelled)
+
+
 @_command(prepare, "wordvecs")
 def prepare_wordvecs(
     labels: Annotated[Path, typer.Option(help="Label names, one a line.")],

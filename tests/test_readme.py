@@ -35,6 +35,8 @@ from data_prep import nus_wide_archive
 from data_prep.coco import CLASSES
 from zsl_tagger.datasets.format import SPLITS
 from zsl_tagger.export import proof
+from zsl_tagger.records.record import Tag
+from zsl_tagger.sidecars.xmp import merged
 
 pytestmark = pytest.mark.slow
 
@@ -109,13 +111,19 @@ def test_the_prepare_commands_run_word_for_word(tmp_path: Path, monkeypatch: pyt
     table = {"path": [f"photos/dog/{seed}.jpg" for seed in (1, 5, 9)], "tags": ["dog,grass", "dog", "dog,ball"]}
     pandas.DataFrame(table).to_parquet(tmp_path / "tags.parquet")
     (tmp_path / "labels.txt").write_text("dog\ncat\n")
+    for seed in range(24, 36):
+        write_photo(tmp_path / "pictures" / f"{seed}.jpg", seed)
+        sidecar = merged(None, [Tag("boat" if seed % 2 else "dog", 1.0)])
+        assert sidecar is not None
+        by_hand = sidecar.replace(b"zslTagger:added", b"zslTagger:was")  # as if a person had given it
+        (tmp_path / "pictures" / f"{seed}.jpg.xmp").write_bytes(by_hand.replace(b"madeFile", b"was"))
     monkeypatch.chdir(tmp_path)
     found = re.findall(r"^\| `zsl-tagger (prepare [^`]+)` \|", PAGES["docs/prepare.md"], re.MULTILINE)
     for command in found:
         result = CliRunner().invoke(cli.app, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
     archives = ["nus-wide", "coco", "lvis", "visual-genome", "open-images", "voc", "mirflickr"]
-    names = [*archives, "folders", "table", "wordvecs", "check"]
+    names = [*archives, "folders", "table", "library", "wordvecs", "check"]
     assert [command.split()[1] for command in found] == names
 
 

@@ -102,18 +102,23 @@ class KeywordCounts:
     """Count the keywords of a library: of each the photos that have it, under its commonest spelling.
 
     Attributes:
-        photos: how many were read.
+        paths: of the photos that were read.
         with_keywords: how many of them have a keyword.
     """
 
-    photos: int = 0
+    paths: list[str] = field(default_factory=list)
     with_keywords: int = 0
     _paths: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _spellings: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
+    @property
+    def photos(self) -> int:
+        """Return how many photos were read."""
+        return len(self.paths)
+
     def add(self, path: str, keywords: Iterable[str]) -> None:
         """Count a photo and its keywords."""
-        self.photos += 1
+        self.paths.append(path)
         spelled = {normalize_label(word): word for word in keywords}
         spelled.pop("", None)
         self.with_keywords += bool(spelled)
