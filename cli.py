@@ -834,7 +834,7 @@ def prepare_folders(
     unseen: Unseen = "",
     exclude_path: ExcludePath = None,
 ) -> Any:
-    """A folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, your own."""
+    """Prepare a folder for each class: ImageNet, CIFAR-100, Stanford-Cars, Caltech-101, or your own."""
     from data_prep.folders import Folders
 
     return Folders(source=source, task=task, unseen=unseen, exclude_path=exclude_path or ())
@@ -855,7 +855,7 @@ def prepare_table(
     unseen: Unseen = "",
     keep_unlabelled: KeepUnlabelled = False,
 ) -> Any:
-    """A CSV or Parquet table of your own, with a column of paths and a column of tags."""
+    """Prepare a CSV or Parquet table of your own, with a column of paths and a column of tags."""
     from data_prep.tables import Columns, Table
 
     columns = Columns(
@@ -944,7 +944,7 @@ def _print(lines: list[str]) -> None:
 
 @contextmanager
 def _told_in_one_line(interrupted: str) -> Iterator[None]:
-    """What a user can put right ends the command with one line on stderr, not with a traceback."""
+    """End the command with one line on stderr where a user can put things right, not with a traceback."""
     from zsl_tagger.errors import UserError
     from zsl_tagger.system.messages import say
     from zsl_tagger.system.signals import Terminated, second_interrupt_ends

@@ -385,7 +385,7 @@ def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
 def _with_splits(
     found: Found, targets: csr_array, unseen: np.ndarray, near: np.ndarray, usable: np.ndarray, options: Options
 ) -> np.ndarray:
-    """Splits ``(N,)`` of "train", "val", "test": those found, the rest drawn ("" for images that cannot be used).
+    """Return splits ``(N,)`` of "train", "val", "test": those found, the rest drawn ("" for unusable images).
 
     Near-duplicates are drawn together (with a fixed number of training images a class, as far as that number allows).
     """
@@ -410,7 +410,7 @@ def _with_splits(
 
 
 def _classes(targets: csr_array) -> list[str]:
-    """A name for the labels of each row."""
+    """Return a name for the labels of each row."""
     if not targets.shape[0]:
         return []
     return [str(row.tolist()) for row in np.split(targets.indices, targets.indptr[1:-1])]

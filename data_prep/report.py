@@ -134,7 +134,7 @@ def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) 
 
 
 def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
-    """Groups of labels that no model can tell apart: their vectors are equal."""
+    """Return groups of labels that no model can tell apart, since their vectors are equal."""
     groups: dict[bytes, list[str]] = defaultdict(list)
     for label, row in zip(labels, vectors, strict=True):
         groups[row.tobytes()].append(label)

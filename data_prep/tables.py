@@ -219,7 +219,7 @@ def _listed(tags: Any, where: str, separator: str) -> list[str]:
 
 
 def _text(value: Any, where: str) -> str:
-    """A cell as text, "" where it is missing."""
+    """Return a cell as text, "" where it is missing."""
     import pandas
 
     if value is None or (pandas.api.types.is_scalar(value) and pandas.isna(value)):

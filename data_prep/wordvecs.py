@@ -209,7 +209,7 @@ def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserEr
 
 
 def matrix_bytes(vectors: WordVectors) -> bytes:
-    """The file ``wordvec_array.pth``: a tensor ``(word_dim, K)``."""
+    """Return the content of ``wordvec_array.pth``: a tensor ``(word_dim, K)``."""
     require("torch", "train")
     import torch
 

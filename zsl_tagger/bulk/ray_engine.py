@@ -208,7 +208,7 @@ class Worker:
         return records
 
     def _source(self, image: Image) -> str | bytes | ImageError:
-        """What the tagger takes: a local path, or the bytes of a URL."""
+        """Return what the tagger takes: a local path, or the bytes of a URL."""
         if not is_url(image.path):
             return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
         try:
@@ -313,7 +313,7 @@ def _session(workers: int, store: int) -> Iterator[None]:
 
 
 def _set_environment(alone: bool) -> None:
-    """What Ray reads when it is imported."""
+    """Set the variables that Ray reads when it is imported."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it writes to our stderr
     if alone:  # its ports are open to the network: only who knows the token is listened to
@@ -328,7 +328,7 @@ def _check_listening(cluster: str) -> None:
 
 
 def _settle() -> None:
-    """Settings of Ray Data: records in order, and nothing printed."""
+    """Set up Ray Data: records in order, and nothing printed."""
     from ray.data import DataContext
 
     context = DataContext.get_current()

@@ -53,7 +53,7 @@ class PreparedDataset:
     negative_indices: list[np.ndarray] | None = None
 
     def rows(self, split: str) -> np.ndarray:
-        """Indices of a split's images."""
+        """Return the indices of a split's images."""
         return np.flatnonzero(self.splits == split)
 
     @property

@@ -361,7 +361,7 @@ class _Reader:
         self.problems.append(Problem(where, what, warning=True))
 
     def _many(self, kind: str, where: str, what: str) -> None:
-        """An error of a kind that may come thousands of times: the first few are told."""
+        """Note an error of a kind that may come thousands of times; only the first few are shown."""
         self._told[kind] += 1
         if self._told[kind] <= SHOWN:
             self._error(where, what)
@@ -395,7 +395,7 @@ def _line_that_is_not_utf8(path: Path) -> int:
 
 
 def summary(folder: Path, dataset: PreparedDataset | None, problems: list[Problem]) -> list[str]:
-    """What :func:`read_dataset` found, for a person: a line a problem, errors first, and a verdict."""
+    """Return what :func:`read_dataset` found, for a person: a line for each problem, errors first, and a verdict."""
     lines = [str(problem) for problem in sorted(problems, key=lambda problem: problem.warning)]
     if dataset is None:
         return [*lines, f"{folder}: not sound, {sum(not problem.warning for problem in problems)} errors"]

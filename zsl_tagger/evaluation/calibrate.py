@@ -224,7 +224,7 @@ def _back_up(folder: Path) -> Path:
 
 
 def _known(data: EvaluationData, folder: ModelFolder) -> EvaluationData:
-    """The labels that the model can be asked."""
+    """Return the labels that the model can score."""
     words = folder.words()
     known = np.array([label in words for label in data.labels], bool)
     if not known.all():

@@ -47,14 +47,14 @@ class EvaluationData:
         return bool((self.targets.sum(axis=1) == 1).all())
 
     def rows(self, keep: np.ndarray) -> EvaluationData:
-        """The images of a mask or of indices."""
+        """Return the images of a mask or of indices."""
         index = np.flatnonzero(keep) if keep.dtype == bool else keep
         ignored = None if self.ignored is None else self.ignored[index]
         images = [self.images[row] for row in index.tolist()]
         return replace(self, images=images, targets=self.targets[index], ignored=ignored)
 
     def restricted(self, columns: np.ndarray) -> EvaluationData:
-        """Some labels only: their indices, in ascending order."""
+        """Return the data with some labels only, given by their indices in ascending order."""
         return replace(
             self,
             labels=[self.labels[k] for k in columns.tolist()],
@@ -66,7 +66,7 @@ class EvaluationData:
         )
 
     def columns(self, asked: str) -> np.ndarray:
-        """Indices of the labels of ``--classes``: all, seen or unseen.
+        """Return the indices of the labels of ``--classes``: all, seen or unseen.
 
         Raises:
             UserError: there are none.
@@ -80,7 +80,7 @@ class EvaluationData:
 
 
 def data_of_dataset(folder: Path, split: str, images: Path | None) -> EvaluationData:
-    """A split of a prepared folder.
+    """Read a split of a prepared folder.
 
     Raises:
         UserError: the folder is not sound, or has no image of the split.
@@ -117,7 +117,7 @@ def _test_shows(info: dict[str, Any]) -> Any:
 
 
 def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -> EvaluationData:
-    """A file of targets, as :func:`zsl_tagger.evaluation.score_files.read_targets` has it.
+    """Read a file of targets, as :func:`zsl_tagger.evaluation.score_files.read_targets` has it.
 
     Args:
         unseen_file: names of the unseen labels, one a line; without it all are seen.

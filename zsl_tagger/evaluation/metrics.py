@@ -84,7 +84,7 @@ def ranking_steps(scores: np.ndarray, targets: np.ndarray, known: np.ndarray | N
 
 
 def last_of_equals(ranked: np.ndarray) -> np.ndarray:
-    """The place of the last of each run of equal values, ascending; ``(n,)`` sorted values, n at least 1."""
+    """Return the last place of each run of equal values, ascending; ``(n,)`` sorted values, n at least 1."""
     return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
 
 
@@ -197,7 +197,7 @@ class Confusion(NamedTuple):
 def confusion_at_threshold(
     scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray, ignored: np.ndarray | None = None
 ) -> Confusion:
-    """What comes of tagging each label where ``score >= threshold``; thresholds ``(K,)``."""
+    """Count what tagging each label where ``score >= threshold`` gets right and wrong; thresholds ``(K,)``."""
     scores, targets = _checked(scores, targets)
     said = scores >= thresholds
     if ignored is not None:
@@ -279,7 +279,7 @@ def curve_events(
 
 
 def _best(scores: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best scores, -inf where there are fewer, and the share of positives among the labels of each score."""
+    """Return the k best scores, -inf where there are fewer, and the share of positives at each score."""
     ranked, share = np.full((len(scores), k), -np.inf), np.zeros((len(scores), k))
     best = np.sort(scores, axis=1)[:, : -k - 1 : -1]  # (N, k or fewer)
     ranked[:, : best.shape[1]] = best
@@ -290,7 +290,7 @@ def _best(scores: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 
 def seen_unseen_curve(events: CurveEvents) -> SeenUnseenCurve:
-    """The curve and its area, by the trapezoid rule."""
+    """Return the curve and its area, by the trapezoid rule."""
     edges = np.unique(np.concatenate([events.seen_leave[:, 0], events.unseen_come[:, 0]]))
     edges = np.concatenate([[-np.inf], edges[np.isfinite(edges)]])
     # just after an edge: what left at it is out, what came at it is in

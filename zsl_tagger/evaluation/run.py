@@ -216,7 +216,7 @@ class _Subject(NamedTuple):
 
 
 def _subjects(run: EvaluateRun) -> list[_Subject]:
-    """The one that is evaluated, and the one it is compared with."""
+    """Return the model that is evaluated, and the one that it is compared with."""
     if run.model is not None:
         subjects = [_Subject(run.model, named_folder(run.model))]
     else:

@@ -71,7 +71,7 @@ def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
 def calibrate_unseen(
     seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray, unknown: np.ndarray | None = None
 ) -> float:
-    """What to add to the logits of labels never trained, so that they stand a fair chance beside the trained ones.
+    """Choose what to add to the logits of labels never trained, so that they stand a fair chance beside others.
 
     Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 over the
     seen positives and over the unseen ones, all labels ranked in one list; of equally good ones the nearest to 0.

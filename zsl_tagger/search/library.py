@@ -133,7 +133,7 @@ class Library:
             return Updater(store, self._tagger, self._vocabulary, prune, selection).run(roots, stop)
 
     def search(self, query: str, top: int = 20) -> list[Found]:
-        """The best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without), best first.
+        """Return the best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without).
 
         Raises:
             UserError: a word is not known, or there is no index.

@@ -94,7 +94,7 @@ class Ranker:
         self._column = {key: column for column, key in enumerate(vocabulary.keys)}
 
     def rank(self, query: Query, labels: LabelSet, top: int) -> Ranking:
-        """The best ``top`` photos.
+        """Return the best ``top`` photos.
 
         Args:
             labels: ``query.labels``, made ready.
@@ -203,7 +203,7 @@ class Ranker:
         return (x @ np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)).astype(np.float32)
 
     def _correction(self, asked: np.ndarray, off_by: np.ndarray) -> np.ndarray:
-        """What to add to every photo's prediction ``(N, k)``, by what it was off by ``(m, k)`` where asked ``(m,)``."""
+        """Return what to add to every prediction ``(N, k)``, from errors ``(m, k)`` on scored photos ``(m,)``."""
         stored = self._stored
         if not len(asked):
             return np.zeros((len(stored.contents), off_by.shape[1]), np.float32)
@@ -215,7 +215,7 @@ class Ranker:
         return self._times(weights) - mean @ weights + offset
 
     def _times(self, weights: np.ndarray) -> np.ndarray:
-        """The stored logits ``(N, V)`` times weights ``(V, k)``."""
+        """Return the stored logits ``(N, V)`` times weights ``(V, k)``."""
         levels, products = self._stored.levels, [np.zeros((0, weights.shape[1]), np.float32)]
         for start in range(0, len(levels), _PHOTOS_AT_ONCE):
             products.append(levels[start : start + _PHOTOS_AT_ONCE].astype(np.float32) @ weights)

@@ -206,7 +206,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written inside is written whole, or not at all."""
+        """Write what is written inside whole, or not at all."""
         with self._told():
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -221,7 +221,7 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """What is read inside is of one moment, whatever another process writes meanwhile."""
+        """Read what is read inside as of one moment, whatever another process writes meanwhile."""
         with self._told():
             self._database.execute("BEGIN")
             try:
@@ -230,7 +230,7 @@ class Store:
                 self._database.execute("COMMIT")
 
     def version(self) -> int:
-        """Changes when another process has written."""
+        """Return a number that changes when another process has written."""
         with self._told():
             return int(self._database.execute("PRAGMA data_version").fetchone()[0])
 
@@ -261,7 +261,7 @@ class Store:
             return [os.fsdecode(path) for (path,) in rows]
 
     def all_logits(self) -> AllLogits:
-        """The vocabulary's logits of everything that some photo shows."""
+        """Return the vocabulary's logits of everything that some photo shows."""
         with self._told():
             rows = self._database.execute(
                 "SELECT content, copies, logits, classes FROM scores JOIN "
@@ -324,7 +324,7 @@ class Store:
         self._database.executemany("DELETE FROM roots WHERE path = ?", [(os.fsencode(path),) for path in paths])
 
     def add_content(self, sha256: str, tokens: bytes, logits: bytes, classes: bytes, pooled: bytes) -> int:
-        """A content's number, new or not."""
+        """Return a content's number, new or not."""
         added = self._database.execute(
             "INSERT OR IGNORE INTO contents (sha256, tokens) VALUES (?, ?)", (sha256, tokens)
         )

@@ -40,7 +40,7 @@ class PhotoTagger:
     def tag(
         self, photo: Photo, labels: tuple[str, ...], threshold: float | None, top_k: int | None, heatmaps: int
     ) -> dict[str, Any]:
-        """The record of one photo, as ``tag --format json`` has it; the ``heatmaps`` best tags with their map.
+        """Return the record of one photo, as ``tag --format json`` has it; the ``heatmaps`` best tags with their map.
 
         Raises:
             UnknownLabelError: labels that are not known.

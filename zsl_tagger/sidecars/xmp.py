@@ -78,7 +78,7 @@ _Words = dict[str, list[str]]
 
 
 def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = MappingProxyType({})) -> bytes | None:
-    """A sidecar with these tags in place of ours (see the package).
+    """Return a sidecar with these tags in place of ours (see the package).
 
     Args:
         parents: labels above a label, the most general one first.
@@ -107,7 +107,7 @@ def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = Mappin
 
 
 def ours(content: bytes) -> list[str]:
-    """The keywords that this tool added.
+    """Return the keywords that this tool added.
 
     Raises:
         SidecarError: ``content`` is not XMP.
@@ -171,7 +171,7 @@ class _Packet:
         return [_text_of(item) for item in self.items(each.name)]
 
     def without_ours(self) -> tuple[bytes, bool]:
-        """(the sidecar without what this tool wrote, whether all that it wrote was still there)."""
+        """Return the sidecar without what this tool wrote, and whether all that it wrote was still there."""
         cut: list[Element] = []
         all_there = True
         for each in _LISTS:
@@ -268,7 +268,7 @@ _CONTAINERS = {(RDF, kind) for kind in ("Bag", "Seq", "Alt")}
 
 
 def _wanted(bare: _Packet, keywords: Iterable[str], parents: Parents) -> _Words:
-    """What to add to each list of a sidecar in which nothing is ours.
+    """Return what to add to each list of a sidecar in which nothing is ours.
 
     Args:
         parents: of a keyword, the most general one first.
@@ -290,7 +290,7 @@ def _wanted(bare: _Packet, keywords: Iterable[str], parents: Parents) -> _Words:
 
 
 def _level(word: str, each: _List) -> str:
-    """A keyword as one level of a path."""
+    """Return a keyword as one level of a path."""
     return word.replace(each.separator or "", " ")
 
 
@@ -306,7 +306,7 @@ def _same(wanted: _Words, recorded: _Words) -> bool:
 
 
 def _with_keywords(xml: bytes, wanted: _Words, notes: AbstractSet[str]) -> bytes:
-    """A sidecar in which nothing is ours, with keywords added to its lists, and the lists that say which."""
+    """Return a sidecar in which nothing is ours, with keywords added to its lists, and the lists that say which."""
     packet = _Packet(xml)
     edits: list[Edit] = []
     block: list[_NewList] = []
@@ -344,7 +344,7 @@ _NewList = tuple[str, str, Sequence[str]]
 
 
 def _added_block(packet: _Packet, lists: Sequence[_NewList], notes: AbstractSet[str]) -> Edit:
-    """A new rdf:Description at the end of rdf:RDF, indented like the last one."""
+    """Return a new rdf:Description at the end of rdf:RDF, indented like the last one."""
     rdf, xml = packet.rdf, packet.tree.xml
     space = b"\n  "
     if rdf.children:

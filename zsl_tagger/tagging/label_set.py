@@ -162,7 +162,7 @@ class LabelSet:
         return self.evidence.scales, self.evidence.added(classes)[0] + self.biases
 
     def prepared(self, model: OnnxModel) -> Asked:
-        """What the decoder of ``model`` takes of these labels."""
+        """Return what the decoder of ``model`` takes of these labels."""
         if self._prepared is None or self._prepared[0] is not model:
             self._prepared, self._shortlist = (model, model.prepare(self.queries)), None
         return self._prepared[1]
@@ -179,12 +179,12 @@ class LabelSet:
         return self._shortlist
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
-        """The same set less the labels of some keys."""
+        """Return the same set without the labels of some keys."""
         out = set(excluded)
         return self.only([index for index, key in enumerate(self.keys) if key not in out])
 
     def only(self, keep: Sequence[int]) -> LabelSet:
-        """Some of the labels, by their numbers."""
+        """Return some of the labels, by their numbers."""
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
         evidence = None if self.evidence is None else self.evidence.only(keep)
         implied = None if self.implied is None else [self.implied[i] for i in keep]

@@ -177,7 +177,7 @@ class Tagger:
         return {self.key(label.name): label for label in self._listed}
 
     def key(self, label: str) -> str:
-        """What a label is looked up as (:attr:`Resolved.key`); an unknown one as itself."""
+        """Return the key under which a label is looked up (:attr:`Resolved.key`); an unknown one is its own."""
         return self.words.key(label)
 
     def label_set(self, labels: Sequence[str]) -> LabelSet:
@@ -360,11 +360,11 @@ class Tagger:
         return labels.read(labels.log_odds(self.logits(encoded, labels), encoded.classes), encoded)
 
     def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
-        """What the decoder alone says of every label, float32 ``(B, K)``, without class evidence."""
+        """Return the decoder's logits of every label, float32 ``(B, K)``, without class evidence."""
         return self._model.logits(encoded, labels.prepared(self._model))
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
-        """What the decoder makes of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
+        """Return the decoder's states of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
         asked = labels.prepared(self._model)
         return asked.get("states", labels.queries)
 
@@ -415,7 +415,7 @@ class Tagger:
         top_k: int | None = None,
         exact: bool = False,
     ) -> list[Tag]:
-        """The labels that are true of an image, best first.
+        """Return the labels that are true of an image, best first.
 
         Args:
             image: as for :meth:`encode`.
@@ -448,7 +448,7 @@ class Tagger:
         return _choose(label_set, *self._best(encoded, label_set, shortlist), threshold, top_k)
 
     def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
-        """(indices of labels ``(n,)``, their scores ``(n,)``), the best ones among them."""
+        """Return the indices of the best labels ``(n,)`` and their scores ``(n,)``."""
         asked = labels.prepared(self._model)
 
         def ask(some: np.ndarray) -> np.ndarray:
@@ -536,7 +536,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 def _choose(
     labels: LabelSet, indices: np.ndarray, scores: np.ndarray, threshold: float | None, top_k: int | None
 ) -> list[Tag]:
-    """The best of those labels that were asked, ``indices`` and ``scores`` ``(n,)``."""
+    """Return the best of the labels that were scored, ``indices`` and ``scores`` ``(n,)``."""
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]

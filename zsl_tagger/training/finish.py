@@ -128,7 +128,7 @@ def _thresholds(
 
 
 def word_table(dataset: PreparedDataset, config: TrainConfig) -> WordTable:
-    """The words that the model can be asked: the data set's labels, and others of the source of its vectors."""
+    """Return the words that the model knows: the data set's labels, and others of the source of its vectors."""
     return table_with_labels(dataset.labels, dataset.word_vectors, _words_of_source(dataset, config))
 
 
@@ -152,7 +152,7 @@ def _templates(dataset: PreparedDataset) -> tuple[str, ...]:
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
-    """What was only needed to go on after an interruption."""
+    """Delete what was only needed to continue after an interruption."""
     for name in names:
         path = run_folder / name
         if path.is_dir() and not path.is_symlink():
@@ -212,7 +212,7 @@ _HEADS = {
 
 
 def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, split: Split, outcome: Outcome) -> str:
-    """The model card, Markdown."""
+    """Return the model card, Markdown."""
     figures = outcome.validation.measured()
     measured = [(text, figures[name]) for name, text in _FIGURES.items() if name in figures]
     table = "".join(f"| {text} | {100 * value:.1f} % |\n" for text, value in measured)

@@ -116,7 +116,7 @@ Said = tuple[np.ndarray, np.ndarray | None]  # logits (b, K), class probabilitie
 
 
 def _said(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> Said:
-    """What the model says of images by their backbone tokens ``(b, L, C)``."""
+    """Return the model's logits of images, from their backbone tokens ``(b, L, C)``."""
     queries = None if queries is None else queries.to(tokens.device)
     logits: np.ndarray = model.score(model.embed(tokens), queries).float().cpu().numpy()
     return logits, model.classes(tokens).float().cpu().numpy() if model.class_evidence else None
