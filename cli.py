@@ -93,10 +93,11 @@ def _command(
 
 
 # Options that several commands share.
-_model = typer.Option(help='A model folder, or "packaged" for the packaged model.')
+_model = typer.Option(help='A model folder, "packaged" for the packaged model, or hf:USER/MODEL[@REVISION].')
 Model = Annotated[Path, _model]
 ModelOrPackaged = Annotated[
-    Path | None, typer.Option(help='A model folder, or "packaged". [default: the packaged model]')
+    Path | None,
+    typer.Option(help='A model folder, "packaged", or hf:USER/MODEL[@REVISION]. [default: the packaged model]'),
 ]
 IndexModel = Annotated[
     Path | None,

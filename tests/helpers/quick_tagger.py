@@ -26,7 +26,7 @@ class NoNetworks:
 
     classes = None
 
-    def __init__(self, _folder: Path, config: ModelConfig, *_: Any) -> None:
+    def __init__(self, _folder: Path, config: ModelConfig, *_: Any, **__: Any) -> None:
         self.preprocessing = config.preprocessing
 
 

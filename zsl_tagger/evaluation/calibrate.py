@@ -26,6 +26,7 @@ from zsl_tagger.tagging.model_folder import (
     CONFIG_FILE,
     LABELS_FILE,
     ModelFolder,
+    check_own_folder,
     named_folder,
     write_config,
     write_labels,
@@ -78,6 +79,8 @@ def calibrate(run: CalibrateRun) -> list[str]:
     """
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
+    if run.output is None:
+        check_own_folder(run.model)
     folder = ModelFolder(named_folder(run.model))
     if run.output is not None:
         check_free(run.output)

@@ -36,6 +36,7 @@ from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
     ModelConfig,
     ModelFolder,
+    check_own_folder,
     named_folder,
     read_config,
     write_config,
@@ -75,6 +76,8 @@ def export(run: ExportRun) -> list[str]:
     Raises:
         UserError: what is missing, does not fit or cannot be written; an ExportError where the proof fails.
     """
+    if run.output is None:
+        check_own_folder(run.model)
     source = ModelFolder(_model_folder(run.model), networks=False)
     target = _checked_target(run, source)
     photos = _photos(run.photos or (), source.config.preprocessing)

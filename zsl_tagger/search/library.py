@@ -76,7 +76,7 @@ class Library:
         fingerprint = _fingerprint(tagger, labels)
         if made is not None:
             _check_model(where, made, fingerprint)
-        path = None if named is None or tagger.folder.path == PACKAGED else str(Path(named).absolute())
+        path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
         return cls(where, tagger, made or Made(path, fingerprint, labels))
 
     def __enter__(self) -> Library:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ QUERIES_FILE = "queries.onnx"
 NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
+#: A model given as ``hf:user/model[@revision]`` is one of the Hugging Face Hub (:mod:`zsl_tagger.tagging.hub`).
+HUB_PREFIX = "hf:"
 
 
 class ModelFolderError(UserError):
@@ -201,7 +204,7 @@ class ModelFolder:
     """A folder opened for reading; each part is read when it is first asked for.
 
     Args:
-        path: None or "packaged" for the packaged model.
+        path: None or "packaged" for the packaged model; ``hf:user/model[@revision]`` for one of the hub.
         networks: it must have the two ONNX networks, which tagging needs.
 
     Raises:
@@ -300,8 +303,35 @@ class ModelFolder:
 
 
 def named_folder(path: Path) -> Path:
-    """Return the model folder that a command is given; "packaged" is the packaged one where no folder has that name."""
+    """Return the model folder that a command is given.
+
+    A name stands for a folder where it is one; else "packaged" is the packaged model, and ``hf:user/model[@revision]``
+    one of the Hugging Face Hub, which is downloaded once a process.
+
+    Raises:
+        ModelFolderError: it cannot be downloaded.
+    """
+    if is_on_hub(path):
+        return _downloaded(path.as_posix())
     return PACKAGED if path == Path("packaged") and not path.exists() else path
+
+
+def is_on_hub(path: Path) -> bool:
+    """Return whether what a command is given as a model is a name of the Hugging Face Hub."""
+    return path.as_posix().startswith(HUB_PREFIX) and not path.exists()
+
+
+def check_own_folder(path: Path) -> None:
+    """Raise a UserError where a command would write into the cache of models of the hub."""
+    if is_on_hub(path):
+        raise UserError(f"{path.as_posix()} belongs to the hub and is not changed here: give a folder as --output")
+
+
+@cache
+def _downloaded(name: str) -> Path:
+    from zsl_tagger.tagging.hub import download, parse_name
+
+    return download(parse_name(name))
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -52,7 +52,7 @@ class Tagger:
     """Tags images with any words.
 
     Args:
-        model: a model folder; None for the packaged model.
+        model: a model folder, or ``hf:user/model[@revision]``; None for the packaged model.
         workers: images in work at a time by :meth:`tag_many`. One worker uses every processor core for one
             image; as many workers as cores use one core each, which is faster for many images.
         device: where the networks run: "cpu", "cuda" (an NVIDIA GPU, by onnxruntime-gpu), or "auto", the GPU where it
@@ -78,6 +78,58 @@ class Tagger:
         threads = max(1, available_cores() // workers)
         self._model = OnnxModel(self._folder.path, self._folder.config, threads, device, keep=True)
         self._taught_in = taught
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        workers: int = 1,
+        device: str = "auto",
+    ) -> Tagger:
+        """Load a model from the Hugging Face Hub, or its copy in the cache; needs the ``hub`` extra.
+
+        ``HF_HUB_OFFLINE=1``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_ENDPOINT`` count, as for any use of huggingface_hub.
+
+        Args:
+            repo: ``user/model``.
+            revision: a branch, a tag or a commit hash; only a commit hash is always the same model. None for the main
+                branch. The commit is logged.
+            cache_dir: where it is kept; None for the usual cache of huggingface_hub.
+            workers, device: as of :class:`Tagger`.
+
+        Raises:
+            ModelFolderError: there is no such model, access is refused, or it is no model folder.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from zsl_tagger.tagging.hub import HubName, download
+
+        return cls(download(HubName(repo, revision), cache_dir), workers, device)
+
+    def push_to_hub(
+        self, repo: str, *, revision: str | None = None, private: bool = False, message: str = "Upload the model"
+    ) -> str:
+        """Upload the model folder to the Hugging Face Hub, and return the hash of the commit; needs the ``hub`` extra.
+
+        Only files of a model folder are uploaded; what else lies there stays. Log in with ``hf auth login`` first.
+
+        Args:
+            repo: ``user/model``; it is created where it is not there.
+            revision: the branch; None for the main branch.
+            private: a new repository is visible to its owner only.
+            message: of the commit.
+
+        Raises:
+            ModelFolderError: the hub cannot be reached, or refuses it.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from zsl_tagger.tagging.hub import HubName, upload
+
+        commit = upload(self._folder.path, HubName(repo, revision), private, message).revision
+        assert commit is not None
+        return commit
 
     @property
     def folder(self) -> ModelFolder:
