@@ -182,7 +182,8 @@ def test_there_are_commands_with_output() -> None:
 
 
 def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("examples", "zsl_tagger"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     for page, text in PAGES.items():
         for block in re.findall(r"```python\n([^`]+)```", text):

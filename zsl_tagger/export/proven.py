@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zsl_tagger.choices import Precision
 from zsl_tagger.errors import first_line
+from zsl_tagger.export.metadata import write_metadata
 from zsl_tagger.export.networks import ExportError, write_networks
 from zsl_tagger.export.precision import CONVERSIONS
 from zsl_tagger.export.proof import Proof
@@ -25,6 +26,7 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
     """
     with phase("exporting to ONNX"):
         write_networks(model, folder, config.image_size, bool(config.architecture.get("softmax")))
+        write_metadata(folder, config)
     try:
         with phase("comparing ONNX Runtime with torch"):
             networks = opened(folder, config)
