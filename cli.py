@@ -545,7 +545,10 @@ def build_zero_shot(
     ] = None,
     pool: Annotated[
         choices.Pool,
-        typer.Option(help="global: the tower's vector of the image; tokens: the mean of its projected tokens."),
+        typer.Option(
+            help="global: the tower's vector of the image; tokens: the mean of its projected tokens; local-global: "
+            "that vector and the patches most like the label, half each (MKT)."
+        ),
     ] = "global",
     scale: Annotated[float | None, typer.Option(help="Multiply cosines by this. [default: the checkpoint's]")] = None,
     bias: Annotated[

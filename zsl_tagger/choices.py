@@ -19,7 +19,7 @@ LvisTask = Literal["multi-label", "zsl-rare"]
 MirflickrLabels = Literal["potential", "relevant", "both"]
 Missing = Literal["error", "drop", "random"]
 NusWideProtocol = Literal["mld", "lesa"]
-Pool = Literal["global", "tokens"]
+Pool = Literal["global", "tokens", "local-global"]
 Precision = Literal["fp32", "fp16", "int8"]
 Protocol = Literal["strict", "mld", "lesa", "biam", "lesa-openimages", "biam-openimages"]
 Recipe = Literal[
@@ -30,6 +30,7 @@ Recipe = Literal[
     "coco-multilabel",
     "coco-multilabel-xl",
     "clip-zsl",
+    "clip-local-global",
     "imagenet-a2",
     "cifar100",
     "stanford-cars",

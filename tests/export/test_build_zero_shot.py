@@ -114,6 +114,21 @@ def test_tokens_are_pooled_as_their_mean_and_looked_at_one_by_one(folder: Path, 
     assert tagger.heatmap(photo, ["dog"]).shape == (1, side, side)
 
 
+def test_two_streams_score_without_training_and_can_be_trained(folder: Path, photo: Path, tmp_path: Path) -> None:
+    build_zero_shot(run_of(folder, tmp_path / "model", pool="local-global", scale=5.0, bias=1.0))
+    tagger = Tagger(tmp_path / "model")
+    encoded, queries = tagger.encode(photo), tagger.label_set(LABELS).queries
+    cosines = queries @ encoded.tokens[0].T  # (K, 1 + L); there are 16 patches, as many as are averaged
+    assert encoded.tokens.shape == (1, 1 + (tiny_clip.SIZE // 8) ** 2, tiny_clip.WIDTH)
+    np.testing.assert_allclose(cosines[:, 0], open_clips_cosines(folder, photo), atol=1e-4)
+    expected = 5 * (cosines[:, 0] + cosines[:, 1:].mean(axis=1)) / 2 + 1
+    np.testing.assert_allclose(tagger.logits(encoded, tagger.label_set(LABELS))[0], expected, atol=1e-3)
+    assert read_config(tmp_path / "model").architecture["head"] == "local-global"
+    assert "16 patches most like the label" in (tmp_path / "model" / "README.md").read_text()
+    config = resolve_config(recipe="clip-local-global", init=str(tmp_path / "model"))
+    assert (config.backbone, config.head, config.image_size) == ("tiny_clip_vit", "local-global", tiny_clip.SIZE)
+
+
 def test_siglip_has_its_own_bias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     siglip = tiny_clip.open_clip_folder(tmp_path / "siglip", init_logit_bias=-10.0)
     monkeypatch.setattr("zsl_tagger.export.zero_shot.write_model_folder", lambda *_: None)

@@ -86,6 +86,14 @@ def test_the_pooled_token_is_the_towers_own_vector(name: str) -> None:
     assert backbone.channels == tiny_clip.WIDTH
 
 
+@pytest.mark.parametrize("name", ["tiny_clip_vit", "tiny_clip_convnext", "tiny_clip_resnet"])
+def test_both_are_the_towers_own_vector_and_then_its_projected_tokens(name: str) -> None:
+    backbone = tower(name, "both")
+    expected = torch.cat([tokens(tower(name, "pooled")), tokens(tower(name, "tokens"))], dim=1)
+    torch.testing.assert_close(tokens(backbone), expected)
+    assert backbone.channels == tiny_clip.WIDTH
+
+
 def test_mean_and_size_are_the_towers_own() -> None:
     assert normalization(Backbone("tiny_clip_vit"))[0] == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     assert (own_size("vit_large_patch14_clip_336.openai"), own_size("tiny_clip_vit"), own_size("none")) == (

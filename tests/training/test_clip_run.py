@@ -1,7 +1,8 @@
-"""Recipe ``clip-zsl``: ML-Decoder over a CLIP tower's projected tokens, with text queries. Weights are random."""
+"""Recipes ``clip-zsl`` and ``clip-local-global``: a CLIP tower's projected tokens, text queries. Weights are random."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from data_prep.tables import Columns, Table
 from zsl_tagger import Tagger
 from zsl_tagger.datasets.read import load_dataset
 from zsl_tagger.errors import UserError
+from zsl_tagger.evaluation.run import EvaluateRun, evaluate
 from zsl_tagger.images.preprocessing import load_array
-from zsl_tagger.model.pretrained import load_model
+from zsl_tagger.model.local_global import LocalGlobalHead
+from zsl_tagger.model.pretrained import load_model, take_over
 from zsl_tagger.tagging.model_folder import read_config
 from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.initial import initial_model
@@ -56,9 +59,9 @@ def data(towers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared(tmp_path_factory.mktemp("data"), f"open_clip:{towers}")
 
 
-def run_of(data: Path, towers: Path, output: Path, *settings: str) -> TrainRun:
+def run_of(data: Path, towers: Path, output: Path, *settings: str, recipe: str = "clip-zsl") -> TrainRun:
     weights = str(towers / "open_clip_pytorch_model.bin")
-    config = resolve_config(recipe="clip-zsl", backbone="tiny_clip_vit", init=weights, settings=[*SETTINGS, *settings])
+    config = resolve_config(recipe=recipe, backbone="tiny_clip_vit", init=weights, settings=[*SETTINGS, *settings])
     return TrainRun(data=data, output=output, config=config)
 
 
@@ -91,6 +94,51 @@ def test_the_tower_can_be_trained_too(data: Path, towers: Path, tmp_path: Path) 
     train(run_of(data, towers, tmp_path / "model", "freeze=false", "cache_views=0", "lr=0.01"))
     weight = load_model(tmp_path / "model").backbone.network.head.weight
     assert not torch.allclose(weight, torch.load(towers / "open_clip_pytorch_model.bin")["visual.proj"].T, atol=1e-3)
+
+
+def test_the_two_streams_are_trained_and_tag_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:
+    run = run_of(
+        data, towers, tmp_path / "model", "epochs=12", "local_top=3", "ema=0", "lr=0.01", recipe="clip-local-global"
+    )
+    train(run)
+    model, tagger = load_model(tmp_path / "model"), Tagger(tmp_path / "model")
+    assert isinstance(model.head, LocalGlobalHead)
+    assert model.head.top == 3
+    weight = model.backbone.network.head.weight
+    torch.testing.assert_close(weight, torch.load(towers / "open_clip_pytorch_model.bin")["visual.proj"].T)  # frozen
+    for layer in (model.head.of_image, model.head.of_patches):
+        assert (layer.weight - torch.eye(tiny_clip.WIDTH)).abs().max() > 0.01
+    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "model/run/metrics.csv").open()) if row["loss"]]
+    assert losses[-1] < 0.8 * losses[0]
+    photo, labels = data.parent / "photos" / "000.jpg", tagger.label_set(["sky", "lion"])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(_pixels(tagger, photo).copy())[None], torch.from_numpy(labels.queries))
+    np.testing.assert_allclose(tagger.logits(tagger.encode(photo), labels), expected, atol=1e-2)
+    side = tiny_clip.SIZE // 8
+    assert tagger.heatmap(photo, ["lion"]).shape == (1, side, side)  # of the patches alone
+    again = resolve_config(recipe="clip-local-global", init=str(tmp_path / "model"))
+    assert (again.project_tokens, again.head, again.local_top) == (True, "local-global", 3)
+    assert "a global and a local cosine (MKT" in (tmp_path / "model" / "README.md").read_text()
+    report = evaluate(EvaluateRun(model=tmp_path / "model", data=data, resamples=0)).report
+    assert report.tasks["zsl"].map is not None
+
+
+@pytest.mark.usefixtures("few_exports")
+def test_two_streams_train_the_tower_too(data: Path, towers: Path, tmp_path: Path) -> None:
+    settings = ("freeze=false", "cache_views=0", "lr=0.01")
+    train(run_of(data, towers, tmp_path / "model", *settings, recipe="clip-local-global"))
+    weight = load_model(tmp_path / "model").backbone.network.head.weight
+    assert not torch.allclose(weight, torch.load(towers / "open_clip_pytorch_model.bin")["visual.proj"].T, atol=1e-3)
+
+
+def test_the_cosines_of_a_folder_are_not_taken_over_into_a_decoder(data: Path, towers: Path, tmp_path: Path) -> None:
+    run = run_of(data, towers, tmp_path / "model", recipe="clip-local-global")
+    model, _ = initial_model(run.config, load_dataset(data), 3)
+    decoder, _ = initial_model(run_of(data, towers, tmp_path / "model").config, load_dataset(data), 3)
+    before = decoder.head.bias.clone()
+    take_over(decoder, model, "the two streams")
+    assert torch.equal(decoder.head.bias, before)
+    assert model.head.bias.item() == -25
 
 
 def test_cached_features_say_whether_they_are_projected(data: Path, towers: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_table_of_released_commands_has_what_the_recipes_have() -> None:
     page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     table = page[page.index("## Released command") : page.index("## What the weights start from")]
     recipes = set(re.findall(r"--recipe ([\w-]+)", table)) - {"NAME"}
-    assert recipes == set(RECIPES) - {"my-photos", "clip-zsl"}  # settings of our own
+    assert recipes == set(RECIPES) - {"my-photos", "clip-zsl", "clip-local-global"}  # settings of our own
     values = [read_recipe(name).as_dict() for name in recipes]
     ours = "\n".join(row.split("|")[3] for row in table.splitlines() if row.startswith("|"))
     settings = re.findall(r"`(\w+)=([\w.-]+)`", ours)
@@ -351,13 +351,22 @@ def test_no_number_may_be_infinite(name: str) -> None:
         ({"cache_views": 3}, "^cache_views needs freeze=true"),
         ({"cache_views": 3, "freeze": True, "mixup": 0.1}, "^mixup and cutmix mix pixels: set cache_views=0$"),
         ({"cache_views": 3, "freeze": True, "cutmix": 0.1}, "^mixup and cutmix mix pixels: set cache_views=0$"),
-        ({"head": "closed", "query_noise": 0.1}, "^query_noise, .* need head=words$"),
-        ({"head": "closed", "random_queries": 1}, "^query_noise, .* need head=words$"),
-        ({"head": "closed", "query_dropout": 0.1}, "^query_noise, .* need head=words$"),
-        ({"head": "closed", "labels_per_step": 7}, "^query_noise, .* need head=words$"),
-        ({"head": "closed", "holdout_labels": 0.1}, "^query_noise, .* need head=words$"),
+        ({"head": "closed", "query_noise": 0.1}, "^query_noise, .* need head=words or local-global$"),
+        ({"head": "closed", "random_queries": 1}, "^query_noise, .* need head=words or local-global$"),
+        ({"head": "closed", "query_dropout": 0.1}, "^query_noise, .* need head=words or local-global$"),
+        ({"head": "closed", "labels_per_step": 7}, "^query_noise, .* need head=words or local-global$"),
+        ({"head": "closed", "holdout_labels": 0.1}, "^query_noise, .* need head=words or local-global$"),
         ({"groups": 7, "head": "linear"}, "^groups needs head=words or closed$"),
-        ({"head": "linear", "holdout_labels": 0.1}, "^query_noise, .* need head=words$"),
+        ({"head": "linear", "holdout_labels": 0.1}, "^query_noise, .* need head=words or local-global$"),
+        (
+            {"head": "local-global"},
+            "^head=local-global compares tokens with text vectors of one space: set project_tok",
+        ),
+        (
+            {"head": "local-global", "project_tokens": True, "freeze": True, "cache_views": 1, "token_dropout": 0.1},
+            "^mosaic4, mosaic9 and token_dropout are for heads of places alone",
+        ),
+        ({"local_top": 3}, "^local_top needs head=local-global$"),
         ({"csra_lambda": 0.2}, "^csra_lambda, csra_heads and csra_temperature need head=csra$"),
         ({"head": "csra", "csra_heads": 3}, "^expected csra_heads 1, 2, 4, 6 or 8, got 3$"),
         ({"head": "csra", "csra_heads": 2, "csra_temperature": 2}, "^csra_temperature is for one head"),

@@ -70,10 +70,13 @@ def validation(folder: Path) -> dict[str, float]:
 # --- every recipe -------------------------------------------------------------------------------------------------
 
 
+OF_ANY_BACKBONE = sorted(name for name in RECIPES if not name.startswith("clip-"))
+
+
 @pytest.mark.exports
 @pytest.mark.parametrize(
     ("recipe", "backbone"),
-    list(zip(sorted({*RECIPES} - {"clip-zsl"}), itertools.cycle(["test_vit", "test_efficientnet"]), strict=False)),
+    list(zip(OF_ANY_BACKBONE, itertools.cycle(["test_vit", "test_efficientnet"]), strict=False)),
 )
 def test_every_recipe_runs_and_its_model_tags(
     recipe: str, backbone: str, animals: Path, tagged: Path, tmp_path: Path

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.model.grouped_words import GroupedWords
+from zsl_tagger.model.local_global import LocalGlobalHead
 from zsl_tagger.model.tagger_model import (
     BackboneForExport,
     DecoderForExport,
@@ -60,8 +61,16 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
             (tokens, queries),
             folder / DECODER_FILE,
             inputs={"tokens": TOKEN_AXES, "queries": {0: "labels"}},
-            outputs=OUTPUT_AXES,
+            outputs=_decoder_outputs(model),
         )
+
+
+def _decoder_outputs(model: TaggerModel) -> Axes:
+    """Return the axes of what a decoder gives."""
+    if not isinstance(model.head, LocalGlobalHead):
+        return OUTPUT_AXES
+    # ONNX Runtime takes axes of one name to be of one size, and the first of these tokens is no place.
+    return {**OUTPUT_AXES, "attention": {**OUTPUT_AXES["attention"], 2: "patches"}}
 
 
 def encoder_outputs(model: TaggerModel) -> tuple[str, ...]:
@@ -110,7 +119,7 @@ def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder:
         (tokens, *prepared),
         folder / DECODER_FILE,
         inputs={"tokens": TOKEN_AXES, **rows},
-        outputs=OUTPUT_AXES,
+        outputs=_decoder_outputs(model),
     )
 
 

@@ -17,6 +17,7 @@ from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.export.networks import ExportError
 from zsl_tagger.export.results import Agreement
 from zsl_tagger.model.cosine import CosineHead
+from zsl_tagger.model.local_global import LocalGlobalHead
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
@@ -74,8 +75,9 @@ class Proof:
         self, model: TaggerModel, config: ModelConfig, vocabulary: LabelSet, photos: Sequence[np.ndarray] = ()
     ):
         self.vocabulary = vocabulary
-        # A cosine head multiplies cosines by its scale: the same logits are those of cosines that agree.
-        self.tolerance = TOLERANCE * (max(1.0, model.head.scale.item()) if isinstance(model.head, CosineHead) else 1.0)
+        # A head of cosines multiplies them by its scale: the same logits are those of cosines that agree.
+        of_cosines = isinstance(model.head, CosineHead | LocalGlobalHead)
+        self.tolerance = TOLERANCE * (max(1.0, model.head.scale.item()) if of_cosines else 1.0)
         images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
 
         def ask(some: np.ndarray, queries: np.ndarray) -> Case:

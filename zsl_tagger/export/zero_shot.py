@@ -13,7 +13,8 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.export.model_writer import THRESHOLD, architecture_of, preprocessing_of, write_model_folder
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.backbone import Backbone, Projection, own_size
-from zsl_tagger.model.cosine import CosineHead
+from zsl_tagger.model.cosine import CLIP_COSINE, CLIP_SCALE, CosineHead
+from zsl_tagger.model.local_global import LOCAL_TOP, LocalGlobalHead
 from zsl_tagger.model.pretrained import load_backbone_file, pretrained_backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import check_free, whole_folder
@@ -29,12 +30,12 @@ from zsl_tagger.words.text_towers import OpenClipSource
 
 logger = logging.getLogger(__name__)
 
-#: What CLIP's training multiplied cosines by in the end, for text towers that do not say.
-CLIP_SCALE = 100.0
-
-#: Cosine at which a score is 0.5 where neither the checkpoint nor the user says a bias: CLIP's training compares
-#: captions of one batch, so that its cosines have no fixed meaning. Matching pairs usually have 0.2 to 0.3.
-CLIP_COSINE = 0.25
+#: What of the image tower each ``pool`` needs, and how a card names it.
+POOLS: dict[Pool, tuple[Projection, str]] = {
+    "global": ("pooled", "the image's vector"),
+    "tokens": ("tokens", "the mean of the image's projected tokens"),
+    "local-global": ("both", f"(half each) the image's vector and the {LOCAL_TOP} patches most like the label,"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ class ZeroShotRun:
         init: "timm", or a file of the image tower's weights, such as a checkpoint of open_clip with both towers.
         templates: a file of prompts; None: "a photo of a {}."
         phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
-        pool: "global": the tower's own vector of the image; "tokens": the mean of its projected tokens.
+        pool: "global": the tower's own vector of the image; "tokens": the mean of its projected tokens;
+            "local-global": the mean of two cosines, see :mod:`zsl_tagger.model.local_global`.
         scale, bias: what makes logits of cosines; None: those of the text tower's checkpoint, or CLIP's.
         crop_pct: the image tower sees the middle of a photo, this share of its shorter side; None: the whole photo.
     """
@@ -83,7 +85,8 @@ def build_zero_shot(run: ZeroShotRun) -> list[str]:
     _check_same_space(run, backbone, source)
     scale, bias = _scale_and_bias(run, source)
     words = _words(labels, source, run)
-    model = TaggerModel(backbone, CosineHead(backbone.channels, scale, bias)).eval()
+    head = LocalGlobalHead if run.pool == "local-global" else CosineHead
+    model = TaggerModel(backbone, head(backbone.channels, scale, bias)).eval()
     config = _config(run, model, source)
     listed = [VocabularyLabel(label, THRESHOLD, seen=False) for label in labels]
     with whole_folder(run.output) as folder:
@@ -112,7 +115,7 @@ def _text_tower(run: ZeroShotRun, labels: list[str]) -> TextEncoderSource:
 
 
 def _image_tower(run: ZeroShotRun) -> Backbone:
-    projection: Projection = "pooled" if run.pool == "global" else "tokens"
+    projection = POOLS[run.pool][0]
     if run.init == "timm":
         backbone, where = pretrained_backbone(run.backbone, projection=projection)
         logger.info("%s", f"backbone {run.backbone}: all of its weights from {where}")
@@ -201,7 +204,7 @@ def _card(config: ModelConfig, run: ZeroShotRun, scale: float, bias: float) -> s
         version=installed_version(),
         scale=scale,
         bias=bias,
-        vector="the image's vector" if run.pool == "global" else "the mean of the image's projected tokens",
+        vector=POOLS[run.pool][1],
         size=config.image_size,
         init="timm's hub" if run.init == "timm" else Path(run.init).name,
         prompts=("; ".join(config.templates) or "the label alone")

@@ -27,8 +27,8 @@ IMAGENET_CLASSIFIERS = {1000, 10450, 11221, 11821, 21841, 21843}
 RGB = tuple[float, float, float]
 
 #: Of an image tower that was trained with a text tower: none of it; each token by itself; or the one vector that the
-#: tower makes of the whole image.
-Projection = Literal["none", "tokens", "pooled"]
+#: tower makes of the whole image; or that vector and then each token.
+Projection = Literal["none", "tokens", "pooled", "both"]
 
 
 class Backbone(nn.Module):
@@ -42,7 +42,8 @@ class Backbone(nn.Module):
             channels of its own, and zeros in those of the others, so that a linear layer over the tokens is one for
             each map. None: what its own classifier reads.
         projection: "tokens": each token goes through the layers with which a CLIP tower projects its pooled vector into
-            the space that it shares with its text tower; "pooled": that vector is the only token.
+            the space that it shares with its text tower; "pooled": that vector is the only token; "both": that
+            vector is the first token, before the projected ones.
         options: for ``timm.create_model``.
 
     Attributes:
@@ -117,7 +118,13 @@ class Backbone(nn.Module):
         if self.projection == "pooled":
             return self.network.forward_head(features).unsqueeze(1)  # (B, C) -> (B, 1, C)
         tokens = self._plain_tokens(features)
-        return _projected(self.network, tokens) if self.projection == "tokens" else tokens
+        if self.projection == "none":
+            return tokens
+        tokens = _projected(self.network, tokens)
+        if self.projection == "both":
+            whole = self.network.forward_head(features).unsqueeze(1)  # (B, C) -> (B, 1, C)
+            return torch.cat([whole, tokens], dim=1)  # (B, 1 + L, C)
+        return tokens
 
     def _plain_tokens(self, features: Tensor) -> Tensor:
         if self.stages is not None:
@@ -149,7 +156,7 @@ class Backbone(nn.Module):
             raise UserError(
                 f"{self.name} refuses images of {image_size} px ({reason}); its own size is {own}"
             ) from None
-        if tokens.shape[1] == 0:
+        if tokens.shape[1] == (1 if self.projection == "both" else 0):
             raise UserError(f"{self.name} leaves no token of images of {image_size} px; its own size is {own}")
 
     def leave_out_unused(self, image_size: int) -> None:

@@ -13,6 +13,13 @@ from zsl_tagger.model.ml_decoder import PreparedQueries
 #: ``architecture["head"]`` of a model folder with this head.
 COSINE = "cosine"
 
+#: What CLIP's training multiplied cosines by in the end, for text towers that do not say.
+CLIP_SCALE = 100.0
+
+#: Cosine at which a score is 0.5 where neither the checkpoint nor the user says a bias: CLIP's training compares
+#: captions of one batch, so that its cosines have no fixed meaning. Matching pairs usually have 0.2 to 0.3.
+CLIP_COSINE = 0.25
+
 
 class CosineHead(nn.Module):
     """Score labels by cosines: ``scale * cosine(mean of the unit tokens, query) + bias``.

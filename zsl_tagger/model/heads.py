@@ -8,15 +8,17 @@ from zsl_tagger.model.cosine import COSINE, CosineHead
 from zsl_tagger.model.csra import CSRA
 from zsl_tagger.model.grouped_words import GroupedWords
 from zsl_tagger.model.linear_head import LinearHead
+from zsl_tagger.model.local_global import LOCAL_GLOBAL, LocalGlobalHead
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.query2label import Query2Label
 
-Head = MLDecoder | GroupedWords | CosineHead | LinearHead | CSRA | Query2Label
+Head = MLDecoder | GroupedWords | CosineHead | LocalGlobalHead | LinearHead | CSRA | Query2Label
 
 #: Sizes that an architecture must state, by its ``head``; "" is ML-Decoder, which architectures do not name.
 REQUIRED = {
     "": ("dim", "ffn_dim", "heads"),
     COSINE: (),
+    LOCAL_GLOBAL: ("local_top",),
     "linear": ("classes",),
     "csra": ("classes", "csra_lambda", "csra_heads", "csra_temperature"),
     "query2label": ("classes", "dim", "ffn_dim", "heads"),
@@ -37,6 +39,8 @@ def build_head(architecture: dict[str, Any], channels: int, word_dim: int | None
     kind = architecture.get("head", "")
     if kind == COSINE:
         return CosineHead(channels)
+    if kind == LOCAL_GLOBAL:
+        return LocalGlobalHead(channels, top=architecture["local_top"])
     if kind == "linear":
         return LinearHead(channels, architecture["classes"])
     if kind == "csra":

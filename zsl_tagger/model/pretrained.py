@@ -103,9 +103,8 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
 
     Args:
         architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
-            groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of a tagger
-            without training also head, its kind, and
-            the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
+            groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of heads of
+            cosines also head, its kind, and the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
     """
     reading = None

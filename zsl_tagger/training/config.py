@@ -37,12 +37,13 @@ class TrainConfig:
     interpolation: Interpolation = "bicubic"  # of training and tagging
     project_tokens: bool = False  # CLIP towers: put each token into the space of the text tower's queries
     drop_path: float = 0.0  # stochastic depth in the backbone, share
-    head: Literal["words", "closed", "linear", "csra", "query2label"] = "words"
+    head: Literal["words", "closed", "linear", "csra", "query2label", "local-global"] = "words"
     groups: int | None = None  # closed: group queries, default min(100, classes); words: default a query a label
     dim: int = 768  # D of the decoder
     ffn_dim: int = 2048
     heads: int = 8
     dropout: float = 0.1
+    local_top: int = 16  # local-global: how many patches a label is compared with, those most like it
     csra_lambda: float = 0.1  # csra: weight of the class-specific pooling beside the average
     csra_heads: int = 1  # csra: 1, 2, 4, 6 or 8
     csra_temperature: float = 1.0  # csra with one head; several have the paper's
@@ -157,8 +158,15 @@ class TrainConfig:
             ((self.negative_share or self.negative_weight != 1) and not self.labels_per_step,
              "negative_share and negative_weight choose among labels: set labels_per_step"),
             (closed and (queries or self.query_dropout or self.labels_per_step),
-             "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words"),
+             "query_noise, random_queries, query_dropout, labels_per_step and holdout_labels need head=words or "
+             "local-global"),
             (self.head not in ("words", "closed") and self.groups is not None, "groups needs head=words or closed"),
+            (self.head == "local-global" and not self.project_tokens,
+             "head=local-global compares tokens with text vectors of one space: set project_tokens=true"),
+            (self.head == "local-global" and (self.mosaic4 or self.mosaic9 or self.token_dropout),
+             "mosaic4, mosaic9 and token_dropout are for heads of places alone, and head=local-global has a token of "
+             "the whole image: set them to 0"),
+            (self.head != "local-global" and self.local_top != 16, "local_top needs head=local-global"),
             (self.head != "csra" and (self.csra_lambda, self.csra_heads, self.csra_temperature) != (0.1, 1, 1.0),
              "csra_lambda, csra_heads and csra_temperature need head=csra"),
             (self.csra_heads not in (1, 2, 4, 6, 8), f"expected csra_heads 1, 2, 4, 6 or 8, got {self.csra_heads}"),
@@ -215,7 +223,7 @@ class TrainConfig:
     @property
     def closed(self) -> bool:
         """Return whether the head has a closed set of classes."""
-        return self.head != "words"
+        return self.head not in ("words", "local-global")
 
     @property
     def softmax(self) -> bool:
@@ -256,7 +264,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "crop_pct": (0.01, 1.0),
     **dict.fromkeys(
         ("image_size", "groups", "dim", "ffn_dim", "heads", "epochs", "batch_size", "accumulate", "labels_per_step",
-         "repeats", "validate_every", "checkpoint_every", "min_epoch_steps"), _POSITIVE),
+         "repeats", "validate_every", "checkpoint_every", "min_epoch_steps", "local_top"), _POSITIVE),
     **dict.fromkeys(("warmup_lr", "min_lr", "cooldown_epochs"), (0, _HUGE)),
     **dict.fromkeys(
         ("cache_views", "lr", "weight_decay", "gamma_neg", "gamma_pos", "query_noise", "random_queries", "mixup",

@@ -207,6 +207,7 @@ _HEADS = {
     **dict.fromkeys(("words", "closed"), "ML-Decoder (arXiv 2111.12933)"),
     "linear": "average pooling and a linear layer",
     "csra": "CSRA (arXiv 2108.02456)",
+    "local-global": "a global and a local cosine (MKT, arXiv 2207.01887)",
     "query2label": "Query2Label (arXiv 2107.10834)",
 }
 

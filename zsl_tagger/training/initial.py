@@ -14,6 +14,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_evidence import has_class_evidence
 from zsl_tagger.model.grouped_words import GroupedWords
+from zsl_tagger.model.local_global import LOCAL_GLOBAL
 from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, ModelConfig, read_config
@@ -44,13 +45,13 @@ def initial_model(
     word_dim = None if config.closed else dataset.word_vectors.shape[1]
     options: dict[str, Any] = {"image_size": config.image_size}
     if config.project_tokens:
-        options["projection"] = "tokens"
+        options["projection"] = "both" if config.head == LOCAL_GLOBAL else "tokens"
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     architecture: dict[str, Any] = {
         "dim": config.dim, "ffn_dim": config.ffn_dim, "heads": config.heads, "dropout": config.dropout,
         "classes": classes, "groups": config.groups, "csra_lambda": config.csra_lambda,
-        "csra_heads": config.csra_heads, "csra_temperature": config.csra_temperature,
+        "csra_heads": config.csra_heads, "csra_temperature": config.csra_temperature, "local_top": config.local_top,
     }  # fmt: skip
     if config.head not in ("words", "closed"):  # both are ML-Decoder, which has no name in an architecture
         architecture["head"] = config.head
@@ -81,7 +82,8 @@ def initial_model(
         )
     _check_same_space(backbone, config, dataset)
     model = _build(backbone, architecture, word_dim, config, vectors)
-    return model, [*lines, "head: starts at random", *_with_class_evidence(model, config)]
+    head = "starts as CLIP's cosines" if config.head == LOCAL_GLOBAL else "starts at random"
+    return model, [*lines, f"head: {head}", *_with_class_evidence(model, config)]
 
 
 def _with_class_evidence(model: TaggerModel, config: TrainConfig) -> list[str]:

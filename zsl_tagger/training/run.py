@@ -26,6 +26,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.model.backbone import own_size
 from zsl_tagger.model.cosine import COSINE
+from zsl_tagger.model.local_global import LOCAL_GLOBAL
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
 from zsl_tagger.system.progress import duration, phase
@@ -119,11 +120,13 @@ def resolve_config(
         )
     sizes = ("backbone", "dim", "ffn_dim", "heads")
     same = {name: shape.architecture[name] for name in sizes if name in shape.architecture}  # some heads have no width
+    if asked.head == LOCAL_GLOBAL and "local_top" in shape.architecture:
+        same["local_top"] = shape.architecture["local_top"]
     if asked.head == "words" and not shape.closed_set and shape.architecture.get("groups"):
         same["groups"] = shape.architecture["groups"]
     pixels = ("image_size", "interpolation", *(() if names & {"resize", "crop_pct"} else ("resize", "crop_pct")))
     taken = {**same, **{name: getattr(shape.preprocessing, name) for name in pixels}}
-    taken["project_tokens"] = shape.architecture.get("projection") == "tokens"
+    taken["project_tokens"] = shape.architecture.get("projection") in ("tokens", "both")
     adopted = dataclasses.replace(asked, **{name: value for name, value in taken.items() if name not in names})
     if adopted.backbone != same["backbone"]:
         raise UserError(

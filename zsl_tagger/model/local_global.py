@@ -1,0 +1,109 @@
+"""The two streams of MKT (He et al., AAAI 2023, arXiv 2207.01887, section 3.2): a global and a local cosine.
+
+With the image's vector x_0 and its patches x_1 ... x_L as CLIP's tower projects them, and the text vector q_k of label
+k::
+
+    g_k  = cos(W x_0, q_k)                                        global: the whole image
+    l_k  = mean of the n largest of cos(V x_j, q_k), j = 1 ... L  local: the patches that are most alike
+    y_k  = s (g_k + l_k) / 2 + b
+
+W, V, s and b are trained; W and V are the identity at first, so that an untrained head scores as CLIP does. n is 16,
+the default of the released code, or L where there are fewer patches.
+
+Differences from the paper and its code: there the tower's own projection and layers are trained; here W and V come
+after the projection, so that the tower can stay frozen. The released code divides each stream's scores by their length
+over all labels; here they are cosines, since a label's score must not depend on which other labels are asked. The loss
+is the trainer's and not a ranking loss, and there is neither distillation from CLIP nor the second stage, which tunes
+prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsl_tagger.model.cosine import CLIP_COSINE, CLIP_SCALE
+from zsl_tagger.model.ml_decoder import PreparedQueries, check_tokens, range_of_float32
+
+#: ``architecture["head"]`` of a model folder with this head, and ``head`` of settings.
+LOCAL_GLOBAL = "local-global"
+
+#: n of the released code.
+LOCAL_TOP = 16
+
+
+class LocalGlobalHead(nn.Module):
+    """Tokens ``(B, 1 + L, D)``, the image's vector first, and queries ``(K, D)`` -> logits ``(B, K)``.
+
+    It has the methods of :class:`~zsl_tagger.model.ml_decoder.MLDecoder` with word queries.
+
+    Args:
+        dim: width of the tokens and of the queries, which are in one space.
+        scale, bias: what makes logits of cosines at first.
+        top: n, of the patches that are most like a label.
+    """
+
+    num_classes = None
+
+    def __init__(
+        self, dim: int, scale: float = CLIP_SCALE, bias: float = -CLIP_SCALE * CLIP_COSINE, top: int = LOCAL_TOP
+    ):
+        super().__init__()
+        if top < 1:
+            raise ValueError(f"expected at least one patch, got top={top}")
+        self.dim = self.word_dim = dim
+        self.top = top
+        self.of_image, self.of_patches = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        for layer in (self.of_image, self.of_patches):
+            nn.init.eye_(layer.weight)
+        # Scalars, not of shape (1,): the bias of another head is of other logits, and never taken over into this one.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
+
+    @property
+    def scale(self) -> Tensor:
+        """Return s, above 0."""
+        return self.log_scale.exp()
+
+    def architecture(self) -> dict[str, Any]:
+        """Return its kind and sizes as ``config.json`` states them."""
+        return {"head": LOCAL_GLOBAL, "local_top": self.top}
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Return unit vectors of the image and of its patches: ``(B, 1 + L, D)`` -> ``(B, 1 + L, D)``."""
+        check_tokens(tokens, self.dim)
+        with range_of_float32(tokens):
+            both = torch.cat([self.of_image(tokens[:, :1]), self.of_patches(tokens[:, 1:])], dim=1)  # (B, 1 + L, D)
+            return F.normalize(both, dim=-1)
+
+    def prepare(self, queries: Tensor) -> PreparedQueries:
+        """Compute once what of labels ``(K, D)`` does not depend on images."""
+        unit = F.normalize(queries, dim=-1)  # (K, D)
+        return PreparedQueries(unit, unit * self.scale, ())
+
+    def score(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> Tensor:
+        """Return the logits ``(B, K)`` of embedded tokens ``(B, 1 + L, D)``."""
+        return self._score(embedded, queries)[0]
+
+    def score_with_attention(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and which patches each label is like, ``(B, K, L)``; rows sum to 1."""
+        logits, local = self._score(embedded, queries)
+        return logits, local.softmax(dim=1).transpose(1, 2)  # (B, L, K) -> (B, K, L)
+
+    def _score(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and the scaled cosines of the patches ``(B, L, K)``."""
+        prepared = queries if isinstance(queries, PreparedQueries) else self.prepare(queries)
+        with range_of_float32(embedded):
+            embedded = embedded.to(prepared.states.dtype)
+            whole = embedded[:, 0] @ prepared.states.T * self.scale  # (B, K)
+            local = embedded[:, 1:] @ prepared.projected.T  # (B, L, K), times s
+            best = local.topk(min(self.top, local.shape[1]), dim=1).values  # (B, n, K)
+            return (whole + best.mean(dim=1)) / 2 + self.bias, local
+
+    def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries) -> Tensor:
+        """Tokens ``(B, 1 + L, D)``, queries ``(K, D)`` -> logits ``(B, K)``."""
+        return self.score(self.embed_tokens(tokens), queries)
