@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import runpy
 import shlex
 import shutil
 import sqlite3
@@ -188,6 +190,19 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for page, text in PAGES.items():
         for block in re.findall(r"```python\n([^`]+)```", text):
             exec(compile(block, page, "exec"), {})
+
+
+def test_the_notebook_has_the_blocks_of_its_page() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_notebook.py"))
+    page, notebook = PAGES["docs/paper.md"], json.loads((ROOT / "docs" / "paper.ipynb").read_text(encoding="utf-8"))
+    assert notebook == made["notebook"](page), "run: python docs/make_notebook.py"
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code[0] == made["FIRST"]
+    assert [f"{cell}\n" for cell in code[1:]] == re.findall(r"```python\n([^`]+)```", page)
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    assert len(code) == 5
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    assert "```" not in text
 
 
 @pytest.mark.parametrize("page", PAGES)

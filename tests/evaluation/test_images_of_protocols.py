@@ -13,6 +13,7 @@ from small_runs import dataset_of
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.data import data_of_dataset
+from zsl_tagger.evaluation.protocols import PROTOCOLS, Protocol
 from zsl_tagger.evaluation.results import Task
 from zsl_tagger.evaluation.run import EvaluateRun, Result, evaluate
 
@@ -36,6 +37,27 @@ def test_gzsl_of_mld_is_on_all_labelled_images_and_zsl_on_those_with_an_unseen_l
     targets = [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
     assert images(evaluated(tmp_path, targets, "mld")) == {"zsl": 1, "seen": 2, "gzsl": 2}
     assert images(evaluated(tmp_path, targets, "strict")) == {"zsl": 3, "seen": 3, "gzsl": 3}
+
+
+class OfTwo(Protocol):
+    """Evaluate on images with two labels or more."""
+
+    def keeps(self, targets: np.ndarray) -> np.ndarray:
+        return np.asarray(targets.sum(axis=1) >= 2)
+
+    def which_images(self) -> str:
+        return "with two labels"
+
+
+def test_a_protocol_of_ones_own_is_taken_in_place_of_a_name(tmp_path: Path) -> None:
+    targets = [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
+    named = evaluated(tmp_path, targets, "mld").report
+    own = evaluated(tmp_path, targets, replace(PROTOCOLS["mld"], name="mine")).report
+    assert (own.protocol, own.definition) == ("mine", named.definition)
+    assert own.tasks == named.tasks
+    other = evaluated(tmp_path, targets, OfTwo(**{**vars(PROTOCOLS["strict"]), "name": "of two"}), labels="all")
+    assert images(other) == {"zsl": 0, "seen": 0, "gzsl": 1}
+    assert "images: with two labels" in other.report.definition
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from zsl_tagger.evaluation.metrics import Ties
 
 @dataclass(frozen=True)
 class Protocol:
-    """One definition.
+    """One definition. A subclass may change which images count, or how average precisions become a mean.
 
     Attributes:
         ap_ties, top_ties: how equal scores are treated in average precision and at K
@@ -46,6 +46,12 @@ class Protocol:
         """
         return np.asarray(targets.any(axis=1)) if self.needs_label else np.ones(len(targets), bool)
 
+    def which_images(self) -> str:
+        """Return what :meth:`keeps` keeps, in words."""
+        if self.needs_label:
+            return "ZSL: those with an unseen label; seen: with a seen label; GZSL: with any label"
+        return "all images of the split"
+
     def mean(self, precisions: np.ndarray) -> float:
         """Return the mAP of average precisions ``(K,)``, NaN for labels without positives or if none is left."""
         if self.empty_is_zero:
@@ -65,15 +71,12 @@ class Protocol:
         }  # fmt: skip
         empty = "counts as 0" if self.empty_is_zero else "is left out of the mean"
         empty += ", one that nobody annotated is left out of the mean" if self.drops_unannotated else ""
-        images = "all images of the split"
-        if self.needs_label:
-            images = "ZSL: those with an unseen label; seen: with a seen label; GZSL: with any label"
         ignored = "left out" if self.masks_ignored else "false"
         return [
             f"mAP: mean over labels of average precision; {ties[self.ap_ties]}; a label without positives {empty}",
             f"P/R/F1@K: micro, the K best labels of every image; {top[self.top_ties]}",
             f"CP/CR/CF1: means over labels, one without positives {empty}; OP/OR/OF1: all tags of all images together",
-            f"images: {images}",
+            f"images: {self.which_images()}",
             f"entries that nobody annotated: {ignored}",
             self.source,
         ]

@@ -42,6 +42,7 @@ class EvaluateRun:
         data, targets: against what, one of the two: a prepared folder, or a file of targets (with ``unseen``, a file of
             the names of its unseen labels).
         against: another model folder or file of scores, to be compared with.
+        protocol: a name, or a definition of one's own (docs/paper.md).
         labels: "all", "seen" or "unseen".
         ks: the K of P/R/F1@K; None: those of the protocol.
         threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
@@ -56,7 +57,7 @@ class EvaluateRun:
     targets: Path | None = None
     unseen: Path | None = None
     kind: ScoreKind | None = None
-    protocol: choices.Protocol = "strict"
+    protocol: choices.Protocol | Protocol = "strict"
     split: Split = "test"
     labels: LabelGroup = "all"
     ks: Sequence[int] | None = None
@@ -92,7 +93,7 @@ def evaluate(run: EvaluateRun) -> Result:
         UserError: what was given does not fit together; the message says what to do.
     """
     _check_options(run)
-    protocol = protocol_named(run.protocol)
+    protocol = run.protocol if isinstance(run.protocol, Protocol) else protocol_named(run.protocol)
     data = _data(run)
     notes: list[str] = []
     subjects = _subjects(run)

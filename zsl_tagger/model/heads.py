@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
+from zsl_tagger.errors import UserError
 from zsl_tagger.model.cosine import COSINE, CosineHead
 from zsl_tagger.model.csra import CSRA
 from zsl_tagger.model.grouped_words import GroupedWords
@@ -13,6 +17,12 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.query2label import Query2Label
 
 Head = MLDecoder | GroupedWords | CosineHead | LocalGlobalHead | LinearHead | CSRA | Query2Label
+
+#: Makes a head of one's own from the width of the tokens, and the width of the word vectors or the number of classes.
+OwnHead = Callable[[int, int], nn.Module]
+
+#: What training, export and tagging use of a head, beside ``prepare`` (word queries) or ``query_of`` (a closed set).
+NEEDED = ("architecture", "embed_tokens", "num_classes", "score", "score_with_attention", "word_dim")
 
 #: Sizes that an architecture must state, by its ``head``; "" is ML-Decoder, which architectures do not name.
 REQUIRED = {
@@ -56,3 +66,33 @@ def build_head(architecture: dict[str, Any], channels: int, word_dim: int | None
     if groups is None:
         return MLDecoder(channels, word_dim=word_dim, **sizes)
     return GroupedWords(channels, word_dim, groups, **sizes)
+
+
+def build_own_head(make: OwnHead, channels: int, word_dim: int | None, classes: int) -> Any:
+    """Return a head of one's own.
+
+    Args:
+        channels: C of the tokens.
+        word_dim: width of the word vectors; None for a closed set of ``classes``.
+
+    Raises:
+        UserError: it lacks what is used of a head, or states other sizes, or the name of another head.
+    """
+    closed = word_dim is None
+    head: Any = make(channels, classes if word_dim is None else word_dim)
+    what = f"the head {type(head).__name__}"
+    lacks = [name for name in (*NEEDED, "query_of" if closed else "prepare") if not hasattr(head, name)]
+    is_module = isinstance(head, nn.Module)
+    if not is_module or lacks:
+        lacking = f" with {', '.join(lacks)}" if lacks else ""
+        raise UserError(f"expected {what} to be a torch module{lacking}: docs/paper.md has an example")
+    stated, expected = (head.num_classes, head.word_dim), (classes if closed else None, word_dim)
+    if stated != expected:
+        raise UserError(
+            f"expected {what} to have num_classes={expected[0]} and word_dim={expected[1]}, "
+            f"got {stated[0]} and {stated[1]}"
+        )
+    kind = head.architecture().get("head")
+    if not isinstance(kind, str) or not kind or kind in {*REQUIRED, "words", "closed"}:
+        raise UserError(f"expected {what} to have a name of its own as architecture()['head'], got {kind!r}")
+    return head

@@ -20,7 +20,7 @@ from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError, first_line, some
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.heads import REQUIRED, build_head
+from zsl_tagger.model.heads import REQUIRED, OwnHead, build_head, build_own_head
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.model.torch_files import read_torch_file
 from zsl_tagger.system.files import write_whole
@@ -98,7 +98,9 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
     return lines + ([f"not used of {path}: {len(unused)} tensors ({_some(unused)})"] if unused else [])
 
 
-def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int | None) -> TaggerModel:
+def build_model(
+    backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, own_head: OwnHead | None = None
+) -> TaggerModel:
     """Return a model of an architecture as ``config.json`` states it, its head at random.
 
     Args:
@@ -106,12 +108,17 @@ def build_model(backbone: Backbone, architecture: dict[str, Any], word_dim: int 
             groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of heads of
             cosines also head, its kind, and the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
+        own_head: makes the head in place of the architecture.
     """
     reading = None
     if architecture.get("class_reading"):
         classifier = backbone.network.get_classifier()
         reading = ClassReading(classifier, torch.zeros(classifier.out_features, word_dim or 0))
-    head = build_head(architecture, backbone.channels + (word_dim or 0 if reading else 0), word_dim)
+    channels = backbone.channels + (word_dim or 0 if reading else 0)
+    if own_head is None:
+        head: Any = build_head(architecture, channels, word_dim)
+    else:
+        head = build_own_head(own_head, channels, word_dim, architecture["classes"])
     return TaggerModel(backbone, head, reading, bool(architecture.get("class_evidence")))
 
 

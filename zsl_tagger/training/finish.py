@@ -41,6 +41,7 @@ class Outcome:
         seconds: that it took, before interruptions too.
         initial: lines that say what the weights started from.
         unreadable: images that could not be read.
+        own_head, own_loss: names of those that the run was given in place of the settings'; "" for none.
     """
 
     validation: ValidationFigures
@@ -49,6 +50,13 @@ class Outcome:
     seconds: float
     initial: list[str]
     unreadable: dict[str, str]
+    own_head: str = ""
+    own_loss: str = ""
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Return what the settings do not say of the run: its own head and loss, by name."""
+        return {name: value for name, value in (("head", self.own_head), ("loss", self.own_loss)) if value}
 
 
 def write_model(
@@ -82,6 +90,7 @@ def write_model(
             "held_out_labels": list(split.held_out),
             "validation": {**outcome.validation.measured(), **step},
             "initial_weights": outcome.initial,
+            **({"own": outcome.own} if outcome.own else {}),
         },
         word_source=None if config.closed else (dataset.info.get("word_vectors") or {}).get("source"),
         templates=() if config.closed else _templates(dataset),
@@ -176,13 +185,13 @@ zsl-tagger tag photos --model .
 | labels | {labels:,} trained{held} |
 | word vectors | {vectors} |
 | started from | {initial} |
-| training | recipe {recipe}, {steps:,} steps of {batch} images, seed {seed}, {time} |
+| training | recipe {recipe}{own}, {steps:,} steps of {batch} images, seed {seed}, {time} |
 | kept | {kept} |
 
 ## Validation
 {figures}
 `run/curves.png` and `run/metrics.csv` have the course of the training, `train_config.json` every setting
-(`zsl-tagger train --data DATA --config train_config.json --output DIR` repeats the run).
+({repeats}).
 
 ## Limits
 It knows what its training images showed. {limits}
@@ -221,7 +230,7 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
     return CARD.format(
         name=dataset.info.get("name") or dataset.folder.name,
         version=installed_version(),
-        head=_HEADS[config.head],
+        head=outcome.own_head or _HEADS[config.head],
         backbone=written.architecture["backbone"],
         size=config.image_size,
         ask=f"A closed set of {len(split.labels)} classes." if closed
@@ -235,6 +244,9 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         vectors="none, a closed set" if closed else written.word_source or "unknown",
         initial="; ".join(outcome.initial),
         recipe=config.recipe,
+        own="".join(f", {name} {value}" for name, value in outcome.own.items()),
+        repeats="they repeat the run in Python, with the same code of its own head or loss" if outcome.own
+        else "`zsl-tagger train --data DATA --config train_config.json --output DIR` repeats the run",
         steps=outcome.steps,
         batch=config.batch_size,
         seed=config.seed,

@@ -14,6 +14,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_evidence import has_class_evidence
 from zsl_tagger.model.grouped_words import GroupedWords
+from zsl_tagger.model.heads import OwnHead
 from zsl_tagger.model.local_global import LOCAL_GLOBAL
 from zsl_tagger.model.pretrained import build_model, load_backbone_file, load_model, pretrained_backbone, take_over
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -32,12 +33,17 @@ def model_to_start_from(init: str) -> Path | None:
 
 
 def initial_model(
-    config: TrainConfig, dataset: PreparedDataset, classes: int, vectors: np.ndarray | None = None
+    config: TrainConfig,
+    dataset: PreparedDataset,
+    classes: int,
+    vectors: np.ndarray | None = None,
+    own_head: OwnHead | None = None,
 ) -> tuple[TaggerModel, list[str]]:
     """Return the model a run starts from, and lines that say which weights were loaded and which were not.
 
     Args:
         vectors: of the trained labels, of which groups of words are made.
+        own_head: makes the head in place of the settings.
 
     Raises:
         UserError: weights that cannot be had, read, or do not fit.
@@ -62,7 +68,7 @@ def initial_model(
         architecture |= {"class_reading": bool(shape.architecture.get("class_reading")) and word_dim is not None}
         theirs, backbone = load_model(source), Backbone(config.backbone, **options)
         _check_same_space(backbone, config, dataset)
-        model = _build(backbone, architecture, word_dim, config, vectors)
+        model = _build(backbone, architecture, word_dim, config, vectors, own_head)
         lines = take_over(model, theirs, str(config.init))
         if not shape.unit_queries:
             lines.append(f"{config.init} was trained on word vectors of other lengths: they are asked at length 1 here")
@@ -81,8 +87,11 @@ def initial_model(
             "which is none of them"
         )
     _check_same_space(backbone, config, dataset)
-    model = _build(backbone, architecture, word_dim, config, vectors)
-    head = "starts as CLIP's cosines" if config.head == LOCAL_GLOBAL else "starts at random"
+    model = _build(backbone, architecture, word_dim, config, vectors, own_head)
+    if own_head is not None:
+        head = f"{type(model.head).__name__}, as it was made"
+    else:
+        head = "starts as CLIP's cosines" if config.head == LOCAL_GLOBAL else "starts at random"
     return model, [*lines, f"head: {head}", *_with_class_evidence(model, config)]
 
 
@@ -116,14 +125,15 @@ def _build(
     word_dim: int | None,
     config: TrainConfig,
     vectors: np.ndarray | None,
+    own_head: OwnHead | None,
 ) -> TaggerModel:
     try:
-        model = build_model(backbone, architecture, word_dim)
+        model = build_model(backbone, architecture, word_dim, own_head)
     except ValueError as error:  # sizes of the head that do not fit
         raise UserError(str(error)) from None
     if isinstance(model.head, GroupedWords) and vectors is not None:
         model.head.group(vectors, config.seed)
-    if config.bias_init:
+    if config.bias_init and isinstance(getattr(model.head, "bias", None), torch.Tensor):  # an own head may have none
         torch.nn.init.constant_(model.head.bias, config.bias_init)
     return model
 

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zsl_tagger.errors import UserError
+
+#: A loss of one's own: logits and targets -> the loss of each pair, all ``(B, K)``. Where labels are partial it is
+#: called with a third argument, 1 for unknown pairs, whose targets are 0.
+OwnLoss = Callable[..., Tensor]
+
 #: Keeps the power of 1 - p differentiable where p rounds to 1.
 SMALLEST = 1e-8
 
@@ -148,3 +154,30 @@ def make_loss(
     if name == "ce":
         return lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
     raise ValueError(f"expected a loss of asl, asl_single, bce, ce; got {name!r}")
+
+
+def own_losses(loss: OwnLoss, logits: Tensor, targets: Tensor, unknown: Tensor | None) -> Tensor:
+    """Return the loss of each pair by a function of one's own, the shape of the logits.
+
+    Args:
+        logits, targets: ``(B, K + N)``, of K labels and N random queries.
+        unknown: ``(B, K)``, 1 for unknown pairs; None where all are known.
+
+    Raises:
+        UserError: it returns another shape.
+    """
+    if unknown is None:
+        losses = loss(logits, targets)
+    else:
+        losses = loss(logits, targets, F.pad(unknown, (0, logits.shape[1] - unknown.shape[1])))
+    if losses.shape != logits.shape:
+        raise UserError(
+            f"expected the loss {name_of(loss)} to return one value for each image and label, {tuple(logits.shape)}, "
+            f"got {tuple(losses.shape)}"
+        )
+    return losses
+
+
+def name_of(loss: OwnLoss) -> str:
+    """Return the name of a loss, for people."""
+    return getattr(loss, "__name__", type(loss).__name__)

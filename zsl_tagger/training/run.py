@@ -26,6 +26,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.model.backbone import own_size
 from zsl_tagger.model.cosine import COSINE
+from zsl_tagger.model.heads import OwnHead
 from zsl_tagger.model.local_global import LOCAL_GLOBAL
 from zsl_tagger.model.tagger_model import TaggerModel, softmax_log_odds
 from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_errors, write_whole
@@ -51,6 +52,7 @@ from zsl_tagger.training.features import FeatureCache, check_room
 from zsl_tagger.training.finish import Outcome, remove_scratch, write_model
 from zsl_tagger.training.initial import IMAGENET_CLASSES, initial_model, model_to_start_from
 from zsl_tagger.training.log import CSV_FILE, CURVES_FILE, TENSORBOARD_FOLDER, draw_curves
+from zsl_tagger.training.losses import OwnLoss, name_of
 from zsl_tagger.training.optim import check_optimizer
 from zsl_tagger.training.partial_labels import (
     PRIORS_FILE,
@@ -77,6 +79,8 @@ class TrainRun:
     Attributes:
         images: where the image paths start; None: as the data set says.
         cache: where features of a frozen backbone are kept for other runs; None: in the run's folder, until its end.
+        head: a head of one's own in place of the settings': see docs/paper.md.
+        loss: a loss of one's own in place of the settings', see :data:`zsl_tagger.training.losses.OwnLoss`.
     """
 
     data: Path
@@ -86,6 +90,8 @@ class TrainRun:
     cache: Path | None = None
     resume: bool = False
     overwrite: bool = False
+    head: OwnHead | None = None
+    loss: OwnLoss | None = None
 
 
 def resolve_config(
@@ -213,7 +219,8 @@ class _Run:
         start = time.monotonic()
         seed_everything((self.config.seed, 0))  # of the weights that start at random
         with phase("loading the weights to start from"):
-            model, initial = initial_model(self.config, self.dataset, len(self.split.labels), self.split.vectors)
+            classes, vectors = len(self.split.labels), self.split.vectors
+            model, initial = initial_model(self.config, self.dataset, classes, vectors, self.run.head)
         for line in [*self.split.notes, *initial]:
             logger.info("%s", line)
         for side in self.config.sides:
@@ -288,7 +295,13 @@ class _Run:
         """Refuse what would be refused anyway, before features are computed for an hour."""
         check_optimizer(self.config.optimizer)
         Augment(self.config)
-        check_partial_labels(self.dataset, self.split, self.config)
+        if self.run.loss is None:
+            check_partial_labels(self.dataset, self.split, self.config)
+        elif self.config.unknown_labels != "ignore":
+            raise UserError(
+                f"unknown_labels={self.config.unknown_labels} is for the package's losses; {name_of(self.run.loss)} "
+                "gets the unknown labels as its third argument: leave unknown_labels out"
+            )
         if self.config.label_priors:
             self.priors = read_priors(Path(self.config.label_priors), self.split.labels)
         if self.config.loss == "asl_single" and not self.single:
@@ -398,6 +411,7 @@ class _Run:
                 [self.dataset.paths[row] for row in split.train], list(split.labels), split.vectors, *marks, *weights
             ),
             priors=self.priors,
+            own_loss=self.run.loss,
         )  # fmt: skip
 
     # --- during and after ---------------------------------------------------------------------------------
@@ -453,6 +467,8 @@ class _Run:
             seconds=trainer.seconds,
             initial=initial,
             unreadable=unreadable,
+            own_head=type(model.head).__name__ if self.run.head else "",
+            own_loss=name_of(self.run.loss) if self.run.loss else "",
         )
         if self.accelerator.is_main_process:
             self._tell_unreadable()

@@ -24,7 +24,7 @@ from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import ImageSchedule, PartialTargets, Shown, Split, Targets
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.log import RunLog, measured_text
-from zsl_tagger.training.losses import make_loss
+from zsl_tagger.training.losses import OwnLoss, make_loss, own_losses
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
 from zsl_tagger.training.partial_labels import PartialLoss
 from zsl_tagger.training.query_augment import QueryAugment
@@ -89,6 +89,7 @@ class Trainer:
         shown_from: gives the process's parts from a step on; ``accumulate`` a step.
         data: fingerprint of what is trained on; a checkpoint of other data is refused.
         priors: of the trained labels, see :class:`~zsl_tagger.training.partial_labels.PartialLoss`.
+        own_loss: in place of that of the settings.
 
     Attributes:
         step: steps done.
@@ -111,6 +112,7 @@ class Trainer:
         folder: Path,
         data: str,
         priors: np.ndarray | None = None,
+        own_loss: OwnLoss | None = None,
     ):
         self.model, self.split, self.targets, self.schedule, self.config = model, split, targets, schedule, config
         self.accelerator, self.shown_from, self.validate, self.data = accelerator, shown_from, validate, data
@@ -122,6 +124,7 @@ class Trainer:
             config.loss, config.gamma_neg, config.gamma_pos, config.clip, config.smoothing, config.focal_gradient
         )
         self.partial_loss = None if config.softmax else PartialLoss(config, priors)
+        self.own_loss = own_loss
         network: nn.Module = TrainNetwork(model, config.freeze, from_features)
         self.trained: nn.Module = model.head if config.freeze else model
         self.ema = make_ema(self.trained, config)
@@ -252,6 +255,8 @@ class Trainer:
 
     def _elementwise(self, logits: Tensor, targets: Tensor, unknown: Tensor | None, asked: Asked) -> Tensor:
         """Return the loss of each pair of image and label, or of each image where the loss is a softmax's."""
+        if self.own_loss is not None:
+            return own_losses(self.own_loss, logits, targets, unknown)
         if unknown is None or self.partial_loss is None:
             return self.loss(logits, targets)
         epoch = self.step // self.schedule.steps_per_epoch
