@@ -205,6 +205,28 @@ def test_the_notebook_has_the_blocks_of_its_page() -> None:
     assert "```" not in text
 
 
+#: Figures of papers that pages and recipes quote, with what introduces them.
+PUBLISHED = re.compile(r"91\.4|90\.1|96\.41|95\.1 %|80\.7|31\.1|\+1\.2\b")
+QUOTED = re.compile(r"paper|arXiv|README states")
+
+
+def quotations() -> list[tuple[str, str]]:
+    """(file, paragraph or row) of each place that quotes a published figure."""
+    files = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = []
+    for path in [*files, *(ROOT / "zsl_tagger" / "training" / "recipes").glob("*.py")]:
+        text = re.sub(r"\n(?=[|-] ?)", "\n\n", path.read_text(encoding="utf-8"))  # rows and items are paragraphs
+        parts = (" ".join(part.split()) for part in text.split("\n\n"))
+        found += [(path.name, part) for part in parts if PUBLISHED.search(part) and QUOTED.search(part)]
+    return found
+
+
+def test_published_figures_stand_beside_their_protocol() -> None:
+    places = quotations()
+    assert {name for name, _ in places} >= {"train.md", "README.md", "nus_wide_zsl.py", "stanford_cars.py"}
+    assert [(name, part) for name, part in places if "protocol" not in part] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_linked_files_exist(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", PAGES[page]):

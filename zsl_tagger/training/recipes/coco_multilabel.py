@@ -3,9 +3,10 @@
     zsl-tagger prepare coco --source COCO --output coco --val-fraction 0
     zsl-tagger train --data coco --recipe coco-multilabel --output model
 
-Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 90.1 in the paper for TResNet-L at 448 px, from
-weights pretrained for ML-Decoder, which cannot be had any more; timm's ImageNet-21k weights are the nearest. Not run by
-this project (COCO is not at hand): neither score nor run time is known.
+Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 90.1 in the paper for TResNet-L at 448 px (protocol ``mld`` on
+the 40,137 annotated images of COCO 2014 val, 80 classes), from weights pretrained for ML-Decoder, which cannot be had
+any more; timm's ImageNet-21k weights are the nearest. Not run by this project (COCO is not at hand): neither score nor
+run time is known.
 
 The released script trains on the whole train split, as ``--val-fraction 0`` does, and selects the step on the test
 images; here all 40 epochs are trained and the last averaged weights are kept. Without that option, a part of the

@@ -4,7 +4,8 @@
         --word-vectors gensim:fasttext-wiki-news-subwords-300 --val-fraction 0
     zsl-tagger train --data nus-wide --recipe nus-wide-zsl --output model
 
-Ridnik et al. 2021, arXiv 2111.12933; train_zsl_nus.py of the released code. Paper: ZSL mAP 31.1 with the query
+Ridnik et al. 2021, arXiv 2111.12933; train_zsl_nus.py of the released code. Paper: ZSL mAP 31.1 (protocol ``mld``:
+the 81 unseen labels on the test images that show one; the released code chooses the step on them) with the query
 augmentations of section 3.3 (``nus-wide-zsl-augmented``) and TResNet-L pretrained for ML-Decoder, weights that cannot
 be had any more. Not run by this project: the images of NUS-WIDE cannot be had either, so neither score nor run time is
 known.
