@@ -1,4 +1,4 @@
-"""The two streams of MKT (He et al., AAAI 2023, arXiv 2207.01887, section 3.2): a global and a local cosine.
+"""Score by the two streams of MKT (He et al., AAAI 2023, arXiv 2207.01887): a global and a local cosine.
 
 With the image's vector x_0 and its patches x_1 ... x_L as CLIP's tower projects them, and the text vector q_k of label
 k::
@@ -10,11 +10,11 @@ k::
 W, V, s and b are trained; W and V are the identity at first, so that an untrained head scores as CLIP does. n is 16,
 the default of the released code, or L where there are fewer patches.
 
-Differences from the paper and its code: there the tower's own projection and layers are trained; here W and V come
-after the projection, so that the tower can stay frozen. The released code divides each stream's scores by their length
-over all labels; here they are cosines, since a label's score must not depend on which other labels are asked. The loss
-is the trainer's and not a ranking loss, and there is neither distillation from CLIP nor the second stage, which tunes
-prompts.
+Differences from the paper and its code (github.com/sunanhe/MKT): there the tower's own projection and layers are
+trained; here W and V come after the projection, so that the tower can stay frozen. Half the sum of both streams is that
+of the code, which divides each stream's scores by their length over all labels; here they are cosines, since a label's
+score must not depend on which other labels are asked. The loss is the trainer's and not a ranking loss, and there is
+neither distillation from CLIP nor the second stage, which tunes prompts.
 """
 
 from __future__ import annotations
