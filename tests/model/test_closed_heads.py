@@ -172,7 +172,7 @@ def test_dropout_of_query2label_is_only_in_training() -> None:
     [
         (
             {"head": "csar"},
-            "expected the head in its config.json to be one of cosine, linear, csra, query2label or none, got",
+            "expected the head in its config.json to be one of cosine, local-global, linear, csra, query2label or none",
         ),
         ({"head": "query2label", "classes": 2}, "the architecture in its config.json does not say dim, ffn_dim, heads"),
     ],
