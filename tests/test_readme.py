@@ -187,6 +187,10 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("examples", "zsl_tagger"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("cat1", "cat2", "cat3", "cat4", "neighbours_cat", "new")):
+        write_photo(tmp_path / f"{name}.jpg", number)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # where index writes
+    assert CliRunner().invoke(cli.app, ["index", "examples"]).exit_code == 0
     for page, text in PAGES.items():
         for block in re.findall(r"```python\n([^`]+)```", text):
             exec(compile(block, page, "exec"), {})
