@@ -18,7 +18,7 @@ from zsl_tagger import choices
 
 #: The commands in the order of ``zsl-tagger --help``.
 SECTIONS = {
-    "Photos": ("tag", "index", "search", "teach", "serve"),
+    "Photos": ("tag", "index", "search", "suggest", "teach", "serve"),
     "Research": ("prepare", "train", "evaluate", "calibrate"),
     "Engineering": ("export", "import-checkpoint", "build-zero-shot"),
 }
@@ -266,6 +266,32 @@ def search(
         from zsl_tagger.search.run import SearchRun, run_search
 
         _print(run_search(SearchRun(**options)))
+    gc.freeze()  # as tag does
+
+
+@_command(app)
+def suggest(
+    index: Index = None,
+    top: Annotated[int, typer.Option(min=1, help="Most entries of each list.")] = 10,
+    least: Annotated[int, typer.Option(min=1, help="Photos that must show a word.")] = 3,
+    format: Annotated[choices.SuggestFormat, typer.Option(help="How to print the lists.")] = "table",
+    model: IndexModel = None,
+) -> None:
+    """List photos without any tag, near-duplicates, and words that are not tagged yet.
+
+    All of it comes from an index; nothing is written, and no photo is opened.
+
+    \b
+    Example:
+      zsl-tagger suggest --top 20
+
+    Exit status: 0 done, 2 the command cannot be carried out.
+    """
+    options = dict(locals())
+    with _told_in_one_line("interrupted"):
+        from zsl_tagger.search.run import SuggestRun, run_suggest
+
+        _print(run_suggest(SuggestRun(**options)))
     gc.freeze()  # as tag does
 
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from data_prep.results import DatasetInfo, SplitReport, WordVectorsRecord
 from zsl_tagger.evaluation.results import Report
+from zsl_tagger.search.suggest import Suggestions
 from zsl_tagger.system.files import json_bytes
 from zsl_tagger.system.json_record import JsonRecord
 
@@ -23,6 +24,7 @@ RECORDS: dict[str, type[JsonRecord]] = {
     "dataset.json": DatasetInfo,  # prepare
     "report.json": Report,  # evaluate --output
     "split_report.json": SplitReport,  # prepare, prepare report
+    "suggestions.json": Suggestions,  # suggest --format json
     "wordvecs.json": WordVectorsRecord,  # prepare wordvecs, beside the .pth file
 }
 

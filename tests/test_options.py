@@ -36,6 +36,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:
         (cli.tag, "bulk.options.TagRun"),
         (cli.index, "search.run.IndexRun"),
         (cli.search, "search.run.SearchRun"),
+        (cli.suggest, "search.run.SuggestRun"),
         (cli.teach, "teach.run.TeachRun"),
         (cli.serve, "serve.run.ServeRun"),
         (cli.evaluate, "evaluation.run.EvaluateRun"),
@@ -77,6 +78,7 @@ def table_of(place: str) -> Any:
         (choices.Recipe, ["training.recipes.RECIPES"]),
         (choices.ScoreKind, ["evaluation.score_files.KINDS"]),
         (choices.SearchFormat, ["search.run._LINES"]),
+        (choices.SuggestFormat, ["search.run._SUGGESTED"]),
         (choices.Sidecar, ["sidecars.run.KINDS"]),
         (choices.Split, ["datasets.format.SPLITS"]),
     ],
@@ -102,6 +104,9 @@ def test_the_precisions_are_those_of_the_library() -> None:
         ("tag", "x.jpg", "--format", "xml"),
         ("index", "--workers", "0"),
         ("search", "cat", "--top", "0"),
+        ("suggest", "--top", "0"),
+        ("suggest", "--least", "0"),
+        ("suggest", "--format", "jsonl"),
         ("serve", "--port", "99999"),
         ("serve", "--max-photo-mb", "0"),
         ("train", "--data", "d", "--output", "o", "--recipe", "nus-wide"),
@@ -271,10 +276,12 @@ def test_the_library_checks_choices_too() -> None:
 
 def test_search_and_serve_check_ranges_too() -> None:
     pytest.importorskip("torch")
-    from zsl_tagger.search.run import IndexRun, SearchRun, run_index, run_search
+    from zsl_tagger.search.run import IndexRun, SearchRun, SuggestRun, run_index, run_search, run_suggest
     from zsl_tagger.serve.run import ServeRun, _limits
 
     assert raised(lambda: run_search(SearchRun(queries=["cat"], top=0))) == "expected --top of at least 1, got 0"
+    assert raised(lambda: run_suggest(SuggestRun(top=0))) == "expected --top of at least 1, got 0"
+    assert raised(lambda: run_suggest(SuggestRun(least=0))) == "expected --least of at least 1, got 0"
     assert raised(lambda: run_index(IndexRun(workers=0))) == "expected --workers of at least 1, got 0"
     assert raised(lambda: _limits(ServeRun(port=99999))) == "expected --port in 0..65535, got 99999"
     assert raised(lambda: _limits(ServeRun(workers=0))) == "expected --workers of at least 1, got 0"

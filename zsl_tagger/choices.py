@@ -38,4 +38,5 @@ Recipe = Literal[
 ScoreKind = Literal["logits", "probabilities"]
 SearchFormat = Literal["table", "json", "jsonl"]
 Sidecar = Literal["xmp", "txt", "json"]
+SuggestFormat = Literal["table", "json"]
 Split = Literal["train", "val", "test"]

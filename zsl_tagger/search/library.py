@@ -22,6 +22,7 @@ from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
 from zsl_tagger.search.store import INDEX_FILE, LibraryError, Made, NoIndexError, Store, default_folder
+from zsl_tagger.search.suggest import Suggester, Suggestions, check_limits
 from zsl_tagger.search.update import Counts, Updater
 from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.signals import StopRequest
@@ -153,6 +154,20 @@ class Library:
         with self._store.snapshot():
             ranker = self._current_ranker()
             return [ranker.rank(query, self._tagger.label_set(query.labels), top) for query in parsed]
+
+    def suggest(self, top: int = 10, least: int = 3) -> Suggestions:
+        """Return photos without any tag, near-duplicates, and words that photos show but that are no tags yet.
+
+        Args:
+            top: most entries of each list.
+            least: photos that must show a word.
+
+        Raises:
+            UserError: there is no index, it has no photos, or an earlier version made it.
+        """
+        check_limits(top, least)
+        with self._store.snapshot():
+            return Suggester(self._store, self._tagger, self._current_ranker(), top, least).suggestions()
 
     @property
     def tagger(self) -> Tagger:

@@ -15,6 +15,8 @@ import numpy as np
 _STEPS = 255
 _CLASS_LOW, _CLASS_HIGH = -10.0, 6.0
 _CLASS_SCALE = _STEPS / (_CLASS_HIGH - _CLASS_LOW)
+_PROBABILITIES = (1 / (1 + np.exp(-_CLASS_LOW - np.arange(256, dtype=np.float32) / _CLASS_SCALE))).astype(np.float32)
+_PROBABILITIES[0] = 0
 _SHAPE, _RANGE = np.dtype("<u4"), np.dtype("<f4")
 
 
@@ -74,8 +76,7 @@ def pack_classes(probabilities: np.ndarray | None) -> bytes:
 
 def unpack_classes(packed: np.ndarray) -> np.ndarray:
     """Bytes of :func:`pack_classes`, uint8 of any shape -> probabilities float32."""
-    p = 1 / (1 + np.exp(-_CLASS_LOW - packed.astype(np.float32) / _CLASS_SCALE))
-    return np.where(packed > 0, p, np.float32(0))
+    return _PROBABILITIES[packed]
 
 
 def _low_and_step(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ happen is that a photo is missed: benchmarks/results/search.json says how often.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -38,6 +39,7 @@ LABEL_RIDGE, PHOTO_RIDGE = 30.0, 0.01  # of what is regressed on, over its mean 
 
 _PHOTOS_A_CALL = 4  # of the decoder
 _PHOTOS_AT_ONCE = 4096  # whose stored logits are float32 at a time, to bound memory
+_LOG_ODDS_AT_ONCE = 1024  # photos of which the log-odds of thousands of labels are held
 
 
 class Found(NamedTuple):
@@ -116,9 +118,15 @@ class Ranker:
 
     def _logits(self, labels: LabelSet, things: _Things) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
-        stored = self._stored
-        logits = np.zeros((len(stored.contents), len(labels)), np.float32)
-        others = []
+        logits, others = self._read(labels, slice(None))
+        logits = self._log_odds(logits, labels, np.arange(len(logits)))
+        if not others:
+            return logits, np.zeros(len(logits), np.int64)
+        return logits, self._ask_others(labels, things, others, logits)
+
+    def _read(self, labels: LabelSet, photos: slice) -> tuple[np.ndarray, list[int]]:
+        """Return the decoder's stored logits ``(m, K)``, and the numbers of the labels that are not stored."""
+        columns, others = {}, []
         for place, key in enumerate(labels.keys):
             reader = labels.readers.get(place)
             word = key if reader is None else reader.word
@@ -127,11 +135,14 @@ class Ranker:
             if (column := self._column.get(word)) is None:
                 others.append(place)
             else:
-                logits[:, place] = stored.levels[:, column] * stored.step + stored.low
-        logits = self._log_odds(logits, labels, np.arange(len(logits)))
-        if not others:
-            return logits, np.zeros(len(logits), np.int64)
-        return logits, self._ask_others(labels, things, others, logits)
+                columns[place] = column
+        levels = self._stored.levels[photos][:, list(columns.values())]  # (m, stored labels)
+        stored = levels * self._stored.step[photos, None] + self._stored.low[photos, None]
+        if len(columns) == len(labels):
+            return stored, others
+        logits = np.zeros((len(stored), len(labels)), np.float32)
+        logits[:, list(columns)] = stored
+        return logits, others
 
     def _log_odds(self, logits: np.ndarray, labels: LabelSet, photos: np.ndarray) -> np.ndarray:
         """Logits of the decoder ``(m, K)`` of photos ``(m,)`` -> log-odds with their biases."""
@@ -155,6 +166,50 @@ class Ranker:
     @cached_property
     def _pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self._store.pooled(self._stored.contents.tolist())
+
+    @property
+    def contents(self) -> np.ndarray:
+        """Return the number of each content, ascending, int64 ``(N,)``; the methods below count them from 0."""
+        return self._stored.contents
+
+    @property
+    def copies(self) -> np.ndarray:
+        """Return how many photos have each content, int64 ``(N,)``."""
+        return self._stored.copies
+
+    def not_stored(self, labels: LabelSet) -> list[int]:
+        """Return the numbers of the labels whose logits are not in the index."""
+        return self._read(labels, slice(0))[1]
+
+    def stored_log_odds(self, labels: LabelSet) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the log-odds ``(m, K)`` of stored labels, with their biases, of some photos at a time."""
+        for part in self._parts():
+            logits, _ = self._read(labels, part)
+            yield part, self._log_odds(logits, labels, np.arange(part.start, part.stop))
+
+    def predicted_log_odds(self, labels: LabelSet) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield what the stored logits predict for labels that are not stored, ``(m, K)``, some photos at a time."""
+        x, coefficients = (part.astype(np.float32) for part in self._regression(labels))  # (V, D + 1), (D + 1, K)
+        total = x.sum(axis=0)
+        for part in self._parts():
+            levels, step, low = self._stored.levels[part], self._stored.step[part], self._stored.low[part]
+            known = (levels.astype(np.float32) @ x) * step[:, None] + low[:, None] * total  # (m, D + 1)
+            yield part, self._log_odds(known @ coefficients, labels, np.arange(part.start, part.stop))
+
+    def passing(self, labels: LabelSet) -> np.ndarray:
+        """Return which photos reach the threshold of one label, bool ``(N,)``; one that is not stored is asked."""
+        logits, turn = self._logits(labels, _Things(np.zeros(1, np.int64), 1))
+        passes: np.ndarray = (probabilities(logits[:, 0]) >= labels.thresholds[0]) & (turn >= 0)
+        return passes
+
+    def ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """Return the log-odds ``(m, K)`` of labels, with their biases, from the tokens of photos ``(m,)``."""
+        return self._ask(photos, labels)
+
+    def _parts(self) -> Iterator[slice]:
+        count = len(self._stored.contents)
+        for start in range(0, count, _LOG_ODDS_AT_ONCE):
+            yield slice(start, min(start + _LOG_ODDS_AT_ONCE, count))
 
     def photos_of_anything(self, word: str | None, most: int) -> Photos:
         """Return some photos of the index, for a tag to be compared with.
@@ -195,12 +250,17 @@ class Ranker:
 
     def _weights(self, labels: LabelSet) -> np.ndarray:
         """float32 ``(V, k)``: with them, a photo's logits of the vocabulary predict those of other labels."""
+        x, coefficients = self._regression(labels)
+        return (x @ coefficients).astype(np.float32)
+
+    def _regression(self, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+        """Return the two factors of the weights, ``(V, D + 1)`` and ``(D + 1, k)``."""
         states = self._tagger.query_states(self._vocabulary).astype(np.float64)  # (V, D)
         mean = states.mean(axis=0)
         x = np.column_stack([states - mean, np.ones(len(states))])  # (V, D + 1)
         asked = np.column_stack([self._tagger.query_states(labels) - mean, np.ones(len(labels))])  # (k, D + 1)
         penalty = LABEL_RIDGE * np.append(states.var(axis=0) + 1e-9, 0.0)
-        return (x @ np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)).astype(np.float32)
+        return x, np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)
 
     def _correction(self, asked: np.ndarray, off_by: np.ndarray) -> np.ndarray:
         """Return what to add to every prediction ``(N, k)``, from errors ``(m, k)`` on scored photos ``(m,)``."""

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger index`` and ``zsl-tagger search`` do."""
+"""What ``zsl-tagger index``, ``zsl-tagger search`` and ``zsl-tagger suggest`` do."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from zsl_tagger.choices import SearchFormat
+from zsl_tagger.choices import SearchFormat, SuggestFormat
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
 from zsl_tagger.records.writers import bar
+from zsl_tagger.reports.text import WIDTH, aligned
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
 from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.store import NoIndexError
+from zsl_tagger.search.suggest import NearDuplicates, Suggestions
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.system.untrusted_text import json_line, printable
+
+#: Photos of a group of near-duplicates that the table shows; JSON has all.
+MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,17 @@ class SearchRun:
     top: int = 20
     html: Path | None = None
     format: SearchFormat = "table"
+    model: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuggestRun:
+    """Hold the options of ``zsl-tagger suggest``, as given; None means not given."""
+
+    index: Path | None = None
+    top: int = 10
+    least: int = 3
+    format: SuggestFormat = "table"
     model: Path | None = None
 
 
@@ -84,11 +100,71 @@ def run_search(run: SearchRun) -> list[str]:
         with Library.open(run.index, run.model) as library:
             rankings = library.rank(run.queries, run.top)
     except NoIndexError as error:
-        option = "" if run.index is None else f" --index {shlex.quote(str(run.index))}"
-        raise UserError(f"no index at {error.folder}: make one with zsl-tagger index PHOTOS{option}") from None
+        raise _no_index(error, run.index) from None
     if run.html is not None:
         write_whole(run.html, contact_sheet(rankings).encode())
     return _LINES[run.format](rankings)
+
+
+def _no_index(error: NoIndexError, index: Path | None) -> UserError:
+    option = "" if index is None else f" --index {shlex.quote(str(index))}"
+    return UserError(f"no index at {error.folder}: make one with zsl-tagger index PHOTOS{option}")
+
+
+def run_suggest(run: SuggestRun) -> list[str]:
+    """Return the lines that suggest what to look at in an index.
+
+    Raises:
+        UserError: it cannot be carried out.
+    """
+    for option, value in (("--top", run.top), ("--least", run.least)):
+        if value < 1:
+            raise UserError(f"expected {option} of at least 1, got {value}")
+    try:
+        with Library.open(run.index, run.model) as library:
+            suggestions = library.suggest(run.top, run.least)
+    except NoIndexError as error:
+        raise _no_index(error, run.index) from None
+    return _SUGGESTED[run.format](suggestions)
+
+
+def _suggested(found: Suggestions) -> list[str]:
+    untagged = [[f"{one.score:.2f} {one.nearest}", one.path] for one in found.untagged]
+    words = [[one.word, f"{one.photos:,}", one.example] for one in found.words]
+    lines = [
+        f"{found.untagged_photos:,} of {found.photos:,} photos are without any tag; the nearest tag of each:",
+        *_with_paths(untagged),
+        f"{found.duplicate_groups:,} groups of near-duplicates:",
+        *(line for group in found.duplicates for line in _group(group)),
+        f"{len(words)} words that stand out, but are no tags yet, on at least so many photos:",
+        *_with_paths(words),
+    ]
+    if words:
+        some = shlex.quote(",".join(one.word for one in found.words[:2]))
+        lines.append(f"to tag with them: zsl-tagger tag PHOTOS --labels {some}")
+        lines.append(f"to look at one: zsl-tagger search {shlex.quote(words[0][0])}")
+    return lines
+
+
+def _group(group: NearDuplicates) -> list[str]:
+    what = "the same file" if group.same_file else f"similarity {group.similarity:.3f}"
+    more = len(group.paths) - MOST_SHOWN
+    lines = [f"  {len(group.paths)} photos, {what}", *_with_paths([["", path] for path in group.paths[:MOST_SHOWN]])]
+    return [*lines, f"    and {more} more"] if more > 0 else lines
+
+
+def _with_paths(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return indented lines of ``WIDTH`` columns: cells, and a path in the last one, of which the end is shown."""
+    before = aligned([row[:-1] for row in rows]) if rows else []
+    width = max(map(len, before), default=0)
+    room = WIDTH - 4 - width
+    shown = [_shown(row[-1]) for row in rows]
+    ends = [path if len(path) <= room else f"...{path[3 - room :]}" for path in shown]
+    return [f"  {cells:<{width}}  {end}" for cells, end in zip(before, ends, strict=True)]
+
+
+def _suggested_json(found: Suggestions) -> list[str]:
+    return [json_line(found.to_json())]
 
 
 def _table(rankings: Sequence[Ranking]) -> list[str]:
@@ -127,3 +203,5 @@ _LINES: dict[SearchFormat, Callable[[Sequence[Ranking]], list[str]]] = {
     "json": _json,
     "jsonl": _json_lines,
 }
+
+_SUGGESTED: dict[SuggestFormat, Callable[[Suggestions], list[str]]] = {"table": _suggested, "json": _suggested_json}

@@ -301,6 +301,10 @@ class Store:
         except ValueError as error:
             raise self.damaged(error) from None
 
+    def lacks_pooled(self) -> bool:
+        """Return whether some content was written by version 2, and not completed since."""
+        return not self._has_pooled() or bool(self.without_pooled())
+
     def without_pooled(self) -> list[int]:
         """Return the contents that version 2 wrote, ascending."""
         with self._told():

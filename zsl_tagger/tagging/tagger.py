@@ -176,6 +176,11 @@ class Tagger:
         """Return the model's own default labels, without taught ones."""
         return [label.name for label in self._listed if label.default]
 
+    def listed_beside(self, keys: Iterable[str]) -> list[str]:
+        """Return the labels that the model folder lists with thresholds of their own, without those of some keys."""
+        out = set(keys)
+        return [label.name for key, label in self._by_key.items() if key not in out]
+
     @cached_property
     def identity(self) -> str:
         """Return a hash of the networks and of how they read pixels; scores of another model mean something else."""
