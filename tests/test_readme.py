@@ -39,6 +39,7 @@ from zsl_tagger.datasets.format import SPLITS
 from zsl_tagger.export import proof
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.xmp import merged
+from zsl_tagger.tagging.taught import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +191,7 @@ def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for number, name in enumerate(("cat1", "cat2", "cat3", "cat4", "neighbours_cat", "new")):
         write_photo(tmp_path / f"{name}.jpg", number)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # where index writes
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "taught"))
     assert CliRunner().invoke(cli.app, ["index", "examples"]).exit_code == 0
     for page, text in PAGES.items():
         for block in re.findall(r"```python\n([^`]+)```", text):
