@@ -16,7 +16,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
-from data_prep.mirflickr import POTENTIAL, RELEVANT
 from zsl_tagger.datasets.format import parse_labels
 
 
@@ -221,6 +220,8 @@ def write_open_images(
 
 def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dict[str, list[int]]) -> None:
     """``{"dog": [1, 4], ...}``: the images of each label; the files of all other labels are empty."""
+    from data_prep.mirflickr import POTENTIAL, RELEVANT  # here: tests of the base install have no scipy
+
     annotations = folder / "mirflickr25k_annotations_v080"
     for names, shown, suffix in ((POTENTIAL, potential, ""), (RELEVANT, relevant, "_r1")):
         for name in names:
