@@ -219,7 +219,7 @@ def test_a_name_of_the_hub_stands_for_a_model_folder(
 def test_a_model_of_the_hub_is_not_written_to(hub: SmallHub, tmp_path: Path) -> None:
     run = CalibrateRun(model=Path(f"hf:{REPO}"), data=tmp_path)
     with pytest.raises(
-        UserError, match=r"^hf:user/model belongs to the hub and is not changed here: give a folder as --o"
+        UserError, match=r"^hf:user/model belongs to the hub and is not changed here: give another folder to write to$"
     ):
         calibrate(run)
     assert hub.requests == []

@@ -324,7 +324,9 @@ def is_on_hub(path: Path) -> bool:
 def check_own_folder(path: Path) -> None:
     """Raise a UserError where a command would write into the cache of models of the hub."""
     if is_on_hub(path):
-        raise UserError(f"{path.as_posix()} belongs to the hub and is not changed here: give a folder as --output")
+        raise UserError(
+            f"{path.as_posix()} belongs to the hub and is not changed here: give another folder to write to"
+        )
 
 
 @cache
