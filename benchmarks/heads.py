@@ -80,13 +80,18 @@ HEADS: dict[str, tuple[str, ...]] = {
 Resampled = dict[str, np.ndarray]  # by test set: mAP of each resample (R,)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parsed_arguments(description: str | None) -> argparse.Namespace:
+    """Return the options of the command, which ``benchmarks.partial_labels`` shares."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", help="these only; no result is written")
     parser.add_argument("--steps", type=int, help="train on this many batches, once; no result is written")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed_arguments(__doc__)
     data = prepared(arguments.photos, arguments.work)
     cache = filled_cache(data, arguments.work)
     figures: dict[str, dict[str, Any]] = {}

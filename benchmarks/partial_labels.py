@@ -2,7 +2,7 @@
 
     python -m benchmarks.partial_labels --photos DIR --work WORK [--seeds 0 --steps 5]
 
-Photos, features, head and test sets are those of ``benchmarks.heads`` (WORK may be the same): ML-Decoder with word
+Photos, features, head and test sets are as in ``benchmarks.heads`` (WORK may be the same): ML-Decoder with word
 queries, 18 COCO classes. Of the training and the validation photos each pair of photo and class is known with the
 chance of its row, the same pairs for every loss and seed (the scheme RPS of Ben-Baruch et al. 2022); the test photos
 keep all their labels. ``selective`` takes its priors from the run with ``ignore`` on the same labels and seed.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from benchmarks.heads import (
     filled_cache,
     gain,
     measured,
+    parsed_arguments,
     prepared,
     queries_of,
     run_of,
@@ -60,12 +60,7 @@ Trained = tuple[TaggerModel, Split]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="*", help="these only; no result is written")
-    parser.add_argument("--steps", type=int, help="train on this many batches, once; no result is written")
-    arguments = parser.parse_args()
+    arguments = parsed_arguments(__doc__)
     data = prepared(arguments.photos, arguments.work)
     cache = filled_cache(data, arguments.work)
     chosen = [trained(data, cache, (), seed, arguments) for seed in seeds(arguments)]

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def write_archive(folder: Path, rows: int, images: int) -> int:
-    """Write the CSV files of version 4; return the megabytes of those of labels."""
+    """Write the CSV files of version 4; return the megabytes of the label files."""
     random = np.random.default_rng(0)
     folder.mkdir()
     words = WordTable.load(PACKAGED).words[:DESCRIBED]

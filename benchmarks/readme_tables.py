@@ -62,7 +62,7 @@ def with_teach_tables(text: str) -> str:
 _TAUGHT = {
     "never trained": "20 names that the model was never trained on",
     "trained": "20 names that it was trained on",
-    "words with 75 or more": "those of the 40 whose word alone has 75 or more",
+    "words with 75 or more": "names among the 40 whose word alone has 75 or more",
 }
 
 

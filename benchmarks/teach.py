@@ -11,7 +11,7 @@ has the distractors. The settings of :mod:`zsl_tagger.tagging.reader` were chose
 - *with an index*: of the distractors and of the thing's other photos, unlabelled, among them those that are looked for.
 
 Average precision is scikit-learn's, in percent, mean over things and draws of the examples. The photos are looked at
-once, into an index in WORK. Seconds are those of the command, with and without that index.
+once, into an index in WORK. Seconds are of the whole command, with and without that index.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class Classes:
 
     Attributes:
         file: the file of descriptions.
-        columns: class id -> place of its label, -1 where the class is none. Several ids may have one label.
+        columns: class id -> place of its label, -1 where the class is no label. Several ids may have one label.
         labels: names of the seen and unseen classes, sorted.
-        unseen: those of them that are unseen.
+        unseen: the unseen labels.
     """
 
     file: Path

@@ -1,4 +1,4 @@
-"""What exported networks say about themselves."""
+"""Test the metadata of exported networks."""
 
 from __future__ import annotations
 

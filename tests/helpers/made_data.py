@@ -29,6 +29,17 @@ def write_photo(path: Path, seed: int, side: int = 96) -> None:
     Image.fromarray(noisy).save(path, quality=90)
 
 
+def write_crops(folder: Path, photos: Path) -> Path:
+    """Write ten different parts of each photo of a folder, and return the folder that they are in."""
+    for path in sorted(photos.glob("*.jpg")):
+        with Image.open(path) as image:
+            side = min(image.size) // 2
+            for number in range(10):
+                left, top = number % 5 * (image.width - side) // 4, number // 5 * (image.height - side)
+                image.crop((left, top, left + side, top + side)).save(folder / f"{path.stem} {number:02d}.png")
+    return folder
+
+
 def write_lines(path: Path, lines: Iterable[str], end: str = "\n") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(line + end for line in lines).encode())

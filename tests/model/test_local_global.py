@@ -57,7 +57,7 @@ def test_equals_the_formula(top: int) -> None:
 
 
 def test_untrained_it_adds_the_local_cosine_to_clips() -> None:
-    """Where all patches are the image's vector, both streams are CLIP's cosine."""
+    """Both streams are CLIP's cosine where all patches are the image's vector."""
     _, queries = inputs()
     tokens = torch.randn(B, 1, D).expand(B, 1 + L, D)
     head, clip = LocalGlobalHead(D), CosineHead(D, 100.0, -25.0)

@@ -17,9 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_data import write_photo
+from made_data import write_crops, write_photo
 from paths import ROOT
-from PIL import Image
 
 from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
 from zsl_tagger.search import rank
@@ -157,14 +156,7 @@ def test_queries_that_could_mean_two_things_are_told(text: str, message: str) ->
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     """A library of 40 different parts of the example photos."""
-    folder = tmp_path_factory.mktemp("crops")
-    for path in sorted(examples.glob("*.jpg")):
-        with Image.open(path) as image:
-            side = min(image.size) // 2
-            for number in range(10):
-                left, top = number % 5 * (image.width - side) // 4, number // 5 * (image.height - side)
-                image.crop((left, top, left + side, top + side)).save(folder / f"{path.stem} {number:02d}.png")
-    return folder
+    return write_crops(tmp_path_factory.mktemp("crops"), examples)
 
 
 @pytest.fixture(scope="module")

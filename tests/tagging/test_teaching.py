@@ -121,7 +121,7 @@ def test_examples_are_kept_and_added_to(own: Tagger, cups: list[str]) -> None:
 
 
 def test_earlier_examples_need_not_be_there_any_more(own: Tagger, cups: list[str], tmp_path: Path) -> None:
-    """What the model made of them is kept; another model has to see them again."""
+    """Their features are kept; another model has to see the photos again."""
     copies = [shutil.copy(path, tmp_path) for path in cups[:3]]
     before = own.teach("cup", copies)
     for path in copies:

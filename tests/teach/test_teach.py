@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_data import run_command
-from PIL import Image
+from made_data import run_command, write_crops
 
 from zsl_tagger import Library, Tagger, UserError
 from zsl_tagger.search import library as library_module
@@ -24,14 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     """Ten parts of each example photo, the size that it has."""
-    folder = tmp_path_factory.mktemp("crops")
-    for path in sorted(examples.glob("*.jpg")):
-        with Image.open(path) as image:
-            side = min(image.size) // 2
-            for number in range(10):
-                left, top = number % 5 * (image.width - side) // 4, number // 5 * (image.height - side)
-                image.crop((left, top, left + side, top + side)).save(folder / f"{path.stem} {number:02d}.png")
-    return folder
+    return write_crops(tmp_path_factory.mktemp("crops"), examples)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the ONNX files say about themselves, for programs that read them without this package (docs/onnx.md)."""
+"""Write metadata into the ONNX files, for programs that read them without this package (docs/onnx.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger index``, ``zsl-tagger search`` and ``zsl-tagger suggest`` do."""
+"""Carry out ``zsl-tagger index``, ``zsl-tagger search`` and ``zsl-tagger suggest``."""
 
 from __future__ import annotations
 

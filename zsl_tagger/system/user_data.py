@@ -1,4 +1,4 @@
-"""Where the user's own data lies on this system."""
+"""Find the folder of the user's own data on this system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger teach`` does."""
+"""Carry out ``zsl-tagger teach``."""
 
 from __future__ import annotations
 
