@@ -131,6 +131,10 @@ def _reset_loggers() -> None:
     for logger in map(logging.getLogger, PACKAGES):
         logger.handlers, logger.propagate, logger.disabled = [logging.NullHandler()], True, False
         logger.setLevel(logging.NOTSET)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith(PACKAGES)]:
+        logging.getLogger(name).disabled = False  # a library that sets up logging disables what is there
+    logging.root.setLevel(logging.WARNING)  # Ray and others set it for the whole process
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
