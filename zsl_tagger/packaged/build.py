@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,13 @@ from zsl_tagger.export.run import ExportRun, export
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
-from zsl_tagger.model.pretrained import LITE_PACKAGES, WEIGHTS_FILE, build_model, pretrained_backbone
+from zsl_tagger.model.pretrained import (
+    LITE_PACKAGES,
+    WEIGHTS_FILE,
+    build_model,
+    names_beside_pypi,
+    pretrained_backbone,
+)
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import Judged, Reliability
@@ -34,7 +41,9 @@ from zsl_tagger.packaged.class_words import class_words, write_class_words
 from zsl_tagger.packaged.labels import THRESHOLD, JudgedLabels, judge_labels
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
+from zsl_tagger.packaged.settings import TRAINED_BLOCKS, TUNING
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
+from zsl_tagger.packaged.tuning import MapCache, TunedTagger, TuningTrainer, has_trained_parts
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
@@ -125,8 +134,12 @@ def build(
     *,
     config: TrainConfig,
     without: Without,
+    tuning_steps: int = 0,
 ) -> None:
     """Write the model folder ``output``; everything slow is kept in ``work`` and found again.
+
+    Args:
+        tuning_steps: steps in which the backbone's last blocks are trained after the head; 0 leaves them as they are.
 
     Raises:
         UserError: photos, words or weights that are missing or do not fit.
@@ -138,6 +151,8 @@ def build(
     accelerator = make_accelerator(config)
     backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
     check_backbone(backbone, config)  # before the slow steps
+    if tuning_steps and not has_trained_parts(backbone):
+        raise UserError(f"the last blocks of {config.backbone} cannot be trained: expected one of timm's EfficientNets")
 
     # words and what they imply
     wordnet = WordNet(wordnet_folder)
@@ -168,6 +183,9 @@ def build(
     # training, thresholds, the model folder
     material = Material(listing, targets, table, vocabulary, cache)
     model = train_head(model, material, config, work, accelerator).cpu()
+    if tuning_steps:
+        tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
+        model, material = tune(model, material, photos, tuning, work)
     meant = class_words(table.words, wnids, knowledge)
     write_class_words(output / CLASS_WORDS_FILE, meant)
     background_of(model, material).save(output / BACKGROUND_FILE)
@@ -191,7 +209,9 @@ def write_model(
         photos: the root of the photos, some of which prove the export.
         without: what was kept out of training, for the record.
     """
-    save_file(shipped_weights(model), output / WEIGHTS_FILE)
+    from_pypi = _blocks_of_pypi(model)
+    model = model.plain() if isinstance(model, TunedTagger) else model
+    save_file(shipped_weights(model, from_pypi), output / WEIGHTS_FILE)
     trained = set(material.targets.words)
     untrained = [name for name in material.vocabulary if normalize_label(name) not in trained]
     write_labels(output, [*judged.labels, *(VocabularyLabel(name, THRESHOLD, seen=False) for name in untrained)])
@@ -201,7 +221,7 @@ def write_model(
         default_threshold=THRESHOLD,
         scoring=judged.scoring,
         precision_shifts=judged.precision_shifts,
-        architecture=architecture_of(model),
+        architecture={**architecture_of(model), **({} if from_pypi is None else {"blocks_of_pypi": from_pypi})},
         provenance={
             "steps": config.epochs * config.min_epoch_steps,
             "seed": config.seed,
@@ -349,7 +369,13 @@ def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -
 
 
 def fill_cache(
-    model: TaggerModel, photos: Path, files: list[str], config: TrainConfig, work: Path, accelerator: Accelerator
+    model: TaggerModel,
+    photos: Path,
+    files: list[str],
+    config: TrainConfig,
+    work: Path,
+    accelerator: Accelerator,
+    kind: type[FeatureCache] = FeatureCache,
 ) -> FeatureCache:
     """Compute the backbone's features of all photos, or find those of an earlier run.
 
@@ -357,7 +383,7 @@ def fill_cache(
         UserError: the disk has no room, or a photo cannot be read.
     """
     check_room(work, len(files), model, config)
-    cache = FeatureCache(work / "features", photos, files, np.arange(len(files)), config)
+    cache = kind(work / "features", photos, files, np.arange(len(files)), config)
     cache.fill(model, accelerator)
     if cache.faults:
         row, reason = next(iter(cache.faults.items()))
@@ -374,31 +400,79 @@ def train_head(
         Stopped: a signal came; the checkpoint was written.
         UserError: the checkpoint belongs to other settings, photos or words.
     """
+    schedule = PhasedSchedule(training_phases(material.listing, material.targets, material.vocabulary), config)
+    trainer = Trainer(model, **_trainer_inputs(model, material, schedule, work), config=config, accelerator=accelerator)
+    return _run(trainer, work).eval()
+
+
+def tune(
+    model: TaggerModel, material: Material, photos: Path, config: TrainConfig, work: Path
+) -> tuple[TunedTagger, Material]:
+    """Train the last blocks of the backbone and the head to the end, from the checkpoint where there is one.
+
+    Args:
+        photos: the root of the photos.
+
+    Returns:
+        tuple: the averaged model, its trained blocks as they are stored, and the material with the maps that it reads.
+
+    Raises:
+        Stopped, UserError: as :func:`train_head`.
+    """
+    accelerator = make_accelerator(config)
+    classes_before = class_probabilities(model, material.cache, np.arange(len(material.listing.files)))
+    tuned = TunedTagger(model, config.token_dropout).to(accelerator.device)
+    folder = work / "tuning"
+    folder.mkdir(exist_ok=True)
+    material = replace(
+        material, cache=fill_cache(tuned, photos, material.listing.files, config, folder, accelerator, MapCache)
+    )
+    schedule = PhasedSchedule(training_phases(material.listing, material.targets, material.vocabulary), config)
+    trainer = TuningTrainer(
+        tuned,
+        **_trainer_inputs(tuned, material, schedule, folder),
+        config=config.changed(["freeze=false", "cache_views=0", "token_dropout=0", "mosaic4=0", "mosaic9=0"]),
+        accelerator=accelerator,
+    )
+    trainer.classes_before = classes_before
+    averaged = _run(trainer, folder)
+    assert isinstance(averaged, TunedTagger)  # a copy of the trained model
+    averaged.cpu().eval().round_trained()
+    return averaged, material
+
+
+def _trainer_inputs(model: TaggerModel, material: Material, schedule: PhasedSchedule, folder: Path) -> dict[str, Any]:
+    """Return what a trainer needs beside its model, settings and accelerator."""
     listing, targets = material.listing, material.targets
     vectors = material.table.vectors(targets.words)
-    schedule = PhasedSchedule(training_phases(listing, targets, material.vocabulary), config)
     rows = np.arange(len(listing.files))
     split = Split(
         labels=tuple(targets.words), columns=np.arange(len(targets.words)), vectors=vectors,
         held_out=(), held_out_columns=rows[:0],
         train=rows[~listing.held_out], val=rows[listing.held_out],
     )  # fmt: skip
-    trainer = Trainer(
-        model, split, PartialTargets(targets.values, targets.weights), schedule, config, accelerator,
-        from_features=True,
-        shown_from=lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
-        validate=lambda _: ValidationFigures(),  # the last weights are kept
-        folder=work,
-        data=fingerprint(
+    return {
+        "split": split,
+        "targets": PartialTargets(targets.values, targets.weights),
+        "schedule": schedule,
+        "from_features": True,
+        "shown_from": lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
+        "validate": lambda _: ValidationFigures(),  # the last weights are kept
+        "folder": folder,
+        "data": fingerprint(
             listing.files, listing.held_out, targets.words, targets.values, targets.weights, vectors,
             *(phase.photos for phase in schedule.phases), *model.state_dict().values(),
         ),
-    )  # fmt: skip
-    if (work / CHECKPOINT_FILE).is_file():
+    }  # fmt: skip
+
+
+def _run(trainer: Trainer, folder: Path) -> TaggerModel:
+    """Run a trainer to its end, from the checkpoint in ``folder`` where there is one; return the averaged model."""
+    if (folder / CHECKPOINT_FILE).is_file():
         trainer.resume()
         print(f"resumed at step {trainer.step:,}")
-    run_trainer(trainer, work)
-    return trainer.averaged().eval()
+    run_trainer(trainer, folder)
+    return trainer.averaged()
 
 
 def synonyms(name: str, knowledge: Knowledge) -> set[str]:
@@ -459,9 +533,27 @@ def reliability_of(material: Material, judged: JudgedLabels, photos: Path) -> di
     return curves
 
 
-def shipped_weights(model: TaggerModel) -> dict[str, Tensor]:
-    """Return what the folder must hold: a backbone that PyPI has stays out, with what is copied from it."""
+def shipped_weights(model: TaggerModel, blocks_of_pypi: int | None = None) -> dict[str, Tensor]:
+    """Return what the folder must hold: of a backbone that PyPI has only what was trained, at half size if exact.
+
+    Args:
+        blocks_of_pypi: see :func:`names_beside_pypi`.
+    """
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
         return state
-    return {name: value for name, value in state.items() if name.startswith(("head.", "reading.class_vectors"))}
+    names = sorted(names_beside_pypi(state, blocks_of_pypi))
+    return {name: state[name] if blocks_of_pypi is None else _at_half_size(state[name]) for name in names}
+
+
+def _blocks_of_pypi(model: TaggerModel) -> int | None:
+    """Return how many blocks of a tuned model's backbone are still those of PyPI; None where all or none are."""
+    if not isinstance(model, TunedTagger) or model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
+        return None
+    return len(model.backbone.network.blocks) - TRAINED_BLOCKS
+
+
+def _at_half_size(value: Tensor) -> Tensor:
+    """Return a float32 tensor as float16 where that changes no value."""
+    half = value.half() if value.dtype == torch.float32 else value
+    return half if torch.equal(half.to(value.dtype), value) else value

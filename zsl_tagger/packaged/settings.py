@@ -39,3 +39,12 @@ CONFIG = TrainConfig(
     negative_weight=3.0,
     checkpoint_every=250,
 )
+
+#: How many of the backbone's last blocks ``--tune`` trains, with all after them, once the head is trained.
+TRAINED_BLOCKS = 2
+
+#: Weight in that training's loss of the classes that the backbone named before, see :mod:`.tuning`.
+CLASS_WEIGHT = 1.0
+
+#: What that training changes of the settings.
+TUNING = ("min_epoch_steps=1200", "lr=3e-4", "backbone_lr_scale=0.5", "warmup=0.05", "precision=bf16")
