@@ -63,16 +63,19 @@ class Library:
         where = default_folder() if folder is None else Path(folder)
         try:
             with Store(where) as store:
-                made = store.made
+                made, classes = store.made, store.classes()
         except NoIndexError:
-            made = None
+            made, classes = None, None
         named = made.model if model is None and made is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(
                 f"the index {where} was made with the model {named}, which is not there: give its folder as the model"
             )
         logger.debug("index %s: %s", where, "a new one" if made is None else f"{len(made.labels):,} labels")
-        tagger = Tagger(named, workers=workers or default_workers())
+        if classes is None:  # there are no photos yet
+            tagger = Tagger(named, workers=workers or default_workers())
+        else:
+            tagger = Tagger.without_networks(named, workers or default_workers(), classes or None)
         labels = tagger.default_labels if made is None else made.labels
         fingerprint = _fingerprint(tagger, labels)
         if made is not None:
