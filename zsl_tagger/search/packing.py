@@ -68,7 +68,7 @@ def unpack_ranges(packed: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: the bytes are damaged.
     """
-    low, step = np.frombuffer(b"".join(packed), _RANGE).reshape(-1, 2).T  # (N,), (N,)
+    low, step = np.array(np.frombuffer(b"".join(packed), _RANGE).reshape(-1, 2).T)  # (N,), (N,)
     return step, low
 
 

@@ -267,7 +267,9 @@ class Store:
         with self._told():
             found = self._database.execute("SELECT group_concat(content) FROM photos")
             text = found.fetchone()[0]  # one text is read 10 times as fast as a row a photo
-        return np.unique(np.fromstring(text or "", np.int64, sep=","), return_counts=True)
+        of_photos = np.sort(np.fromstring(text or "", np.int64, sep=","))
+        first = np.flatnonzero(np.diff(of_photos, prepend=-1))  # of each content; np.unique loads numpy.ma, 15 ms
+        return of_photos[first], np.diff(first, append=len(of_photos))
 
     def parts(self) -> list[Part]:
         """Return the contents whose scores are stored, ascending, and how their logits are scaled."""
@@ -284,6 +286,8 @@ class Store:
             for start in range(0, len(rows), PHOTOS_A_BLOCK):
                 contents, ranges = zip(*rows[start : start + PHOTOS_A_BLOCK], strict=True)
                 parts.append(Part(None, np.array(contents, np.int64), *unpack_ranges(ranges)))
+            if any(len(part.contents) != len(part.step) for part in parts):
+                raise ValueError("a block lacks contents")
         except ValueError as error:
             raise self.damaged(error) from None
         return parts

@@ -127,7 +127,8 @@ class Updater:
         parts = (items[start : start + _COMPARED_AT_ONCE] for start in range(0, len(items), _COMPARED_AT_ONCE))
         with closing(map_in_order(self._changed, parts, self._tagger.workers)) as compared:
             for count, changed in compared:
-                progress.advance(count - len(changed))
+                if count > len(changed):
+                    progress.advance(count - len(changed))
                 if changed and self._hashes is None:
                     self._hashes = self._store.hashes()
                 yield from changed
