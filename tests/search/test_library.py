@@ -513,7 +513,8 @@ def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: 
     small.close()
     change(small.folder, "PRAGMA user_version = 9")
     with pytest.raises(
-        UserError, match=r"has format 9, this zsl-tagger reads 2, 3 and 4: delete the folder .*index and index the photos"
+        UserError,
+        match=r"has format 9, this zsl-tagger reads 2, 3 and 4: delete the folder .*index and index the photos",
     ):
         Library.open(small.folder)
     change(small.folder, "PRAGMA user_version = 3")

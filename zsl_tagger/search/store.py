@@ -277,7 +277,9 @@ class Store:
             blocks = []
             if self._has("blocks"):
                 blocks = self._database.execute("SELECT id, contents, ranges FROM blocks ORDER BY id").fetchall()
-            rows = self._database.execute("SELECT content, substr(logits, 1, 8) FROM scores ORDER BY content").fetchall()
+            rows = self._database.execute(
+                "SELECT content, substr(logits, 1, 8) FROM scores ORDER BY content"
+            ).fetchall()
         try:
             parts = [
                 Part(number, np.frombuffer(contents, _NUMBER), *np.frombuffer(ranges, _RANGE).reshape(2, -1))
@@ -305,7 +307,8 @@ class Store:
         """Return rows of a block, from the first to the last one."""
         with self._told():
             rows = self._database.execute(
-                "SELECT levels FROM columns WHERE place BETWEEN ? AND ? ORDER BY place", (_at(block, first), _at(block, last))
+                "SELECT levels FROM columns WHERE place BETWEEN ? AND ? ORDER BY place",
+                (_at(block, first), _at(block, last)),
             )
             return [levels for (levels,) in rows]
 
@@ -313,7 +316,8 @@ class Store:
         """Return the scores of contents that are in no block, of these from one to another."""
         with self._told():
             return self._database.execute(
-                "SELECT content, logits, classes FROM scores WHERE content BETWEEN ? AND ? ORDER BY content", (first, last)
+                "SELECT content, logits, classes FROM scores WHERE content BETWEEN ? AND ? ORDER BY content",
+                (first, last),
             ).fetchall()
 
     def tokens(self, contents: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -442,7 +446,9 @@ class Store:
         row = (part.block, part.contents.astype(_NUMBER).tobytes(), ranges, len(columns))
         self._database.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", row)
         rows = enumerate(rows_of(columns))
-        self._database.executemany("INSERT INTO columns VALUES (?, ?)", ((_at(part.block, at), row) for at, row in rows))
+        self._database.executemany(
+            "INSERT INTO columns VALUES (?, ?)", ((_at(part.block, at), row) for at, row in rows)
+        )
 
     def _remove_block(self, block: int) -> None:
         self._database.execute("DELETE FROM blocks WHERE id = ?", (block,))
