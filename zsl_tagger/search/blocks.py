@@ -1,9 +1,9 @@
 """Read the stored scores of many photos label by label, without holding all of them in memory.
 
 Scores come into the index a row a content (table ``scores``), so that a photo is one small transaction. As soon as
-there are ``PHOTOS_A_BLOCK`` such rows they are arranged: they become a block, which has a row for each ``COLUMNS_A_ROW``
-columns instead, where a column is a label of the vocabulary or, after these, a class of the backbone. So a label of the
-vocabulary is 128 KB a block to read, and what needs every label reads block after block.
+there are ``PHOTOS_A_BLOCK`` such rows they are arranged: they become a block, with a row for ``COLUMNS_A_ROW`` columns,
+where a column is a label of the vocabulary or, after these, a class of the backbone. So a label of the vocabulary is
+128 KB a block to read, and what needs every label reads block after block.
 
 A *part* is a block, or up to ``PHOTOS_A_BLOCK`` rows that are not arranged yet; of an index that an earlier version
 made, that is all of them.
@@ -91,7 +91,7 @@ class StoredScores:
         touched = np.flatnonzero(np.bincount(parts))  # np.unique loads numpy.ma, 15 ms
         for number in touched:
             here = np.flatnonzero(parts == number)
-            for places, values in self._read(number, wanted, photos[here]):
+            for places, values in self._read(int(number), wanted, photos[here]):
                 levels[places if len(touched) == 1 else np.ix_(places, here)] = values
         return levels
 

@@ -470,7 +470,8 @@ class Store:
 
     def _joined(self, first: Part, second: Part) -> Part:
         """Make one block of two, without what has left."""
-        assert first.block is not None and second.block is not None
+        assert first.block is not None
+        assert second.block is not None
         kept = [np.flatnonzero(part.contents >= 0) for part in (first, second)]
         contents, step, low = (
             np.concatenate([values[at] for values, at in zip(both, kept, strict=True)])
