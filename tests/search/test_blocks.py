@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_what_leaves_takes_no_room_and_its_number_may_be_given_again(
     assert add(index, photos) == Counts(removed=len(gone))
     sizes, loose = shape(index)
     assert sum(sizes) + loose == 40 - len(gone)
-    assert all(one + other > SIZE for one, other in zip(sizes, sizes[1:], strict=False))
+    assert all(one + other > SIZE for one, other in pairwise(sizes))
     with sqlite3.connect(index / INDEX_FILE) as opened:
         stored = opened.execute("SELECT count(DISTINCT place >> 20) FROM columns").fetchone()[0]
     opened.close()
