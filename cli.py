@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,6 +263,7 @@ def search(
     Exit status: 0 searched, 2 the command cannot be carried out.
     """
     options = dict(locals())
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small: more threads only wait for another
     with _told_in_one_line("interrupted"):
         from zsl_tagger.search.run import SearchRun, run_search
 

@@ -44,7 +44,9 @@ def _between(text: str, name: str, content: str) -> str:
 def with_search_tables(text: str) -> str:
     """docs/search.md with its tables made anew."""
     search, stores = _read("search")["figures"], _read("search_stores")["figures"]
-    parts = {"forms": _form_rows(search), "speed": _speed_rows(search), "stores": _store_rows(stores)}
+    parts = {
+        "forms": _form_rows(search), "speed": _speed_rows(search), "scale": _scale_rows(), "stores": _store_rows(stores),
+    }  # fmt: skip
     for name, rows in parts.items():
         start, end = f"<!-- {name}: python -m benchmarks.readme_tables -->\n", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
@@ -113,6 +115,24 @@ def _speed_rows(search: dict[str, Any]) -> str:
 | worst query | {100 * worst["phrases"]:.0f} / {100 * worst["words"]:.0f} % |"""
 
 
+def _scale_rows() -> str:
+    scale, million = _read("search_scale")["figures"], _read("search_million")["figures"]
+    rows = [
+        f"| CPU seconds, start to exit (peak memory) | {scale['photos']:,} photos, before blocks | "
+        f"{scale['photos']:,} photos | {million['photos']:,} photos |",
+        "|---|---|---|---|",
+    ]
+    for what in ("a word of the vocabulary", "another phrase", "index again, nothing new"):
+        cells = [_cpu(scale[what]["before"]), _cpu(scale[what]["after"])]
+        cells.append(_cpu(million[what]["after"]) if what in million else "not measured")
+        rows.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cpu(measured: dict[str, Any]) -> str:
+    return f"{measured['CPU s, median']:.1f} s ({measured['peak memory, MB']} MB)"
+
+
 def _store_rows(stores: dict[str, Any]) -> str:
     names = [
         "a row written, ms", "a row replaced, ms", "logits of all rows read, s", "tokens of 1,000 rows read, s",
@@ -148,7 +168,7 @@ def tables() -> str:
     zero_shot, peers = _read("query_augmentation")["figures"], _read("zero_shot")["figures"]
     evaluation = _read("evaluation_speed")["figures"]
     maps = _read("heatmaps")["figures"]
-    search = _read("search")["figures"]
+    search, scale = _read("search")["figures"], _read("search_scale")["figures"]
     served, sidecars = _read("serve")["figures"], _read("sidecars")["figures"]
     many, heads = _read("shortlist")["figures"], _read("head")["figures"]
     loading, head = training["figures"]["loading"], training["figures"]["head"]
@@ -203,6 +223,9 @@ def tables() -> str:
 | the two over the bare encoder on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
 | searching {search["photos"]:,} photos, index open: a label of the vocabulary / other phrases | {1000 * search["search"]["warm, median s"]["vocabulary"]:.0f} / {1000 * search["search"]["warm, median s"]["phrases"]:,.0f} ms |
 | `zsl-tagger search "red bicycle"` of them, process start to exit | {search["command"]['"red bicycle", warm, s']:.1f} s |
+| `zsl-tagger search` in {scale["photos"]:,} photos, CPU seconds: a label of the vocabulary / another phrase | {scale["a word of the vocabulary"]["after"]["CPU s, median"]:.1f} / {scale["another phrase"]["after"]["CPU s, median"]:.1f} s |
+| peak memory of the two | {scale["a word of the vocabulary"]["after"]["peak memory, MB"]} / {scale["another phrase"]["after"]["peak memory, MB"]} MB |
+| `zsl-tagger index` again over {scale["photos"]:,} known photos, CPU seconds | {scale["index again, nothing new"]["after"]["CPU s, median"]:.1f} s |
 | of the exact 100 best photos, found: phrases / words drawn at random | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
 | a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |

@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.common import ROOT, write_result
 from zsl_tagger.images.finding import find_images
 from zsl_tagger.search import rank
+from zsl_tagger.search.blocks import StoredScores
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.packing import (
     pack_classes,
@@ -109,8 +110,11 @@ def fill(index: Path, library: Library, tagger: Tagger) -> int:
 
 def packed_classes(store: Store) -> dict[int, np.ndarray]:
     """Return the classes of each content: uint8 ``(C,)``."""
-    stored = store.all_logits()
-    return dict(zip(stored.contents.tolist(), stored.classes, strict=True))
+    labels = len(store.made.labels)
+    stored = StoredScores(store, labels)
+    columns = np.arange(labels, labels + (store.classes() or 0))
+    classes = stored.columns(columns, np.arange(len(stored.contents))).T  # (N, C)
+    return dict(zip(stored.contents.tolist(), classes, strict=True))
 
 
 def unpacked_classes(packed: np.ndarray) -> np.ndarray | None:
@@ -122,7 +126,7 @@ def sizes(index: Path) -> dict[str, float]:
     with Store(index) as store:
         contents = [known.content for known in store.photos().values()]
         packed = [len(tokens) for _, tokens in store.tokens(sorted(set(contents)))]
-        classes = store.all_logits().classes.shape[1]
+        classes = store.classes() or 0
         return {
             "file over photos": round((index / INDEX_FILE).stat().st_size / len(contents)),
             "tokens, mean": round(float(np.mean(packed))),

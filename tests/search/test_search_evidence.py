@@ -14,6 +14,7 @@ from made_data import write_photo
 
 from zsl_tagger import Library, Tagger
 from zsl_tagger.search import rank
+from zsl_tagger.search.blocks import StoredScores
 from zsl_tagger.search.store import Store
 from zsl_tagger.search.update import Counts
 from zsl_tagger.tagging.class_evidence import Scoring
@@ -91,10 +92,12 @@ def test_log_odds_are_those_of_tag(
 
 def test_what_is_stored_are_the_class_probabilities_of_each_photo(library: Library, exact: dict[str, Encoded]) -> None:
     with Store(library.folder) as store:
-        stored = store.all_logits()
+        assert store.classes() == 1000
+        labels = len(store.made.labels)
+        stored = StoredScores(store, labels)
         paths = [store.paths_of(content)[0] for content in stored.contents.tolist()]
-    assert stored.classes.shape == (PHOTOS, 1000)
-    for path, packed in zip(paths, stored.classes, strict=True):
+        found = stored.columns(labels + np.arange(1000), np.arange(PHOTOS)).T  # (PHOTOS, 1000)
+    for path, packed in zip(paths, found, strict=True):
         classes = exact[path].classes
         assert classes is not None
         p = classes[0].astype(np.float64)

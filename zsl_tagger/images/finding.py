@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from zsl_tagger.errors import install_command
 from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
@@ -43,12 +44,23 @@ class Selection:
 
     def leaves_out(self, path: str) -> bool:
         """Return whether a path of a folder is that of a system folder, or excluded; not whether a folder above is."""
-        names = _parts(path)
-        name = names[-1].lower()
-        if name in SYSTEM_FOLDERS and name not in self.entered:
+        name = os.path.basename(path)
+        if name.lower() in SYSTEM_FOLDERS and name.lower() not in self.entered:
             return True
-        patterns = [_parts(os.path.normpath(pattern)) for pattern in self.exclude]
+        patterns = [parts for parts, fits in self._patterns if fits is None or fits(os.path.normcase(name))]
+        if not patterns:  # as of nearly all files
+            return False
+        names = _parts(path)
         return any(_fits(names[start:], pattern) for pattern in patterns for start in range(len(names)))
+
+    @cached_property
+    def _patterns(self) -> list[tuple[list[str], Callable[[str], object] | None]]:
+        """Return the parts of each glob, and what tells whether a name fits the last one; None where any may."""
+        patterns = [_parts(os.path.normpath(pattern)) for pattern in self.exclude]
+        return [
+            (parts, None if parts[-1] == "**" else re.compile(fnmatch.translate(os.path.normcase(parts[-1]))).match)
+            for parts in patterns
+        ]
 
     def takes(self, path: str, raw: bool = True) -> bool:
         """Return whether a file of a folder is an image by its suffix; count what is neither that nor a sidecar.

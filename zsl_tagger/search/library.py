@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
@@ -22,7 +23,6 @@ from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
 from zsl_tagger.search.rank import Found, Ranker, Ranking
 from zsl_tagger.search.store import INDEX_FILE, LibraryError, Made, NoIndexError, Store, default_folder
-from zsl_tagger.search.suggest import Suggester, Suggestions, check_limits
 from zsl_tagger.search.update import Counts, Updater
 from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.signals import StopRequest
@@ -30,6 +30,9 @@ from zsl_tagger.system.threads import default_workers
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.reader import Photos
 from zsl_tagger.tagging.tagger import Tagger
+
+if TYPE_CHECKING:
+    from zsl_tagger.search.suggest import Suggestions
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,8 @@ __all__ = ["Found", "Library", "Ranking"]
 class Library:
     """An index of photos, made by :meth:`open`. It is for one thread at a time; close it, or use it in a ``with``."""
 
-    def __init__(self, folder: Path, tagger: Tagger, made: Made):
-        self.folder, self._tagger, self._made = folder, tagger, made
+    def __init__(self, folder: Path, tagger: Tagger, made: Made, vocabulary: LabelSet):
+        self.folder, self._tagger, self._made, self._vocabulary = folder, tagger, made, vocabulary
         self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it has read
 
     @classmethod
@@ -63,22 +66,26 @@ class Library:
         where = default_folder() if folder is None else Path(folder)
         try:
             with Store(where) as store:
-                made = store.made
+                made, classes = store.made, store.classes()
         except NoIndexError:
-            made = None
+            made, classes = None, None
         named = made.model if model is None and made is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(
                 f"the index {where} was made with the model {named}, which is not there: give its folder as the model"
             )
         logger.debug("index %s: %s", where, "a new one" if made is None else f"{len(made.labels):,} labels")
-        tagger = Tagger(named, workers=workers or default_workers())
+        if classes is None:  # there are no photos yet
+            tagger = Tagger(named, workers=workers or default_workers())
+        else:
+            tagger = Tagger.without_networks(named, workers or default_workers(), classes or None)
         labels = tagger.default_labels if made is None else made.labels
-        fingerprint = _fingerprint(tagger, labels)
+        vocabulary = tagger.plain_label_set(labels)
+        fingerprint = _fingerprint(tagger, vocabulary)
         if made is not None:
             _check_model(where, made, fingerprint)
         path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
-        return cls(where, tagger, made or Made(path, fingerprint, labels))
+        return cls(where, tagger, made or Made(path, fingerprint, labels), vocabulary)
 
     def __enter__(self) -> Library:
         return self
@@ -165,6 +172,8 @@ class Library:
         Raises:
             UserError: there is no index, it has no photos, or an earlier version made it.
         """
+        from zsl_tagger.search.suggest import Suggester, check_limits  # here, as a search does not need it
+
         check_limits(top, least)
         with self._store.snapshot():
             return Suggester(self._store, self._tagger, self._current_ranker(), top, least).suggestions()
@@ -190,10 +199,6 @@ class Library:
     def _store(self) -> Store:
         return Store(self.folder)
 
-    @cached_property
-    def _vocabulary(self) -> LabelSet:
-        return self._tagger.plain_label_set(self._made.labels)
-
     def _current_ranker(self) -> Ranker:
         version = self._store.version()
         if self._ranker is None or self._ranker[0] != version:
@@ -209,8 +214,7 @@ def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
         )
 
 
-def _fingerprint(tagger: Tagger, labels: Sequence[str]) -> str:
+def _fingerprint(tagger: Tagger, vocabulary: LabelSet) -> str:
     """Return a hash of the networks, how they read pixels, and what is asked for the vocabulary's labels."""
-    queries = tagger.plain_label_set(labels).queries
     model = tagger.folder.networks_sha256() + tagger.preprocessing.other_than_usual()
-    return hashlib.sha256(model.encode() + queries.tobytes()).hexdigest()
+    return hashlib.sha256(model.encode() + vocabulary.queries.tobytes()).hexdigest()

@@ -58,8 +58,18 @@ def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.n
         ValueError: the bytes are damaged.
     """
     rows = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), 2 * _RANGE.itemsize + count)
-    low, step = np.ascontiguousarray(rows[:, : 2 * _RANGE.itemsize]).view(_RANGE).T  # (N,), (N,)
+    step, low = unpack_ranges([np.ascontiguousarray(rows[:, : 2 * _RANGE.itemsize]).tobytes()])
     return rows[:, 2 * _RANGE.itemsize :], step, low
+
+
+def unpack_ranges(packed: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and lows float32 ``(N,)`` of the first 8 bytes of what :func:`pack_logits` packed of N photos.
+
+    Raises:
+        ValueError: the bytes are damaged.
+    """
+    low, step = np.array(np.frombuffer(b"".join(packed), _RANGE).reshape(-1, 2).T)  # (N,), (N,)
+    return step, low
 
 
 def pack_classes(probabilities: np.ndarray | None) -> bytes:

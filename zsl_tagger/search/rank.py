@@ -9,6 +9,8 @@ it promises to be, ``ASKED`` of them; of a library no larger, of each. Which one
 2. Another one, from the stored logits of the photos asked to what the first was off by, corrects the prediction for all
    photos; the next best are asked; and so on.
 
+Each prediction goes once through the stored logits, some thousand photos in memory at a time (:mod:`.blocks`).
+
 No network is trained. Scores given out are those of ``tag``, as far as the index keeps them (:mod:`.packing`). What can
 happen is that a photo is missed: benchmarks/results/search.json says how often.
 """
@@ -17,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from zsl_tagger.search.blocks import StoredScores
 from zsl_tagger.search.packing import unpack_classes, unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
@@ -37,8 +39,9 @@ FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so m
 ASKED = FIRST + ROUNDS * MORE
 LABEL_RIDGE, PHOTO_RIDGE = 30.0, 0.01  # of what is regressed on, over its mean square
 
+NEAR = 4096  # photos with the best first predictions, whose stored logits are kept in memory for step 2
+
 _PHOTOS_A_CALL = 4  # of the decoder
-_PHOTOS_AT_ONCE = 4096  # whose stored logits are float32 at a time, to bound memory
 _LOG_ODDS_AT_ONCE = 1024  # photos of which the log-odds of thousands of labels are held
 
 
@@ -92,7 +95,8 @@ class Ranker:
 
     def __init__(self, store: Store, tagger: Tagger, vocabulary: LabelSet):
         self._store, self._tagger, self._vocabulary = store, tagger, vocabulary
-        self._stored = store.all_logits()
+        self._stored = StoredScores(store, len(vocabulary))
+        self._classes = store.classes() or 0
         self._column = {key: column for column, key in enumerate(vocabulary.keys)}
 
     def rank(self, query: Query, labels: LabelSet, top: int) -> Ranking:
@@ -106,7 +110,7 @@ class Ranker:
         promise = things.promise(logits)  # (N,)
         passing = things.passes(probabilities(logits) >= labels.thresholds) & (turn >= 0)
         asked = np.flatnonzero(turn >= 0)
-        best = asked[np.lexsort((-promise[asked], ~passing[asked]))[:top]]
+        best = asked[_best(promise[asked], passing[asked], top)]
         found = [
             Found(path, float(np.exp(promise[at])), bool(passing[at]))
             for at in best
@@ -118,14 +122,16 @@ class Ranker:
 
     def _logits(self, labels: LabelSet, things: _Things) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
-        logits, others = self._read(labels, slice(None))
-        logits = self._log_odds(logits, labels, np.arange(len(logits)))
+        columns, others = self._columns(labels)
+        logits = np.zeros((len(self._stored.contents), len(labels)), np.float32)
+        for photos in self._stored.parts:
+            logits[photos] = self._log_odds(self._read(columns, len(labels), photos), labels, photos)
         if not others:
             return logits, np.zeros(len(logits), np.int64)
         return logits, self._ask_others(labels, things, others, logits)
 
-    def _read(self, labels: LabelSet, photos: slice) -> tuple[np.ndarray, list[int]]:
-        """Return the decoder's stored logits ``(m, K)``, and the numbers of the labels that are not stored."""
+    def _columns(self, labels: LabelSet) -> tuple[dict[int, int], list[int]]:
+        """Return the columns of the labels that are stored, by their numbers, and the numbers of the others."""
         columns, others = {}, []
         for place, key in enumerate(labels.keys):
             reader = labels.readers.get(place)
@@ -136,36 +142,36 @@ class Ranker:
                 others.append(place)
             else:
                 columns[place] = column
-        levels = self._stored.levels[photos][:, list(columns.values())]  # (m, stored labels)
+        return columns, others
+
+    def _read(self, columns: dict[int, int], count: int, photos: np.ndarray) -> np.ndarray:
+        """Return the decoder's logits ``(m, count)`` of photos ``(m,)``, those that are not stored 0."""
+        levels = self._stored.columns(list(columns.values()), photos).T  # (m, stored labels)
         stored = levels * self._stored.step[photos, None] + self._stored.low[photos, None]
-        if len(columns) == len(labels):
-            return stored, others
-        logits = np.zeros((len(stored), len(labels)), np.float32)
+        if len(columns) == count:
+            return stored
+        logits = np.zeros((len(photos), count), np.float32)
         logits[:, list(columns)] = stored
-        return logits, others
+        return logits
 
     def _log_odds(self, logits: np.ndarray, labels: LabelSet, photos: np.ndarray) -> np.ndarray:
         """Logits of the decoder ``(m, K)`` of photos ``(m,)`` -> log-odds with their biases."""
         evidence = labels.evidence
-        if evidence is not None and self._stored.classes.shape[1]:
-            classes = unpack_classes(self._stored.classes[photos][:, evidence.columns])  # (m, columns)
+        if evidence is not None and self._classes:
+            columns = len(self._vocabulary) + evidence.columns
+            classes = unpack_classes(self._stored.columns(columns, photos).T)  # (m, columns)
             logits = evidence.scales * logits + evidence.added_by(classes)
         if labels.readers:
-            parts = [slice(at, at + _PHOTOS_AT_ONCE) for at in range(0, len(photos), _PHOTOS_AT_ONCE)]
-            read = [labels.read_pooled(logits[part], self._features(photos[part])) for part in parts]
-            logits = np.concatenate([logits[:0], *read])
+            logits = labels.read_pooled(logits, self._features(photos))
         return logits + labels.biases
 
     def _features(self, photos: np.ndarray) -> np.ndarray:
         """Return what taught tags read of photos ``(m,)``, float32 ``(m, F)``."""
-        levels, step, low = (part[photos] for part in self._pooled)
+        levels, step, low = self._store.pooled(self._stored.contents[photos].tolist())
         from_tokens = levels * step[:, None] + low[:, None]  # (m, 2 D)
-        packed = self._stored.classes[photos]
-        return with_classes(from_tokens, unpack_classes(packed) if packed.shape[1] else None)
-
-    @cached_property
-    def _pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._store.pooled(self._stored.contents.tolist())
+        columns = len(self._vocabulary) + np.arange(self._classes)
+        classes = unpack_classes(self._stored.columns(columns, photos).T) if self._classes else None
+        return with_classes(from_tokens, classes)
 
     @property
     def contents(self) -> np.ndarray:
@@ -179,22 +185,22 @@ class Ranker:
 
     def not_stored(self, labels: LabelSet) -> list[int]:
         """Return the numbers of the labels whose logits are not in the index."""
-        return self._read(labels, slice(0))[1]
+        return self._columns(labels)[1]
 
-    def stored_log_odds(self, labels: LabelSet) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the log-odds ``(m, K)`` of stored labels, with their biases, of some photos at a time."""
-        for part in self._parts():
-            logits, _ = self._read(labels, part)
-            yield part, self._log_odds(logits, labels, np.arange(part.start, part.stop))
+    def stored_log_odds(self, labels: LabelSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers of photos ``(m,)``, and their log-odds ``(m, K)`` of stored labels, with their biases."""
+        columns, _ = self._columns(labels)
+        for photos in self._in_parts():
+            yield photos, self._log_odds(self._read(columns, len(labels), photos), labels, photos)
 
-    def predicted_log_odds(self, labels: LabelSet) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield what the stored logits predict for labels that are not stored, ``(m, K)``, some photos at a time."""
+    def predicted_log_odds(self, labels: LabelSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers of photos ``(m,)``, and what is predicted for labels that are not stored, ``(m, K)``."""
         x, coefficients = (part.astype(np.float32) for part in self._regression(labels))  # (V, D + 1), (D + 1, K)
         total = x.sum(axis=0)
-        for part in self._parts():
-            levels, step, low = self._stored.levels[part], self._stored.step[part], self._stored.low[part]
-            known = (levels.astype(np.float32) @ x) * step[:, None] + low[:, None] * total  # (m, D + 1)
-            yield part, self._log_odds(known @ coefficients, labels, np.arange(part.start, part.stop))
+        for photos in self._in_parts():
+            levels = self._stored.columns(np.arange(len(x)), photos).T.astype(np.float32)  # (m, V)
+            known = (levels @ x) * self._stored.step[photos, None] + self._stored.low[photos, None] * total
+            yield photos, self._log_odds(known @ coefficients, labels, photos)
 
     def passing(self, labels: LabelSet) -> np.ndarray:
         """Return which photos reach the threshold of one label, bool ``(N,)``; one that is not stored is asked."""
@@ -206,10 +212,11 @@ class Ranker:
         """Return the log-odds ``(m, K)`` of labels, with their biases, from the tokens of photos ``(m,)``."""
         return self._ask(photos, labels)
 
-    def _parts(self) -> Iterator[slice]:
-        count = len(self._stored.contents)
-        for start in range(0, count, _LOG_ODDS_AT_ONCE):
-            yield slice(start, min(start + _LOG_ODDS_AT_ONCE, count))
+    def _in_parts(self) -> Iterator[np.ndarray]:
+        """Yield the numbers of all photos, ``_LOG_ODDS_AT_ONCE`` of one part at a time."""
+        for photos in self._stored.parts:
+            for start in range(0, len(photos), _LOG_ODDS_AT_ONCE):
+                yield photos[start : start + _LOG_ODDS_AT_ONCE]
 
     def photos_of_anything(self, word: str | None, most: int) -> Photos:
         """Return some photos of the index, for a tag to be compared with.
@@ -225,24 +232,29 @@ class Ranker:
             if (column := self._column.get(word)) is None:
                 said = (self._ask(some, labels) - labels.biases)[:, 0]
             else:
-                stored = self._stored.levels[some, column] * self._stored.step[some] + self._stored.low[some]
-                said = (self._log_odds(stored[:, None], labels, some) - labels.biases)[:, 0]
+                stored = self._read({0: column}, 1, some)
+                said = (self._log_odds(stored, labels, some) - labels.biases)[:, 0]
         return Photos(self._features(some), said)
 
     def _ask_others(self, labels: LabelSet, things: _Things, others: list[int], logits: np.ndarray) -> np.ndarray:
         """Fill the columns of labels that are not stored where it matters; returns the turns."""
         unstored = labels.only(others)
         predicted = self._times(self._weights(unstored))  # (N, k)
-        predicted = self._log_odds(predicted, unstored, np.arange(len(predicted)))
+        for photos in self._stored.parts:
+            predicted[photos] = self._log_odds(predicted[photos], unstored, photos)
+        logits[:, others] = predicted
+        promise = things.promise(logits)  # (N,)
+        near = _Near(self._stored, _largest(promise, min(NEAR, len(promise))))
         asked, said = np.zeros(0, np.int64), np.zeros((0, len(others)), np.float32)
         turn = np.full(len(logits), -1)
         for number, most in enumerate((FIRST, *[MORE] * ROUNDS)):
             count = min(most, int((turn < 0).sum()))
             if not count:
                 break
-            logits[:, others] = predicted + self._correction(asked, said - predicted[asked])
-            promise = np.where(turn < 0, things.promise(logits), -np.inf)
-            more = np.argpartition(-promise, count - 1)[:count]
+            if number:
+                logits[:, others] = predicted + self._correction(near.logits(asked), said - predicted[asked])
+                promise = things.promise(logits)
+            more = np.sort(_largest(np.where(turn < 0, promise, -np.inf), count))
             turn[more] = number
             asked, said = np.append(asked, more), np.concatenate([said, self._ask(more, unstored)])
         logits[asked[:, None], others] = said
@@ -262,12 +274,8 @@ class Ranker:
         penalty = LABEL_RIDGE * np.append(states.var(axis=0) + 1e-9, 0.0)
         return x, np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)
 
-    def _correction(self, asked: np.ndarray, off_by: np.ndarray) -> np.ndarray:
-        """Return what to add to every prediction ``(N, k)``, from errors ``(m, k)`` on scored photos ``(m,)``."""
-        stored = self._stored
-        if not len(asked):
-            return np.zeros((len(stored.contents), off_by.shape[1]), np.float32)
-        x = stored.levels[asked] * stored.step[asked, None] + stored.low[asked, None]  # (m, V)
+    def _correction(self, x: np.ndarray, off_by: np.ndarray) -> np.ndarray:
+        """Return what to add to every prediction ``(N, k)``, from errors ``(m, k)`` on photos of logits ``(m, V)``."""
         mean, offset = x.mean(axis=0), off_by.mean(axis=0)
         gram = (x - mean) @ (x - mean).T  # (m, m)
         gram[np.diag_indices_from(gram)] += PHOTO_RIDGE * np.trace(gram) / len(gram) + 1e-6
@@ -276,10 +284,13 @@ class Ranker:
 
     def _times(self, weights: np.ndarray) -> np.ndarray:
         """Return the stored logits ``(N, V)`` times weights ``(V, k)``."""
-        levels, products = self._stored.levels, [np.zeros((0, weights.shape[1]), np.float32)]
-        for start in range(0, len(levels), _PHOTOS_AT_ONCE):
-            products.append(levels[start : start + _PHOTOS_AT_ONCE].astype(np.float32) @ weights)
-        return np.concatenate(products) * self._stored.step[:, None] + self._stored.low[:, None] * weights.sum(axis=0)
+        products = np.zeros((weights.shape[1], len(self._stored.contents)), np.float32)  # (k, N)
+        for part, photos in enumerate(self._stored.parts):
+            product = np.zeros((len(products), len(photos)), np.float32)  # (k, m)
+            for labels, levels in self._stored.tiles(part):
+                product += weights[labels].T @ levels.astype(np.float32)
+            products[:, photos] = product
+        return products.T * self._stored.step[:, None] + self._stored.low[:, None] * weights.sum(axis=0)
 
     def _ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
         """Log-odds with the biases of photos that are asked, float32 ``(m, k)``."""
@@ -297,6 +308,44 @@ class Ranker:
         except ValueError as error:
             raise self._store.damaged(error) from None
         return list(places), self._tagger.logits(Encoded(tokens), labels)
+
+
+class _Near:
+    """The stored logits of the photos with the best predictions, read once, and of others as they are needed."""
+
+    def __init__(self, stored: StoredScores, photos: np.ndarray):
+        self._stored, self._photos = stored, np.zeros(0, np.int64)
+        self._levels = np.zeros((stored.labels, 0), np.uint8)  # (V, m)
+        self._read(np.sort(photos))
+
+    def _read(self, photos: np.ndarray) -> None:
+        more = self._stored.columns(np.arange(self._stored.labels), photos)
+        self._photos = np.append(self._photos, photos)
+        self._levels = np.concatenate([self._levels, more], axis=1)
+
+    def logits(self, photos: np.ndarray) -> np.ndarray:
+        """Return float32 ``(m, V)`` of photos ``(m,)``."""
+        if len(others := np.setdiff1d(photos, self._photos)):
+            self._read(others)
+        order = np.argsort(self._photos)
+        at = order[np.searchsorted(self._photos, photos, sorter=order)]
+        return self._levels[:, at].T * self._stored.step[photos, None] + self._stored.low[photos, None]
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return where the ``count`` largest of values ``(n,)`` are, in no order."""
+    return np.argpartition(-values, count - 1)[:count] if count else np.zeros(0, np.int64)
+
+
+def _best(promise: np.ndarray, passing: np.ndarray, top: int) -> np.ndarray:
+    """Return where the best are, at most ``top``: those that pass, best first, then the others."""
+    found = []
+    for some in (np.flatnonzero(passing), np.flatnonzero(~passing)):
+        if len(some) > top:  # sort only those that are as good as the last one
+            last = promise[some[_largest(promise[some], top)]].min()
+            some = some[promise[some] >= last]
+        found.append(some[np.argsort(-promise[some], kind="stable")])
+    return np.concatenate(found)[:top]
 
 
 @dataclass(frozen=True)

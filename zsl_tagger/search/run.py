@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zsl_tagger.choices import SearchFormat, SuggestFormat
 from zsl_tagger.errors import UserError
@@ -15,13 +16,14 @@ from zsl_tagger.records.writers import bar
 from zsl_tagger.reports.text import WIDTH, aligned
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Ranking
-from zsl_tagger.search.sheet import contact_sheet
 from zsl_tagger.search.store import NoIndexError
-from zsl_tagger.search.suggest import NearDuplicates, Suggestions
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system.files import write_whole
 from zsl_tagger.system.signals import watching_signals
 from zsl_tagger.system.untrusted_text import json_line, printable
+
+if TYPE_CHECKING:
+    from zsl_tagger.search.suggest import NearDuplicates, Suggestions
 
 #: Photos of a group of near-duplicates that the table shows; JSON has all.
 MOST_SHOWN = 4
@@ -102,6 +104,8 @@ def run_search(run: SearchRun) -> list[str]:
     except NoIndexError as error:
         raise _no_index(error, run.index) from None
     if run.html is not None:
+        from zsl_tagger.search.sheet import contact_sheet  # here, as it loads what reads photos
+
         write_whole(run.html, contact_sheet(rankings).encode())
     return _LINES[run.format](rankings)
 

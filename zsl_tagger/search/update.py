@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Record
+from zsl_tagger.search.blocks import PHOTOS_A_BLOCK
 from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
 from zsl_tagger.search.store import Known, Store
 from zsl_tagger.system.files import sha256_of
@@ -29,6 +30,9 @@ from zsl_tagger.tagging.pooled import pooled_tokens
 from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
+
+#: Photos of which one thread compares size and time with the index at a time.
+_COMPARED_AT_ONCE = 512
 
 
 @dataclass
@@ -74,7 +78,8 @@ class Updater:
     ):
         self._selection = selection or Selection()
         self._store, self._tagger, self._labels, self._prune = store, tagger, labels, prune
-        self._photos, self._hashes = store.photos(), store.hashes()
+        self._photos, self._loose = store.photos(), store.loose()
+        self._hashes: dict[str, int] | None = None  # read when the first photo is new
         self.counts = Counts()
 
     def run(self, paths: Sequence[str], stop: StopRequest | None = None) -> Counts:
@@ -85,16 +90,18 @@ class Updater:
             for root in roots:
                 if os.path.isdir(root):
                     self._store.add_root(root)
-        waiting = items if stop is None else stop.iterate(items)
-        looking = closing(map_in_order(self._look, waiting, self._tagger.workers))
-        with Progress("indexing", len(items), unit="photos") as progress, looking as looked:
-            for one in progress.over(looked):
-                if isinstance(one, Record):
-                    self._fail(one)
-                elif one is not None:
-                    self._write(one)
+        with Progress("indexing", len(items), unit="photos") as progress:
+            new = self._new_ones(items, progress)
+            waiting = new if stop is None else stop.iterate(new)
+            with closing(map_in_order(self._look, waiting, self._tagger.workers)) as looked:
+                for one in progress.over(looked):
+                    if isinstance(one, Record):
+                        self._fail(one)
+                    else:
+                        self._write(one)
         self._add_pooled(stop)
         self._remove_gone(roots, {item for item in items if isinstance(item, str)})
+        self._arrange(stop)
         if left_out := self._selection.summary():
             logger.info("%s", left_out)
         return self.counts
@@ -107,17 +114,48 @@ class Updater:
                 with self._store.transaction():
                     self._store.add_pooled(content)
 
-    def _look(self, item: str | Record) -> _Looked | Record | None:
-        """All that is done for one photo, on one of several threads; None where nothing has changed."""
+    def _arrange(self, stop: StopRequest | None) -> None:
+        """Arrange what an earlier version left as rows, some thousand photos a transaction."""
+        blocks = range(self._store.loose() // PHOTOS_A_BLOCK)
+        with Progress("arranging scores", len(blocks), unit="blocks") as progress:
+            for _ in progress.over(blocks if stop is None else stop.iterate(blocks)):
+                with self._store.transaction():
+                    self._store.arrange()
+
+    def _new_ones(self, items: Sequence[str | Record], progress: Progress) -> Iterator[str | Record]:
+        """Yield what is not in the index as it is now, and count the others as done."""
+        parts = (items[start : start + _COMPARED_AT_ONCE] for start in range(0, len(items), _COMPARED_AT_ONCE))
+        with closing(map_in_order(self._changed, parts, self._tagger.workers)) as compared:
+            for count, changed in compared:
+                if count > len(changed):
+                    progress.advance(count - len(changed))
+                if changed and self._hashes is None:
+                    self._hashes = self._store.hashes()
+                yield from changed
+
+    def _changed(self, items: Sequence[str | Record]) -> tuple[int, list[str | Record]]:
+        """Return how many items there are, and those that are not photos of the index with their size and time."""
+        return len(items), [item for item in items if isinstance(item, Record) or not self._is_known(item)]
+
+    def _is_known(self, path: str) -> bool:
+        known = self._photos.get(path)
+        if known is None:
+            return False
+        try:
+            status = os.stat(path)
+        except OSError:  # it is looked at, and the error told
+            return False
+        return known[:2] == (status.st_size, status.st_mtime_ns) and stat.S_ISREG(status.st_mode)
+
+    def _look(self, item: str | Record) -> _Looked | Record:
+        """Do all that is done for one photo, on one of several threads."""
         if isinstance(item, Record):
             return item
-        known = self._photos.get(item)
+        assert self._hashes is not None
         try:
             status = os.stat(item)
             if not stat.S_ISREG(status.st_mode):
                 return Record(item, [], "not a regular file")
-            if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
-                return None
             sha256 = sha256_of(Path(item))
         except OSError as error:
             return Record(item, [], error.strerror or str(error))
@@ -149,9 +187,14 @@ class Updater:
                 content = self._store.add_content(
                     looked.sha256, looked.tokens, looked.logits, looked.classes, looked.pooled
                 )
+                self._loose += 1
             left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
             self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))
+            if self._loose >= PHOTOS_A_BLOCK:
+                self._store.arrange()
+                self._loose = self._store.loose()
+        assert self._hashes is not None
         self._hashes[looked.sha256] = content
         for path in left:
             self._photos.pop(path, None)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
-from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
 from zsl_tagger.tagging.pooled import pooled
 from zsl_tagger.tagging.reader import Reader
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
+
+if TYPE_CHECKING:
+    from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
 
 #: Share of its parent's score that a child must have to stand for it.
 NEARLY = 0.75

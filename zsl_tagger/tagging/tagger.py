@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -27,13 +28,15 @@ from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
-from zsl_tagger.tagging.onnx_model import OnnxModel
 from zsl_tagger.tagging.pooled import by_place
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, taught_folders
 from zsl_tagger.tagging.teaching import Lesson, LibraryPhotos, teach
 from zsl_tagger.words.spelling import normalize_label, singular_forms
 from zsl_tagger.words.table import Resolved, UnknownLabelError, WordTable
+
+if TYPE_CHECKING:
+    from zsl_tagger.tagging.onnx_model import OnnxModel
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +74,37 @@ class Tagger:
         device: str = "auto",
         taught: str | Path | bool = True,
     ):
+        self._set_up(model, workers, device, taught)
+        self._classes = self._model.classes  # the networks are loaded here, and what is wrong with them is said
+
+    def _set_up(self, model: str | Path | None, workers: int, device: str, taught: str | Path | bool) -> None:
         if workers < 1:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self._folder = ModelFolder(model)
-        self.workers = workers
-        threads = max(1, available_cores() // workers)
-        self._model = OnnxModel(self._folder.path, self._folder.config, threads, device, keep=True)
-        self._taught_in = taught
+        self.workers, self._device, self._taught_in = workers, device, taught
+
+    @classmethod
+    def without_networks(cls, model: str | Path | None, workers: int, classes: int | None) -> Tagger:
+        """Make a tagger that loads its networks when they are first needed, which much of a search is done without.
+
+        Args:
+            model, workers: as of :class:`Tagger`.
+            classes: how many classes the encoder gives probabilities of; None where it gives none.
+
+        Raises:
+            ModelFolderError: the folder is missing or incomplete.
+        """
+        tagger = cls.__new__(cls)
+        tagger._set_up(model, workers, "auto", True)
+        tagger._classes = classes
+        return tagger
+
+    @cached_property
+    def _model(self) -> OnnxModel:
+        from zsl_tagger.tagging.onnx_model import OnnxModel  # here, as it imports ONNX Runtime
+
+        threads = max(1, available_cores() // self.workers)
+        return OnnxModel(self._folder.path, self._folder.config, threads, self._device, keep=True)
 
     @classmethod
     def from_pretrained(
@@ -144,12 +171,12 @@ class Tagger:
     @property
     def preprocessing(self) -> Preprocessing:
         """Return how an image becomes what the model reads, for :func:`~zsl_tagger.images.preprocessing.load_array`."""
-        return self._model.preprocessing
+        return self._folder.config.preprocessing
 
     @property
     def image_size(self) -> int:
         """Return the side in pixels of the square that the model reads."""
-        return self._model.preprocessing.image_size
+        return self.preprocessing.image_size
 
     @cached_property
     def words(self) -> WordTable:
@@ -377,7 +404,7 @@ class Tagger:
 
     @cached_property
     def _class_words(self) -> dict[str, ClassWord]:
-        return self._folder.class_words(self._model.classes)
+        return self._folder.class_words(self._classes)
 
     def encode(self, image: ImageSource) -> Encoded:
         """Look at an image once, to ask any labels of it with :meth:`scores`.
@@ -390,7 +417,7 @@ class Tagger:
             ImageError: it cannot be read.
             UserError: it is of another kind.
         """
-        return self.encode_pixels(load_array(image, self._model.preprocessing))
+        return self.encode_pixels(load_array(image, self.preprocessing))
 
     def encode_pixels(self, pixels: np.ndarray) -> Encoded:
         """Look at an image that :func:`~zsl_tagger.images.preprocessing.load_array` has read for this model.
