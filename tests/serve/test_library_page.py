@@ -58,7 +58,7 @@ def review_of(folder: Path, marks: Path) -> tuple[Tagger, Review]:
     return opened.tagger, Review(opened, Marks(marks))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # so it is there before the pages are, and after
 def address(folder: Path, tmp_path: Path) -> Iterator[tuple[str, int]]:
     tagger, review = review_of(folder, tmp_path / "marks")
     with listening(tagger, Limits(), review=review) as address:
@@ -158,6 +158,7 @@ def test_keys_move_and_take_back(visit: Visit, address: tuple[str, int], folder:
     assert label_of_focus(page).endswith(", no")
     page.keyboard.press("Control+y")  # is the browser's
     assert label_of_focus(page).endswith(", no")
+    page.wait_for_load_state("networkidle")
     page.reload()
     page.get_by_role("button", name="cup", exact=True).click()  # "Go on with"
     expect(cards(page).first).to_be_focused(timeout=SOON)
@@ -254,7 +255,7 @@ def test_marks_that_cannot_be_saved_are_not_lost(visit: Visit, address: tuple[st
     searched(page, "cup", "our cup")
     page.route("**/marks", lambda route: route.abort())
     page.keyboard.press("y")
-    expect(page.get_by_role("alert")).to_contain_text("1 marks are not saved: the server cannot be reached")
+    expect(page.get_by_role("alert")).to_contain_text("1 mark is not saved: the server cannot be reached")
     page.unroute("**/marks")
     page.keyboard.press("n")  # sends both
     expect(page.locator("#news")).to_contain_text("no: ")
@@ -278,6 +279,8 @@ def test_the_token_comes_with_the_address_or_is_typed(visit: Visit, folder: Path
         other.press("#token", "Enter")
         expect(other.locator("#promise")).to_contain_text("104 photos")
         expect(other.locator("#door")).to_be_hidden()
+        page.context.close()
+        other.context.close()
     visit.complaints = [text for text in visit.complaints if "401" not in text]
 
 

@@ -36,8 +36,8 @@ function withToken(options) {
   return token ? { ...options, headers: { Authorization: `Bearer ${token}` } } : options;
 }
 
-async function ask(path, fields = null) {
-  const options = fields ? { method: "POST", body: form(fields) } : {};
+async function ask(path, fields = null, options = {}) {
+  if (fields) options = { ...options, method: "POST", body: form(fields) };
   try {
     return await askServer(`${ROUTE}${path}`, withToken(options));
   } catch (error) {
@@ -81,6 +81,7 @@ async function search(focus = false) {
     const answer = await found(what, STEP);
     if (number !== searches) return;
     shown = what;
+    counts = { yes: answer.yes, no: answer.no }; // kept here from now on: some marks are always under way
     clear();
     tell("");
     take(answer);
@@ -117,7 +118,6 @@ function take(answer) {
     showMark(photo);
   }
   ({ counted } = answer);
-  counts = { yes: answer.yes, no: answer.no };
   more = answer.more && photos.length < MOST;
   at("more").hidden = !more;
   at("keys").hidden = at("touch").hidden = photos.length === 0;
@@ -282,10 +282,12 @@ async function sendMarks() {
     for (const [photo] of batch) unsaved.delete(photo);
     const of = (mark) => batch.filter((one) => one[1].mark === mark).map(([photo]) => photo).join(" ");
     try {
-      await ask("/marks", { tag, yes: of("yes"), no: of("no"), neither: of(null) });
+      const marks = { tag, yes: of("yes"), no: of("no"), neither: of(null) };
+      await ask("/marks", marks, { keepalive: true }); // also when the page is left meanwhile
     } catch (error) {
       for (const [photo, one] of batch) if (!unsaved.has(photo)) unsaved.set(photo, one);
-      throw new Refusal(`${unsaved.size} marks are not saved: ${error.message}`, error.status);
+      const are = unsaved.size === 1 ? "is" : "are";
+      throw new Refusal(`${times(unsaved.size, "mark")} ${are} not saved: ${error.message}`, error.status);
     }
   }
 }
@@ -416,7 +418,7 @@ async function view(place) {
 }
 
 at("viewer").onkeydown = (event) => onKey(event, view);
-at("viewer").onclose = () => photos.length && go(current);
+at("viewer").onclose = () => go(photos.indexOf(viewed)); // the browser has gone back to where it was opened
 at("close").onclick = () => at("viewer").close();
 for (const button of at("viewer").querySelectorAll("[data-mark]")) {
   button.onclick = () => answer(photos[current].mark === button.dataset.mark ? null : button.dataset.mark, view);
