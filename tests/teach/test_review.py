@@ -156,7 +156,7 @@ def test_a_file_of_marks_that_is_something_else(review: Review) -> None:
 # --- teaching
 
 
-def test_a_tag_follows_its_corrections(review: Review, photos: Path) -> None:
+def test_a_tag_follows_its_corrections(review: Review) -> None:
     """The score of a photo that was marked no falls, and what was marked before stays in what is taught."""
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:4], numbers(review, "rocket")[:1], [])
@@ -186,7 +186,7 @@ def test_a_mark_that_is_taken_back_is_forgotten_by_the_next_lesson(review: Revie
     assert (shown.yes, shown.taught) == (4, True)
     assert review.teach("our cup").yes == 4
     review.mark("our cup", [], [], cups[1:3])
-    with pytest.raises(UserError, match="expected at least 3 different photos of 'our cup' .* got 2"):
+    with pytest.raises(UserError, match=r"expected at least 3 different photos of .our cup. .* got 2"):
         review.teach("our cup")
     assert review.show("our cup", "our cup").yes == 2  # nothing was lost
 
@@ -202,7 +202,7 @@ def test_examples_of_the_command_are_marks_too(review: Review, photos: Path) -> 
 def test_lessons_that_cannot_be(review: Review, photos: Path) -> None:
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:2], [], [])
-    with pytest.raises(UserError, match="expected at least 3 different photos of 'our cup' .* got 2"):
+    with pytest.raises(UserError, match=r"expected at least 3 different photos of .our cup. .* got 2"):
         review.teach("our cup")
     again = photos / "again.png"
     Image.open(photos / "coffee 00.png").save(again, compress_level=1)  # the same pixels in another file

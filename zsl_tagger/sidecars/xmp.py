@@ -198,8 +198,14 @@ class _Packet:
 
     def recorded_parents(self) -> Parents:
         """Return the levels above each keyword that this tool added to lists of paths."""
-        paths = [path.split(each.separator) for each in _PATHS for path in self.recorded.get(each.local, ())]
-        return {levels[-1]: levels[:-1] for levels in reversed(paths)}
+        parents: dict[str, list[str]] = {}
+        for each in _PATHS:
+            paths = [path.split(each.separator) for path in self.recorded.get(each.local, ())]
+            above = {levels[-1]: levels[:-1] for levels in paths}
+            for word in self.recorded.get(_SUBJECT.local, ()):
+                if _level(word, each) in above:
+                    parents.setdefault(word, above[_level(word, each)])
+        return parents
 
     def without_ours(self) -> tuple[bytes, bool]:
         """Return the sidecar without what this tool wrote, and whether all that it wrote was still there."""

@@ -312,7 +312,7 @@ class Review:
             gone += [path for path in known if path not in there]
         taught = self._tagger.taught.get(key_of(tag))
         name = checked_name(tag) if taught is None else taught.name
-        return MarkedTag(name, photos, {path: GONE for path in gone}, self._tagger)
+        return MarkedTag(name, photos, dict.fromkeys(gone, GONE), self._tagger)
 
 
 def _known(store: Store, photo: str) -> dict[str, Known]:
