@@ -348,6 +348,10 @@ def teach(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="INDEX", help="Review the photos of this index (zsl-tagger index) in the page too."),
+    ] = None,
     model: ModelOrPackaged = None,
     workers: Workers = None,
     queue: Annotated[
@@ -361,7 +365,9 @@ def serve(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a web page and a JSON API that tag photos. Nothing is stored, nothing leaves this machine.
+    """Serve a web page and a JSON API that tag photos. Photos sent to it are not stored, nothing leaves this machine.
+
+    With --library, also search an index, mark photos yes or no, teach tags from the marks, and write sidecars.
 
     Exit status: 0 ended by SIGTERM, 130 by Ctrl-C, 2 it cannot be carried out.
     """

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterator
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -29,6 +30,10 @@ from zsl_tagger.tagging.taught import FOLDER_VARIABLE
 # On a busy machine, drawing examples may take long, which says nothing about the code.
 hypothesis.settings.register_profile("busy", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
 hypothesis.settings.load_profile("busy")
+
+if TYPE_CHECKING:
+    from browsing import Visit
+    from playwright.sync_api import Browser, Playwright
 
 SLOW = ("ray", "browser", "slow")
 
@@ -235,3 +240,31 @@ def examples() -> Path:
 @pytest.fixture(scope="session")
 def tagger() -> Tagger:
     return Tagger()
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    from playwright.sync_api import sync_playwright  # not of the base install
+
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    from browsing import Visit
+
+    visit = Visit(browser)
+    yield visit
+    for context in browser.contexts:
+        context.close()
+    own = {origin for origin in visit.origins if origin.startswith(("http://127.0.0.1:", "blob:http:"))}
+    assert visit.origins == own
+    assert not [text for text in visit.complaints if "willReadFrequently" not in text]  # of canvas_alpha

@@ -46,10 +46,10 @@ class HeldTagger:
 
 
 @contextmanager
-def listening(tagger: Any, limits: Limits) -> Iterator[tuple[str, int]]:
+def listening(tagger: Any, limits: Limits, **options: Any) -> Iterator[tuple[str, int]]:
     """A real server on a thread: its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(_config(build_app(tagger, limits), limits))
+    server = uvicorn.Server(_config(build_app(tagger, limits, **options), limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import CONTRAST, SOON, Visit
 from made_data import needs_tool, run_command
 from paths import ROOT
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from serving import HeldTagger, listening, metric, picture, until
 
 from zsl_tagger.serve.limits import Limits
@@ -23,7 +23,6 @@ from zsl_tagger.tagging.tagger import Tagger
 pytestmark = [needs_tool("chromium"), pytest.mark.browser]
 
 PHOTOS = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "rocket.jpg")
-SOON = 30_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -35,46 +34,6 @@ def two_workers() -> Tagger:
 def address(two_workers: Tagger) -> Iterator[tuple[str, int]]:
     with listening(two_workers, Limits(photo_bytes=1_000_000)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"])
-    yield browser
-    browser.close()
-
-
-class Visit:
-    """Pages of one test: nothing may be asked of another origin, and nothing complain in the console."""
-
-    def __init__(self, browser: Browser):
-        self._browser, self.complaints, self.origins = browser, list[str](), set[str]()
-
-    def __call__(self, address: tuple[str, int], **options: Any) -> Page:
-        page = self._browser.new_context(**options).new_page()
-        page.set_default_timeout(SOON)
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.origins.add("/".join(request.url.split("/")[:3])))
-        page.goto(f"http://127.0.0.1:{address[1]}/")
-        return page
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    visit = Visit(browser)
-    yield visit
-    for context in browser.contexts:
-        context.close()
-    own = {origin for origin in visit.origins if origin.startswith(("http://127.0.0.1:", "blob:http:"))}
-    assert visit.origins == own
-    assert not [text for text in visit.complaints if "willReadFrequently" not in text]  # of canvas_alpha
 
 
 def paths(examples: Path, *names: str) -> list[str]:
@@ -363,25 +322,6 @@ def test_stop(visit: Visit, two_workers: Tagger, tmp_path: Path) -> None:
         page.get_by_role("button", name="Tag", exact=True).click()
         finished(page, "7 photos tagged")
         assert held.encoded == 8
-
-
-CONTRAST = """() => {
-    const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-    const light = ([r, g, b]) => .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const behind = (one) => { for (; one; one = one.parentElement) {
-        const colour = parts(getComputedStyle(one).backgroundColor); if (colour[3] !== 0) return colour; } };
-    const worst = [];
-    const texts = "h1, h3, p, label, legend, button, .button, summary, output, .tags span, input";
-    for (const one of document.querySelectorAll(texts)) {
-        if (!one.checkVisibility() || !(one.textContent || one.placeholder)) continue;
-        const bar = one.parentElement.querySelector(":scope > .bar");
-        const paper = parts(getComputedStyle(bar ?? one).backgroundColor);
-        const pair = [parts(getComputedStyle(one).color), paper[3] === 0 ? behind(one) : paper].map(light);
-        worst.push([(Math.max(...pair) + .05) / (Math.min(...pair) + .05), one.textContent]);
-    }
-    return worst.sort((x, y) => x[0] - y[0])[0];
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

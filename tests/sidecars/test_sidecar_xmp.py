@@ -17,7 +17,7 @@ from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars import xml_spans
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.xml_spans import XMLNS
-from zsl_tagger.sidecars.xmp import OURS, RDF, merged, ours
+from zsl_tagger.sidecars.xmp import OURS, RDF, corrected, merged, ours
 
 DC, LR = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
 DIGIKAM_NS, MICROSOFT = "http://www.digikam.org/ns/1.0/", "http://ns.microsoft.com/photo/1.0/"
@@ -373,3 +373,47 @@ def test_a_tag_with_parents_is_a_path() -> None:
     assert re.findall(r"<rdf:li>(.*?)</rdf:li>", subject) == ["dog", "a|b", "beach"]
     assert merged(content, tags, parents) == content
     assert merged(content, []) is None
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_correction_keeps_the_rest_and_is_taken_back_to_the_byte(sample: str, encoding: str) -> None:
+    content = ENCODINGS[encoding](SAMPLES[sample])
+    assert corrected(content, [], ["fur & <claws>"]) is content
+    assert corrected(corrected(content, ["Ω"], []), [], ["ω"]) == content
+    before = merged(content, tags("fur & <claws>", "beach"))
+    after = corrected(before, ["Ω"], [])
+    assert after == merged(content, tags("fur & <claws>", "beach", "Ω"))
+    assert corrected(after, ["Ω"], ["dog"]) is after
+    assert corrected(after, [], ["Ω"]) == before
+    assert merged(corrected(after, [], ["Beach"]), []) == content
+
+
+def test_a_correction_of_a_file_that_is_not_there_or_empty() -> None:
+    assert corrected(None, [], ["dog"]) is None
+    assert corrected(b"", [], ["dog"]) == b""
+    assert corrected(None, ["dog"], []) == merged(None, tags("dog"))
+    assert corrected(merged(None, tags("dog")), [], ["dog"]) is None
+    assert corrected(merged(b"", tags("dog")), [], ["dog"]) == b""
+
+
+def test_a_correction_leaves_the_users_keywords_and_what_the_user_deleted() -> None:
+    """Of the user's own "Ivo" there is no second one, and it is not taken out; a deleted one does not come back."""
+    own = words(DIGIKAM.encode(), DC, "subject")
+    assert own
+    assert corrected(DIGIKAM.encode(), [own[0].upper()], [own[1]]) == DIGIKAM.encode()
+    before = merged(None, tags("dog", "sea"))
+    assert before is not None
+    deleted = before.replace(b"     <rdf:li>dog</rdf:li>\n", b"", 1)
+    assert words(deleted, DC, "subject") == ["sea"]
+    assert corrected(deleted, ["sea"], ["dog"]) is deleted
+    after = corrected(deleted, ["cat"], [])
+    assert words(after, DC, "subject") == ["sea", "cat"]
+
+
+def test_a_correction_keeps_the_paths_of_the_rest() -> None:
+    parents = {"dog": ("animal", "mammal"), "a|b": ("x|y",)}
+    before = merged(None, tags("dog", "a|b"), parents)
+    after = corrected(before, ["oak"], [], {"oak": ("plant",)})
+    assert words(after, LR, "hierarchicalSubject") == ["animal|mammal|dog", "x y|a b", "plant|oak"]
+    assert corrected(after, [], ["oak"]) == before

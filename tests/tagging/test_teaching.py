@@ -120,6 +120,15 @@ def test_examples_are_kept_and_added_to(own: Tagger, cups: list[str]) -> None:
     assert len(own.taught_folder.tags()) == 1
 
 
+def test_examples_can_be_forgotten(own: Tagger, cups: list[str], examples: Path) -> None:
+    own.teach("our cup", cups[:4], [examples / "cat.jpg"])
+    tag = own.teach("our cup", forget=[cups[0], str(examples / "cat.jpg")])
+    assert {example.path for example in tag.examples} == set(cups[1:4])
+    with pytest.raises(UserError, match="got 2"):
+        own.teach("our cup", forget=[cups[1]])
+    assert {example.path for example in own.taught["our cup"].examples} == set(cups[1:4])
+
+
 def test_earlier_examples_need_not_be_there_any_more(own: Tagger, cups: list[str], tmp_path: Path) -> None:
     """Their features are kept; another model has to see the photos again."""
     copies = [shutil.copy(path, tmp_path) for path in cups[:3]]

@@ -52,9 +52,14 @@ def thumbnail(path: Path) -> str | None:
 
 def jpeg_url(picture: Image) -> str:
     """Return a picture as a data URL, to stand in a page itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(picture)).decode()
+
+
+def jpeg_bytes(picture: Image) -> bytes:
+    """Return a picture as a JPEG file."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def figure(width: float = 6, height: float = 3.4) -> Any:

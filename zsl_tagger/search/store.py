@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -135,7 +135,9 @@ class Store:
 
     def _to_read(self) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode=ro"
-        database = sqlite3.connect(address, timeout=30, isolation_level=None, uri=True)
+        # A server reads on one thread at a time, but not always on the same one.
+        options: dict[str, Any] = {"isolation_level": None, "uri": True, "check_same_thread": False}
+        database = sqlite3.connect(address, timeout=30, **options)
         try:
             database.execute("SELECT 1 FROM sqlite_master").fetchone()
             return database
@@ -144,7 +146,7 @@ class Store:
             log = self.path.with_name(f"{INDEX_FILE}-wal")
             if log.exists() and log.stat().st_size:
                 raise
-            return sqlite3.connect(f"{address}&immutable=1", isolation_level=None, uri=True)
+            return sqlite3.connect(f"{address}&immutable=1", **options)
 
     def _to_write(self, made: Made) -> sqlite3.Connection:
         if self.path.is_symlink():  # SQLite would follow it
@@ -261,6 +263,24 @@ class Store:
         with self._told():
             rows = self._database.execute("SELECT path FROM photos WHERE content = ? ORDER BY path", (content,))
             return [os.fsdecode(path) for (path,) in rows]
+
+    def sha256_of(self, path: str) -> str | None:
+        """Return the SHA-256 of a photo's content; None where the photo is not in the index."""
+        with self._told():
+            row = self._database.execute(
+                "SELECT sha256 FROM photos JOIN contents ON id = content WHERE path = ?", (os.fsencode(path),)
+            ).fetchone()
+            return None if row is None else str(row[0])
+
+    def photos_with(self, sha256: str) -> dict[str, Known]:
+        """Return the photos whose content has this SHA-256, by name; none where no photo has it."""
+        with self._told():
+            rows = self._database.execute(
+                "SELECT path, size, mtime_ns, content FROM photos JOIN contents ON id = content WHERE sha256 = ? "
+                "ORDER BY path",
+                (sha256,),
+            ).fetchall()
+        return {os.fsdecode(path): Known(*rest) for path, *rest in rows}
 
     def photos_by_content(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the contents that some photo has, int64 ``(N,)`` ascending, and how many photos have each."""

@@ -133,9 +133,13 @@ class Error(BaseModel):
 
 _MEANINGS = {
     400: "The request cannot be read, or its Host is not a name of this server.",
+    401: "The token of the library is missing or wrong.",
     403: "Sent by the page of another web site.",
+    404: "No photo of the index has this number.",
     405: "Another method than this path has.",
     408: "The request did not arrive in time.",
+    409: "The marks or the sidecars have changed since the preview.",
+    410: "The photo is gone, or was changed, since it was indexed.",
     413: "Too many bytes.",
     415: "The body is not multipart/form-data.",
     422: "A field is missing or wrong, or a label is not known.",
@@ -155,9 +159,15 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return told
 
 
+def body_of(form: type[BaseModel]) -> dict[str, Any]:
+    """Describe a multipart form without photos."""
+    schema = form.model_json_schema()
+    return _form(schema["properties"], *schema.get("required", ()))
+
+
 def words_body() -> dict[str, Any]:
     """Hold the multipart form of POST /v1/labels."""
-    return _form(Words.model_json_schema()["properties"], "labels")
+    return body_of(Words)
 
 
 def ask_body(limits: Limits) -> dict[str, Any]:
@@ -172,6 +182,6 @@ def ask_body(limits: Limits) -> dict[str, Any]:
     return _form({"files": files, **Ask.model_json_schema()["properties"]}, "files")
 
 
-def _form(properties: dict[str, Any], required: str) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
+def _form(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -13,34 +13,51 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive
+from starlette.types import ASGIApp
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.serve import api
+from zsl_tagger.serve import api, library_api
 from zsl_tagger.serve.guard import CLIENT_GONE, Guard
+from zsl_tagger.serve.library_routes import Desk, add_library
 from zsl_tagger.serve.limits import HEATMAPS, LABELS, Limits
 from zsl_tagger.serve.metrics import Metrics
 from zsl_tagger.serve.tagging import PhotoTagger, read_labels
-from zsl_tagger.serve.uploads import expect_photos, read_form
+from zsl_tagger.serve.uploads import expect_photos, hung_up, read_form
 from zsl_tagger.serve.work import Budget, ClientGoneError, LateError, QueueFullError, WorkQueue
 from zsl_tagger.system.version import installed_version
 from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.teach.review import GonePhotoError, Review, UnknownPhotoError
+from zsl_tagger.teach.writing import ChangedError
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+LIBRARY_PAGE = {
+    "/library": ("library.html", "text/html; charset=utf-8"),
+    "/library.css": ("library.css", "text/css; charset=utf-8"),
+    "/library.js": ("library.js", "text/javascript; charset=utf-8"),
 }
 RETRY_AFTER = {"Retry-After": "1"}  # the default queue is done in about two seconds
 
 
-def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> ASGIApp:
+def build_app(
+    tagger: Tagger,
+    limits: Limits,
+    hosts: Collection[str] = (),
+    review: Review | None = None,
+    token: str | None = None,
+) -> ASGIApp:
     """Return the application.
 
     Args:
         tagger: has as many workers as photos shall be in work at a time.
         hosts: see :class:`Guard`.
+        review: of an index whose tagger this is; None for no library.
+        token: see :class:`Guard`.
     """
     photo_tagger = PhotoTagger(tagger, limits)
     queue = WorkQueue(tagger.workers, limits.waiting)
@@ -55,7 +72,9 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
         redoc_url=None,
         exception_handlers=_error_answers(),
     )
-    _add_page(app)
+    _add_page(app, with_library=review is not None)
+    if review is not None:
+        add_library(app, review, Desk(queue, budget, limits))
 
     @app.post(
         "/v1/tag",
@@ -74,7 +93,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             ask = api.Ask.model_validate(fields)
             options = (read_labels(ask.labels, photo_tagger.names_with_marks), ask.threshold, ask.top_k, ask.heatmaps)
             jobs = [partial(photo_tagger.tag, photo, *options) for photo in photos]
-            records = await queue.run(jobs, partial(_gone, request.receive), limits.work_seconds)
+            records = await queue.run(jobs, partial(hung_up, request.receive), limits.work_seconds)
         for record in records:
             metrics.looked_at(tagged="tags" in record)
         return JSONResponse(records)
@@ -99,7 +118,7 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
             expect_photos(photos, 0, 0)
             words = read_labels(api.Words.model_validate(fields).labels, photo_tagger.names_with_marks)
             job = partial(photo_tagger.look_up, words)
-            found = await queue.run([job], partial(_gone, request.receive), limits.work_seconds)
+            found = await queue.run([job], partial(hung_up, request.receive), limits.work_seconds)
         return JSONResponse(found[0])
 
     @app.get("/v1/limits", summary="How much one request may hold", responses=api.errors(400, 431))
@@ -126,20 +145,17 @@ def build_app(tagger: Tagger, limits: Limits, hosts: Collection[str] = ()) -> AS
     async def told_metrics() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
 
-    return Guard(app, hosts, metrics)
+    return Guard(app, hosts, metrics, token)
 
 
-async def _gone(receive: Receive) -> None:
-    """Return when the client has hung up."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, with_library: bool) -> None:
     """Its files are read once; no path of a request leads to a disk."""
     folder = files("zsl_tagger.serve") / "page"
-    for path, (name, kind) in PAGE.items():
-        send = _sender((folder / name).read_bytes(), kind)
+    for path, (name, kind) in (PAGE | LIBRARY_PAGE if with_library else PAGE).items():
+        content = (folder / name).read_bytes()
+        if with_library and path == "/":
+            content = content.replace(b"<nav hidden ", b"<nav ")
+        send = _sender(content, kind)
         app.add_api_route(path, send, methods=["GET"], include_in_schema=False)
 
 
@@ -166,6 +182,9 @@ def _error_answers() -> dict[int | type[Exception], Any]:
         HTTPException: http,
         RequestValidationError: answer(422, _first_problem),
         ValidationError: answer(422, _first_problem),
+        UnknownPhotoError: answer(404, str),
+        GonePhotoError: answer(410, str),
+        ChangedError: answer(409, str),
         UserError: answer(422, str),
         QueueFullError: answer(429, lambda _: "too many photos are waiting: send it again later", RETRY_AFTER),
         LateError: answer(503, lambda _: "it was not done in time: send it again later, or fewer photos", RETRY_AFTER),
@@ -180,5 +199,7 @@ def _first_problem(error: RequestValidationError | ValidationError) -> str:
     name = problem["loc"][isinstance(error, RequestValidationError)]  # there after "query"
     message = problem["msg"]
     if problem["type"] == "extra_forbidden":
-        return f"unknown field {name!r}: expected files, {', '.join(api.Ask.model_fields)}"
+        own = getattr(library_api, error.title, api.Ask) if isinstance(error, ValidationError) else api.Ask
+        photos = "files, " if own is api.Ask else ""
+        return f"unknown field {name!r}: expected {photos}{', '.join(own.model_fields)}"
     return f"{name}: {message[:1].lower()}{message[1:]}, got {str(problem['input'])[:40]!r}"

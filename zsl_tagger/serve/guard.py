@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,6 +32,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
+#: Paths of the library begin so: with a token where other machines can reach the server, never for other web sites.
+LIBRARY = "/v1/library"
+
 #: The status of a request whose client hung up, as nginx counts it.
 CLIENT_GONE = 499
 
@@ -50,10 +54,11 @@ class Guard:
     Args:
         hosts: names by which this server is called, beside localhost and IP addresses. A web site could make another
             name lead here ("DNS rebinding"), and its pages would then count as ours.
+        token: what requests to the library must bring; None where only this machine can reach the server.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics):
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics, token: str | None = None):
+        self._app, self._metrics, self._token = app, metrics, token
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +94,14 @@ class Guard:
         host = headers.get("host", "")
         if not self._is_ours(host):
             return _refused(400, "the Host of the request is no name of this server: --allow-host NAME allows a name")
-        if method in ("GET", "HEAD", "OPTIONS"):
+        of_library = scope["path"].startswith(LIBRARY)
+        if of_library and not self._has_token(headers):
+            return _refused(
+                401,
+                "expected the token that the server printed when it started, as Authorization: Bearer TOKEN",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if method in ("GET", "HEAD", "OPTIONS") and not of_library:
             return None
         origin = headers.get("origin")
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
@@ -97,6 +109,12 @@ class Guard:
         ):
             return _refused(403, "pages of other web sites may not ask this server")
         return None
+
+    def _has_token(self, headers: Headers) -> bool:
+        if self._token is None:
+            return True
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode())
 
     def _is_ours(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -121,5 +139,5 @@ def _head_bytes(scope: Scope) -> int:
     return len(path) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
-def _refused(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"error": why}, status)
+def _refused(status: int, why: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": why}, status, headers)

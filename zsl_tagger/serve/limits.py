@@ -22,6 +22,7 @@ class Limits:
     waiting: int = 64  # photos in the queue
     upload_seconds: float = 60.0  # until a request has arrived
     work_seconds: float = 60.0  # until it is answered after that
+    review_seconds: float = 600.0  # the same of a search, a lesson, or sidecars that are written
     connections: int = 500
 
     @property

@@ -7,6 +7,8 @@ import errno
 import logging
 import math
 import os
+import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -20,15 +22,24 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zsl_tagger.errors import UserError
+from zsl_tagger.search.library import Library
+from zsl_tagger.search.store import INDEX_FILE
 from zsl_tagger.serve.app import build_app
 from zsl_tagger.serve.guard import HEAD_BYTES
 from zsl_tagger.serve.limits import MB, Limits
 from zsl_tagger.system.threads import default_workers, give_large_memory_back
 from zsl_tagger.tagging.tagger import Tagger
+from zsl_tagger.teach.marks import Marks, default_folder
+from zsl_tagger.teach.review import Review
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
+_OPEN_TO_OTHERS = "other machines can reach this server, and it asks for no password; see docs/serve.md"
+_LIBRARY_OPEN_TO_OTHERS = (
+    "other machines can reach this server: the library asks them for the token in the address above, the rest for no "
+    "password, and nothing is encrypted; see docs/serve.md"
+)
 _FINISH_SECONDS = 10  # for what is in hand when the server is stopped
 
 
@@ -38,6 +49,7 @@ class ServeRun:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    library: Path | None = None
     model: Path | None = None
     workers: int | None = None
     allow_host: Sequence[str] | None = None
@@ -61,15 +73,34 @@ def serve(run: ServeRun, say: Callable[[str], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
         give_large_memory_back()
-        tagger = Tagger(run.model, workers=run.workers or default_workers())
-        app = build_app(tagger, limits, hosts=[run.host, *(run.allow_host or ())])
+        library = None if run.library is None else _library(run, run.library)
+        tagger = Tagger(run.model, workers=run.workers or default_workers()) if library is None else library.tagger
+        review = None if library is None else Review(library, Marks(default_folder()))
+        token = None if library is None or _only_this_machine(listener) else secrets.token_urlsafe(24)
+        app = build_app(tagger, limits, [run.host, *(run.allow_host or ())], review, token)
         url = _url(run.host, listener.getsockname()[1])
         say(f"{url}  (Ctrl-C stops it)")
+        if library is not None:
+            url += "/library" + (f"#token={token}" if token else "")
+            say(f"{url}  ({len(library):,} photos)")
         if not _only_this_machine(listener):
-            logger.warning("other machines can reach this server, and it asks for no password; see docs/serve.md")
+            logger.warning(_OPEN_TO_OTHERS if library is None else _LIBRARY_OPEN_TO_OTHERS)
         if run.open_browser:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         uvicorn.Server(_config(app, limits)).run(sockets=[listener])
+
+
+def _library(run: ServeRun, folder: Path) -> Library:
+    """Open the index whose photos are reviewed.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another model.
+    """
+    if not (folder / INDEX_FILE).is_file():
+        raise UserError(
+            f"no index at {folder}: make one with zsl-tagger index PHOTOS --index {shlex.quote(str(folder))}"
+        )
+    return Library.open(folder, run.model, run.workers)
 
 
 def _limits(run: ServeRun) -> Limits:

@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive
 
 from zsl_tagger.errors import first_line
 from zsl_tagger.serve.limits import MB, Limits
@@ -73,6 +74,12 @@ async def _counted(request: Request, limits: Limits, take: Callable[[int], None]
             raise _too_large(limits)
         take(len(piece))
         yield piece
+
+
+async def hung_up(receive: Receive) -> None:
+    """Return when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _photo(upload: UploadFile) -> Photo:

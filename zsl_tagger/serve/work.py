@@ -71,6 +71,7 @@ class WorkQueue:
         self.check_room(len(jobs))
         futures = [self._submit(job) for job in jobs]
         results = asyncio.gather(*map(asyncio.wrap_future, futures))
+        results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains
         watcher = asyncio.ensure_future(gone())
         try:
             either: set[asyncio.Future[Any]] = {results, watcher}

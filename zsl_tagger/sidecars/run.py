@@ -19,6 +19,9 @@ from zsl_tagger.sidecars.places import Places
 from zsl_tagger.system.files import waited_lock, write_errors, write_whole
 from zsl_tagger.system.untrusted_text import printable
 
+#: Returns the new content of a sidecar; None for no file.
+_Merge = Callable[[bytes | None], bytes | None]
+
 MAX_BYTES = 64_000_000  # darktable's with many drawn masks have some megabytes
 
 
@@ -55,10 +58,21 @@ class Change:
         """For a person: the file, and a line for each tag that it gets or loses; none where it stays as it is."""
         if self.became == "unchanged":
             return []
-        old, new = (self.kind.ours(content) if content else [] for content in (self.before, self.after))
         head = str(self.path) if self.became == "changed" else f"{self.path} ({self.became})"
-        added, lost = ([word for word in words if word not in others] for words, others in ((new, old), (old, new)))
-        return [head, *(f"  + {word}" for word in added), *(f"  - {word}" for word in lost)]
+        return [head, *(f"  + {word}" for word in self.gained), *(f"  - {word}" for word in self.lost)]
+
+    @property
+    def gained(self) -> list[str]:
+        """Return the keywords of this tool that the sidecar gets."""
+        return self._ours(self.after, but=self._ours(self.before))
+
+    @property
+    def lost(self) -> list[str]:
+        """Return the keywords of this tool that the sidecar loses."""
+        return self._ours(self.before, but=self._ours(self.after))
+
+    def _ours(self, content: bytes | None, but: Sequence[str] = ()) -> list[str]:
+        return [word for word in self.kind.ours(content) if word not in but] if content else []
 
 
 class Sidecars:
@@ -90,7 +104,7 @@ class Sidecars:
         if record.error is not None:
             return record
         try:
-            self._change(record.path, record.tags, lambda photo: [self._places.of(photo)])
+            self._change(record.path, lambda before: self._merged(before, record.tags), self._place)
         except SidecarError as error:
             return replace(record, error=str(error))
         return record
@@ -103,8 +117,22 @@ class Sidecars:
         Raises:
             SidecarError: a sidecar is left as it is.
         """
-        self._change(photo, [], self._places.all_of)
+        self._change(photo, lambda before: self._merged(before, []), self._places.all_of)
         return []
+
+    def correct(self, photo: str, added: Sequence[str], dropped: Sequence[str]) -> Change:
+        """Add keywords to a photo's XMP sidecar and take others out; the rest of what this tool wrote stays.
+
+        Keywords of the user stay too, and are not written a second time.
+
+        Raises:
+            SidecarError: the sidecar is left as it is.
+        """
+
+        def merge(before: bytes | None) -> bytes | None:
+            return xmp.corrected(before, added, dropped, self._parents)
+
+        return self._change(photo, merge, self._place)[0]
 
     def summary(self) -> str:
         """How many sidecars became what."""
@@ -112,14 +140,17 @@ class Sidecars:
         told = ", ".join(count for count in counts if not count.startswith("0 ")) or "none"
         return f"sidecars{' would be' if self._dry_run else ''}: {told}{self._places.avoided()}"
 
-    def _change(self, path: str, tags: Sequence[Tag], places: Callable[[Path], list[Path]]) -> None:
-        """Bring tags into sidecars of a photo, and show and count what changed, also before an error."""
+    def _place(self, photo: Path) -> list[Path]:
+        return [self._places.of(photo)]
+
+    def _change(self, path: str, merge: _Merge, places: Callable[[Path], list[Path]]) -> list[Change]:
+        """Change sidecars of a photo, and show and count what changed, also before an error."""
         photo = Path(path)
         changes: list[Change] = []
         try:
             for place in places(photo):
                 with waited_lock(photo):
-                    changes.append(self._changed(place, tags))
+                    changes.append(self._changed(place, merge))
         except UserError as error:
             raise SidecarError(str(error)) from None
         except OSError as error:
@@ -129,8 +160,9 @@ class Sidecars:
             if self._show is not None:
                 for line in (line for change in changes for line in change.lines()):
                     self._show(printable(line))
+        return changes
 
-    def _changed(self, place: Path, tags: Sequence[Tag]) -> Change:
+    def _changed(self, place: Path, merge: _Merge) -> Change:
         """Carried out, if this is no dry run.
 
         Raises:
@@ -139,7 +171,7 @@ class Sidecars:
         try:
             file = self._file_of(place)
             before, status = read_sidecar(file)
-            change = Change(place, before, self._merged(before, tags), self._kind)
+            change = Change(place, before, merge(before), self._kind)
             if change.became == "unchanged" or self._dry_run:
                 return change
             if status is not None and not os.access(file, os.W_OK):

@@ -26,7 +26,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars.encodings import decoded, xml_encoding_of
-from zsl_tagger.sidecars.keywords import Parents, SidecarError, keyword, keywords_of, without_known
+from zsl_tagger.sidecars.keywords import Parents, SidecarError, folded, keyword, keywords_of, without_known
 from zsl_tagger.sidecars.xml_spans import XMLNS, Attribute, Edit, Element, Name, XmlTree, edited
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -116,6 +116,32 @@ def ours(content: bytes) -> list[str]:
     return packet.recorded.get(_SUBJECT.local, [])
 
 
+def corrected(
+    content: bytes | None, added: Sequence[str], dropped: Sequence[str], parents: Parents = MappingProxyType({})
+) -> bytes | None:
+    """Return a sidecar with some keywords of ours added and others taken out; the rest of ours stays.
+
+    Keywords of the user are neither added again nor taken out.
+
+    Args:
+        parents: labels above an added keyword, the most general one first.
+
+    Raises:
+        SidecarError: as :func:`merged`.
+    """
+    packet = _Packet(decoded(content, xml_encoding_of(content)).encode()) if content else _Packet(_NEW)
+    there = packet.words(_SUBJECT)
+    unwanted = {folded(keyword(word)) for word in dropped}
+    still_there = set(map(folded, there))  # another program may have deleted some of ours since
+    own = [word for word in packet.recorded.get(_SUBJECT.local, []) if folded(word) in still_there]
+    kept = [word for word in own if folded(word) not in unwanted]
+    new = without_known(map(keyword, added), there)
+    if not new and kept == own:
+        return content
+    paths = {**packet.recorded_parents(), **parents}
+    return merged(content, [Tag(word, 1.0) for word in (*kept, *new)], paths)
+
+
 def of_user(content: bytes) -> list[str]:
     """Return the keywords that this tool did not add; of a path the last level.
 
@@ -169,6 +195,17 @@ class _Packet:
 
     def words(self, each: _List) -> list[str]:
         return [_text_of(item) for item in self.items(each.name)]
+
+    def recorded_parents(self) -> Parents:
+        """Return the levels above each keyword that this tool added to lists of paths."""
+        parents: dict[str, list[str]] = {}
+        for each in _PATHS:
+            paths = [path.split(each.separator) for path in self.recorded.get(each.local, ())]
+            above = {levels[-1]: levels[:-1] for levels in paths}
+            for word in self.recorded.get(_SUBJECT.local, ()):
+                if _level(word, each) in above:
+                    parents.setdefault(word, above[_level(word, each)])
+        return parents
 
     def without_ours(self) -> tuple[bytes, bool]:
         """Return the sidecar without what this tool wrote, and whether all that it wrote was still there."""

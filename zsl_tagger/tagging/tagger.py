@@ -355,6 +355,7 @@ class Tagger:
         like: str | None = None,
         new: bool = False,
         library: LibraryPhotos | None = None,
+        forget: Sequence[str] = (),
     ) -> TaughtTag:
         """Learn a tag from photos, and keep it: from then on it is a word like any other, also in other programs.
 
@@ -368,11 +369,12 @@ class Tagger:
             new: where the name is a known word, teach a tag "NAME (taught)" beside it.
             library: more photos of anything, e.g. those of an index
                 (:meth:`zsl_tagger.search.library.Library.photos_of_anything`).
+            forget: paths of examples of earlier calls that are no longer examples of either kind.
 
         Raises:
             UserError: the name cannot be one, too few photos can be read, or they contradict each other.
         """
-        lesson = Lesson(name=name, positives=positives, negatives=negatives, like=like, new=new)
+        lesson = Lesson(name=name, positives=positives, negatives=negatives, like=like, new=new, forget=forget)
         folder = self.taught_folder
         with folder.kept():  # another program may teach the same tag
             self.forget_taught()

@@ -54,6 +54,7 @@ class Lesson:
         negatives: photos that show what it does not mean.
         like: a known word that means something similar; None for none but the name itself, where that is known.
         new: where the name is a known word, teach a tag beside it and not in its place.
+        forget: paths of earlier examples, of either kind, that are none any more.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Lesson:
     negatives: Sequence[ImageSource] = ()
     like: str | None = None
     new: bool = False
+    forget: Sequence[str] = ()
 
 
 def teach(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], library: LibraryPhotos | None) -> TaughtTag:
@@ -123,7 +125,8 @@ def _looks(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: s
     """Look at all examples, each photo once; at earlier ones only where this model has not kept what it saw."""
     given: list[tuple[ImageSource, bool]] = [(photo, True) for photo in lesson.positives]
     given += [(photo, False) for photo in lesson.negatives]
-    seen, unseen = _kept(tagger, earlier, word, {_path_of(photo) for photo, _ in given})
+    left_out = {_path_of(photo) for photo in (*(photo for photo, _ in given), *lesson.forget)}
+    seen, unseen = _kept(tagger, earlier, word, left_out)
     items = given + [(example.path, example.positive) for example in unseen]
 
     def look(item: tuple[ImageSource, bool]) -> _Look | str:
@@ -144,14 +147,14 @@ def _looks(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: s
 
 
 def _kept(
-    tagger: Tagger, earlier: Sequence[TaughtTag], word: str | None, given: set[str]
+    tagger: Tagger, earlier: Sequence[TaughtTag], word: str | None, left_out: set[str]
 ) -> tuple[list[_Look], list[Example]]:
-    """Return what this model has kept of earlier examples, and those of which it has not; none that are given now."""
+    """Return what this model has kept of earlier examples, and those of which it has not, but for some paths."""
     seen, unseen = [], []
     for tag in earlier:
         own = tag.model == tagger.identity and tag.reader.word == word
         for example, features in zip(tag.examples, tag.features, strict=True):
-            if example.path and example.path in given:
+            if example.path and example.path in left_out:
                 continue
             if own:
                 seen.append(_Look(example, features.astype(np.float32)))

@@ -1,18 +1,11 @@
 // The page: photos go to the server a few at a time, and what comes back is shown. No library.
 
+import { ask, at, element, form, printable, Refusal } from "./common.js";
+
 const AT_ONCE = 4; // requests
 const TOP = 50; // best labels of a photo that are kept: the slider chooses among them
-const LATE_TIMES = 3;
-const RETRY_SECONDS = 1; // where the server does not say
 const IMAGE_NAME = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 const HEAT = [255, 120, 0];
-
-const at = (id) => document.getElementById(id);
-/** Text of others on one line: control characters, and marks that reverse the reading order, are shown as escapes. */
-const printable = (text) =>
-  text.replace(/[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (one) =>
-    `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
-const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 /** {file, path, card, waiting, record: {tags, seen} | {error} | null, least: thresholds of its words,
  *  pinned: {button, heatmap} | null} */
@@ -23,36 +16,6 @@ let asked = null; // the words of this run, and each one's own threshold: {words
 let limits = null;
 
 // --- the server ----------------------------------------------------------------------------------------------------
-
-class Refusal extends Error {}
-
-/** The JSON that the server answers. Where its queue is full (429), it is asked until there is room; 503 a few times. */
-async function ask(path, options = {}) {
-  for (let late = 0; ; ) {
-    let response;
-    try {
-      response = await fetch(path, options);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Refusal("the server cannot be reached: is zsl-tagger serve still running?");
-    }
-    if (response.status === 429 || (response.status === 503 && ++late < LATE_TIMES)) {
-      const seconds = Number(response.headers.get("Retry-After")) || RETRY_SECONDS;
-      await sleep(seconds * (1 + Math.random() / 2)); // not all at the same moment
-      if (options.signal?.aborted) throw new DOMException("stopped", "AbortError");
-      continue;
-    }
-    const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
-    if (!response.ok) throw new Refusal(answer.error);
-    return answer;
-  }
-}
-
-function form(fields) {
-  const data = new FormData();
-  for (const [name, value] of Object.entries(fields)) data.append(name, value);
-  return data;
-}
 
 /** @returns Map of each word to its own threshold */
 async function lookUp(words, signal) {
@@ -281,8 +244,6 @@ function moreRow(list, number) {
   row.append(button);
   return row;
 }
-
-const element = (name, properties) => Object.assign(document.createElement(name), properties);
 
 // --- heat maps -----------------------------------------------------------------------------------------------------
 

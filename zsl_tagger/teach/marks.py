@@ -1,0 +1,154 @@
+"""Yes and no of a person, photo by photo, in a database of the user: for a tag that is taught or will be.
+
+A photo goes by the SHA-256 of its content, so that marks survive when it is moved, and an index that is made again.
+The file also has what the last writing of sidecars changed, so that it can be undone after a restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsl_tagger.errors import UserError
+from zsl_tagger.system.files import parse_json, write_errors
+from zsl_tagger.system.user_data import user_folder
+from zsl_tagger.tagging.taught import checked_name
+from zsl_tagger.words.spelling import normalize_label
+
+MARKS_FILE = "marks.db"
+FORMAT_VERSION = 1
+_APPLICATION = 0x5A534C4D  # "ZSLM"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tags (key TEXT PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS marks (tag TEXT, photo TEXT, mark INTEGER, PRIMARY KEY (tag, photo)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS written (library BLOB, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, path));
+"""
+
+
+@dataclass(frozen=True)
+class WrittenSidecar:
+    """Say what a sidecar got and lost.
+
+    Attributes:
+        photo: its path.
+    """
+
+    photo: str
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def default_folder() -> Path:
+    """Return where marks are kept unless a folder is given: in the user's data folder of this system."""
+    return user_folder("marks")
+
+
+def key_of(tag: str) -> str:
+    """Return the spelling under which the marks of a tag are kept.
+
+    Raises:
+        UserError: the name cannot be one of a tag.
+    """
+    return normalize_label(checked_name(tag))
+
+
+class Marks:
+    """The marks of a folder, which need not be there yet. Threads and processes may share it.
+
+    Raises:
+        UserError: by each method, where the file cannot be used.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / MARKS_FILE
+
+    def names(self) -> list[str]:
+        """Return the tags that have marks, as they were typed last."""
+        with self._opened() as database:
+            return [name for (name,) in database.execute("SELECT name FROM tags ORDER BY name")]
+
+    def of(self, tag: str) -> dict[str, bool | None]:
+        """Return the marks of a tag: SHA-256 of a photo -> yes or no; None for a mark that was taken back."""
+        with self._opened() as database:
+            rows = database.execute("SELECT photo, mark FROM marks WHERE tag = ?", (key_of(tag),)).fetchall()
+        return {photo: None if mark is None else bool(mark) for photo, mark in rows}
+
+    def set(self, tag: str, marks: Mapping[str, bool | None]) -> None:
+        """Keep marks, in place of earlier ones of the same photos: all of them or none."""
+        key = key_of(tag)
+        with self._writing() as database:
+            database.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (key, checked_name(tag)))
+            rows = [(key, photo, mark) for photo, mark in marks.items()]
+            database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", rows)
+
+    def written(self, library: Path) -> list[WrittenSidecar]:
+        """Return what the last writing of sidecars of an index changed, and was not undone."""
+        with self._opened() as database:
+            rows = database.execute(
+                "SELECT path, gained, lost FROM written WHERE library = ? ORDER BY path", (_bytes(library),)
+            ).fetchall()
+        return [
+            WrittenSidecar(os.fsdecode(path), tuple(parse_json(gained)), tuple(parse_json(lost)))
+            for path, gained, lost in rows
+        ]
+
+    def keep_written(self, library: Path, sidecars: Sequence[WrittenSidecar]) -> None:
+        """Keep what is about to be written to the sidecars of an index, in place of what was written before."""
+        with self._writing() as database:
+            database.execute("DELETE FROM written WHERE library = ?", (_bytes(library),))
+            rows = [
+                (_bytes(library), os.fsencode(one.photo), json.dumps(one.gained), json.dumps(one.lost))
+                for one in sidecars
+            ]
+            database.executemany("INSERT INTO written VALUES (?, ?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Write what is written inside whole, or not at all."""
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._opened(make=True) as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _opened(self, make: bool = False) -> Iterator[sqlite3.Connection]:
+        """Open the file, or stand in for one that is not there yet; whatever is not committed is rolled back."""
+        try:
+            place = str(self.path) if make or self.path.exists() else ":memory:"
+            with contextlib.closing(sqlite3.connect(place, timeout=30, isolation_level=None)) as database:
+                self._prepare(database)
+                yield database
+        except UserError:
+            raise
+        except sqlite3.OperationalError as error:
+            raise UserError(f"the marks in {self.path} cannot be used: {error}") from None
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.path} is damaged ({error}): move it away to begin without marks; what was taught stays"
+            ) from None
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        application, version = (
+            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        if (application, version) == (_APPLICATION, FORMAT_VERSION):
+            return
+        if application not in (0, _APPLICATION) or version > FORMAT_VERSION:
+            raise UserError(f"{self.path} was written by another program or a later zsl-tagger: move it away")
+        database.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.strip().split("\n"):
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {_APPLICATION}")
+        database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        database.execute("COMMIT")
+
+
+def _bytes(folder: Path) -> bytes:
+    return os.fsencode(folder.absolute())
