@@ -89,8 +89,8 @@ def look_at_images(paths: Sequence[str], root: Path, journal: Path, workers: int
                     file.flush()
     except OSError as error:
         raise UserError(
-            f"cannot write {journal}: {error.strerror}. What was looked at so far is kept: when that is put right, "
-            "the same command goes on where it stopped"
+            f"cannot write {journal}: {error.strerror}. The images checked so far are kept: fix that, then "
+            "run the same command again to continue where it stopped"
         ) from None
     return looks
 

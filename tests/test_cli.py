@@ -44,7 +44,7 @@ def test_messages_show_control_characters_as_text(tmp_path: Path, capsys: pytest
     assert run("photo.jpg", "--labels-file", evil)[1:] == (
         "", f"error: cannot read the labels file {shown}: No such file or directory\n"
     )  # fmt: skip
-    with pytest.raises(typer.Exit), cli._told_in_one_line("stopped"):
+    with pytest.raises(typer.Exit), cli._errors_in_one_line("stopped"):
         evil.read_bytes()
     show_messages(logging.INFO)
     logging.getLogger("zsl_tagger.bulk").info("left out: %s", evil)

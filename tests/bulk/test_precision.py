@@ -175,7 +175,7 @@ def test_settings_tell_whether_parents_are_said(model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--all-levels", "parents and synonyms: 'said once', asked is 'said too'"), ("--precision=0.9", "threshold: ")],
+    [("--all-levels", "parents and synonyms: 'said once', requested 'said too'"), ("--precision=0.9", "threshold: ")],
 )
 def test_another_way_of_saying_tags_does_not_resume(
     model: Path, photos: Path, tmp_path: Path, option: str, told: str

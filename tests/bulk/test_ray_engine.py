@@ -33,7 +33,7 @@ pytestmark = pytest.mark.ray
 PHOTOS = 48
 #: Much more than is ever needed, so that a busy machine fails no test.
 LIMIT = 600
-INTERRUPTED = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+INTERRUPTED = "interrupted: everything written so far is complete and readable; with --output, add --resume to continue"
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
 
 
@@ -220,7 +220,7 @@ def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, example
     inside = f"::file://{tmp_path}/photos.zip"
     arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
     status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
-    assert (status, stderr) == (1, "note: 1 file left out, not photos: .txt\n")
+    assert (status, stderr) == (1, "note: 1 file skipped, not photos: .txt\n")
     records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
     assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
     assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"

@@ -147,7 +147,7 @@ def test_system_and_excluded_folders_are_no_classes_and_other_files_are_counted(
     caplog.set_level(logging.INFO)
     listing = _walk_splits(tmp_path / "in", ["raw"])
     assert Counter(image.class_name for image in listing.images) == {"cat": 3, "dog": 3}
-    assert (listing.dropped, caplog.messages) == ([], ["1 file left out, not photos: .mp4"])
+    assert (listing.dropped, caplog.messages) == ([], ["1 file skipped, not photos: .mp4"])
 
 
 def test_excluded_folders_are_no_other_data_set_unless_there_are_some(tmp_path: Path) -> None:

@@ -316,8 +316,8 @@ def test_a_full_disk_is_said_and_what_is_written_counts(limit: int, tmp_path: Pa
     )  # fmt: skip
     assert result.stderr == ""
     assert result.stdout == (
-        f"cannot write {journal}: File too large. What was looked at so far is kept: when that is put right, "
-        "the same command goes on where it stopped\n"
+        f"cannot write {journal}: File too large. The images checked so far are kept: fix that, then "
+        "run the same command again to continue where it stopped\n"
     )
     assert journal.stat().st_size == limit
     kept = journal.read_bytes().count(b"\n")

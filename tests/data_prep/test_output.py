@@ -91,10 +91,10 @@ def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"source": "/other"}, "source: '/photos', asked is '/other'"),
-        ({"seed": 3, "unseen": "25%"}, "unseen: '', asked is '25%'; seed: 0, asked is 3"),
-        ({"normalize": False}, "normalize: None, asked is False"),
-        ({"val_fraction": 0.2}, "val_fraction: 0.1, asked is 0.2"),
+        ({"source": "/other"}, "source: '/photos', requested '/other'"),
+        ({"seed": 3, "unseen": "25%"}, "unseen: '', requested '25%'; seed: 0, requested 3"),
+        ({"normalize": False}, "normalize: None, requested False"),
+        ({"val_fraction": 0.2}, "val_fraction: 0.1, requested 0.2"),
     ],
 )
 def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, A
 
 def test_an_option_that_is_asked_no_more_is_told(tmp_path: Path) -> None:
     finished(tmp_path, {**IDENTITY, "protocol": "mld"})
-    with pytest.raises(UserError, match=r"another data set \(protocol: 'mld', asked is None\)"):
+    with pytest.raises(UserError, match=r"another data set \(protocol: 'mld', requested None\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
@@ -290,7 +290,7 @@ def test_a_writer_that_fails_leaves_the_old_file(error: BaseException, tmp_path:
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept.txt").write_text("kept")
-    with pytest.raises(UserError, match=r"^cannot write /.*/folder: Is a directory\. Nothing half-written was"):
+    with pytest.raises(UserError, match=r"^cannot write /.*/folder: Is a directory\. No half-written file was"):
         write_whole(tmp_path / "folder", b"new")
     with pytest.raises(UserError, match=r"^cannot write /.*/gone/data\.csv: No such file or directory\."):
         write_whole(tmp_path / "gone" / "data.csv", b"new")
@@ -367,8 +367,8 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(writer: str, old: bytes | N
     process = python(f"write_whole(Path(sys.argv[1]), {WRITERS[writer]})", path, limit=1009)
     _, err = process.communicate(timeout=60)
     assert err.splitlines()[-1] == (
-        f"zsl_tagger.errors.UserError: cannot write {path}: File too large. Nothing half-written was left; "
-        "when that is put right, the same command goes on where it stopped"
+        f"zsl_tagger.errors.UserError: cannot write {path}: File too large. No half-written file was left; "
+        "fix that, then run the same command again to continue where it stopped"
     )
     assert "Exception ignored" not in err
     assert contents(tmp_path) == ({} if old is None else {"data.csv": old})

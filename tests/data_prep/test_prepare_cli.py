@@ -154,7 +154,7 @@ def test_another_data_set_is_not_overwritten_unless_asked(tmp_path: Path) -> Non
     before = contents(out)
     status, _, err = run("folders", "--source", source, "--output", out, "--unseen", "cat")
     assert status == 2
-    assert "holds another data set (unseen: '', asked is 'cat'): give another folder, or --overwrite" in err
+    assert "holds another data set (unseen: '', requested 'cat'): give another folder, or --overwrite" in err
     assert contents(out) == before
     assert run("folders", "--source", source, "--output", out)[0] == 0  # the same once more
     assert contents(out) == before
@@ -240,7 +240,10 @@ def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     assert process.returncode == 130
     done, interrupted = err.splitlines()
     assert re.fullmatch(r"note: looking at stopped: \d+ of 240 images done", done)
-    assert interrupted == "interrupted: no file was left half-written; the same command goes on where it stopped"
+    assert (
+        interrupted
+        == "interrupted: no half-written file was left; run the same command again to continue where it stopped"
+    )
 
 
 @pytest.mark.parametrize(("images", "limit"), [(40, 3_000), (12, 6_000)])

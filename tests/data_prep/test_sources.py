@@ -83,7 +83,7 @@ def test_a_folder_of_an_older_version_is_the_same_run(source: Source, identity: 
     (tmp_path / "data.csv").touch()
     now = {**source.identity(), **deciding(Options(workers=3, overwrite=True, released_splits=True))}
     assert OutputFolder(tmp_path, now).resumed
-    with pytest.raises(UserError, match=r"holds another data set \(seed: 0, asked is 1\)"):
+    with pytest.raises(UserError, match=r"holds another data set \(seed: 0, requested 1\)"):
         OutputFolder(tmp_path, {**source.identity(), **deciding(Options(seed=1))})
 
 

@@ -383,7 +383,8 @@ def test_a_run_that_was_stopped_is_no_sound_folder(tmp_path: Path) -> None:
     """Though its three files are whole: they may be of two data sets."""
     folder = elsewhere(tmp_path).write()
     (folder / ".prepare.json").write_text("{}")
-    assert errors(folder) == [f"{folder}: a run of prepare was stopped here: repeat the command, and it goes on"]
+    stopped = "a run of prepare was stopped here: run the same command again to finish"
+    assert errors(folder) == [f"{folder}: {stopped}"]
 
 
 def test_a_path_listed_often_names_its_first_line(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_what_calibrate_refuses(model: Path, data: Path) -> None:
         (("--model", model, "--data", data, "--precision", 0), "expected --precision above 0"),
         (("--model", ROOT / "zsl_tagger/assets/packaged", "--data", data), "belongs to the installation"),
         (("--model", "packaged", "--data", data), "is not changed: --output DIR writes a calibrated copy"),
-        (("--model", model, "--data", data, "--output", model), "is there already: give a folder that is new or empty"),
+        (("--model", model, "--data", data, "--output", model), "already exists: give a new or empty folder"),
     ]
     for arguments, message in cases:
         status, text = run(*arguments, command="calibrate")

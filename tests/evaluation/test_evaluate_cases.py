@@ -466,7 +466,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: object) -
         patched.setattr(Tagger, "encode", stopped)
         status, _, stderr = run(*arguments)
     assert status == 130
-    assert "the same command goes on where it stopped" in stderr
+    assert "run the same command again to continue where it stopped" in stderr
 
 
 def test_an_interrupted_run_goes_on(

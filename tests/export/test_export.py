@@ -769,7 +769,10 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     config = read_config(own)
     for spec, message in (
         ("file:wordvec_array.pth", "from file:wordvec_array.pth: its word vectors came from a matrix of the data set"),
-        (None, "from no source: nothing says where the vectors of other words come from"),
+        (
+            None,
+            "from no source: the source of the word vectors is not recorded, so there are no vectors for other words",
+        ),
         ("packaged", "expected vectors of width 10, got 256"),
         (f"gensim:{tmp_path / 'gone.txt'}", "no word-vector file at"),
     ):

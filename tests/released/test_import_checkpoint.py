@@ -681,7 +681,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     save(tmp_path, made().state)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    assert "out is there already: give a folder that is new or empty" in refused(tmp_path, "--backbone", BACKBONE)[1]
+    assert "out already exists: give a new or empty folder" in refused(tmp_path, "--backbone", BACKBONE)[1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 

@@ -194,7 +194,7 @@ def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: P
     shutil.copytree(done.out, out)
     before = contents(out)
     told = refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
-    assert told == f"{out} holds a run already: --resume goes on with it, --overwrite starts anew"
+    assert told == f"{out} already holds a run: --resume continues it, --overwrite starts over"
     for fault in (["--backbone", "gone"], ["--set", "optimizer=gone"], ["--init", "gone"], ["--images", "gone"]):
         refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl", "--overwrite", *fault)
     assert contents(out) == before  # a mistyped option costs no model
@@ -239,7 +239,7 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
         *[str(other) if one == str(tagged) else one for one in arguments], "--resume"
     )
     assert contents(out) == before
-    assert refused(*arguments).endswith("holds a run already: --resume goes on with it, --overwrite starts anew")
+    assert refused(*arguments).endswith("already holds a run: --resume continues it, --overwrite starts over")
     checkpoint = torch.load(out / "run" / "checkpoint.pt", weights_only=True)
     for name in ("drop_last", "interpolation", "min_lr"):  # an older version had no such settings
         del checkpoint["config"][name]

@@ -42,7 +42,9 @@ def test_a_line_break_separates_as_a_comma_does(line_break: str, tmp_path: Path)
 
 @pytest.mark.parametrize("char", CONTROLS)
 def test_a_control_character_inside_a_label_is_an_error(char: str, tmp_path: Path) -> None:
-    message = "the label .* holds a tab or another control character: put a space there, or a comma between two labels"
+    message = (
+        "the label .* contains a tab or another control character: replace it by a space, or a comma between two labels"
+    )
     for read in (split_labels, parse_query):
         with pytest.raises(UserError, match=f"^{message}$"):
             read(f"cat,red{char}car")

@@ -146,7 +146,7 @@ def test_a_label_without_a_vector_is_known_by_its_names(
 def test_phrases_that_do_not_go_with_the_labels_or_the_source(source: str, write: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="has phrases for none of the labels: its first label is 'lion'"):
         word_vectors(["cat", "dog"], source, phrases=write("label,name\nlion,cat\n"))
-    with pytest.raises(UserError, match=r"has sentences, which are for word vectors of a text encoder.*give names"):
+    with pytest.raises(UserError, match=r"has sentences, which need word vectors from a text encoder.*give names"):
         word_vectors(["cat", "dog"], source, phrases=write(CSV))
 
 

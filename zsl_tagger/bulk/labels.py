@@ -78,7 +78,7 @@ def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool) -> Label
         return tagger.label_set(names)
     except UnknownLabelError as error:
         if not skip_unknown:
-            raise UserError(f"{error} (--skip-unknown goes on without)") from None
+            raise UserError(f"{error} (--skip-unknown skips them)") from None
         logger.info("%s; skipped", error)
         known = [name for name in names if name not in error.suggestions]
     if not known:

@@ -71,7 +71,7 @@ def check_options(run: TagRun) -> None:
     if run.resume and run.overwrite:
         raise UserError("give --resume or --overwrite, not both")
     if run.resume and (run.output is None or format_of(run) not in LASTING):
-        raise UserError(f"--resume goes on with an --output FILE in {', '.join(LASTING)}, got {format_of(run)}")
+        raise UserError(f"--resume needs an --output FILE in {', '.join(LASTING)}, got {format_of(run)}")
     if run.output is None and format_of(run) not in WRITERS:
         raise UserError(f"{format_of(run)} is no text for the screen: give --output FILE")
 

@@ -145,7 +145,7 @@ class _Reader:
     def _read_info(self) -> dict[str, Any]:
         path = self.folder / INFO_FILE
         if not path.exists() and (self.folder / CLAIM_FILE).exists():
-            self._error(str(self.folder), "a run of prepare was stopped here: repeat the command, and it goes on")
+            self._error(str(self.folder), "a run of prepare was stopped here: run the same command again to finish")
             return {}
         if not path.exists():
             self._warn(INFO_FILE, "there is none: a folder that zsl-tagger did not write")
