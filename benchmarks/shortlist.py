@@ -60,7 +60,7 @@ def main() -> None:
         "shortlist",
         {
             "labels": len(words),
-            "asked, at most": shortlist.ANCHORS + shortlist.ROUNDS * shortlist.ASKED,
+            "asked, at most": shortlist.ANCHORS + shortlist.ROUNDS * shortlist.LABELS_PER_ROUND,
             "photos": len(photos),
             "of the exact ten best found": round(float(np.mean(shares)), 4),
             "photos with all ten": round(float(np.mean([share == 1 for share in shares])), 4),

@@ -139,7 +139,7 @@ def _read_names(path: Path) -> list[str]:
     first: dict[str, int] = {}
     for number, name in numbered_lines(path):
         if name in first:
-            raise UserError(f"{path}:{number}: {name!r} is listed already in line {first[name]}")
+            raise UserError(f"{path}:{number}: {name!r} is already listed in line {first[name]}")
         first[name] = number
     return list(first)
 
@@ -151,7 +151,7 @@ def _read_image_list(path: Path) -> list[str]:
         if fault := path_fault(image):
             raise UserError(f"{path}:{number}: {fault}")
         if image in first:
-            raise UserError(f"{path}:{number}: the image {image!r} is listed already in line {first[image]}")
+            raise UserError(f"{path}:{number}: the image {image!r} is already listed in line {first[image]}")
         first[image] = number
     return list(first)
 

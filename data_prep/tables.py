@@ -109,7 +109,7 @@ def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], l
         if fault := path_fault(path):
             raise UserError(f"{where}: {fault}")
         if path in first:
-            raise UserError(f"{where}: the image {path!r} is listed already in {first[path]}")
+            raise UserError(f"{where}: the image {path!r} is already listed in {first[path]}")
         tags, absent = _checked(tags, where), _checked(absent, where)
         if both := sorted(set(tags).intersection(absent)):
             raise UserError(

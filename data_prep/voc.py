@@ -148,7 +148,7 @@ def _read_list(path: Path, before: dict[str, str]) -> list[str]:
         if fault:
             raise UserError(f"{path}:{number}: {fault}")
         if image in first:
-            raise UserError(f"{path}:{number}: the image {image!r} is listed already in line {first[image]}")
+            raise UserError(f"{path}:{number}: the image {image!r} is already listed in line {first[image]}")
         if image in before:
             raise UserError(f"{path}:{number}: the image {image!r} is in the {before[image]} list already")
         first[image] = number

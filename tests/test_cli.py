@@ -245,7 +245,7 @@ def test_a_broken_model_folder_is_named(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     status, _, err = run(examples / "cat.jpg", "--model", tmp_path)
     assert status == 2
-    assert "it lacks: labels.json, encoder.onnx" in err
+    assert "missing files: labels.json, encoder.onnx" in err
 
 
 @pytest.mark.parametrize(

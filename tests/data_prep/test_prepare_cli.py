@@ -81,7 +81,7 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
         ),
         (["table", "--source", "gone.csv", "--output", "out"], "error: no file at gone.csv"),
         (["wordvecs", "--labels", "gone.txt"], "error: cannot read the labels file gone.txt"),
-        (["report", "gone"], "error: gone is not a sound dataset folder: gone: no such folder"),
+        (["report", "gone"], "error: gone is not a valid data set folder: gone: no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -100,15 +100,17 @@ def test_check_tells_every_problem_and_fails(tmp_path: Path) -> None:
     assert run("folders", "--source", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
     status, out, _ = run("check", tmp_path / "out", "--images", tmp_path / "in")
     assert status == 0
-    assert out.endswith("sound. Images: train 9, val 1, test 2; labels: 2 seen, 0 unseen; word vectors 256 wide\n")
+    assert out.endswith(
+        "valid. Images: train 9, val 1, test 2; labels: 2 seen, 0 unseen; word vectors of 256 dimensions\n"
+    )
     data = tmp_path / "out" / "data.csv"
     data.write_text(data.read_text().replace("[cat]", "[lion]", 1))
     (tmp_path / "in" / "dog" / "000.jpg").unlink()
     status, out, _ = run("check", tmp_path / "out", "--images", tmp_path / "in")
     assert status == 1
-    assert "error: data.csv: its sha256 is not the one in dataset.json: it was changed after it was prepared" in out
+    assert "error: data.csv: its sha256 differs from dataset.json: it was changed after prepare wrote it" in out
     assert "'lion' is neither a seen nor an unseen label" in out
-    assert out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: not sound, ")
+    assert out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: not valid, ")
 
 
 def test_wordvecs_tells_how_each_label_was_found(tmp_path: Path) -> None:

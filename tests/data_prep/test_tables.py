@@ -130,7 +130,7 @@ def test_unseen_tags_are_hidden_in_training(photos: Path) -> None:
         ("path,tags\n,cat\n", r"tags.csv:2: the image path is empty"),
         (
             "path,tags\na.jpg,cat\n\nb.jpg,dog\na.jpg,dog\n",
-            r"tags.csv:5: the image 'a.jpg' is listed already in .*:2",
+            r"tags.csv:5: the image 'a.jpg' is already listed in .*:2",
         ),
         ('path,tags\na.jpg,"salt, pepper;cat"\n', r"tags.csv:2: the tag 'salt, pepper' holds a comma and a space"),
         ('path,tags\na.jpg,"cat\n', r"tags.csv:2: is not valid CSV: unexpected end of data"),

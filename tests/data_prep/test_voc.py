@@ -118,7 +118,7 @@ def test_images_without_a_file_are_counted(devkit: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["000005", "000005"], r"val\.txt:2: the image '000005' is listed already in line 1"),
+        (["000005", "000005"], r"val\.txt:2: the image '000005' is already listed in line 1"),
         (["000012"], r"val\.txt:1: the image '000012' is in the train list already"),
         (["", "../000005"], r"val\.txt:2: the path '\.\./000005' leaves the image root"),
         (["000005  1"], r"val\.txt:1: expected one image a line, without its suffix"),

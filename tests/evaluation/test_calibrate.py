@@ -310,11 +310,11 @@ def test_what_does_not_fit_changes_nothing(model: Path, data: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     before = contents(model)
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--model", model, "--data", tmp_path / "empty"), "is not a sound dataset folder"),
+        (("--model", model, "--data", tmp_path / "empty"), "is not a valid data set folder"),
         (("--model", model, "--data", data, "--images", tmp_path / "no"), "no folder of images at"),
         (("--model", model, "--data", data, "--images", tmp_path / "empty"), "images can be read, the first: "),
         (("--model", tmp_path / "no", "--data", data), "no model folder at"),
-        (("--model", tmp_path / "empty", "--data", data), "is incomplete, it lacks: "),
+        (("--model", tmp_path / "empty", "--data", data), "is incomplete; missing files: "),
     ]
     for arguments, message in cases:
         assert message in refused(*arguments), arguments

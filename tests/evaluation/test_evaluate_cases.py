@@ -734,14 +734,14 @@ def test_options_that_do_not_fit(data: Path, model: Path, report: Path, tmp_path
         ),
         (("--scores", stored, "--targets", targets, "--classes", "unseen"), "t has no unseen labels"),
         ((*scores, "--against", tmp_path / "no.npz"), "no file of scores at"),
-        ((*scores, "--against", tmp_path / "empty"), "is incomplete, it lacks: config.json"),
+        ((*scores, "--against", tmp_path / "empty"), "is incomplete; missing files: config.json"),
         (("--model", stored, "--data", data), f"no model folder at {stored}"),
         (("--model", tmp_path / "v1.2", "--data", data), f"no model folder at {tmp_path / 'v1.2'}"),
         ((*scores, "--against", tmp_path / "v1.2"), f"no model folder at {tmp_path / 'v1.2'}"),
         (("--scores", model, "--data", data), "expected a file of scores that ends in .npz, .csv, .parquet"),
-        (("--model", tmp_path / "empty", "--data", data), "is incomplete, it lacks: config.json"),
-        (("--model", tmp_path / "half", "--data", data), "is incomplete, it lacks: labels.json"),
-        (("--model", model, "--data", tmp_path / "empty"), "is not a sound dataset folder"),
+        (("--model", tmp_path / "empty", "--data", data), "is incomplete; missing files: config.json"),
+        (("--model", tmp_path / "half", "--data", data), "is incomplete; missing files: labels.json"),
+        (("--model", model, "--data", tmp_path / "empty"), "is not a valid data set folder"),
         (("--model", model, "--data", data, "--images", tmp_path / "no"), "no folder of images at"),
     ]
     for arguments, message in cases:

@@ -234,7 +234,7 @@ def test_labels_that_the_words_lack_are_named(own: Path) -> None:
     entries = json.loads((own / "labels.json").read_text())
     (own / "labels.json").write_text(json.dumps([*entries, {"name": "qwertz", "threshold": 0.5}]))
     with pytest.raises(
-        ModelFolderError, match=r"own: labels\.json asks what words\.txt lacks: unknown label 'qwertz'$"
+        ModelFolderError, match=r"own: labels\.json has labels missing in words\.txt: unknown label 'qwertz'$"
     ):
         _ = Tagger(own).vocabulary
 

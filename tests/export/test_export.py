@@ -695,7 +695,7 @@ def test_an_export_that_is_killed_among_its_moves_is_finished_by_the_next_one(
     assert result.returncode == -signal.SIGKILL
     assert sum(before[name] != (own / name).read_bytes() for name in before) == count
     with pytest.raises(
-        ModelFolderError, match=r"holds files of two models, since an export was killed: `zsl-tagger ex"
+        ModelFolderError, match=r"contains files of two models because an export was killed: run `zsl-tagger ex"
     ):
         Tagger(own)
     assert run_command("export", "--model", own)[0] == 0  # makes the networks again, and leaves the words
@@ -716,9 +716,9 @@ def refused(*arguments: object) -> str:
 def test_folders_that_cannot_be_exported(own: Path, tmp_path: Path) -> None:
     assert "no model folder at" in refused("--model", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "is incomplete, it lacks: config.json" in refused("--model", tmp_path / "empty")
+    assert "is incomplete; missing files: config.json" in refused("--model", tmp_path / "empty")
     (own / "labels.json").rename(tmp_path / "labels.json")
-    assert "it lacks: labels.json" in refused("--model", own)
+    assert "missing files: labels.json" in refused("--model", own)
     (own / "labels.json").write_text("[]")
     assert "labels.json has no label" in refused("--model", own)
     shutil.copy(tmp_path / "labels.json", own)

@@ -369,7 +369,7 @@ def test_a_csv_file_of_other_columns(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["parquet", "sqlite"])
 def test_a_file_that_is_none_of_the_kind(kind: str, content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot (go on with|write) .*tags.out"), opened(kind, path):
+    with pytest.raises(UserError, match=r"cannot (resume|write) .*tags.out"), opened(kind, path):
         pass
     assert path.read_bytes() == content
 

@@ -107,7 +107,7 @@ def test_a_file_is_no_folder(folder: Path) -> None:
 def test_every_missing_file_is_named(folder: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).unlink()
-    with pytest.raises(ModelFolderError, match=f"is incomplete, it lacks: {', '.join(names)}$"):
+    with pytest.raises(ModelFolderError, match=f"is incomplete; missing files: {', '.join(names)}$"):
         ModelFolder(folder)
 
 

@@ -147,13 +147,13 @@ def test_what_several_processes_cannot_do(
 
 def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
     assert refused(*train_arguments(tmp_path / "gone", tmp_path / "out")).startswith(
-        f"{tmp_path / 'gone'} is not a sound dataset folder: "
+        f"{tmp_path / 'gone'} is not a valid data set folder: "
     )
     shutil.copytree(tagged, tmp_path / "data")
     table = tmp_path / "data" / "data.csv"
     table.write_text(table.read_text().replace("[sky]", "[boat]", 1))
     told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
-    assert told.startswith(f"{tmp_path / 'data'} is not a sound dataset folder: data.csv")
+    assert told.startswith(f"{tmp_path / 'data'} is not a valid data set folder: data.csv")
     assert not (tmp_path / "out").exists()
 
 

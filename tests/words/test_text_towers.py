@@ -177,8 +177,8 @@ def test_files_that_are_no_weights_of_the_model_are_one_line(tmp_path: Path, che
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     torch.save({"positional_embedding": torch.zeros(16, 32)}, tmp_path / "other.pt")
     for file, message in (
-        ("broken.pt", "holds something else than tensors, or is damaged"),
-        ("other.pt", "are not those of the model"),
+        ("broken.pt", "contains something other than tensors, or is damaged"),
+        ("other.pt", "do not match the model"),
     ):
         with pytest.raises(UserError, match=f"^cannot open the text tower open_clip:tiny-clip:.*{message}") as caught:
             OpenClipSource(f"tiny-clip:{tmp_path / file}")
