@@ -25,7 +25,7 @@ IMPLIES = {"dog": ("sky",), "cat": ("sky",), "beach": ("boat",), "boat": ("beach
 
 Margins = dict[str, dict[str, float]]
 
-SURER = "note: sidecars get only the tags of --precision 0.9, which are surer than those on the screen"
+SURER = "note: sidecars get only the tags of --precision 0.9; the screen shows less certain ones too"
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heatmap", "maps"], "error: --heatmap is made on this machine: leave out --engine ray\n"),
+        (["--heatmap", "maps"], "error: --heatmap works on this machine only: leave out --engine ray\n"),
         (["foo://bucket/photos"], "error: cannot open foo://bucket/photos: Protocol not known: foo\n"),
     ],
 )
@@ -290,13 +290,13 @@ def test_a_photo_that_kills_every_worker_costs_only_itself(
     found = list(ray_engine._tagged(images, job(tagger), 2))
     assert [number for number, _ in found] == list(range(14))
     records = [record for _, record in found if record is not None]
-    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
+    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while tagging it")
     expected = [
         Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
     ]
     assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
     ours = [record.getMessage() for record in logged.records if record.name.startswith("zsl_tagger.")]  # Ray logs too
-    assert ours == ["3 times a worker died while it tagged; its images were tagged again"]
+    assert ours == ["3 times a worker died while tagging; its images were tagged again"]
 
 
 def test_the_ledger_knows_which_image_was_in_hand() -> None:

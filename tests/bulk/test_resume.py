@@ -329,7 +329,7 @@ def test_parquet_without_pyarrow_is_told_before_the_work(tmp_path: Path, monkeyp
             "--resume needs an --output FILE in jsonl, csv, parquet, sqlite, got json",
         ),
         (["--resume", "--overwrite", "-o", "a.csv"], "give --resume or --overwrite, not both"),
-        (["--format", "sqlite"], "sqlite is no text for the screen: give --output FILE"),
+        (["--format", "sqlite"], "sqlite cannot be printed: give --output FILE"),
         (["--format", "parquet", "-o", "/dev/null"], "cannot write --output /dev/null: parquet needs a regular file"),
         (["-o", "folder"], "cannot write --output folder: it is a folder, expected a file"),
         (["-o", "gone/a.jsonl"], "cannot write --output gone/a.jsonl: No such file or directory"),

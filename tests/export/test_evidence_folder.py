@@ -172,7 +172,7 @@ def test_a_broken_background_is_told_when_it_is_needed(with_background: Path) ->
     path.write_bytes(path.read_bytes()[:500])
     model = Tagger(with_background)
     assert len(model.vocabulary) == 5
-    with pytest.raises(ModelFolderError, match=r"own/background\.npz is no background of a model") as caught:
+    with pytest.raises(ModelFolderError, match=r"own/background\.npz is not a background file") as caught:
         model.label_set(ASKED)
     assert "\n" not in str(caught.value)
 

@@ -142,7 +142,7 @@ def test_what_is_in_the_cache_is_used_offline(hub: SmallHub, folder: Path, monke
     assert download(HubName(REPO, online.name)) == online
     assert hub.requests == []
     with pytest.raises(
-        ModelFolderError, match=r"^user/other is not in the cache, .* \(HF_HUB_OFFLINE is set\): .*folder$"
+        ModelFolderError, match=r"^user/other is not completely in the cache, .* \(HF_HUB_OFFLINE is set\): .*folder$"
     ):
         download(HubName("user/other"))
 
@@ -151,7 +151,7 @@ def test_what_is_in_the_cache_is_used_offline(hub: SmallHub, folder: Path, monke
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
-        ModelFolderError, match=r"^user/model is not in the cache, .* \(http://127\.0\.0\.1:9: .*refused"
+        ModelFolderError, match=r"^user/model is not completely in the cache, .* \(http://127\.0\.0\.1:9: .*refused"
     ):
         download(HubName(REPO))
 

@@ -233,7 +233,7 @@ def test_a_library_without_enough_of_any_keyword(tagged_photos: Path, tmp_path: 
     with pytest.raises(UserError, match=message):
         run_teach(TeachRun(from_library=tagged_photos, least=6))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no photos that can be read in"):
+    with pytest.raises(UserError, match="no readable photos in"):
         run_teach(TeachRun(from_library=tmp_path / "empty"))
     with pytest.raises(UserError, match="expected --least of at least 3, got 2"):
         run_teach(TeachRun(from_library=tagged_photos, least=2))

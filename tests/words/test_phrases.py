@@ -138,7 +138,7 @@ def test_a_label_without_a_vector_is_known_by_its_names(
     np.testing.assert_allclose(vectors.matrix[1], unit(TABLE["kitty"]), atol=1e-6)
     assert vectors.how["qxzwv"] == ("phrases", ("kitty",))
     assert f"names without a vector in {source} are ignored (1): 'qqzzq'" in caplog.text
-    assert "phrases of names that are no label are ignored (1)" in caplog.text
+    assert "phrases for names that are not labels are ignored (1)" in caplog.text
     with pytest.raises(UserError, match="labels without a vector"):
         word_vectors(["dog", "qxzwv"], source, phrases=write("label,name\nqxzwv,qqzzq\n"))
 
