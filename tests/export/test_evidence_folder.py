@@ -282,7 +282,7 @@ def test_networks_with_other_class_probabilities_are_refused(proven: Proof, evid
 
 
 def test_networks_without_class_probabilities_are_refused(proven: Proof, evidence_folder: Path) -> None:
-    with pytest.raises(ExportError, match=r"^mine and torch do not agree whether there are class probabilities$"):
+    with pytest.raises(ExportError, match=r"^mine and torch disagree on whether there are class probabilities$"):
         proven.check(Changed(evidence_folder, lambda _: None), "mine")
 
 
@@ -293,7 +293,7 @@ def test_class_probabilities_that_torch_does_not_have_are_refused(
     silent, config = evidence_model(), ModelFolder(evidence_folder).config
     silent.class_evidence = False
     labels = LabelSet(["dog"], ["dog"], np.ones((1, config.word_dim), np.float32), np.zeros(1), np.zeros(1))
-    with pytest.raises(ExportError, match=r"^mine and torch do not agree whether there are class probabilities$"):
+    with pytest.raises(ExportError, match=r"^mine and torch disagree on whether there are class probabilities$"):
         Proof(silent, config, labels).check(Changed(evidence_folder, lambda classes: classes), "mine")
 
 

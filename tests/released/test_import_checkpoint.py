@@ -288,7 +288,7 @@ def test_a_container_of_other_keys_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"under one of .*model, net.*; its keys are 'generator', 'steps'$"):
         read_checkpoint(path)
     path = save(tmp_path, {"a": torch.zeros(1), "b": torch.zeros(1), "steps": 3})
-    with pytest.raises(UserError, match=r"holds no state dict: .*; 'steps' are no tensors$"):
+    with pytest.raises(UserError, match=r"has no state dict: .*; 'steps' are no tensors$"):
         read_checkpoint(path)
 
 
@@ -597,10 +597,10 @@ def test_files_of_something_else(content: str, tmp_path: Path) -> None:
     elif content == "text":
         path.write_text("weights")
     elif content == "none":
-        message = "no file of weights at "
+        message = "no weights file at "
     elif content == "a list":
         torch.save([1, 2], path)
-        message = "holds no state dict: expected names with their tensors, got list"
+        message = "has no state dict: expected names with their tensors, got list"
     else:
         torch.save({"conv1.weight": torch.zeros(3), "fc.weight": torch.zeros(2)}, path)
         message = (

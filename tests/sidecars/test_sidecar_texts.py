@@ -87,7 +87,7 @@ def test_an_empty_file_is_empty_again(content: bytes) -> None:
     ("content", "told"),
     [
         (b"\0\1\2", "not a text file"),
-        (f"{BEGIN}\ndog\n".encode(), "put that line back"),
+        (f"{BEGIN}\ndog\n".encode(), "restore that line"),
         (codecs.BOM_UTF16_LE + b"odd", "not text in utf-16-le"),
         (b"\n" * 500_001, "more than 500,000 lines"),
         (("\u2028" * 500_001).encode(), "more than 500,000 lines"),

@@ -93,7 +93,7 @@ def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Pat
         (["--set", "optimizer=adamm"], "timm has no optimizer 'adamm'; it has: "),
         (["--recipe", "cifar100", "--set", "loss=asl_single"], "loss=asl_single needs exactly one label an image"),
         (["--set", "rand_augment=much"], "expected rand_augment in timm's words"),
-        (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit refuses images of 8 px"),
+        (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit cannot process images of 8 px"),
         (["--init", "gone.pth"], "expected --init timm, scratch, packaged, a model folder or a file of weights, got '"),
         (["--config", "gone.json"], "cannot read the configuration gone.json: No such file or directory"),
         (["--recipe", "cifar100", "--config", "x.json"], "give --recipe or --config, not both"),

@@ -237,7 +237,7 @@ def test_a_run_that_is_refused_leaves_no_folder(
 ) -> None:
     data, init, out = tagged, "timm", tmp_path / "out"
     message = (
-        r"cannot bring pretrained weights of test_resnet: no connection. Without a network, give a file of its weights "
+        r"cannot load pretrained weights for test_resnet: no connection. Without a network, give a file of its weights "
         r"\(init=FILE in training\), or start from scratch \(init=scratch\)$"
     )
     if case == "offline":

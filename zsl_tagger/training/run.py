@@ -510,7 +510,7 @@ def _remove_empty(*folders: Path) -> None:
 def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:
     root = images or dataset.image_root
     if root is None:
-        raise UserError(f"{dataset.folder} does not say where its images are: give --images DIR")
+        raise UserError(f"{dataset.folder} does not record the folder of its images: give --images DIR")
     if not root.is_dir():
         raise UserError(f"{dataset.folder}: its images should be below {root}, which is no folder: give --images DIR")
     return root
