@@ -1,4 +1,4 @@
-"""What an output that can be gone on with costs: the run over a folder, hashing, and looking at a large output.
+"""Measure the cost of resumable output: a run over a folder, hashing, and opening a large output.
 
     python -m benchmarks.long_runs --photos FOLDER
 
@@ -68,7 +68,7 @@ def folder_runs(photos: list[str], folder: Path, turns: int) -> dict[str, object
     ratios = {f"{kind} / device": taken[kind] / taken["device"] for kind in LASTING}
     return {
         "photos": len(photos),
-        "device, photos a second": round(len(photos) / float(np.median(taken["device"])), 1),
+        "device, photos per second": round(len(photos) / float(np.median(taken["device"])), 1),
         **{name: [round(float(f(own)), 3) for f in (np.median, np.min, np.max)] for name, own in ratios.items()},
     }
 
@@ -90,7 +90,7 @@ def hashing(path: Path) -> dict[str, object]:
 
 
 def opening(kind: str, folder: Path, count: int) -> dict[str, float]:
-    """In a process of its own, for its memory."""
+    """Run in a separate process to measure its memory."""
     path = folder / f"large.{kind}"
     with open_record_file(kind, path, {}, False) as file:
         for number in range(count):

@@ -174,8 +174,8 @@ def test_labels_kept_out_of_training_give_the_bias_of_all_never_trained(held: Pa
     kept_out = config.provenance["held_out_labels"]
     assert kept_out
     assert (
-        f"  labels never trained: bias {config.unseen_bias:+.2f} and threshold {config.default_threshold:.2f}, by "
-        in stdout
+        f"  labels never trained: bias {config.unseen_bias:+.2f} and threshold "
+        f"{config.default_threshold:.2f}, chosen on " in stdout
     )
     label_set = Tagger(held).label_set([*names, *kept_out, *UNSEEN, "zebra"])
     others = len(kept_out) + len(UNSEEN) + 1
