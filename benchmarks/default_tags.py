@@ -143,7 +143,7 @@ def figures(judged: list[Judged]) -> dict[str, object]:
     random = np.random.default_rng(0)
     drawn = [random.integers(0, len(judged), len(judged)) for _ in range(RESAMPLES)]
     found: dict[str, object] = {"photos": len(judged), "tags": sum(len(row.verdicts) for row in judged)}
-    found["tags per photo"] = round(float(np.mean([len(row.verdicts) for row in judged])), 1)
+    found["tags a photo"] = round(float(np.mean([len(row.verdicts) for row in judged])), 1)
     found["tags without a verdict"] = sum(row.verdicts.count("") for row in judged)
     for name, measure in measures.items():
         values = [measure([judged[index] for index in rows.tolist()]) for rows in drawn]

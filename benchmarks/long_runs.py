@@ -68,7 +68,7 @@ def folder_runs(photos: list[str], folder: Path, turns: int) -> dict[str, object
     ratios = {f"{kind} / device": taken[kind] / taken["device"] for kind in LASTING}
     return {
         "photos": len(photos),
-        "device, photos per second": round(len(photos) / float(np.median(taken["device"])), 1),
+        "device, photos a second": round(len(photos) / float(np.median(taken["device"])), 1),
         **{name: [round(float(f(own)), 3) for f in (np.median, np.min, np.max)] for name, own in ratios.items()},
     }
 

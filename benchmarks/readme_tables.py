@@ -261,7 +261,7 @@ def _default_tag_rows() -> str:
             found[part] for part in ("precision", "useless", "false", "recall of the named", "main subject found")
         ]
         cells = [f"{share['%']:.0f} ({share['low']:.0f} to {share['high']:.0f})" for share in shares]
-        rows.append(f"| {name} | {' | '.join(cells)} | {found['tags per photo']} |")
+        rows.append(f"| {name} | {' | '.join(cells)} | {found['tags a photo']} |")
     return "\n".join(rows)
 
 

@@ -221,7 +221,7 @@ def scores(logits: np.ndarray, classes: np.ndarray | None, labels: LabelSet) -> 
 
 
 def agreement(kept: np.ndarray, exact: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
-    """Of scores ``(N, K)``."""
+    """Return the figures for scores ``(N, K)``."""
     off = np.abs(kept - exact)
     logits = np.abs(_log_odds(kept) - _log_odds(exact))
     tags, exact_tags = kept >= thresholds, exact >= thresholds

@@ -46,7 +46,7 @@ def main() -> None:
             made = len(list(folder.glob("*.xmp")))
             assert made == len(list(folder.glob("*.jpg"))), f"{made} sidecars"
     times = {run: np.array(own) for run, own in taken.items()}  # (folders, 2)
-    figures: dict[str, Any] = {"photos": arguments.photos, "photos a folder": FOLDER, "tags per photo": 10}
+    figures: dict[str, Any] = {"photos": arguments.photos, "photos a folder": FOLDER, "tags a photo": 10}
     for run, own in times.items():
         ratios = 100 * (own[:, 0] / times[ALONE][:, 0] - 1)
         more, more_work = 100 * (own.sum(axis=0) / times[ALONE].sum(axis=0) - 1)

@@ -7,8 +7,8 @@ DIR contains COCO photos with the annotation of all 80 classes. The thresholds f
 
 - False alarms: 1,000 random words of the word table that the packaged model was never trained on are scored on every
   photo. Almost none of them is there ("vestry", "quoin"), so the share of printed pairs bounds the false alarms.
-- COCO's names, scored by FOLDER, a model trained without them (``python -m zsl_tagger.packaged --without``): precision and
-  recall of the printed names.
+- COCO's names, scored by FOLDER, a model trained without them (``python -m zsl_tagger.packaged --without``):
+  precision and recall of the printed names.
 
 It also measures the time of the thresholds per word.
 """

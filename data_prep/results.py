@@ -153,7 +153,7 @@ class SplitReport(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundLabel(JsonRecord):
-    """How the vector of a label was found, such as "singular", and the words that were used."""
+    """Lookup of a label's vector: how it was found, such as "singular", and the words that were used."""
 
     how: str
     words: list[str]

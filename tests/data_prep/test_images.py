@@ -273,13 +273,15 @@ def test_a_broken_line_in_the_middle_is_named(line: bytes, photos: Path) -> None
     lines[2] = line
     journal.write_bytes(b"\n".join(lines))
     with pytest.raises(
-        UserError, match=r"images\.jsonl:3: is not a line that prepare wrote: delete the file to start anew$"
+        UserError, match=r"images\.jsonl:3: is not a line written by prepare: delete the file to start over$"
     ):
         look(photos, NAMES)
 
 
 def test_a_journal_that_cannot_be_written(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^cannot write .*/no folder/images\.jsonl: No such file or directory\. What"):
+    with pytest.raises(
+        UserError, match=r"^cannot write .*/no folder/images\.jsonl: No such file or directory\. Images"
+    ):
         look(photos, NAMES, tmp_path / "no folder" / "images.jsonl")
 
 

@@ -76,7 +76,7 @@ def test_other_files_are_left_alone(names: list[str], told: str, tmp_path: Path)
     before = contents(tmp_path)
     with pytest.raises(
         UserError,
-        match=rf"^/.* holds other files \({told}\): give an empty or new folder, or --overwrite$",
+        match=rf"^/.* contains other files \({told}\): give an empty or new folder, or --overwrite$",
     ):
         OutputFolder(tmp_path, IDENTITY)
     assert contents(tmp_path) == before
@@ -84,7 +84,7 @@ def test_other_files_are_left_alone(names: list[str], told: str, tmp_path: Path)
 
 def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(UserError, match=r"holds other files \(photos\)"):
+    with pytest.raises(UserError, match=r"contains other files \(photos\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
@@ -100,7 +100,7 @@ def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
 def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
     finished(tmp_path, IDENTITY)
     before = contents(tmp_path)
-    message = f"{tmp_path} holds another data set ({told}): give another folder, or --overwrite"
+    message = f"{tmp_path} contains another data set ({told}): give another folder, or --overwrite"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         OutputFolder(tmp_path, {**IDENTITY, **change})
     assert contents(tmp_path) == before
@@ -175,7 +175,7 @@ def test_a_claim_that_cannot_be_read_is_nobodys(claim: str, tmp_path: Path) -> N
     assert not OutputFolder(tmp_path, IDENTITY).resumed
     (tmp_path / CLAIM_FILE).write_text(claim)
     (tmp_path / "data.csv").write_text("")
-    with pytest.raises(UserError, match=r"holds other files \(data\.csv\)"):
+    with pytest.raises(UserError, match=r"contains other files \(data\.csv\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
@@ -188,7 +188,7 @@ def test_a_source_whose_name_is_not_utf8_goes_on_too(tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match=r"^cannot write /.*/file: it is a file, expected a folder\."):
+    with pytest.raises(UserError, match=r"^cannot write /.*/file: expected a folder, got a file\."):
         OutputFolder(tmp_path / "file", IDENTITY)
     with pytest.raises(UserError, match=r"^cannot write /.*/file/out: Not a directory\."):
         claimed(tmp_path / "file" / "out", IDENTITY)

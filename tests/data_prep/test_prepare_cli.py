@@ -68,9 +68,9 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
         (["coco", "--source", ".", "--output", "out"], "error: . lacks annotations/instances_train2014.json"),
         (
             ["voc", "--source", ".", "--output", "out"],
-            "error: . holds no folder VOC2007 or VOC2012 with ImageSets/Main",
+            "error: . has no folder VOC2007 or VOC2012 with ImageSets/Main",
         ),
-        (["mirflickr", "--source", ".", "--output", "out"], "error: . holds no annotation such as mirflickr25k_annota"),
+        (["mirflickr", "--source", ".", "--output", "out"], "error: . has no annotation such as mirflickr25k_annota"),
         (["lvis", "--source", ".", "--output", "out"], "error: . lacks annotations/lvis_v1_train.json: unpack"),
         (["visual-genome", "--source", ".", "--output", "out"], "error: there is no image_data.json: unpack"),
         (["open-images", "--source", ".", "--output", "out"], "error: . lacks oidv7-train-annotations-human"),
@@ -146,7 +146,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     status, _, err = run("folders", "--source", tmp_path / "in", "--output", tmp_path / "out")
     assert status == 2
-    assert "holds other files (thesis.tex): give an empty or new folder, or --overwrite" in err
+    assert "contains other files (thesis.tex): give an empty or new folder, or --overwrite" in err
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
 
 
@@ -156,7 +156,7 @@ def test_another_data_set_is_not_overwritten_unless_asked(tmp_path: Path) -> Non
     before = contents(out)
     status, _, err = run("folders", "--source", source, "--output", out, "--unseen", "cat")
     assert status == 2
-    assert "holds another data set (unseen: '', requested 'cat'): give another folder, or --overwrite" in err
+    assert "contains another data set (unseen: '', requested 'cat'): give another folder, or --overwrite" in err
     assert contents(out) == before
     assert run("folders", "--source", source, "--output", out)[0] == 0  # the same once more
     assert contents(out) == before
@@ -261,7 +261,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_left(images: int, limit
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: cannot write {out}")
     assert "File too large" in result.stderr
-    assert "goes on where it stopped" in result.stderr
+    assert "to continue where it stopped" in result.stderr
     assert not (out / "dataset.json").exists()
     assert not [path for path in out.iterdir() if path.name.endswith(".writing")]
     assert run("folders", "--source", source, "--output", out)[0] == 0

@@ -107,7 +107,7 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     """The packaged table reads the plural as the singular: dog is dogs."""
     out = tmp_path / "out"
     lines = summary(prepared(archive, out), out)
-    assert "  1 of 3 unseen labels have the very vector of a seen one: dog = dogs" in lines
+    assert "  1 of 3 unseen labels have the same vector as a seen one: dog = dogs" in lines
     assert (
         "  the papers use vectors 300 wide: ML-Decoder those of fastText's crawl (--word-vectors gensim:FILE), LESA "
         "and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines

@@ -760,7 +760,7 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     asked = ("--model", own, "--bake-words", words)
     assert f"cannot read the labels file {words}" in refused(*asked)
     words.write_text("# nothing\n")
-    assert f"--bake-words {words}: no word in it" in refused(*asked)
+    assert f"--bake-words {words}: no words found" in refused(*asked)
     words.write_text("qwertz\n")
     assert "knows none of the 1 words" in refused(*asked)
     words.write_text("zebra\n")

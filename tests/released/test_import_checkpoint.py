@@ -672,7 +672,7 @@ def test_words_that_do_not_fit_the_queries(tmp_path: Path) -> None:
     save(tmp_path, made(word_dim=WORD_DIM).state)
     known = ("--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert "has word queries of 5 dimensions: give the vectors it was trained with" in refused(tmp_path, *known)[1]
-    expected = "the checkpoint has word queries of 5 dimensions, the vectors of packaged are 256 wide"
+    expected = "the checkpoint has word queries of 5 dimensions, the vectors of packaged have 256"
     assert expected in refused(tmp_path, *known, "--word-vectors", "packaged")[1]
     (tmp_path / "vectors.txt").write_text("cat 1 2 3 4 5\ntrees 2 3 4 5 6\n")
     source = ("--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}")

@@ -24,7 +24,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TagRequest:
-    """Which tags of an image to return.
+    """Rules for the tags of an image to return.
 
     Attributes:
         threshold: minimum score 0..1; None: each label's own.

@@ -30,7 +30,7 @@ ImageResult = np.ndarray | str  # logits float32 (K,), or why the image cannot b
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Where and how to compute scores. They do not depend on it, except for rounding on a GPU.
+    """Device, processes and workers that compute scores. Scores do not depend on it, except for rounding on a GPU.
 
     Attributes:
         workers: images processed in parallel, in all processes together; None: one per core, at most 16.

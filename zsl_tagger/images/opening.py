@@ -242,7 +242,7 @@ def check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def check_work(image: Any, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise an ImageError if decoding needs so many passes over the pixels that it would take minutes.
+    """Raise an ImageError if decoding needs too many passes over the pixels, which would take minutes.
 
     A decoder cannot be interrupted, so this is checked first: a 500 kB JPEG may have 5,000 full scans, a TIFF the same
     strip a million times.

@@ -174,7 +174,8 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
     if not spec:
         raise UserError(
             f"the checkpoint has word queries of {word_dim} dimensions: give the vectors it was trained with, "
-            "--word-vectors gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, or file:wordvec_array.pth"
+            "--word-vectors gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, or "
+            "file:wordvec_array.pth"
         )
     source = open_word_source(spec, names)
     if source.word_dim != word_dim:
