@@ -1,6 +1,6 @@
-"""Check docstrings, comments and Markdown for idioms that HOUSE.md bans: ``python .ci/plain_words.py FOLDER_OR_FILE...``.
+"""Check docstrings, comments and Markdown for unusual idioms: ``python .ci/plain_words.py FOLDER_OR_FILE...``.
 
-Prints ``file:line: phrase`` and exits with status 1 if there are any. Code blocks and `code` in Markdown are not checked.
+Prints ``file:line: phrase`` and exits with status 1 if there are any. Code in Markdown is not checked.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def python(path: Path, source: str) -> Iterator[tuple[int, str]]:
             if token.type == tokenize.COMMENT:
                 yield token.start[0], token.string
     for text, first in docstrings(source):
-        for number, line in enumerate(text.splitlines(), first):
-            yield number, line
+        yield from enumerate(text.splitlines(), first)
 
 
 def noun_clauses(path: Path, source: str) -> Iterator[str]:

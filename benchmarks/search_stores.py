@@ -4,8 +4,8 @@
 
 10,000 synthetic rows like the index stores per photo: 14 KB of tokens and 2.3 KB of logits, random bytes. Each
 store, in a separate process: rows written in one transaction each for ``SECONDS``, the rest at once; 100 rows
-replaced, one transaction each; the logits of all rows read into numpy; the tokens of 1,000 rows read; the size on disk. Then a
-writer is killed (SIGKILL) at work, and another process checks whether the store opens and has every row whose
+replaced, one transaction each; the logits of all rows read into numpy; the tokens of 1,000 rows read; the size on disk.
+Then a writer is killed (SIGKILL) at work, and another process checks whether the store opens and has every row whose
 transaction had ended. usearch is an index of vectors in one file with neither transactions nor other columns: it holds
 the logits only, and "one transaction" is to save the file.
 """

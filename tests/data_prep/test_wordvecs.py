@@ -343,7 +343,7 @@ def test_policies_reach_the_file(source: str, tmp_path: Path) -> None:
 def test_a_file_that_exists_is_left_alone_unless_asked(source: str, labels_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.pth"
     output.write_bytes(b"mine")
-    with pytest.raises(UserError, match=rf"^{output}  already exists: give another name, or --overwrite$"):
+    with pytest.raises(UserError, match=rf"^{output} already exists: give another name, or --overwrite$"):
         prepare_wordvecs(labels_file, source, output)
     assert output.read_bytes() == b"mine"
     assert not output.with_suffix(".json").exists()
@@ -453,7 +453,7 @@ def test_a_matrix_of_the_size_of_nus_wide(tmp_path: Path) -> None:
 def test_the_report_does_not_overwrite_another_file(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("dog\n")
     (tmp_path / "dataset.json").write_text("mine")
-    with pytest.raises(UserError, match=r"dataset\.json  already exists: give another name, or --overwrite"):
+    with pytest.raises(UserError, match=r"dataset\.json already exists: give another name, or --overwrite"):
         prepare_wordvecs(tmp_path / "labels.txt", "packaged", tmp_path / "dataset.pth")
     assert (tmp_path / "dataset.json").read_text() == "mine"
     (tmp_path / "labels.json").write_text("dog\n")
