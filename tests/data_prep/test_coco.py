@@ -112,7 +112,7 @@ def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
         prepare(Coco(source=coco, task="zsl"), out, OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no folder at .*gone"):
         prepare(Coco(source=tmp_path / "gone"), out, OPTIONS)
-    with pytest.raises(UserError, match=r"lacks annotations/instances_train2014.json or annotations/"):
+    with pytest.raises(UserError, match=r"has neither annotations/instances_train2014.json nor annotations/"):
         prepare(Coco(source=tmp_path), out, OPTIONS)
     with pytest.raises(UserError, match=r"lacks annotations/instances_train2017.json"):
         prepare(Coco(source=coco, year=2017), out, OPTIONS)

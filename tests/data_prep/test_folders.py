@@ -196,7 +196,7 @@ def test_empty_splits_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO)
     write_tree(tmp_path / "in", {"cat": 1})
     prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert caplog.messages == ["the split val has no images", "no image is in the split test"]
+    assert caplog.messages == ["the split val has no images", "the split test has no images"]
 
 
 # --- names ----------------------------------------------------------------------------------------------------

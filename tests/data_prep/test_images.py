@@ -316,7 +316,7 @@ def test_a_full_disk_is_said_and_what_is_written_counts(limit: int, tmp_path: Pa
     )  # fmt: skip
     assert result.stderr == ""
     assert result.stdout == (
-        f"cannot write {journal}: File too large. The images checked so far are kept: fix that, then "
+        f"cannot write {journal}: File too large. Images checked so far are saved: fix the problem, then "
         "run the same command again to continue where it stopped\n"
     )
     assert journal.stat().st_size == limit

@@ -115,10 +115,10 @@ def test_lesa_lists_unseen_classes_by_their_places(archive: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"pkl: expected a list of class ids, got set"):
         source.read(Path())
     listed.write_bytes(b"no pickle")
-    with pytest.raises(UserError, match=r"pkl is not a pickle that can be read as data"):
+    with pytest.raises(UserError, match=r"pkl is not a pickle that can be read safely"):
         source.read(Path())
     listed.write_bytes(pickle.dumps(print))
-    with pytest.raises(UserError, match=r"pkl: expected a list of class ids|is not a pickle that can be read as data"):
+    with pytest.raises(UserError, match=r"pkl: expected a list of class ids|is not a pickle that can be read safely"):
         source.read(Path())
 
 

@@ -65,7 +65,7 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
             ["nus-wide", "--source", "gone", "--output", "out"],
             "error: no folder at gone: expected the unpacked NUS-WIDE",
         ),
-        (["coco", "--source", ".", "--output", "out"], "error: . lacks annotations/instances_train2014.json"),
+        (["coco", "--source", ".", "--output", "out"], "error: . has neither annotations/instances_train2014.json"),
         (
             ["voc", "--source", ".", "--output", "out"],
             "error: . has no folder VOC2007 or VOC2012 with ImageSets/Main",

@@ -62,5 +62,5 @@ def test_what_cannot_be_prepared_is_told(photos: Path, tmp_path: Path) -> None:
         PhotoLibrary(source=photos, least=9).read(tmp_path / "out")
     with pytest.raises(UserError, match="is inside the photo library, which is read only: give another folder"):
         PhotoLibrary(source=photos).read(photos / "out")
-    with pytest.raises(UserError, match=r"no folder at .*gone: expected one with photos"):
+    with pytest.raises(UserError, match=r"no folder at .*gone: expected a folder of photos"):
         PhotoLibrary(source=tmp_path / "gone").read(tmp_path / "out")

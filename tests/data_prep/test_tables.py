@@ -189,7 +189,7 @@ def test_odd_tables_are_refused(photos: Path) -> None:
         prepare(Table(source=photos / "twice.csv"), photos / "out", Options())
     with pytest.raises(UserError, match=r"expected --delimiter of one character, got '::'"):
         Columns(delimiter="::")
-    with pytest.raises(UserError, match=r"expected a --separator, got nothing"):
+    with pytest.raises(UserError, match=r"expected a --separator, got an empty text"):
         Columns(separator="")
     write_table(photos / "data.csv")
     before = (photos / "data.csv").read_bytes()

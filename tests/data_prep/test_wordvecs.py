@@ -194,7 +194,7 @@ def test_random_vectors_are_the_same_in_every_process() -> None:
 
 def test_an_unknown_policy_is_answered_with_the_three(source: str) -> None:
     assert MISSING_POLICIES == ("error", "drop", "random")
-    with pytest.raises(UserError, match=r"^expected --missing of error, drop, random; got 'zeros'$"):
+    with pytest.raises(UserError, match=r"^expected --missing to be one of error, drop, random; got 'zeros'$"):
         word_vectors(["dog"], source, "zeros")  # type: ignore[arg-type]
 
 
