@@ -82,8 +82,8 @@ def test_what_the_released_code_would_misread_is_left_out(tmp_path: Path, caplog
     dataset = load_dataset(tmp_path / "out")
     assert (found["val"][2][:, 0] == dataset.word_vectors[dataset.labels.index("dog")]).all()
     assert caplog.messages[-2:] == [
-        "the released code expects word vectors of 300 dimensions, these have 256: give another --word-vectors, such as "
-        "gensim:glove-wiki-gigaword-300",
+        "the released code expects word vectors of 300 dimensions, these have 256: give another --word-vectors, "
+        "such as gensim:glove-wiki-gigaword-300",
         "left out of released/: 2 images without a label, 61 labels on no image",
     ]
 
@@ -109,8 +109,8 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     lines = summary(prepared(archive, out), out)
     assert "  1 of 3 unseen labels have the same vector as a seen one: dog = dogs" in lines
     assert (
-        "  the papers use vectors of 300 dimensions: ML-Decoder uses fastText's crawl vectors (--word-vectors gensim:FILE), LESA "
-        "and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
+        "  the papers use vectors of 300 dimensions: ML-Decoder uses fastText's crawl vectors (--word-vectors gensim:FILE), "
+        "LESA and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
     )
     assert any(
         line.startswith(f"  for the released code, which calls test val: {out / 'released'}: train ") for line in lines
