@@ -109,8 +109,8 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     lines = summary(prepared(archive, out), out)
     assert "  1 of 3 unseen labels have the same vector as a seen one: dog = dogs" in lines
     assert (
-        "  the papers use vectors of 300 dimensions: ML-Decoder uses fastText's crawl vectors (--word-vectors gensim:FILE), "
-        "LESA and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
+        "  the papers use vectors of 300 dimensions: ML-Decoder uses fastText's crawl vectors "
+        "(--word-vectors gensim:FILE), LESA and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
     )
     assert any(
         line.startswith(f"  for the released code, which calls test val: {out / 'released'}: train ") for line in lines

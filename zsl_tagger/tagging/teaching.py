@@ -140,8 +140,8 @@ def _encode_examples(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag
     for error in (result for result in results if isinstance(result, str)):
         logger.warning("%s; skipped", error)
     new, again = results[: len(given)], results[len(given) :]
-    again = [photo for photo in again if isinstance(photo, _Photo)]
-    return _distinct([photo for photo in new if isinstance(photo, _Photo)], [*stored, *again])
+    repeated = [photo for photo in again if isinstance(photo, _Photo)]
+    return _distinct([photo for photo in new if isinstance(photo, _Photo)], [*stored, *repeated])
 
 
 def _stored(
