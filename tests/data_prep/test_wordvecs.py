@@ -124,8 +124,8 @@ def test_all_unknown_labels_are_told_with_near_spellings(source: str) -> None:
     with pytest.raises(
         UserError,
         match=rf"^labels without a vector in {re.escape(source)} \(3\): unknown label 'catt', did you mean 'cat'\?; "
-        r"unknown label 'scisors', did you mean 'scissors'\?; unknown label 'zebra'\. Correct them, take another "
-        r"source, or choose --missing drop \(leaves them out\) or --missing random \(a random vector for each\)$",
+        r"unknown label 'scisors', did you mean 'scissors'\?; unknown label 'zebra'\. Correct them, use another "
+        r"source, or give --missing drop \(leaves them out\) or --missing random \(a random vector for each\)$",
     ):
         word_vectors(["scisors", "dog", "zebra", "catt"], source)
 

@@ -677,7 +677,7 @@ def test_words_that_do_not_fit_the_queries(tmp_path: Path) -> None:
     (tmp_path / "vectors.txt").write_text("cat 1 2 3 4 5\ntrees 2 3 4 5 6\n")
     source = ("--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}")
     assert "unknown label 'dog'" in refused(tmp_path, *known, *source)[1]
-    assert "give --labels-file FILE: the words that tag asks" in refused(tmp_path, *known[:2], *source)[1]
+    assert "give --labels-file FILE: the words that tag uses" in refused(tmp_path, *known[:2], *source)[1]
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
