@@ -113,7 +113,8 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
         "(--word-vectors gensim:FILE), LESA and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
     )
     assert any(
-        line.startswith(f"  for the released code, where val is the test split: {out / 'released'}: train ") for line in lines
+        line.startswith(f"  for the released code, where val is the test split: {out / 'released'}: train ")
+        for line in lines
     )
     words = [*NusArchive.TAGS, "dog"]
     vectors = np.random.default_rng(0).standard_normal((len(words), 300)).astype(str)
