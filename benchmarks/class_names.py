@@ -1,10 +1,10 @@
-"""Is a photo of one thing tagged with its name? On ImageNet's sample photos, whose classes the vocabulary names.
+"""Measure how often a photo of one thing is tagged with its name, on ImageNet's sample photos.
 
     python -m benchmarks.class_names --imagenet DIR [--model FOLDER]
 
-DIR holds one photo of each ImageNet-1k class, ``wnid_name.jpg``. Asked are the photos of every second class whose own
+DIR has one photo of each ImageNet-1k class, ``wnid_name.jpg``. The test photos are of every second class whose own
 name is in the default vocabulary, so that the others may be used for choosing. They are training photos, of backbone
-and head, so this says whether the tagger names what it knows, not how well it knows new photos. Three shares of
+and head, so this shows whether the tagger names what it knows, not how it does on new photos. Three shares of
 the photos: the own name is printed by default; it is among the five best tags, parents and synonyms left out; of all
 photos of DIR, that photo scores highest for the name.
 """
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def names_of_classes(keys: list[str]) -> dict[int, list[int]]:
-    """Class -> the labels that name it and no other class, by the packaged model's ``class_words.json``."""
+    """Return {class: labels that mean only this class}, from the packaged model's ``class_words.json``."""
     words = read_class_words(PACKAGED / CLASS_WORDS_FILE)
     found: dict[int, list[int]] = {}
     for column, key in enumerate(keys):

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its result file says what was run, where, when and on which commit."""
+"""Write the result file of a benchmark: figures, command, machine, date and commit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _processor() -> str:
 
 
 def _command() -> str:
-    """As typed, with folders outside the repo shortened to their names."""
+    """Return the command as typed, with folders outside the repository shortened to their names."""
     words = ["-m", f"benchmarks.{Path(sys.argv[0]).stem}"]
     words += [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return " ".join(["python", *words])

@@ -1,18 +1,18 @@
-"""Precision and recall of the tags that a person sees: no options, judged by eye.
+"""Measure precision and recall of the default tags (no options), judged by eye.
 
     python -m benchmarks.default_tags --coco DIR [--model FOLDER]
 
-DIR is as for ``benchmarks.tagging_accuracy``. Two files in ``benchmarks/judgements/`` say what is right; how they were
-made stands in ``benchmarks/README.md``:
+DIR is as for ``benchmarks.tagging_accuracy``. Two files in ``benchmarks/judgements/`` contain the truth;
+``benchmarks/README.md`` describes how they were made:
 
 ``coco100_named.csv``     ``photo,subject,named``: what a careful person would name, written before any prediction was
                           seen, and the main subject with its other names after ``|``
-``coco100_verdicts.csv``  ``photo,tag,verdict``: of each tag that some system proposed, whether it is true (``t``), true
+``coco100_verdicts.csv``  ``photo,tag,verdict``: whether each tag that a system proposed is true (``t``), true
                           but useless (``u``) or false (``f``)
 
-Precision is the share of the printed tags that are true and of use. A named word is found where it is printed itself,
-or a tag that says it too (a synonym, or a child such as "puppy" of "dog"). Tags that nobody judged are counted apart
-and are in no other figure. Intervals are 95 %, over resampled photos.
+Precision is the share of the printed tags that are true and useful. A named word is found if it is printed, or a tag
+that implies it (a synonym, or a child such as "puppy" of "dog"). Tags without a verdict are counted separately and
+excluded from all other figures. Intervals are 95 %, over resampled photos.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
 
 JUDGEMENTS = ROOT / "benchmarks" / "judgements"
-FIRST = 5  # tags of a photo whose precision is given too
+FIRST = 5  # number of best tags whose precision is also reported
 RESAMPLES = 1000
 
 VERDICTS = ("t", "u", "f")
 
-LISTED = 40  # photos of the list
+LISTED = 40  # number of photos in the list
 LIST = """# What `tag` prints, on 40 photos
 
 The first 40 photos of coco100, by their number in COCO 2017 (the photos are not ours to show), with what a careful
@@ -50,12 +50,12 @@ ones are (in brackets), and those that nobody judged have a question mark. Writt
 
 @dataclass(frozen=True)
 class Judged:
-    """One photo's printed tags.
+    """Printed tags of one photo.
 
     Attributes:
-        verdicts: of each printed tag, best first; "" where nobody judged it.
-        named: of each word that a person would name, whether it was found.
-        subject: whether the main subject was.
+        verdicts: verdict of each printed tag, best first; "" without a verdict.
+        named: whether each word that a person would name was found.
+        subject: whether the main subject was found.
     """
 
     verdicts: list[str]
@@ -90,21 +90,21 @@ def main() -> None:
 
 
 def listed(name: str, subject: str, tags: list[str], judged: Judged) -> str:
-    """One photo as a line of Markdown: false tags struck out, useless ones in brackets."""
+    """Format one photo as a line of Markdown: false tags struck out, useless ones in brackets."""
     marks = {"t": "{}", "u": "({})", "f": "~~{}~~", "": "{}?"}
     shown = ", ".join(marks[verdict].format(tag) for tag, verdict in zip(tags, judged.verdicts, strict=True))
     return f"| {Path(name).stem.lstrip('0')} | {subject} | {shown} |"
 
 
 def read_named() -> dict[str, tuple[list[str], list[str]]]:
-    """Photo -> names of its main subject, and what a person would name."""
+    """Return {photo: names of its main subject, and words that a person would name}."""
     with (JUDGEMENTS / "coco100_named.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {row["photo"]: (row["subject"].split("|"), row["named"].split(", ")) for row in rows}
 
 
 def read_verdicts() -> dict[str, dict[str, str]]:
-    """Photo -> tag -> verdict."""
+    """Return {photo: {tag: verdict}}."""
     verdicts: dict[str, dict[str, str]] = {}
     with (JUDGEMENTS / "coco100_verdicts.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -113,14 +113,14 @@ def read_verdicts() -> dict[str, dict[str, str]]:
 
 
 def implied_words() -> dict[str, set[str]]:
-    """Label -> what it says too, by the packaged model, whatever model is measured."""
+    """Return {label: labels that it implies}, from the packaged model for any measured model."""
     return {label.name: {label.name, *label.implies} for label in ModelFolder().labels()}
 
 
 def judge(
     tags: list[str], words: list[str], subjects: list[str], verdicts: dict[str, str], says: dict[str, set[str]]
 ) -> Judged:
-    """Hold the tags of one photo against its judgement."""
+    """Compare the tags of one photo with its judgement."""
     said = set().union(*(says.get(tag, {tag}) for tag in tags))
     return Judged(
         [verdicts.get(tag, "") for tag in tags],
@@ -130,7 +130,7 @@ def judge(
 
 
 def figures(judged: list[Judged]) -> dict[str, object]:
-    """Percentages with their intervals."""
+    """Return percentages with their intervals."""
     measures: dict[str, Callable[[list[Judged]], float]] = {
         "precision": precision,
         "useless": lambda rows: share(rows, "u"),
@@ -153,7 +153,7 @@ def figures(judged: list[Judged]) -> dict[str, object]:
 
 
 def share(rows: list[Judged], verdict: str, first: int | None = None) -> float:
-    """Share of the judged tags, of each photo's ``first`` ones, that have a verdict."""
+    """Return the share of judged tags, among each photo's ``first`` ones, that have a given verdict."""
     counts = [[row.verdicts[:first].count(one) for one in VERDICTS] for row in rows]
     total = np.sum(counts, axis=0)
     return float(total[VERDICTS.index(verdict)] / max(total.sum(), 1))

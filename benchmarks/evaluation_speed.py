@@ -1,8 +1,8 @@
-"""Seconds and memory of ``zsl-tagger evaluate --scores`` at the size of NUS-WIDE's test set.
+"""Measure time and memory of ``zsl-tagger evaluate --scores`` at the size of NUS-WIDE's test set.
 
     python -m benchmarks.evaluation_speed
 
-Made-up scores of 107,859 images and 1,006 labels, 81 of them unseen, with about 2 in 100 entries true.
+Synthetic scores of 107,859 images and 1,006 labels, 81 of them unseen, with about 2 in 100 entries true.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Time and memory of the head, beside the released algorithm with the same weights.
+"""Measure time and memory of the head against the released algorithm with the same weights.
 
     python -m benchmarks.head [--device cuda] [--compile]
 
-The released algorithm is written anew here from its description (a query for each label and image through the
-whole layer, ``nn.MultiheadAttention``, one product a query in a Python loop at the end), since the released code and
+The released algorithm is reimplemented here from its description (a query for each label and image through the
+whole layer, ``nn.MultiheadAttention``, one product per query in a Python loop at the end), since the released code and
 timm's copy fail on torch >= 2.1. Sizes: 2,048 channels, 7x7 tokens, width 768, float32; also bfloat16 autocast, ours.
 
 Times are medians of runs in turn, ratios within one run. Peak memory is what a process needs beyond the tensors that
@@ -32,7 +32,7 @@ from zsl_tagger.system.threads import keep_freed_memory
 CHANNELS, TOKENS, WORD_DIM = 2048, 49, 300
 SEED = 0
 
-#: Name -> (options of the head, labels).
+#: {name: (options of the head, labels)}.
 HEADS: dict[str, tuple[dict[str, int], int]] = {
     "925 word queries": ({"word_dim": WORD_DIM}, 925),
     "9,605 classes, 200 groups": ({"num_classes": 9605, "groups": 200}, 9605),
@@ -40,11 +40,11 @@ HEADS: dict[str, tuple[dict[str, int], int]] = {
 }
 BATCHES = (1, 8, 64)
 DIRECTIONS = ("forward", "forward + backward")
-SECONDS, AT_MOST = 5.0, 40.0  # of measuring a case: three turns or more, of slow ones one or more
+SECONDS, AT_MOST = 5.0, 40.0  # time per case: at least three turns, or one turn of slow cases
 
 
 class ReleasedHead(nn.Module):
-    """The released algorithm on the weights of ours; evaluation only in that it has no dropout."""
+    """Released algorithm with the weights of our head; it has no dropout, so it is for evaluation only."""
 
     def __init__(self, head: MLDecoder):
         super().__init__()
@@ -57,7 +57,7 @@ class ReleasedHead(nn.Module):
         self.attention.out_proj.load_state_dict(ours.out.state_dict())
 
     def forward(self, tokens: Tensor, words: Tensor | None = None) -> Tensor:
-        """tokens ``(B, L, C)``, words ``(K, word_dim)`` -> ``(B, K)``."""
+        """Return logits ``(B, K)`` of tokens ``(B, L, C)`` and words ``(K, word_dim)``."""
         head, layer, images = self.head, self.head.layer, len(tokens)
         memory = F.relu(head.embed(tokens)).transpose(0, 1)  # (L, B, D)
         queries = head.group_queries if head.word_embed is None else F.relu(head.word_embed(words))  # (Q, D)
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def measured(arguments: argparse.Namespace, name: str, batch: int, direction: str) -> dict[str, object]:
-    """Milliseconds of each variant, the ratios to the released one, and peak memory."""
+    """Return milliseconds of each variant, ratios to the released one, and peak memory."""
     device = arguments.device
     ours, tokens, words = made(name, batch, device)
     released = ReleasedHead(ours).to(device).eval()
@@ -161,7 +161,7 @@ def autocast(device: str) -> torch.autocast:
 
 
 def in_turn(jobs: dict[str, Callable[[], object]], device: str) -> dict[str, list[float]]:
-    """Seconds of each job, run in turn; the first turn is not counted."""
+    """Return the seconds of each job, run in turn; the first turn is not counted."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     began = time.perf_counter()
     while len(times["released"]) < 2 or not _enough(len(times["released"]), time.perf_counter() - began):
@@ -185,7 +185,7 @@ def in_own_process(device: str, name: str, batch: int, whose: str, direction: st
 
 
 def peak_memory(device: str, name: str, batch: str, whose: str, direction: str) -> int:
-    """MB beyond what is there before the first call."""
+    """Return the memory in MB beyond the memory before the first call."""
     ours, tokens, words = made(name, int(batch), device)
     work = job(ours if whose == "ours" else ReleasedHead(ours).to(device).eval(), tokens, words, direction)
     if device != "cpu":
@@ -193,14 +193,14 @@ def peak_memory(device: str, name: str, batch: str, whose: str, direction: str) 
         before = torch.cuda.memory_allocated()
         work()
         return round((torch.cuda.max_memory_allocated() - before) / 2**20)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
     before = _status("VmRSS")
     work()
     return round((_status("VmHWM") - before) / 1024)
 
 
 def _status(name: str) -> int:
-    """Of this process, in KB."""
+    """Return the peak memory of this process in KB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

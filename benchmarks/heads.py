@@ -1,4 +1,4 @@
-"""ML-Decoder beside other heads: one trainer, one data set, the same features of a frozen EfficientNet-Lite2.
+"""Compare ML-Decoder with other heads: one trainer, one data set, the same features of a frozen backbone.
 
     python -m benchmarks.heads --photos DIR --work WORK [--seeds 0 --steps 5]
 

@@ -1,4 +1,4 @@
-"""Does a heat map show where the object is? Attention as it is beside :meth:`Tagger.heatmap`.
+"""Measure whether a heat map shows where the object is: raw attention against :meth:`Tagger.heatmap`.
 
 ``python -m benchmarks.heatmaps --photos DATA/photos``
 
@@ -25,11 +25,11 @@ from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.tagging.encoded import Encoded
 
 MOSAICS = 300
-Maps = dict[str, np.ndarray]  # kind -> (K, R, R)
+Maps = dict[str, np.ndarray]  # {kind: (K, R, R)}
 
 
 def maps_of(tagger: Tagger, encoded: Encoded, labels: list[str]) -> Maps:
-    """Attention, mean over heads, and the heat maps made of it."""
+    """Return the attention, mean over heads, and the heat maps computed from it."""
     asked = tagger.label_set(labels).prepared(tagger._model)
     heats = tagger.heatmap(encoded, labels)
     return {"attention": tagger._model.attention(encoded, asked)[0].reshape(heats.shape), "heat map": heats}
@@ -57,7 +57,7 @@ def mosaics(tagger: Tagger, photos: Path) -> dict[str, dict[str, float]]:
 
 
 def _left_share(maps: np.ndarray) -> np.ndarray:
-    """(K, R, R) -> (K,)"""
+    """Return the share of each map ``(K, R, R)`` on its left half, ``(K,)``."""
     middle = maps.shape[2] // 2
     return maps[:, :, :middle].sum(axis=(1, 2)) / np.maximum(maps.sum(axis=(1, 2)), 1e-12)
 
@@ -78,7 +78,7 @@ def boxes(tagger: Tagger, folder: Path) -> dict[str, dict[str, float]]:
                 continue
             for kind, of_labels in maps.items():
                 heat = of_labels[index]
-                hit = covered.flat[heat.argmax()] > 0.1  # a tenth of the place is in a box
+                hit = covered.flat[heat.argmax()] > 0.1  # a tenth of the cell is in a box
                 energy = (heat * covered).sum() / max(heat.sum(), 1e-12)
                 rows.setdefault(kind, []).append([hit, (covered > 0.1).mean(), energy, covered.mean()])
     names = ["highest place in a box", "by chance", "share in the boxes", "by chance (area)"]
@@ -91,7 +91,7 @@ def _annotated(folder: Path) -> Iterator[tuple[Path, int, int, dict[str, list[li
         content = json.loads(file.read_text())
         names = {entry["id"]: entry["name"] for entry in content["categories"]}
         for image in content["images"]:
-            path = paths.pop(image["file_name"], None)  # once, where both files have it
+            path = paths.pop(image["file_name"], None)  # only once if both files have it
             found: dict[str, list[list[float]]] = {}
             for box in content["annotations"]:
                 if box["image_id"] == image["id"]:
@@ -101,7 +101,7 @@ def _annotated(folder: Path) -> Iterator[tuple[Path, int, int, dict[str, list[li
 
 
 def _covered(found: list[list[float]], width: int, height: int, side: int) -> np.ndarray:
-    """Share of each place that lies in a box, ``(side, side)``; boxes are x, y, width, height in pixels."""
+    """Return the share of each cell inside a box, ``(side, side)``; boxes are x, y, width, height in pixels."""
     fine = 8 * side
     mask = np.zeros((fine, fine))
     for x, y, wide, high in found:

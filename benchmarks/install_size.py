@@ -1,4 +1,4 @@
-"""Size of the wheel, and of the base install in an empty virtual environment.
+"""Measure the size of the wheel, and of the base install in an empty virtual environment.
 
 python benchmarks/install_size.py
 """
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _bytes(folder: Path) -> int:
-    """Disk use as ``du`` counts it: blocks of 512 bytes."""
+    """Return disk use like ``du``, in blocks of 512 bytes."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 

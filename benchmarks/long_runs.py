@@ -1,4 +1,4 @@
-"""What an output that can be gone on with costs: the run over a folder, hashing, and looking at a large output.
+"""Measure the cost of resumable output: a run over a folder, hashing, and opening a large output.
 
     python -m benchmarks.long_runs --photos FOLDER
 
@@ -90,7 +90,7 @@ def hashing(path: Path) -> dict[str, object]:
 
 
 def opening(kind: str, folder: Path, count: int) -> dict[str, float]:
-    """In a process of its own, for its memory."""
+    """Run in a separate process to measure its memory."""
     path = folder / f"large.{kind}"
     with open_record_file(kind, path, {}, False) as file:
         for number in range(count):

@@ -1,8 +1,8 @@
-"""``zsl-tagger train --recipe my-photos`` as a person runs it: Caltech-101, 30 training photos a class, on a CPU.
+"""Run ``zsl-tagger train --recipe my-photos`` as a user would: Caltech-101, 30 training photos per class, on a CPU.
 
     python -m benchmarks.my_photos --photos DIR
 
-DIR holds ``caltech101/<class>/*.jpg``. For each seed (``--seeds``) another 30 photos a class are for training and
+DIR contains ``caltech101/<class>/*.jpg``. For each seed (``--seeds``) another 30 photos per class are for training and
 another set for validation; top-1 is measured on the test photos through the ONNX model folder that the command wrote,
 as the share of all test photos and as the mean over classes.
 """
@@ -67,7 +67,7 @@ def command(*words: object) -> None:
 
 
 def predictions(data: PreparedDataset, model: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The label of each test photo, and the one with the highest score of all."""
+    """Return the label of each test photo, and its highest-scoring label."""
     tagger = Tagger(model, workers=available_cores())
     labels, rows = tagger.label_set(data.labels), data.rows("test")
 

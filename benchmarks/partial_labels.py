@@ -1,4 +1,4 @@
-"""Losses for partial labels beside each other: with 10, 50 and 100 % of the labels known.
+"""Compare losses for partial labels with 10, 50 and 100 % of the labels known.
 
     python -m benchmarks.partial_labels --photos DIR --work WORK [--seeds 0 --steps 5]
 
@@ -9,7 +9,7 @@ keep all their labels. ``selective`` takes its priors from the run with ``ignore
 Validation mAP, over known pairs, chooses the step and the learning rate.
 
 mAP is the mean over the classes with a test photo, then over seeds, with a bootstrap over test photos; gains over
-``negative`` are paired. With all labels known the losses are one and the same.
+``negative`` are paired. With all labels known the losses are identical.
 
 All of it should take at most half an hour on two idle cores; ``--seeds`` and ``--steps`` are for a trial, which writes
 no result.
@@ -49,7 +49,7 @@ from zsl_tagger.training.validation import score_cached
 
 SHARES = (0.1, 0.5)
 NEGATIVE, SELECTIVE = "negative", "selective"
-#: ``selective`` follows ``ignore``, whose model gives it the priors. 18 classes: one likely label a photo is left out.
+#: ``selective`` follows ``ignore``, whose model gives it the priors. 18 classes: one likely label per photo is skipped.
 LOSSES: dict[str, tuple[str, ...]] = {
     "ignore": ("unknown_labels=ignore",),
     NEGATIVE: ("unknown_labels=negative",),
@@ -152,7 +152,7 @@ def priors_of(chosen: Trained, cache: FeatureCache) -> np.ndarray:
 
 
 def without_speed(found: dict[str, tuple[dict[str, Any], Resampled]]) -> dict[str, dict[str, Any]]:
-    """Return the figures of each loss but for those that all share."""
+    """Return the figures of each loss, without the figures that all share."""
     return {
         name: {key: value for key, value in figures.items() if key not in ("parameters", "ms")}
         for name, (figures, _) in found.items()

@@ -1,10 +1,11 @@
-"""NUS-WIDE preparation at full scale: 269,648 rows x (1,000 tags + 81 concepts), timed from process start to exit.
+"""Time the preparation of NUS-WIDE at full scale: 269,648 rows x (1,000 tags + 81 concepts).
 
 python -m benchmarks.prepare_nus_wide --annotation DIR
 
 The concept labels are the real ones of ``DIR`` (``Concepts81.txt``, ``TagList1k.txt``, ``image_ids.txt.gz``,
-``image_concepts.txt.gz``, ``concept_ids.txt``, ``test_image_names.txt.gz``). The user tags are made up (they are not to
-be had): an image gets about 6 of the 1,000, common ones more often. Images are not opened (``--skip-images``).
+``image_concepts.txt.gz``, ``concept_ids.txt``, ``test_image_names.txt.gz``). The user tags are synthetic (the real
+ones are not available): an image gets about 6 of the 1,000, common ones more often.
+Images are not opened (``--skip-images``). Times are from process start to exit.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def write_archive(annotation: Path, folder: Path) -> dict[str, int]:
-    """A raw archive in the official layout; returns the images of each concept."""
+    """Write a raw archive in the official layout; return the images of each concept."""
     concepts, tags = (_lines(annotation / name) for name in ("Concepts81.txt", "TagList1k.txt"))
     ids = _gzip_lines(annotation / "image_ids.txt.gz")
     test_names = _gzip_lines(annotation / "test_image_names.txt.gz")
@@ -85,7 +86,7 @@ def write_archive(annotation: Path, folder: Path) -> dict[str, int]:
 
 def _write_tags(path: Path, rows: int, columns: int) -> None:
     random = np.random.default_rng(0)
-    share = 6 / columns * np.linspace(2, 0.02, columns)  # about 6 tags an image, the first ones most often
+    share = 6 / columns * np.linspace(2, 0.02, columns)  # about 6 tags per image, the first ones most often
     with path.open("wb") as file:
         for start in range(0, rows, 10_000):
             count = min(10_000, rows - start)

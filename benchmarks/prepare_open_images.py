@@ -1,10 +1,10 @@
-"""OpenImages preparation at full scale: made-up annotation of nine million rows, timed from process start to exit.
+"""Time the preparation of OpenImages at full scale, with nine million synthetic rows of annotation.
 
 python -m benchmarks.prepare_open_images --folder DIR [--rows N] [--images N]
 
 The files have the layout and the number of classes of version 4; 7,186 classes are seen and 400 unseen, as in LESA.
-Class names are packaged words; which class a row speaks of is drawn, common ones more often, and about a third of the
-rows say that it is there. Images are not opened (``--skip-images``). All files are made in DIR, 0.5 to 1.5 GB, and
+Class names are packaged words; the class of a row is drawn, common ones more often, and about a third of the rows
+say that it is present. Images are not opened (``--skip-images``). All files are made in DIR, 0.5 to 1.5 GB, and
 removed at the end.
 """
 
@@ -25,7 +25,7 @@ from zsl_tagger.words.table import WordTable
 
 DESCRIBED, SEEN, UNSEEN = 19_995, 7_186, 400
 HELD_OUT = {"val": 41_620, "test": 125_436}  # images
-ROWS_OF_HELD_OUT = 5  # of each of them
+ROWS_OF_HELD_OUT = 5  # rows per held-out image
 POSITIVE = 0.35
 
 

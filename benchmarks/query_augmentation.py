@@ -1,4 +1,4 @@
-"""Zero-shot accuracy with and without each query augmentation, through ``zsl-tagger train``.
+"""Measure zero-shot accuracy with and without each query augmentation, through ``zsl-tagger train``.
 
     python -m benchmarks.query_augmentation --photos DIR --work WORK
 
@@ -46,11 +46,11 @@ from zsl_tagger.training.run import TrainRun, train
 from zsl_tagger.training.validation import score_cached
 from zsl_tagger.words.table import WordTable
 
-SEEDS = (0, 1, 2, 4)  # five were planned; 3 was not finished in the time there was
+SEEDS = (0, 1, 2, 4)  # five were planned; seed 3 was not finished in time
 UNSEEN, LEAST, MOST = 30, 9, 200  # unseen labels of a seed; their test photos
 RESAMPLES = 2000
 COCO = Path("more/coco_captions")
-NAMED = ("caltech101", "scenes", "more/animals", "more/sports")  # a folder a name
+NAMED = ("caltech101", "scenes", "more/animals", "more/sports")  # one folder per name
 PER_NAME = 10
 
 BASE = (
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def prepare_split(photos: Path, work: Path, seed: int) -> PreparedDataset:
-    """Return the data set of a seed: which labels are unseen, and which photos are for what."""
+    """Return the data set of a seed: its unseen labels, and the split of each photo."""
     folder = work / f"data{seed}"
     if not (folder / "dataset.json").is_file():
         work.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def prepare_split(photos: Path, work: Path, seed: int) -> PreparedDataset:
 
 
 def coco_labels(photos: Path) -> dict[str, set[str]]:
-    """Return photo -> its labels: COCO classes, and words of its caption that are tags by default."""
+    """Return {photo: labels}: COCO classes, and words of its caption that are tags by default."""
     said = json.loads((photos / COCO / "labels.json").read_text(encoding="utf-8"))
     table = WordTable.load(PACKAGED)
     tags = {label.name for label in ModelFolder(PACKAGED).labels() if label.default}
@@ -148,7 +148,7 @@ def coco_labels(photos: Path) -> dict[str, set[str]]:
 
 
 def named_photos(photos: Path) -> dict[str, str]:
-    """Return photo -> its one name as the packaged words spell it; names that they do not know are left out."""
+    """Return {photo: its name as spelled in the packaged words}; unknown names are left out."""
     table = WordTable.load(PACKAGED)
     names = {path: path.stem.partition("_")[2] for path in (photos / "imagenet1k").glob("*.jpg")}
     for folder in NAMED:
@@ -159,7 +159,7 @@ def named_photos(photos: Path) -> dict[str, str]:
 
 
 def draw_unseen(test: list[set[str]], seed: int) -> set[str]:
-    """Draw a seed's unseen labels among those of the test photos."""
+    """Draw a seed's unseen labels among the labels of the test photos."""
     counts = {label: sum(label in labels for labels in test) for label in sorted(set().union(*test))}
     eligible = [label for label, count in counts.items() if LEAST <= count <= MOST]
     return set(np.random.default_rng(seed).permutation(eligible)[:UNSEEN].tolist())

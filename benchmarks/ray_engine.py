@@ -1,10 +1,10 @@
-"""Tagging through Ray on one machine beside the local engine: what the many-machines engine costs where one would do.
+"""Compare tagging through Ray on one machine with the local engine, to measure the overhead of Ray.
 
     python -m benchmarks.ray_engine --photos FOLDER
 
 The packaged model and vocabulary, from the start of the command to its exit. Each turn tags a few photos and all of
-them, with each engine; the photos more over the time more is the speed once all runs, the rest is the start. Ratios
-are within a turn. Both engines use one core a worker; Ray's own processes share the same cores.
+them, with each engine; the difference in photos over the difference in time is the speed, the rest is startup. Ratios
+are within a turn. Both engines use one core per worker; Ray's own processes share the same cores.
 """
 
 from __future__ import annotations

@@ -25,24 +25,24 @@ def main() -> None:
 
 
 def with_headline(text: str) -> str:
-    """Return the README with its two rows of accuracy as measured last."""
+    """Return the README with its two rows of accuracy from the latest results."""
     return _between(text, "headline", headline())
 
 
 def with_tables(text: str) -> str:
-    """Return docs/figures.md with its tables as measured last."""
+    """Return docs/figures.md with its tables from the latest results."""
     return _between(text, "figures", tables())
 
 
 def _between(text: str, name: str, content: str) -> str:
-    """Return a page with other content between the two comments of a name."""
+    """Return a page with the content between the two comments of a name replaced."""
     start, end = f"<!-- {name}: {COMMAND} -->\n", f"<!-- /{name} -->"
     before, rest = text.split(start)
     return before + start + content + end + rest.split(end)[1]
 
 
 def with_search_tables(text: str) -> str:
-    """docs/search.md with its tables made anew."""
+    """Return docs/search.md with its tables from the latest results."""
     search, stores = _read("search")["figures"], _read("search_stores")["figures"]
     parts = {
         "forms": _form_rows(search), "speed": _speed_rows(search), "scale": _scale_rows(), "stores": _store_rows(stores),
@@ -55,7 +55,7 @@ def with_search_tables(text: str) -> str:
 
 
 def with_teach_tables(text: str) -> str:
-    """Return docs/teach.md with its tables written again from the results."""
+    """Return docs/teach.md with its tables from the latest results."""
     start, end = "<!-- taught: python -m benchmarks.readme_tables -->\n", "<!-- /taught -->"
     before, _, rest = text.partition(start)
     return before + start + _taught_rows(_read("teach")["figures"]) + "\n" + end + rest.partition(end)[2]
@@ -149,7 +149,7 @@ def _number(value: float | None) -> str:
 
 
 def headline() -> str:
-    """Return the README's table: how good the default tags are, and words that were never trained."""
+    """Return the README's table: accuracy of the default tags, and of words that were never trained."""
     found = _read("default_tags")["figures"]
     right, useless, wrong, subject = (found[part] for part in ("precision", "useless", "false", "main subject found"))
     names = _read("tagging_accuracy_names_kept_out")["figures"]["zsl-tagger tag"]
@@ -183,7 +183,7 @@ def tables() -> str:
 | the same training without COCO photos, without the COCO names and without the words that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
 | ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
 
-| default tags of 99 COCO photos, judged by eye, percent | true and of use | useless | false | of what a person names, found | main subject found | tags a photo |
+| default tags of 99 COCO photos, judged by eye, percent | true and of use | useless | false | of what a person names, found | main subject found | tags per photo |
 |---|---|---|---|---|---|---|
 {_default_tag_rows()}
 
@@ -191,7 +191,7 @@ def tables() -> str:
 |---|---|---|---|
 {_heat_rows(maps)}
 
-| `train --recipe my-photos`: Caltech-101, {photos_run["figures"]["classes"]} classes, {photos_run["figures"]["training_photos_a_class"]} photos a class | |
+| `train --recipe my-photos`: Caltech-101, {photos_run["figures"]["classes"]} classes, {photos_run["figures"]["training_photos_a_class"]} photos per class | |
 |---|---|
 | top-1 on the other {photos_run["figures"]["test_photos"]["mean"]:,.0f} photos, percent | {_range(photos_run["figures"]["top1"])} |
 | top-1, mean over classes, percent | {_range(photos_run["figures"]["mean_of_classes"])} |

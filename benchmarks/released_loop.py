@@ -1,4 +1,4 @@
-"""The released training loop beside ``zsl-tagger train``: the same losses step by step, the same accuracy at the end.
+"""Compare the released training loop with ``zsl-tagger train``: losses of each step and final accuracy.
 
     python -m benchmarks.released_loop [--steps 200] [--seeds 3]
 
@@ -64,7 +64,7 @@ BATCH = 8
 SHAPES = ("disc", "square", "triangle")
 COLOURS = ("red", "yellow", "green", "blue")
 
-#: Settings of both loops that keep a run small; word queries are asked as the released script asks them.
+#: Settings of both loops that keep a run small; word queries are used like in the released script.
 SMALL = (
     "backbone=test_resnet", "init=scratch", f"image_size={SIDE}", "dim=64", "ffn_dim=128", f"batch_size={BATCH}",
     "workers=0", "query_noise=0", "random_queries=0",
@@ -79,7 +79,7 @@ MAP_EPOCHS = 12
 
 @dataclass(frozen=True)
 class ReleasedSettings:
-    """Hold what the released scripts set. ``weight_decay``: 1e-2 in train_zsl_nus.py, 1e-4 in train.py."""
+    """Settings of the released scripts. ``weight_decay``: 1e-2 in train_zsl_nus.py, 1e-4 in train.py."""
 
     weight_decay: float
     epochs: int
@@ -88,7 +88,7 @@ class ReleasedSettings:
 
 
 class ReleasedModel(nn.Module):
-    """Compute logits as the released network does, over a timm backbone instead of TResNet, with a copy of our weights.
+    """Released network over a timm backbone instead of TResNet, with a copy of our weights.
 
     Args:
         words: ``(K, word_dim)``; None for a closed set.
@@ -109,13 +109,13 @@ class ReleasedModel(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 ``(B, S, S, 3)`` -> logits ``(B, K)``."""
+        """Return logits ``(B, K)`` of images uint8 ``(B, S, S, 3)``."""
         images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
         return self.head(self.body.forward_features(images.permute(0, 3, 1, 2)), self.words)
 
 
 class ReleasedHead(nn.Module):
-    """Compute ML-Decoder as released: every query of every image goes through the whole layer."""
+    """ML-Decoder as released: every query of every image passes through the whole layer."""
 
     def __init__(self, ours: MLDecoder):
         super().__init__()
@@ -136,7 +136,7 @@ class ReleasedHead(nn.Module):
         self.pooling, self.bias = copy.deepcopy(ours.group_weight), copy.deepcopy(ours.bias)
 
     def forward(self, features: Tensor, words: Tensor | None) -> Tensor:
-        """Feature map ``(B, C, h, w)`` -> logits ``(B, K)``."""
+        """Return logits ``(B, K)`` of a feature map ``(B, C, h, w)``."""
         memory = F.relu(self.embed(features.flatten(2).transpose(1, 2))).transpose(0, 1)  # (L, B, D)
         queries = self.queries if self.word_embed is None else F.relu(self.word_embed(words))  # (Q, D)
         t = queries.unsqueeze(1).expand(-1, len(features), -1)  # (Q, B, D)
@@ -245,7 +245,7 @@ def _enhance(kind: Any, image: Image.Image, amount: float) -> Image.Image:
     return enhanced
 
 
-#: Image and magnitude in 1/9..1 -> image.
+#: Maps an image and a magnitude in 1/9..1 to an image.
 OPERATIONS: list[Callable[[Image.Image, float], Image.Image]] = [
     lambda image, _: ImageOps.invert(image),
     lambda image, _: ImageOps.autocontrast(image),
@@ -281,14 +281,14 @@ class RecordedTrainer(Trainer):
 
 @dataclass(frozen=True)
 class Task:
-    """Hold what both loops train on, and our settings."""
+    """Data for both loops, and our settings."""
 
     data: PreparedDataset
     root: Path
     config: TrainConfig
 
     def initial(self) -> TaggerModel:
-        """Return the model as ``zsl-tagger train`` starts it."""
+        """Return the model in the initial state of ``zsl-tagger train``."""
         seed_everything((self.config.seed, 0))
         model, _ = initial_model(self.config, self.data, len(self.data.labels))
         model.backbone.leave_out_unused(self.config.image_size)
@@ -300,7 +300,7 @@ class Task:
 
 
 def trainer_of(task: Task, model: TaggerModel) -> RecordedTrainer:
-    """Return the trainer as ``zsl-tagger train`` makes it, on the CPU and without validation."""
+    """Return the trainer of ``zsl-tagger train``, on the CPU and without validation."""
     config, split = task.config, split_for_training(task.data, task.config)
     images = TrainingImages(task.root, task.data.paths, split.train, config)
     schedule = Schedule(split.train, config)
@@ -348,7 +348,7 @@ def loss_curves(recipe: str, weight_decay: float, folder: Path, steps: int) -> d
 
 
 def same_batches(task: Task, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the pixels and targets that :class:`Trainer` is shown."""
+    """Yield the pixels and targets that :class:`Trainer` gets."""
     split = split_for_training(task.data, task.config)
     schedule, targets = Schedule(split.train, task.config), Targets(task.data, split.columns)
     images = TrainingImages(task.root, task.data.paths, split.train, task.config)
@@ -360,7 +360,7 @@ def same_batches(task: Task, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def averaged_difference(trainer: Trainer, average: ReleasedModel, task: Task) -> float:
-    """Return the largest difference of the averaged models' logits over test photos."""
+    """Return the maximum difference between the averaged models' logits over test photos."""
     pixels, _ = photos_of_test(task)
     return float((trainer.averaged().eval()(pixels, trainer.vectors) - average(pixels)).abs().max())
 
@@ -450,7 +450,7 @@ def _photo(labels: list[str], draw: random.Random) -> Image.Image:
 
 # --- the command ------------------------------------------------------------------------------------------
 
-#: Recipe -> weight decay of the released script that it follows.
+#: {recipe: weight decay of the released script that it follows}.
 RECIPES = {"nus-wide-zsl": 1e-2, "coco-multilabel": 1e-4}
 
 

@@ -1,4 +1,4 @@
-"""Searching 10,000 photos: time, size, agreement with exact scores, recall of the exact best.
+"""Measure search over 10,000 photos: time, size, agreement with exact scores, recall of the exact best.
 
     python -m benchmarks.search --photos FOLDER --unseen FOLDER --index FOLDER
 
@@ -52,7 +52,7 @@ PHRASES = [
     "yellow flower", "night street", "green field", "baby elephant", "stone bridge", "city skyline", "birthday party",
     "foggy forest", "sailing boat", "football stadium", "rusty truck", "empty beach",
 ]  # fmt: skip
-WORDS = 60  # others, drawn from the table's commonest 20,000
+WORDS = 60  # other words, drawn from the 20,000 most common ones
 MIRRORED = "mirrored"
 
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def fill(index: Path, library: Library, tagger: Tagger) -> int:
-    """Mirrored token maps up to ``PHOTOS`` in all; how many there are then."""
+    """Add mirrored token maps up to ``PHOTOS`` in total; return the number of photos."""
     with Store(index, library._made) as store:
         photos = store.photos()
         real = sorted(path for path in photos if not path.startswith(MIRRORED))
@@ -118,7 +118,7 @@ def packed_classes(store: Store) -> dict[int, np.ndarray]:
 
 
 def unpacked_classes(packed: np.ndarray) -> np.ndarray | None:
-    """uint8 ``(N, C)`` -> float32 ``(N, C)``; None of a model without class evidence."""
+    """Convert uint8 ``(N, C)`` to float32 ``(N, C)``; return None for a model without class evidence."""
     return unpack_classes(packed) if packed.shape[1] else None
 
 
@@ -140,7 +140,7 @@ def sizes(index: Path) -> dict[str, float]:
 
 
 def quantised(bits: int, axis: int) -> Callable[[np.ndarray], np.ndarray]:
-    """As so many bits a value, with a scale along an axis of ``(L, D)``."""
+    """Quantise to a number of bits per value, with a scale along an axis of ``(L, D)``."""
 
     def form(tokens: np.ndarray) -> np.ndarray:
         low, high = tokens.min(axis=axis, keepdims=True), tokens.max(axis=axis, keepdims=True)
@@ -151,13 +151,13 @@ def quantised(bits: int, axis: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def pooled(tokens: np.ndarray) -> np.ndarray:
-    """Mean of each 2 x 2 places."""
+    """Return the mean of each 2 x 2 positions."""
     side = int(len(tokens) ** 0.5)
     return tokens.reshape(side // 2, 2, side // 2, 2, -1).mean(axis=(1, 3)).reshape(len(tokens) // 4, -1)
 
 
 def projected(tokens: np.ndarray, basis: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Through so many principal components in 8 bits, and back."""
+    """Project to principal components in 8 bits, and back."""
     parts = (tokens - mean) @ basis.T
     step = np.abs(parts).max() / 127
     return np.maximum(np.rint(parts / step) * step @ basis + mean, 0)
@@ -214,18 +214,18 @@ def as_bytes(tokens: np.ndarray, bits: int, axis: int) -> np.ndarray:
 
 
 def decoded(tagger: Tagger, encoded: Encoded, labels: LabelSet) -> np.ndarray:
-    """Logits ``(N, K)``, without class evidence."""
+    """Return logits ``(N, K)``, without class evidence."""
     fours = [Encoded(encoded.tokens[at : at + 4]) for at in range(0, len(encoded.tokens), 4)]
     return np.concatenate([tagger.logits(four, labels) for four in fours])
 
 
 def scores(logits: np.ndarray, classes: np.ndarray | None, labels: LabelSet) -> np.ndarray:
-    """Return log-odds as the tagger makes them of logits of the decoder ``(N, K)``."""
+    """Convert logits of the decoder ``(N, K)`` to the tagger's log-odds."""
     return probabilities(labels.log_odds(logits, classes) + labels.biases)
 
 
 def agreement(kept: np.ndarray, exact: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
-    """Of scores ``(N, K)``."""
+    """Return the figures for scores ``(N, K)``."""
     off = np.abs(kept - exact)
     logits = np.abs(_log_odds(kept) - _log_odds(exact))
     tags, exact_tags = kept >= thresholds, exact >= thresholds
@@ -276,7 +276,7 @@ def searches(library: Library, tagger: Tagger, index: Path) -> dict[str, object]
             if kind in recall:
                 recall[kind].append(len(set(found) & set(best[label])) / TOP)
                 recall_20[kind].append(len(set(found[:20]) & set(best[label][:20])) / 20)
-    processor = (time.process_time() - processor) / (len(phrases) + len(words))  # the vocabulary takes next to none
+    processor = (time.process_time() - processor) / (len(phrases) + len(words))  # the vocabulary takes almost none
     asked_photos, rank.FIRST, rank.ROUNDS = rank.ASKED, rank.ASKED, 0
     for kind, asked in (("phrases", phrases), ("words", words)):
         alone[kind] = [len(set(timed(library, label)[1]) & set(best[label])) / TOP for label in asked]
@@ -303,7 +303,7 @@ def timed(library: Library, query: str) -> tuple[float, list[str]]:
 
 
 def exact_best(index: Path, tagger: Tagger, labels: list[str]) -> dict[str, list[str]]:
-    """The best photos of each label, all of them asked."""
+    """Return the best photos of each label by exact scores of all photos."""
     asked = tagger.label_set(labels)
     with Store(index) as store:
         contents = sorted({known.content for known in store.photos().values()})

@@ -1,12 +1,12 @@
-"""SQLite, DuckDB, LanceDB and usearch as the store of a photo library's index.
+"""Compare SQLite, DuckDB, LanceDB and usearch as the store of a photo library's index.
 
     python -m benchmarks.search_stores
 
-10,000 made rows of what the index keeps of a photo: 14 KB of tokens and 2.3 KB of logits, random bytes. Each store, in
-a process of its own: rows written one transaction each for ``SECONDS``, and the rest in one go; 100 rows replaced, one
-transaction each; the logits of all rows read into numpy; the tokens of 1,000 rows read; the size on disk. Then a writer
-is killed (SIGKILL) in its work, and another process opens the store: does it open, and does it have every row whose
-transaction had ended? usearch is an index of vectors in one file with neither transactions nor other columns: it holds
+10,000 synthetic rows like the index stores per photo: 14 KB of tokens and 2.3 KB of logits, random bytes. Each
+store, in a separate process: rows written in one transaction each for ``SECONDS``, the rest at once; 100 rows
+replaced, one transaction each; the logits of all rows read into numpy; the tokens of 1,000 rows read; the size on disk.
+Then a writer is killed (SIGKILL) at work, and another process checks whether the store opens and has every row whose
+transaction had ended. usearch is an index of vectors in one file with neither transactions nor other columns: it holds
 the logits only, and "one transaction" is to save the file.
 """
 
@@ -35,9 +35,9 @@ TOKENS, LOGITS = 14_000, 2264
 
 
 class Store(Protocol):
-    """What each of them is asked to do."""
+    """Operations of a store."""
 
-    def write(self, rows: Iterable[int]) -> None: ...  # in one transaction; a row that is there is replaced
+    def write(self, rows: Iterable[int]) -> None: ...  # in one transaction; existing rows are replaced
     def logits(self) -> np.ndarray: ...  # uint8 (rows, LOGITS)
     def tokens(self, rows: Iterable[int]) -> int: ...  # bytes read
     def count(self) -> int: ...
@@ -182,7 +182,7 @@ def main() -> None:
         print(json.dumps(measure(store, arguments.folder)))
     elif arguments.step == "count":
         print(store.count())
-    else:  # until it is killed, saying what has been written
+    else:  # until it is killed, printing each written row
         for row in range(ROWS):
             store.write([row])
             print(row + 1, flush=True)
@@ -239,7 +239,7 @@ def _seconds(work: Any) -> float:
 
 
 def killed(name: str) -> dict[str, object]:
-    """A writer is killed in its work, three times; what is there then."""
+    """Kill a writer at work three times; return what was left."""
     opened, lost = 0, 0
     for turn in range(3):
         folder = Path(tempfile.mkdtemp())
@@ -262,7 +262,7 @@ def killed(name: str) -> dict[str, object]:
 
 
 def installed(packages: Iterable[str]) -> float:
-    """Megabytes that pip would bring."""
+    """Return the megabytes that pip would install."""
     size = 0
     for package in packages:
         try:

@@ -1,9 +1,9 @@
-"""`zsl-tagger serve` under load, over many requests, and under attack: a server of its own on this machine's loopback.
+"""Measure `zsl-tagger serve` under load, over many requests and under attack, with a server on loopback.
 
     python -m benchmarks.serve --photos FOLDER
 
-- load: 50 clients, each with one request at a time of one photo and three labels; a client that is told to come later
-  (429) does. Beside it: the same photos and labels by ``Tagger.tag_many`` in a process of its own, after its start.
+- load: 50 clients, each with one request at a time of one photo and three labels; a client that gets a 429 waits
+  and tries again. Beside it: the same photos and labels by ``Tagger.tag_many`` in a separate process, after its start.
 - memory: resident memory of the server every 500 of 5,000 requests of small photos, 8 clients.
 - malformed: 1,000 uploads that are cut, random, no photo, too large when decoded, or no form; statuses by kind.
 - fuzz: what schemathesis makes from the server's own OpenAPI, well-formed and not.
@@ -87,7 +87,7 @@ def server() -> Iterator[tuple[psutil.Process, Address]]:
 
 
 def tag_many(paths: list[str]) -> float:
-    """Photos per second, over at least 200 photos."""
+    """Return photos per second, over at least 200 photos."""
     code = """
 import sys, time
 from zsl_tagger.tagging.tagger import Tagger
@@ -116,14 +116,14 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes, float]:
-    """(status, answer, seconds to wait where it says so)."""
+    """Return (status, answer, seconds to wait if given)."""
     connection.request("POST", "/v1/tag", body, FORM)
     answer = connection.getresponse()
     return answer.status, answer.read(), float(answer.getheader("Retry-After") or 0)
 
 
 def crowd(address: Address, bodies: Sequence[bytes], clients: int, requests: int, each: Callable[[], None]) -> Any:
-    """(statuses, seconds of each answered request, seconds in all): ``requests`` answered ones by some clients."""
+    """Send ``requests`` by some clients; return (statuses, seconds of each answered request, total seconds)."""
     statuses: Counter[int] = Counter()
     taken: list[float] = []
     numbers, lock = iter(range(requests)), threading.Lock()
@@ -258,7 +258,7 @@ def _hang_up(address: Address, random_: random.Random, photos: list[bytes]) -> s
 
 
 def _png(width: int, height: int, pixels: bytes) -> bytes:
-    """A PNG of 8-bit grey that claims any size."""
+    """Return a PNG of 8-bit grey that claims a given size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -286,7 +286,7 @@ OTHER_FILES = [
 
 
 def fuzz(address: Address, examples: int) -> dict[str, Any]:
-    """Examples sent for each operation; a failed check is raised."""
+    """Return the number of examples sent for each operation; raise failed checks."""
     schema: Any = schemathesis.openapi.from_url(f"http://{address[0]}:{address[1]}/openapi.json")
     statuses: Counter[int] = Counter()
     for found in schema.get_all_operations():
@@ -304,7 +304,7 @@ def fuzz(address: Address, examples: int) -> dict[str, Any]:
             )
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             def holds(case: schemathesis.Case) -> None:
-                if isinstance(case.body, dict):  # an empty list is no part of a form: it cannot be refused
+                if isinstance(case.body, dict):  # an empty list adds nothing to a form, so it cannot be refused
                     hypothesis.assume(not any(value == [] for value in case.body.values()))
                 answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
                 statuses[answer.status_code] += 1

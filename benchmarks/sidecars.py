@@ -1,10 +1,10 @@
-"""What XMP sidecars cost: ``tag`` alone and the same with ``--sidecar xmp``, over made photos.
+"""Measure the cost of XMP sidecars: ``tag`` with and without ``--sidecar xmp``, over synthetic photos.
 
     python -m benchmarks.sidecars
 
 The photos are random cuts of the four example photos, 320 x 240 JPEGs, in folders of 500. Each folder is tagged by a
 process of its own, alone and with new sidecars, by turns which of the two comes first, and then once more with the
-sidecars that are there by then. Ten tags a photo, whatever their scores, so that each photo has a sidecar. Overhead is
+sidecars that are there by then. Ten tags per photo, whatever their scores, so that each photo has one. Overhead is
 the time with sidecars over the time without: of all folders together, the median of the folders with the least and the
 most, and the same in processor time, which a busy machine disturbs less.
 """
@@ -72,7 +72,7 @@ def make_photos(folder: Path, count: int, random: np.random.Generator) -> None:
 
 
 def timed(folder: Path, output: Path, options: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds from process start to exit, and those of the processor."""
+    """Return seconds from process start to exit, and processor seconds."""
     command = [sys.executable, "-m", "cli", "tag", str(folder), *TAGS, "--output", str(output), "--overwrite"]
     start, worked = time.perf_counter(), _worked()
     subprocess.run([*command, *options], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)

@@ -1,9 +1,9 @@
-"""mAP and F1@3 of the public command on COCO photos, with ConSE on the same backbone beside it.
+"""Measure mAP and F1@3 of the public command on COCO photos, against ConSE on the same backbone.
 
     python -m benchmarks.tagging_accuracy --coco DIR
 
-DIR holds ``annotations/instances_{train,val}2017.json`` and the photos in ``train2017/`` and ``val2017/``.
-All 80 class names are asked. mAP is the mean over the classes with at least 3 positives of scikit-learn's
+DIR contains ``annotations/instances_{train,val}2017.json`` and the photos in ``train2017/`` and ``val2017/``.
+All 80 class names are scored. mAP is the mean over the classes with at least 3 positives of scikit-learn's
 average precision; F1@3 is micro, over all 80 classes and all photos. ConSE needs the [rebuild] extra.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def read_coco(folder: Path) -> tuple[list[Path], np.ndarray, list[str]]:
-    """Photo paths, 0/1 targets (N, 80) from any box, class names in id order."""
+    """Return photo paths, 0/1 targets (N, 80) from any box, and class names in id order."""
     objects: dict[Path, set[int]] = {}
     for part in ("train2017", "val2017"):
         content = json.loads((folder / "annotations" / f"instances_{part}.json").read_text())
@@ -68,7 +68,7 @@ def read_coco(folder: Path) -> tuple[list[Path], np.ndarray, list[str]]:
 
 
 def scores_of_command(paths: list[Path], names: list[str], model: Path | None) -> np.ndarray:
-    """Scores (N, K) read from what ``zsl-tagger tag --format jsonl`` prints."""
+    """Read scores (N, K) from the output of ``zsl-tagger tag --format jsonl``."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as labels:
         labels.write("\n".join(names))
         labels.flush()
@@ -85,7 +85,7 @@ def scores_of_command(paths: list[Path], names: list[str], model: Path | None) -
 
 
 def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.ndarray:
-    """ConSE: cosine of each label's vector with the mean of the top class vectors, weighted by probability."""
+    """Score by ConSE: cosine of each label's vector with the probability-weighted mean of top class vectors."""
     import torch
 
     from zsl_tagger.model.pretrained import load_model
@@ -108,9 +108,9 @@ def conse_scores(paths: list[Path], names: list[str], model: Path | None) -> np.
 
 
 def accuracy(scores: np.ndarray, targets: np.ndarray) -> dict[str, object]:
-    """mAP and F1@3 in percent, with 95 % percentile intervals by bootstrap over photos.
+    """Return mAP and F1@3 in percent, with 95 % percentile intervals by bootstrap over photos.
 
-    On so few photos the resampled mAP leans upwards: repeated photos make a ranking easier.
+    With few photos the resampled mAP is biased upwards, since repeated photos make a ranking easier.
     """
     rng = np.random.default_rng(0)
     resampled = [rng.integers(0, len(scores), len(scores)) for _ in range(RESAMPLES)]

@@ -1,4 +1,4 @@
-"""Speed and memory of tagging, against what its parts cost bare; ratios are taken within one run.
+"""Measure speed and memory of tagging against its bare parts; ratios are taken within one run.
 
 python benchmarks/tagging_speed.py --photos FOLDER
 """
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def cold_start(photo: str, runs: int) -> dict[str, object]:
-    """From process start to exit, the commands in turn."""
+    """Time the commands in turn, from process start to exit."""
     command = [sys.executable, "-m", "cli", "tag", photo]
     asked = [*command, "--labels", "dog,beach"]
     bare = [sys.executable, "-c", IMPORTS]
@@ -66,7 +66,7 @@ def help_start(runs: int) -> dict[str, float]:
 
 
 def label_counts(photo: str, runs: int) -> dict[str, object]:
-    """One photo, warm: from the file to the scores, labels prepared before, the counts in turn."""
+    """Time one photo, warm, from file to scores, with prepared labels, for each label count in turn."""
     tagger = Tagger()
     sets = {count: tagger.label_set(list(tagger.words.words[:count])) for count in (1, 80, 1000, 10_000)}
     seconds: dict[int, list[float]] = {count: [] for count in sets}
@@ -82,10 +82,10 @@ def label_counts(photo: str, runs: int) -> dict[str, object]:
 
 
 def folder_throughput(photos: list[str], rounds: int = 5) -> dict[str, object]:
-    """Photos a second: the tagger on files, and the bare encoder on arrays decoded before, in turn.
+    """Return photos per second of the tagger on files, and of the bare encoder on decoded arrays, in turn.
 
     The bare encoder is plain onnxruntime in the better of its two arrangements: one call at a time on all cores,
-    or one call a core.
+    or one call per core.
     """
     cores = available_cores()
     tagger = Tagger(workers=cores)
@@ -120,7 +120,7 @@ def _bare_session(threads: int) -> onnxruntime.InferenceSession:
 
 
 def _in_turn(commands: list[list[str]], runs: int) -> list[list[float]]:
-    """Seconds of each command, run in turn; the first round is not counted."""
+    """Return the seconds of each command, run in turn; the first round is not counted."""
     rounds = []
     for _ in range(runs + 1):
         seconds = []
@@ -137,7 +137,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 
 def _peak_memory(command: list[str]) -> int:
-    """Peak resident memory of a command, in KB."""
+    """Return the peak resident memory of a command in KB."""
     script = (
         f"import resource, subprocess; subprocess.run({command!r}, check=True, capture_output=True, cwd={str(ROOT)!r});"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"

@@ -1,8 +1,8 @@
-"""Teach tags by few photos and look for the rest of their photos among others: the taught tag beside the word alone.
+"""Measure tags taught from a few photos: find the rest of their photos, compared with the word alone.
 
     python -m benchmarks.teach --photos DIR --work WORK
 
-DIR holds ``caltech101``, ``scenes`` and ``more``. 40 classes are the things: some photos of each are examples, all
+DIR contains ``caltech101``, ``scenes`` and ``more``. 40 classes are the things: some photos of each are examples, all
 others are looked for among about 2,000 photos of other things. The packaged model was never trained on half of the
 names. It has seen these photos with other words (its backbone is frozen, its head was trained on most of them), as it
 has the distractors. The settings of :mod:`zsl_tagger.tagging.reader` were chosen on other classes of the same folders.
@@ -40,9 +40,9 @@ from zsl_tagger.tagging.teaching import is_known_word, word_log_odds
 DRAWS = 3
 CURVE = (1, 3, 5, 10, 20)
 EXAMPLES = 5
-#: Photos that are looked for, at least; a thing with fewer is left out of the curve there.
+#: Minimum number of photos to find; things with fewer are left out of the curve at this point.
 LEAST_LEFT = 5
-#: Average precision of the word alone from which it counts as good.
+#: Minimum average precision of the word alone to count as good.
 GOOD = 75.0
 
 ACTIONS = "more/stanford40_actions"
@@ -61,7 +61,7 @@ TRAINED = (
     "more/animals/deer", "more/animals/dolphin", "more/animals/eagle", "more/animals/horse", "more/sports/badminton",
     "more/sports/basketball", "more/sports/chess", "more/sports/fencing",
 )  # fmt: skip
-#: Folders of the distractors, and every how many photos one of them is taken.
+#: {folder of distractors: stride at which photos are taken}.
 DISTRACTORS = {
     "more/coco_captions": 3, "more/osie_scenes": 1, "more/food_cc": 2, "more/food101_10": 1, "more/rooms_places": 2,
     "more/events": 2, "scenes": 10,
@@ -70,7 +70,7 @@ DISTRACTORS = {
 
 @dataclass(frozen=True)
 class Features:
-    """Hold features of N photos, float32 ``(N, F)``, and the log-odds of the things' words there, ``(N, K)``."""
+    """Features of N photos, float32 ``(N, F)``, and the log-odds of the things' words, ``(N, K)``."""
 
     rows: np.ndarray
     words: np.ndarray
@@ -104,7 +104,7 @@ def _photos(folder: Path) -> list[str]:
 
 
 class Benchmark:
-    """Hold what the model says of all photos, read from an index once."""
+    """Model outputs for all photos, read from an index once."""
 
     def __init__(self, library: Library, things: list[list[str]], others: list[str]):
         self.tagger = library.tagger
@@ -137,7 +137,7 @@ class Benchmark:
             some = random.permutation(np.concatenate([self.others, left]))[:TO_COMPARE]
             library = self._of(self.photos, some, thing)
         none = Photos(background.features[:0], background.word[:0])
-        # From one example nothing says how good the word is.
+        # A single example does not show how good the word is.
         word = self.keys[thing] if self.known[thing] and count > 1 else None
         reader = learn(self._of(self.photos, examples, thing), none, background, library, word).reader
         asked = self._of(self.photos, np.concatenate([left, self.others]), thing)
@@ -152,7 +152,7 @@ class Benchmark:
         return Photos(features.rows[photos], features.words[photos, thing])
 
     def scores(self, count: int, with_index: bool) -> np.ndarray:
-        """Return what :meth:`tried` does of each thing, ``(K, 4)``, mean over draws."""
+        """Return the result of :meth:`tried` for each thing, ``(K, 4)``, mean over draws."""
         drawn = [
             [self.tried(thing, count, draw, with_index) for draw in range(DRAWS)] for thing in range(len(self.things))
         ]
@@ -172,7 +172,7 @@ class Benchmark:
         }
 
     def points(self, count: int) -> dict[str, Any]:
-        """Return a point of the curve, over the things that have photos enough."""
+        """Return a point of the curve, over the things with enough photos."""
         found = {
             name: self.scores(count, with_index)
             for name, with_index in (("without an index", False), ("with an index", True))
@@ -192,7 +192,7 @@ def _percent(value: float) -> float:
 
 
 def seconds(examples: list[str], index: Path) -> dict[str, float]:
-    """Return how long the command takes from start to exit, median of three."""
+    """Return the time of the command from start to exit, median of three."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, FOLDER_VARIABLE: f"{scratch}/taught", "XDG_DATA_HOME": scratch}
         command = [sys.executable, "-m", "cli", "teach", "our thing", *examples]

@@ -1,4 +1,4 @@
-"""What training costs beside the network itself: reading images, and the head.
+"""Measure the cost of training beyond the network itself: reading images, and the head.
 
     python -m benchmarks.training_speed --data DIR
 
@@ -31,7 +31,7 @@ from zsl_tagger.training.recipes import read_recipe
 
 LABELS, WORD_DIM = 925, 300
 BATCH = 32
-STEPS = 3  # of each turn
+STEPS = 3  # per turn
 TURNS = 3
 HEAD_BATCHES = (1, 8)
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def loading(data: Path) -> dict[str, object]:
-    """Images a second of both, and their ratio."""
+    """Return images per second of both, and their ratio."""
     dataset = load_dataset(data)
     config = read_recipe("my-photos").changed(
         ["freeze=false", "cache_views=0", f"batch_size={BATCH}", "epochs=1000", "rand_augment=rand-m7-mstd0.5-inc1"]
@@ -75,7 +75,7 @@ def loading(data: Path) -> dict[str, object]:
 
 
 def head() -> dict[str, object]:
-    """Seconds of a training step with the head over one without, by batch."""
+    """Return the ratio of training step times with and without the head, by batch."""
     backbone = Backbone("resnet50").to(memory_format=torch.channels_last)
     classifier = torch.nn.Linear(backbone.channels, LABELS)
     model = TaggerModel(backbone, _head(backbone.channels))
@@ -101,7 +101,7 @@ def training_step(
     other: torch.nn.Module | None = None,
     labels: int = LABELS,
 ) -> Callable[[torch.Tensor], None]:
-    """One update by a part's pixels: forward, loss, backward, Adam."""
+    """Return a function for one update on a batch: forward, loss, backward, Adam."""
     queries = torch.nn.functional.normalize(torch.randn(labels, WORD_DIM))
     trained = list(model.backbone.parameters()) + list((other or model.head).parameters())
     optimizer = torch.optim.Adam(trained, 1e-5)

@@ -1,17 +1,16 @@
-"""Measure how often words that were never trained are printed: where they are absent, and where they are there.
+"""Measure how often words that were never trained are printed, on photos with and without the thing.
 
     python -m benchmarks.unknown_words --coco DIR [--without-coco FOLDER]
 
-DIR holds COCO photos with the annotation of all 80 classes. The thresholds from the stored background photos
+DIR contains COCO photos with the annotation of all 80 classes. The thresholds from the stored background photos
 (:mod:`zsl_tagger.tagging.background`) and the plain one of 0.5 answer two questions:
 
-- False alarms: 1,000 random words of the word table that the packaged model was never trained on are asked of every
-  photo. Nearly none of them is there ("vestry", "quoin"), so the share of pairs that are printed bounds the false
-  alarms.
-- COCO's names, asked of FOLDER, a model trained without them (``python -m zsl_tagger.packaged --without``): how many of
-  the printed ones are right, and how many of the right ones are printed?
+- False alarms: 1,000 random words of the word table that the packaged model was never trained on are scored on every
+  photo. Almost none of them is there ("vestry", "quoin"), so the share of printed pairs bounds the false alarms.
+- COCO's names, scored by FOLDER, a model trained without them (``python -m zsl_tagger.packaged --without``):
+  precision and recall of the printed names.
 
-And the time that the thresholds take, a word.
+It also measures the time of the thresholds per word.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from zsl_tagger.tagging.model_folder import ModelFolder, write_labels
 from zsl_tagger.tagging.tagger import Tagger
 
 WORDS = 1000
-AT_ONCE = 50  # words asked together
+AT_ONCE = 50  # words scored together
 PLAIN = 0.5
 
 
@@ -77,7 +76,7 @@ def of_random_words(paths: list[Path]) -> dict[str, Any]:
 
 
 def of_coco_names(folder: Path, paths: list[Path], names: list[str], truth: np.ndarray) -> dict[str, Any]:
-    """Ask a model that does not list the names either, so that they are words like any other; truth is ``(N, K)``."""
+    """Score by a model that does not list the names either, so that they are ordinary words; truth is ``(N, K)``."""
     with tempfile.TemporaryDirectory() as scratch:
         unlisted = Path(scratch) / "model"
         shutil.copytree(folder, unlisted)

@@ -1,4 +1,4 @@
-"""Other people's data sets -> one prepared dataset folder (:mod:`zsl_tagger.datasets.dataset` says what is in it)."""
+"""Convert public and private data sets to prepared dataset folders (:mod:`zsl_tagger.datasets.dataset`)."""
 
 from zsl_tagger.errors import require
 

@@ -1,4 +1,4 @@
-"""CIFAR-100 and Stanford-Cars as their authors pack them, without class folders."""
+"""Read CIFAR-100 and Stanford-Cars as their authors pack them, without class folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zsl_tagger.system.pickles import array_of, load_data
 
 
 class Listed(NamedTuple):
-    """One image of a class."""
+    """An image with its class."""
 
     path: str  # below the image root
     class_name: str
@@ -27,11 +27,11 @@ class Listed(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Hold the images of a data set with one class an image.
+    """Images of a data set with one class per image.
 
     Attributes:
-        dropped: (path, why) of each image that is left out.
-        unpack: writes the images into ``image_root``, where they are packed as arrays.
+        dropped: (path, reason) of each skipped image.
+        unpack: writes the images to ``image_root`` if they are packed as arrays.
     """
 
     image_root: Path
@@ -41,7 +41,7 @@ class Listing(NamedTuple):
 
 
 def read_packed(source: Path, unpack_to: Path) -> Listing | None:
-    """Return the images of a folder that is one of the two as packed, None of another.
+    """Return the images of a folder in one of the two packed formats; None for any other folder.
 
     Args:
         unpack_to: the image root of images that are packed as arrays.
@@ -59,7 +59,7 @@ def read_packed(source: Path, unpack_to: Path) -> Listing | None:
 
 
 def _packing(source: Path) -> Callable[[Path], Any] | None:
-    """Return the function that reads it, None for another folder."""
+    """Return the function that reads the folder; None if its format is not one of the two."""
     signs = {
         _cifar100_binary: ("train.bin", "fine_label_names.txt"),
         _cifar100_python: ("train", "test", "meta"),
@@ -96,27 +96,27 @@ def _cifar100_python(source: Path) -> Iterator[Array]:
             yield from _arrays(split, source / split, list(content[b"fine_labels"]), pixels, names)
     except UserError:
         raise
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # a broken pickle may raise any exception
         raise UserError(f"{source} is not the Python version of CIFAR-100: {error or type(error).__name__}") from None
 
 
 def _arrays(split: str, file: Path, labels: list[int], pixels: np.ndarray, names: list[str]) -> Iterator[Array]:
     if pixels.shape != (len(labels), 3072) or not all(0 <= label < len(names) for label in labels):
-        raise UserError(f"{file}: expected a label below {len(names)} and 3,072 values an image, got {pixels.shape}")
+        raise UserError(f"{file}: expected a label below {len(names)} and 3,072 values per image, got {pixels.shape}")
     for number, (label, row) in enumerate(zip(labels, pixels, strict=True)):
         yield split, names[label], number, row.reshape(3, 32, 32).transpose(1, 2, 0)  # (32, 32, 3)
 
 
 def _png(split: str, name: str, number: int) -> str:
-    """Return the path of an image, below the image root."""
+    """Return the path of an image relative to the image root."""
     path = f"{split}/{name}/{number:05d}.png"
     if "/" in name or path_fault(path):
-        raise UserError(f"the class name {name!r} cannot be a folder")
+        raise UserError(f"the class name {name!r} cannot be used as a folder name")
     return path
 
 
 def _unpack(arrays: Iterator[Array], folder: Path) -> None:
-    """Write each image as a PNG file, unless a former run has."""
+    """Write each image as a PNG file, unless it exists from an earlier run."""
     for split, name, number, pixels in arrays:
         path = _png(split, name, number)
         png = io.BytesIO()
@@ -137,7 +137,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _cars(source: Path) -> list[Listed]:
-    """``cars_annos.mat`` with ``car_ims/``: one list, each image marked as test or not."""
+    """Read ``cars_annos.mat`` with ``car_ims/``: one list, each image marked as test or not."""
     file = source / "cars_annos.mat"
     content = _matlab(file, "annotations", "class_names")
     return [
@@ -148,7 +148,7 @@ def _cars(source: Path) -> list[Listed]:
 
 
 def _cars_devkit(source: Path) -> list[Listed]:
-    """``devkit/`` with ``cars_train/`` and ``cars_test/``; the test labels came in a file of their own."""
+    """Read ``devkit/`` with ``cars_train/`` and ``cars_test/``; the test labels are in a separate file."""
     names = _matlab(source / "devkit" / "cars_meta.mat", "class_names")["class_names"]
     test = "cars_test_annos_withlabels.mat"
     listed = []
@@ -166,7 +166,7 @@ def _field(file: Path, number: int, row: Any, field: str) -> Any:
     try:
         return row[field]
     except (ValueError, IndexError, TypeError):
-        raise UserError(f"{file}: image {number}: it has no {field}") from None
+        raise UserError(f"{file}: image {number} has no {field}") from None
 
 
 def _car(file: Path, number: int, row: Any, field: str) -> str:
@@ -192,8 +192,8 @@ def _matlab(path: Path, *fields: str) -> dict[str, Any]:
         raise UserError(f"no file at {path}")
     try:
         content = loadmat(path, squeeze_me=True)
-    except Exception as error:  # scipy raises nearly anything on a broken file
-        raise UserError(f"{path} is not a MATLAB file that can be read: {error}") from None
+    except Exception as error:  # scipy may raise any exception on a broken file
+        raise UserError(f"{path} is not a readable MATLAB file: {error}") from None
     missing = [field for field in fields if field not in content]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Read a text matrix of 0 and 1, as NUS-WIDE has it, in blocks."""
+"""Read NUS-WIDE's text matrices of 0 and 1 in blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = 16 << 20  # bytes of the tag matrix read at a time
 
 
 def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
-    """Read a text of 0 and 1, columns between spaces or tabs, into a sparse bool matrix ``(rows, columns)``.
+    """Read a text of 0 and 1, separated by spaces or tabs, into a sparse bool matrix ``(rows, columns)``.
 
     Raises:
         UserError: a row is too short or too long, a value is neither 0 nor 1, or the number of rows is another one; the
@@ -37,7 +37,7 @@ def read_binary_matrix(path: Path, columns: int, rows: int) -> csr_array:
 
 
 def _content_end(file: BinaryIO) -> int:
-    """Return where the blank lines at the end of a file begin, and rewind the file."""
+    """Return the offset of the blank lines at the end of a file, and rewind the file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(end - 4096, 0)
@@ -51,9 +51,9 @@ def _content_end(file: BinaryIO) -> int:
 
 
 def _parse_block(block: bytes, columns: int, path: Path, first_line: int) -> tuple[np.ndarray, np.ndarray]:
-    """Parse whole lines into the count of ones of each row and the columns of all ones.
+    """Parse whole lines; return the number of ones in each row and the columns of all ones.
 
-    Values are single characters here, so that no text has to be split: half a gigabyte is read in seconds.
+    Values are single characters, so the text need not be split: half a gigabyte is read in seconds.
     """
     text = np.frombuffer(block if block.endswith(b"\n") else block + b"\n", np.uint8)
     is_value = (text != ord(" ")) & (text != ord("\t")) & (text != ord("\r")) & (text != ord("\n"))

@@ -1,7 +1,7 @@
-"""MS-COCO 2014 and 2017 as a multi-label data set, closed or with unseen classes.
+"""Read MS-COCO 2014 and 2017 as a multi-label data set, with or without unseen classes.
 
-An image has a class if any annotation of that class lies on it, crowd regions (``iscrowd``) included, as the released
-ML-Decoder code takes it. The official val images are the test split; a validation split is cut from train.
+An image has a class if it has any annotation of that class, including crowd regions (``iscrowd``), as in the released
+ML-Decoder code. The official val images are the test split; a validation split is cut from train.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CLASSES = (
     "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
-#: Unseen classes. 48/17: Bansal et al. 2018, "Zero-Shot Object Detection"; its vocabulary is 65 of the 80 classes, the
-#: seen ones are listed too. 65/15: Rahman et al. 2020, "Improved Visual-Semantic Alignment for Zero-Shot Object
+#: Unseen classes. 48/17: Bansal et al. 2018, "Zero-Shot Object Detection"; it uses 65 of the 80 classes, so the seen
+#: ones are listed too. 65/15: Rahman et al. 2020, "Improved Visual-Semantic Alignment for Zero-Shot Object
 #: Detection"; all other classes are seen.
 UNSEEN = {
     "zsl-48-17": (
@@ -57,14 +57,14 @@ NOT_IN_48_17 = (
 
 @dataclass(frozen=True, kw_only=True)
 class Coco(Source):
-    """Hold the options of MS-COCO.
+    """Options of MS-COCO.
 
     Attributes:
         source: folder with ``annotations/instances_{train,val}{year}.json`` and ``{train,val}{year}/`` (or
             ``images/{train,val}{year}/``).
         task: "multi-label" (80 classes), "zsl-48-17" or "zsl-65-15". In the last two, training images that show an
             unseen class are left out, as in the papers of these splits.
-        year: 2014 or 2017; None for the one that is there, 2014 if both are.
+        year: 2014 or 2017; None for the year that is found, 2014 if both are.
         keep_unlabelled: keep images without any annotation; otherwise they are dropped, as in the released code.
     """
 
@@ -76,7 +76,7 @@ class Coco(Source):
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise UserError(f"expected --task of {', '.join(TASKS)}; got {self.task!r}")
+            raise UserError(f"expected --task to be one of {', '.join(TASKS)}; got {self.task!r}")
         if self.year is not None and self.year not in YEARS:
             raise UserError(f"expected --year of 2014 or 2017, got {self.year}")
 
@@ -114,7 +114,7 @@ class Coco(Source):
 
 
 def _facts(parts: dict[str, dict[str, set[str]]], year: int, unseen: set[str]) -> dict[str, Any]:
-    """Return what ``dataset.json`` says of the official splits."""
+    """Return the entries of ``dataset.json`` about the official splits."""
     return {
         "images_annotated": {split: sum(bool(c) for c in images.values()) for split, images in parts.items()},
         "images_without_annotation": {split: sum(not c for c in images.values()) for split, images in parts.items()},
@@ -131,7 +131,7 @@ def _find_year(source: Path) -> int:
         if (source / "annotations" / f"instances_train{year}.json").is_file():
             return year
     raise UserError(
-        f"{source} lacks annotations/instances_train2014.json or annotations/instances_train2017.json: "
+        f"{source} has neither annotations/instances_train2014.json nor annotations/instances_train2017.json: "
         "expected the unpacked annotations of COCO 2014 or 2017"
     )
 
@@ -166,12 +166,12 @@ def _read_instances(source: Path, official: str, year: int) -> dict[str, set[str
 
 
 def _index(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """Return {image id: its annotations} of a file whose ids were checked."""
+    """Return {image id: its annotations} of a file whose ids have been checked."""
     require("pycocotools", "train")
     from pycocotools.coco import COCO
 
     coco = COCO()
     coco.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         coco.createIndex()
     return coco.imgToAnns

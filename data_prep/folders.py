@@ -1,4 +1,4 @@
-"""Class-per-folder trees: ImageNet, Caltech-101, one's own; CIFAR-100 and Stanford-Cars also as they are packed.
+"""Read trees with one folder per class: ImageNet, Caltech-101, your own; also packed CIFAR-100 and Stanford-Cars.
 
 ``SOURCE/<class>/...jpg``, or ``SOURCE/<split>/<class>/...jpg`` with splits named train, val and test (or valid,
 validation, testing, ...). Folders named by WordNet ids (n01440764) get the name of the synset.
@@ -36,7 +36,7 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 
-#: Two ImageNet classes whose synsets have one and the same single name.
+#: Two ImageNet classes whose synsets share their only name.
 _CRANES = {"n02012849": "crane bird", "n03126707": "construction crane"}
 
 _WNID = re.compile(r"n\d{8}")
@@ -44,11 +44,11 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True, kw_only=True)
 class Folders(Source):
-    """Hold the options of a tree of class folders.
+    """Options of a folder tree with one folder per class.
 
     Attributes:
-        task: "single-label" (one class an image) or "multi-label" (the class is the one tag that is known).
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
+        task: "single-label" (one class per image) or "multi-label" (the class is the only known tag).
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
         exclude_path: globs of files and folders to leave out.
     """
 
@@ -60,12 +60,12 @@ class Folders(Source):
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise UserError(f"expected --task of {', '.join(TASKS)}; got {self.task!r}")
+            raise UserError(f"expected --task to be one of {', '.join(TASKS)}; got {self.task!r}")
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
         if not self.exclude_path:
-            del identity["exclude_path"]  # older folders do not have it
+            del identity["exclude_path"]  # missing in older folders
         return identity
 
     def read(self, output: Path, /) -> Found:
@@ -97,7 +97,7 @@ def _walk_splits(source: Path, exclude: Sequence[str]) -> Listing:
     splits = {split for split, _ in split_folders}
     as_test = "val" in splits and "test" not in splits
     if as_test:
-        logger.info("there is no test folder: val becomes the test split, and a validation split is cut from train")
+        logger.info("no test folder found: val becomes the test split, and a validation split is cut from train")
     images, dropped = [], []
     for split, folder in split_folders:
         for path, class_folder, problem in _walk(root, folder, selection):
@@ -109,13 +109,13 @@ def _walk_splits(source: Path, exclude: Sequence[str]) -> Listing:
         logger.info("%s", left_out)
     if not images:
         raise UserError(
-            f"{source} holds no images in class folders: expected SOURCE/<class>/*.jpg or SOURCE/train/<class>/*.jpg"
+            f"{source} has no images in class folders: expected SOURCE/<class>/*.jpg or SOURCE/train/<class>/*.jpg"
         )
     return Listing(root, images, dropped)
 
 
 def _find_splits(source: Path, selection: Selection) -> tuple[Path, list[tuple[str, Path]]]:
-    """(image root, [(split, its folder)]); the split is "" where the class folders lie in the root."""
+    """Return (image root, [(split, its folder)]); the split is "" if the root contains the class folders."""
     root = source
     while True:
         folders = _folders_in(root, selection)
@@ -125,11 +125,11 @@ def _find_splits(source: Path, selection: Selection) -> tuple[Path, list[tuple[s
             others = [folder.name for folder in folders if folder not in splits and _has_images(folder, selection)]
             if others:
                 raise UserError(
-                    f"{root} has folders named as splits ({', '.join(sorted(f.name for f in splits))}) and others with "
-                    f"images ({', '.join(others[:5])}): rename a class that is called so, or move the others away"
+                    f"{root} has folders named as splits ({', '.join(sorted(f.name for f in splits))}) and others "
+                    f"with images ({', '.join(others[:5])}): rename the class, or move the other folders"
                 )
             return root, named
-        if len(folders) == 1 and _folders_in(folders[0], selection):  # an archive's one outer folder
+        if len(folders) == 1 and _folders_in(folders[0], selection):  # the single outer folder of an archive
             root = folders[0]
             continue
         return root, [("", root)]
@@ -146,7 +146,7 @@ def _folders_in(folder: Path, selection: Selection) -> list[Path]:
 
 
 def _walk(root: Path, folder: Path, selection: Selection) -> Iterator[tuple[str, str, str | None]]:
-    """(path below the root, class folder, None or why the image is left out) of every image."""
+    """Yield (path below the root, class folder, None or the reason for skipping) for every image."""
     for item in find_images([str(folder)], selection=selection):
         if not isinstance(item, str):
             yield _printable(item.path), "", item.error
@@ -154,11 +154,11 @@ def _walk(root: Path, folder: Path, selection: Selection) -> Iterator[tuple[str,
         path = Path(item)
         relative, parts = path.relative_to(root).as_posix(), path.relative_to(folder).parts
         if len(parts) < 2:
-            yield _printable(relative), "", "lies in no class folder"
+            yield _printable(relative), "", "not in a class folder"
         elif path_fault(relative):
-            yield _printable(relative), "", "file name that data.csv cannot hold"
+            yield _printable(relative), "", "file name that cannot be written to data.csv"
         else:
-            yield relative, composed(parts[0]), None  # macOS writes names in another Unicode form
+            yield relative, composed(parts[0]), None  # macOS uses a different Unicode form
 
 
 def _printable(path: str) -> str:
@@ -166,9 +166,9 @@ def _printable(path: str) -> str:
 
 
 def class_names(folders: list[str]) -> dict[str, str]:
-    """Folder name -> label: underscores become spaces, WordNet ids become the synset's name.
+    """Return {folder name: label}: underscores become spaces, WordNet ids become the synset's name.
 
-    Of synsets with the same first name, those that have another name get that; a name is never given twice.
+    If synsets share their first name, each one with another name gets that name; no label is used twice.
     """
     names = {folder: [" ".join(folder.replace("_", " ").split())] for folder in folders}
     names |= {folder: _synset_names(folder) for folder in folders if _WNID.fullmatch(folder)}

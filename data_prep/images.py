@@ -1,7 +1,7 @@
-"""Look at every image once: can training read it, and which others does it nearly equal?
+"""Check once whether each image is readable for training, and find near-duplicates.
 
-What was found is kept in ``images.jsonl``, a line an image, a few hundred at a time: a run that was stopped goes on
-after the last whole line, and only files that have changed since, or could not be used, are read again.
+Results are appended to ``images.jsonl``, one line per image, a few hundred at a time. An interrupted run resumes after
+the last complete line; only files that have changed since, or could not be used, are read again.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from zsl_tagger.system.threads import map_in_order
 
 JOURNAL_FILE = "images.jsonl"
 
-#: Images whose perceptual hashes (64 bits) differ in at most so many bits are near-duplicates. Of 9,081 photos
-#: (Caltech-101, scenes, ImageNet), pairs looked at by eye: at 4 bits 23 of 26 show the same picture, at 6 bits about
-#: two in three, at 8 bits one in three.
+#: Images whose perceptual hashes (64 bits) differ in at most this many bits are near-duplicates. Pairs among 9,081
+#: photos (Caltech-101, scenes, ImageNet), inspected by eye: at 4 bits, 23 of 26 show the same picture; at 6 bits,
+#: about two in three; at 8 bits, one in three.
 MAX_DISTANCE = 4
 
 MISSING = "missing"
 PLACEHOLDER = "photo-unavailable placeholder"
 
-#: The placeholder that LESA's published code tests for, byte by byte.
+#: SHA-256 of the placeholder that LESA's published code tests for byte by byte.
 PLACEHOLDER_SHA256 = frozenset({"e29a55808b2b6bb0681116206863eda419e5012384ed75bda880bf87e440676f"})
 
-#: The same file under so many names is a placeholder too: hosts change what theirs looks like.
+#: A file that occurs under this many names is also a placeholder, since hosts change their placeholder images.
 PLACEHOLDER_COPIES = 10
 
-_LOOK_AT = 64  # side of the reduced image that is decoded to test and to hash a file
+_SIDE = 64  # size of the reduced image that is decoded to test and hash a file
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in one file.
+    """Result of checking one file.
 
     Attributes:
-        path: below the image root.
-        size, changed: bytes and time (ns) of the file that was read; -1 where there is none.
-        problem: why it cannot be used, or None.
-        sha256: of its bytes, "" where it could not be read.
-        phash: perceptual hash, 16 hexadecimal digits, "" where there is a problem.
+        path: relative to the image root.
+        size, changed: bytes and time (ns) of the file; -1 if it does not exist.
+        problem: why the file cannot be used; None if it can.
+        sha256: hash of the file; "" if it could not be read.
+        phash: perceptual hash, 16 hexadecimal digits; "" if there is a problem.
     """
 
     path: str
@@ -71,10 +71,10 @@ class Look:
 
 
 def look_at_images(paths: Sequence[str], root: Path, journal: Path, workers: int) -> dict[str, Look]:
-    """Read every image; what the journal already has is not read again.
+    """Check every image, except those that the journal already covers.
 
     Raises:
-        UserError: the journal cannot be written (a full disk); what it holds stays valid.
+        UserError: the journal cannot be written (e.g. the disk is full); its content remains valid.
     """
     looks: dict[str, Look] = {}
     try:
@@ -89,14 +89,14 @@ def look_at_images(paths: Sequence[str], root: Path, journal: Path, workers: int
                     file.flush()
     except OSError as error:
         raise UserError(
-            f"cannot write {journal}: {error.strerror}. What was looked at so far is kept: when that is put right, "
-            "the same command goes on where it stopped"
+            f"cannot write {journal}: {error.strerror}. Images checked so far are saved: fix the problem, then "
+            "run the same command again to continue where it stopped"
         ) from None
     return looks
 
 
 def _read_journal(path: Path) -> dict[str, Look]:
-    """Its whole lines; a last line that was cut off is taken away, so that the next one starts a new line."""
+    """Read the complete lines of the journal; remove a truncated last line so that the next one starts a new line."""
     if not path.exists():
         return {}
     with open_unlinked(path, "rb+") as file:
@@ -109,7 +109,7 @@ def _read_journal(path: Path) -> dict[str, Look]:
             look = Look(**parse_json(line))
         except (ValueError, TypeError, RecursionError):
             raise UserError(
-                f"{path}:{number}: is not a line that prepare wrote: delete the file to start anew"
+                f"{path}:{number}: is not a line written by prepare: delete the file to start over"
             ) from None
         looks[look.path] = look
     return looks
@@ -120,16 +120,16 @@ def _look(root: Path, path: str, known: Look | None) -> Look:
         status = (root / path).stat()
     except (OSError, ValueError):
         return Look(path, problem=MISSING)
-    # A look that found a problem is not trusted: it may have passed, of a disk or a permission.
+    # A recorded problem is checked again: it may have been temporary, such as a missing disk or permission.
     if known and known.problem is None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
         return known
     try:
-        pixels = load_array(root / path, Preprocessing(_LOOK_AT))  # (64, 64, 3): as training will read it
+        pixels = load_array(root / path, Preprocessing(_SIDE))  # (64, 64, 3), as in training
         sha256 = hashlib.sha256((root / path).read_bytes()).hexdigest()
     except (ImageError, OSError) as error:
         return Look(path, status.st_size, status.st_mtime_ns, str(error))
     except MemoryError:
-        return Look(path, status.st_size, status.st_mtime_ns, "needs more memory than there is")
+        return Look(path, status.st_size, status.st_mtime_ns, "needs more memory than is available")
     return Look(path, status.st_size, status.st_mtime_ns, None, sha256, _perceptual_hash(pixels))
 
 
@@ -141,7 +141,7 @@ def _perceptual_hash(pixels: np.ndarray) -> str:
 
 
 def find_placeholders(looks: Iterable[Look]) -> set[str]:
-    """Paths of images that only say that the photo is not there any more."""
+    """Return the paths of placeholder images for photos that are no longer available."""
     whole = [look for look in looks if look.problem is None]
     copies = Counter(look.sha256 for look in whole)
     return {
@@ -150,7 +150,7 @@ def find_placeholders(looks: Iterable[Look]) -> set[str]:
 
 
 def reason(problem: str) -> str:
-    """Return the message without its details, under which problems are counted."""
+    """Return the message without details, as the category under which the problem is counted."""
     return problem.partition(" (")[0].partition(":")[0]
 
 
@@ -158,17 +158,17 @@ def reason(problem: str) -> str:
 
 
 def near_duplicates(hashes: Sequence[str], max_distance: int = MAX_DISTANCE) -> np.ndarray:
-    """Pairs of images whose hashes differ in at most ``max_distance`` bits.
+    """Return pairs of images whose hashes differ in at most ``max_distance`` bits.
 
-    Two 64-bit hashes that differ in at most d bits agree in one of d + 1 bands of bits at least: only images that
+    Two 64-bit hashes that differ in at most d bits agree in at least one of d + 1 bands of bits, so only images that
     share a band are compared.
 
     Args:
-        hashes: N of 16 hexadecimal digits; "" never matches.
+        hashes: N hashes of 16 hexadecimal digits; "" never matches.
 
     Returns:
-        int64 ``(pairs, 3)``: two indices, the first the smaller, and their distance; sorted. Of n images with one and
-        the same hash, n - 1 pairs are given, each with the first of them.
+        int64 ``(pairs, 3)``: two indices, smaller first, and their distance; sorted. For n images with equal hashes,
+        n - 1 pairs are returned, each with the first of these images.
     """
     values, first, groups = _unique_hashes(hashes)
     same = [(first[group], index, 0) for index, group in groups if first[group] != index]
@@ -177,7 +177,7 @@ def near_duplicates(hashes: Sequence[str], max_distance: int = MAX_DISTANCE) -> 
 
 
 def _unique_hashes(hashes: Sequence[str]) -> tuple[np.ndarray, list[int], list[tuple[int, int]]]:
-    """(distinct hashes uint64, first image of each, (image, its hash's number) for every image that has one)."""
+    """Return distinct hashes (uint64), the first image of each, and (image, hash index) for every hashed image."""
     number: dict[str, int] = {}
     first, groups = [], []
     for index, text in enumerate(hashes):
@@ -190,7 +190,7 @@ def _unique_hashes(hashes: Sequence[str]) -> tuple[np.ndarray, list[int], list[t
 
 
 def _close_pairs(values: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
-    """(i, j, distance) of distinct hashes ``(n,)`` uint64, each pair once."""
+    """Yield (i, j, distance) for distinct hashes ``(n,)`` uint64, each pair once."""
     edges = np.linspace(0, 64, max_distance + 2).astype(int)
     done: set[tuple[int, int]] = set()
     for low, high in pairwise(edges):
@@ -202,12 +202,12 @@ def _close_pairs(values: np.ndarray, max_distance: int) -> Iterator[tuple[int, i
                 others = members[position + 1 :]
                 distances = _bit_count(values[others] ^ values[i])
                 for at in np.flatnonzero(distances <= max_distance):
-                    pair = (int(i), int(others[at]))  # in order, for argsort is stable
+                    pair = (int(i), int(others[at]))  # in order, since argsort is stable
                     if pair not in done:
                         done.add(pair)
                         yield (*pair, int(distances[at]))
 
 
 def _bit_count(values: np.ndarray) -> np.ndarray:
-    """Set bits of uint64 values ``(n,)``."""
+    """Count the set bits of uint64 values ``(n,)``."""
     return np.unpackbits(np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)

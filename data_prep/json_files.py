@@ -1,4 +1,4 @@
-"""Read the JSON files of COCO, and of data sets that are annotated in the same way."""
+"""Read JSON files in COCO's annotation format."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def read_json(file: Path, what: str, shortened: Callable[[dict[str, Any]], Any] 
     """Return the content of a JSON file.
 
     Args:
-        what: what the file should be, for the message of an error, e.g. "a COCO instances file".
-        shortened: takes each object as soon as it is read and returns what is to be kept of it.
+        what: expected kind of file for error messages, e.g. "a COCO instances file".
+        shortened: called on each object as it is read; returns the part to keep.
 
     Raises:
         UserError: it is not valid JSON (file and line).
@@ -24,14 +24,14 @@ def read_json(file: Path, what: str, shortened: Callable[[dict[str, Any]], Any] 
         return json.loads(file.read_text(encoding="utf-8-sig"), object_hook=shortened)
     except json.JSONDecodeError as error:
         raise UserError(f"{file}:{error.lineno}: is not valid JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, nested too deep
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers with thousands of digits, nested too deeply
         raise UserError(f"{file} is not {what}: {type(error).__name__}: {error}") from None
 
 
 def read_lists(
     file: Path, names: Sequence[str], what: str, shortened: Callable[[dict[str, Any]], Any] | None = None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the content of a JSON file that holds lists of objects of these names, among others."""
+    """Return the content of a JSON object that has lists of objects under at least these keys."""
     content = read_json(file, what, shortened)
     if not isinstance(content, dict):
         raise UserError(f"{file} is not {what}: expected an object, got {type(content).__name__}")
@@ -50,12 +50,12 @@ def is_list_of_objects(value: Any) -> bool:
 
 
 def by_id(file: Path, entries: list[dict[str, Any]], kind: str, key: str) -> dict[int, str]:
-    """Return {id: text under a key} of a list of objects, such as images or categories."""
+    """Return {id: text under a key} for a list of objects, such as images or categories."""
     found: dict[int, str] = {}
     for place, entry in enumerate(entries):
         number = whole_number(file, entry, "id", f"{kind} number {place}")
         if number in found:
-            raise UserError(f"{file}: the {kind} id {number} is given twice")
+            raise UserError(f"{file}: duplicate {kind} id {number}")
         if not isinstance(entry.get(key), str):
             raise UserError(f"{file}: {kind} {number}: expected a text {key!r}, got {entry.get(key)!r}")
         found[number] = entry[key]
@@ -71,6 +71,6 @@ def whole_number(file: Path, entry: dict[str, Any], key: str, which: str) -> int
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a JSON value is a whole number, 3.0 among them."""
+    """Return whether a JSON value is a whole number, including 3.0."""
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return whole and not isinstance(value, bool)

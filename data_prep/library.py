@@ -1,6 +1,6 @@
-"""A photo library with the keywords that people gave: XMP sidecars, XMP and IPTC inside the photos.
+"""Read a photo library with its keywords from XMP sidecars and from XMP and IPTC in the photos.
 
-People tag what they care about and forget the rest, so a keyword that a photo lacks is unknown, never absent.
+People tag what they care about and omit the rest, so a missing keyword is unknown, never absent.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from zsl_tagger.words.label_lists import composed
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLibrary(Source):
-    """Hold the options of a photo library.
+    """Options of a photo library.
 
     Attributes:
-        least: photos that a keyword must have to be a label.
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
-        keep_unlabelled: keep photos without keywords; they are dropped otherwise.
+        least: minimum number of photos of a keyword that becomes a label.
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
+        keep_unlabelled: keep photos without keywords; otherwise they are dropped.
     """
 
     command = "library"
@@ -39,9 +39,9 @@ class PhotoLibrary(Source):
 
     def read(self, output: Path, /) -> Found:
         if not self.source.is_dir():
-            raise UserError(f"no folder at {self.source}: expected one with photos")
+            raise UserError(f"no folder at {self.source}: expected a folder of photos")
         if output.resolve().is_relative_to(self.source.resolve()):
-            raise UserError(f"--output {output} lies among the photos, which are only read: give another folder")
+            raise UserError(f"--output {output} is inside the photo library, which is read only: give another folder")
         counts = read_keywords([str(self.source)], default_workers())
         kept, refused = _labels(counts, self.least)
         if not kept:
@@ -78,7 +78,7 @@ class PhotoLibrary(Source):
 
 
 def _labels(counts: KeywordCounts, least: int) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the photos of each keyword that can be a label, and why others cannot."""
+    """Return the photos of each keyword that can be a label, and the reason for each other keyword."""
     kept, refused = {}, {}
     for word, photos in counts.by_keyword().items():
         label = composed(word)
@@ -90,7 +90,7 @@ def _labels(counts: KeywordCounts, least: int) -> tuple[dict[str, list[str]], di
 
 
 def _paths(counts: KeywordCounts, root: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Return the photos by their path below the root, in order, and those that have none, with the reason."""
+    """Return the photos by their path below the root, in order, and the photos without one, with the reason."""
     paths, dropped = {}, []
     for photo in sorted(counts.paths):
         path = os.path.relpath(os.path.realpath(os.path.dirname(photo)), root)  # noqa: PTH120

@@ -1,7 +1,7 @@
-"""LVIS v1: 1,203 object categories on COCO's photos, of which each photo was checked for a few only.
+"""Read LVIS v1: 1,203 object categories on COCO's photos, where each photo was checked for a few only.
 
-A category that is annotated on an image is there, also where some instances of it are not annotated
-(``not_exhaustive_category_ids``); those in ``neg_category_ids`` are verified to be absent; all others are unknown.
+An annotated category is present, even if not all of its instances are annotated (``not_exhaustive_category_ids``);
+categories in ``neg_category_ids`` are verified to be absent; all others are unknown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _URL = re.compile(r"(?:.*/)?((?:train|val|test)2017/[0-9]+\.jpg)")
 
 @dataclass(frozen=True, kw_only=True)
 class Lvis(Source):
-    """Hold the options of LVIS.
+    """Options of LVIS.
 
     Attributes:
         source: folder with ``lvis_v1_{train,val}.json`` (or in ``annotations/``) and COCO 2017's ``train2017/`` and
@@ -47,13 +47,13 @@ class Lvis(Source):
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise UserError(f"expected --task of {', '.join(TASKS)}; got {self.task!r}")
+            raise UserError(f"expected --task to be one of {', '.join(TASKS)}; got {self.task!r}")
 
     def read(self, _output: Path, /) -> Found:
         parts = {split: _Part.read(_find(self.source, official)) for split, official in _OFFICIAL.items()}
         train, test = parts["train"], parts["test"]
         if train.names != test.names:
-            raise UserError(f"the categories of {train.file} and {test.file} differ: they are not of one version")
+            raise UserError(f"the categories of {train.file} and {test.file} differ: they are from different versions")
         images = [(split, part, image) for split, part in parts.items() for image in sorted(part.paths)]
         labels = sorted(train.names.values())
         if self.task == "zsl-rare" and not train.rare:
@@ -81,7 +81,7 @@ class Lvis(Source):
 
 @dataclass(frozen=True)
 class _Part:
-    """Hold what one file says.
+    """Content of one annotation file.
 
     Attributes:
         names: category id -> label.
@@ -124,7 +124,7 @@ class _Part:
 
 
 def _without_shapes(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON object without the outlines of objects, nine tenths of the file."""
+    """Return a JSON object without the outlines of objects, which make up nine tenths of the file."""
     entry.pop("segmentation", None)
     entry.pop("bbox", None)
     return entry
@@ -139,7 +139,7 @@ def _names(file: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def _path(file: Path, number: int, url: str) -> str:
-    """Return ``train2017/000000391895.jpg`` of the address of an image: v1 has no file names."""
+    """Return a path such as ``train2017/000000391895.jpg`` from an image's URL, since v1 has no file names."""
     found = _URL.fullmatch(url)
     if not found:
         raise UserError(
@@ -150,7 +150,7 @@ def _path(file: Path, number: int, url: str) -> str:
 
 
 def _categories(file: Path, names: dict[int, str], image: dict[str, Any], key: str) -> set[str]:
-    """Return the labels whose ids an image lists under a key."""
+    """Return the labels of the ids that an image lists under a key."""
     which, listed = f"image {image['id']}", image.get(key)
     if not isinstance(listed, list) or not all(is_whole(number) for number in listed):
         raise UserError(f"{file}: {which}: expected a list of category ids {key!r}, got {str(listed)[:50]}")

@@ -1,7 +1,7 @@
-"""MIRFLICKR-25k: 25,000 Flickr photos, annotated by people with 24 potential and 14 relevant labels.
+"""Read MIRFLICKR-25k: 25,000 Flickr photos, annotated by people with 24 potential and 14 relevant labels.
 
-A potential label is on every image that shows the thing to some extent; a relevant label only on those in which it is
-salient. The archive has no split, so one is drawn.
+A potential label is on every image that shows the thing to some extent; a relevant label only on images in which it
+is salient. The archive has no splits, so they are drawn.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _DOWNLOAD = f"{_ARCHIVE}.zip from https://press.liacs.nl/mirflickr/mirdownload.h
 
 @dataclass(frozen=True, kw_only=True)
 class Mirflickr(Source):
-    """Hold the options of MIRFLICKR-25k.
+    """Options of MIRFLICKR-25k.
 
     Attributes:
         source: folder with the unpacked annotations and ``mirflickr/im*.jpg``.
-        labels: "potential" (24), "relevant" (14), or "both" (38; a relevant label is then called "relevant dog").
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
+        labels: "potential" (24), "relevant" (14), or "both" (38; a relevant label is then named e.g. "relevant dog").
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
         keep_unlabelled: keep images that are in no annotation file.
     """
 
@@ -82,21 +82,21 @@ class Mirflickr(Source):
         return {"potential": potential, "relevant": relevant, "both": potential | relevant}[self.labels]
 
     def _annotations(self) -> Path:
-        """Return the folder of the annotation files, all of which are there."""
+        """Return the folder of the annotation files after checking that all of them exist."""
         if not self.source.is_dir():
             raise UserError(f"no folder at {self.source}: expected MIRFLICKR-25k, unpacked, with {_DOWNLOAD}")
         folders = [self.source / place for place in _ANNOTATIONS]
         files = list(self._files().values())
         folder = next((one for one in folders if any((one / name).is_file() for name in files)), None)
         if folder is None:
-            raise UserError(f"{self.source} holds no annotation such as {_ARCHIVE}/{files[0]}: unpack {_DOWNLOAD}")
+            raise UserError(f"{self.source} has no annotation such as {_ARCHIVE}/{files[0]}: unpack {_DOWNLOAD}")
         if missing := [name for name in files if not (folder / name).is_file()]:
             raise UserError(f"{folder} lacks {len(missing)} of {len(files)} files: {some(missing)}; unpack {_DOWNLOAD}")
         return folder
 
 
 def _read_numbers(path: Path) -> set[int]:
-    """Return the image numbers of an annotation file, one a line."""
+    """Return the image numbers of an annotation file, one per line."""
     numbers = set()
     for line_number, line in numbered_lines(path):
         if not re.fullmatch(r"[0-9]{1,9}", line) or not 1 <= int(line) <= IMAGES:

@@ -1,8 +1,8 @@
-"""NUS-WIDE 925/81 from the raw archives.
+"""Read NUS-WIDE 925/81 from the raw archives.
 
-Seen labels are the 1,000 most frequent Flickr tags (``AllTags1k``) less the 81 concepts; unseen labels are the 81
-concepts, as people have annotated them (``AllLabels``), not as tags. 75 of the concepts are among the 1,000 tags, so
-925 labels are seen and the vocabulary has 1,006.
+Seen labels are the 1,000 most frequent Flickr tags (``AllTags1k``) without the 81 concepts; unseen labels are the 81
+concepts as annotated by people (``AllLabels``), not as tags. 75 of the concepts are among the 1,000 tags, so 925 labels
+are seen and the vocabulary has 1,006.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zsl_tagger.errors import UserError
 BENCHMARK_FILE = "benchmark_81_v0.json"
 
 #: mld: the released ML-Decoder code drops test images without an unseen label and train images without a seen one.
-#: lesa: LESA keeps all of them (BiAM too), but takes a file of 4,000 bytes or less for a placeholder.
+#: lesa: LESA (like BiAM) keeps all of them, but treats a file of 4,000 bytes or less as a placeholder.
 PROTOCOLS = {
     "mld": Protocol(train_shows_seen=True, test_shows="unseen"),
     "lesa": Protocol(train_shows_seen=False, test_shows="nothing", min_bytes=4001),
@@ -28,11 +28,11 @@ PROTOCOLS = {
 
 @dataclass(frozen=True, kw_only=True)
 class NusWide(Source):
-    """Hold the options of NUS-WIDE.
+    """Options of NUS-WIDE.
 
     Attributes:
         source: folder of the unpacked archives.
-        protocol: "mld" or "lesa", see :data:`PROTOCOLS`; the images that both would keep are counted.
+        protocol: "mld" or "lesa", see :data:`PROTOCOLS`; the images that each would keep are counted.
         allow_subset: accept an archive with other counts than :data:`~data_prep.nus_wide_archive.EXPECTED`.
     """
 
@@ -43,7 +43,7 @@ class NusWide(Source):
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise UserError(f"expected --protocol of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
+            raise UserError(f"expected --protocol to be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
 
     def read(self, _output: Path, /) -> Found:
         archive = Archive.open(self.source)

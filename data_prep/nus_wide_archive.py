@@ -35,7 +35,7 @@ _IMAGE_FOLDERS = ("Flickr", "images/Flickr", "Flickr/Flickr")
 
 @dataclass(frozen=True)
 class Archive:
-    """The parts of an archive, found and checked against each other; the matrices are not read yet.
+    """Parts of an archive, checked against each other; the matrices are not read yet.
 
     Attributes:
         tags, concepts: names in file order.
@@ -57,7 +57,7 @@ class Archive:
         """Find the files and read the lists.
 
         Raises:
-            UserError: parts are missing (all are named), or a list is not what it should be (file and line).
+            UserError: parts are missing (the message names all), or a list is invalid (it names file and line).
         """
         if not source.is_dir():
             raise UserError(f"no folder at {source}: expected the unpacked NUS-WIDE archives")
@@ -65,14 +65,14 @@ class Archive:
         missing = [" or ".join(_PLACES[name]) for name, path in parts.items() if path is None]
         if missing:
             raise UserError(
-                f"{source} is not the whole NUS-WIDE archive, it lacks: {'; '.join(missing)}. Expected the unpacked "
+                f"{source} is not the complete NUS-WIDE archive, missing: {'; '.join(missing)}. Expected the unpacked "
                 "ConceptsList, NUS_WID_Tags, Groundtruth (AllLabels) and ImageList"
             )
         found = {name: path for name, path in parts.items() if path is not None}
         concepts, tags = (_read_names(found[name]) for name in ("concepts", "tags"))
         for name, names in (("concepts", concepts), ("tags", tags)):
             if not names:
-                raise UserError(f"{found[name]} names no label")
+                raise UserError(f"{found[name]} has no labels")
         label_files = [found["labels"] / f"Labels_{concept}.txt" for concept in concepts]
         absent = [path.name for path in label_files if not path.is_file()]
         if absent:
@@ -93,7 +93,7 @@ class Archive:
         return sorted({*self.seen, *self.concepts})
 
     def counts(self) -> dict[str, int]:
-        """Count in this archive what :data:`EXPECTED` lists."""
+        """Count the items of :data:`EXPECTED` in this archive."""
         return {
             "tags": len(self.tags),
             "concepts": len(self.concepts),
@@ -112,7 +112,7 @@ class Archive:
         if differing:
             raise UserError(
                 f"{self.source} is not the NUS-WIDE of the papers: {'; '.join(differing)}. "
-                "--allow-subset prepares it all the same"
+                "--allow-subset prepares it anyway"
             )
 
     def targets(self) -> csr_array:
@@ -120,7 +120,7 @@ class Archive:
         tags = read_binary_matrix(self.tag_matrix, len(self.tags), len(self.images))
         human = hstack([read_binary_matrix(path, 1, len(self.images)) for path in self.label_files], format="csr")
         names = [*self.tags, *self.concepts]
-        column = {name: index for index, name in enumerate(names)}  # a concept's column is the human one: it is later
+        column = {name: index for index, name in enumerate(names)}  # for a concept the human annotation, which is later
         return csr_array(hstack([tags, human], format="csc")[:, [column[label] for label in self.labels]])
 
 
@@ -139,7 +139,7 @@ def _read_names(path: Path) -> list[str]:
     first: dict[str, int] = {}
     for number, name in numbered_lines(path):
         if name in first:
-            raise UserError(f"{path}:{number}: {name!r} is listed already in line {first[name]}")
+            raise UserError(f"{path}:{number}: {name!r} is already listed in line {first[name]}")
         first[name] = number
     return list(first)
 
@@ -151,7 +151,7 @@ def _read_image_list(path: Path) -> list[str]:
         if fault := path_fault(image):
             raise UserError(f"{path}:{number}: {fault}")
         if image in first:
-            raise UserError(f"{path}:{number}: the image {image!r} is listed already in line {first[image]}")
+            raise UserError(f"{path}:{number}: the image {image!r} is already listed in line {first[image]}")
         first[image] = number
     return list(first)
 
@@ -165,7 +165,7 @@ def _read_splits(train: Path, test: Path, all_images: Path, images: list[str]) -
             if image not in row:
                 raise UserError(f"{path}:{number}: the image {image!r} is not in {all_images}")
             if splits[row[image]]:
-                raise UserError(f"{path}:{number}: the image {image!r} is in the {splits[row[image]]} list already")
+                raise UserError(f"{path}:{number}: the image {image!r} is already in the {splits[row[image]]} list")
             splits[row[image]] = split
     without = np.flatnonzero(splits == "")
     if len(without):

@@ -1,7 +1,7 @@
-"""OpenImages V4 to V7 from its CSV files: labels that people have verified on nine million images.
+"""Read OpenImages V4 to V7 from its CSV files: labels verified by people on nine million images.
 
-A row says that a class is on an image (confidence 1) or is not (confidence 0). What no row speaks of is unknown. Files
-are read in blocks, and an image id is kept as the number that its 16 hexadecimal digits stand for.
+A row records that a class is on an image (confidence 1) or is not (confidence 0). Pairs without a row are unknown.
+Files are read in blocks, and an image id is stored as the value of its 16 hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data_prep.open_images_classes import Classes
 from data_prep.source import VECTORS_OF_PAPERS, Found, Protocol, Source, first_existing
 from zsl_tagger.errors import UserError, first_line, require
 
-#: Split -> its folder of images, which is also its name in versions 4 to 6.
+#: Split -> its image folder, which is also its name in versions 4 to 6.
 FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 
 _PLACES = (".", "annotations", "labels", "metadata", "2018_04")
@@ -35,16 +35,16 @@ _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 @dataclass(frozen=True, kw_only=True)
 class OpenImages(Source):
-    """Hold the options of OpenImages.
+    """Options of OpenImages.
 
     Attributes:
         source: folder of the CSV files (see docs/prepare.md) and of ``train/``, ``validation/`` and ``test/`` with the
             images (or ``images/...``).
-        seen_classes: a file with the ids or names of the seen classes, one a line; None for the trainable ones.
-        unseen_classes: the same of the unseen ones, or LESA's ``top_400_unseen.csv``; None for none.
-        machine_labels: take machine-made labels of the training images of at least this confidence (0..1) for positive
-            where people have not looked; None for none.
-        keep_unlabelled: keep images on which none of the labels is verified to be there.
+        seen_classes: a file with the ids or names of the seen classes, one per line; None for the trainable ones.
+        unseen_classes: a file with the unseen ones, or LESA's ``top_400_unseen.csv``; None for none.
+        machine_labels: count machine-generated labels of training images as positive from this confidence (0..1) on, if
+            no person has verified them; None: do not use them.
+        keep_unlabelled: keep images without a positive label.
     """
 
     command = "open-images"
@@ -98,7 +98,7 @@ class OpenImages(Source):
         )
 
     def _find(self, *names: str, folder: str = ".") -> Path:
-        """Return the first of these files that is there: in the source, in a usual folder or in that of the split."""
+        """Return the first of these files that exists, in the source, a usual folder or the folder of the split."""
         if not self.source.is_dir():
             raise UserError(f"no folder at {self.source}: expected OpenImages' CSV files, from {_HOST}")
         places = (f"{place}/{inner}/{name}" for name in names for place in _PLACES for inner in (".", folder))
@@ -110,12 +110,12 @@ class OpenImages(Source):
 
 @dataclass(frozen=True)
 class Verified:
-    """Hold what is known of the n images of a split.
+    """Labels of the n images of a split.
 
     Attributes:
-        images: uint64 ``(n,)``, their ids, sorted.
+        images: uint64 ``(n,)``, sorted ids.
         positive, negative: bool ``(n, K)``.
-        contradictory: number of labels that are verified both ways, and are left unknown.
+        contradictory: number of labels that are verified both as present and as absent, and are therefore unknown.
     """
 
     images: np.ndarray
@@ -126,12 +126,12 @@ class Verified:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Hold the rows of a label file that speak of labels.
+    """Rows of a label file whose class is a label.
 
     Attributes:
         images: uint64 ``(rows,)``.
-        columns: int32 ``(rows,)``, the label of each.
-        kinds: uint8 ``(rows,)``: 0 absent, 1 there, 2 there by a machine.
+        columns: int32 ``(rows,)``, label of each row.
+        kinds: uint8 ``(rows,)``: 0 absent, 1 present, 2 present according to a machine.
     """
 
     images: np.ndarray
@@ -140,20 +140,20 @@ class _Rows:
 
     @classmethod
     def read(cls, file: Path, classes: Classes, machine: float | None = None) -> _Rows:
-        """Read a file; ``machine`` is the least confidence of a file of machine-made labels."""
+        """Read a file; ``machine`` is the minimum confidence in a file of machine-generated labels."""
         blocks = list(_read_blocks(file, classes, machine))
         if not blocks:
             return cls(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.uint8))
         return cls(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
 
     def joined(self, other: _Rows) -> _Rows:
-        """Return the rows of both."""
+        """Concatenate the rows of both."""
         return _Rows(*(np.concatenate(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def verified(self, labels: int) -> Verified:
-        """Return what the rows say of each image; people overrule machines."""
+        """Return the labels of each image; people overrule machines."""
         images, rows = np.unique(self.images, return_inverse=True)
-        pairs = rows.astype(np.int64) * labels + self.columns  # a number for an image and a label
+        pairs = rows.astype(np.int64) * labels + self.columns  # one number per image and label
         absent, there, by_machine = (np.unique(pairs[self.kinds == kind]) for kind in range(3))
         both = np.intersect1d(absent, there, assume_unique=True)
         there = np.union1d(there, np.setdiff1d(by_machine, absent, assume_unique=True))
@@ -164,18 +164,18 @@ class _Rows:
 
 
 def _matrix(pairs: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Return bool ``(n, K)`` of the numbers of its True entries."""
+    """Return bool ``(n, K)`` from the numbers of its True entries."""
     return csr_array((np.ones(len(pairs), bool), np.divmod(pairs, shape[1])), shape=shape, dtype=bool)
 
 
 def _names(split: str, kind: str) -> list[str]:
-    """Return the file names of a split's labels in versions 7, 6 and 4 to 5."""
+    """Return the names of a split's label file in versions 7, 6 and 4 to 5."""
     tail = f"annotations-{kind}-imagelabels.csv"
     return [f"oidv7-{split}-{tail}", f"oidv6-{FOLDERS[split]}-{tail}", f"{FOLDERS[split]}-{tail}"]
 
 
 def _paths(root: Path, folder: str, images: np.ndarray) -> list[str]:
-    """Return the paths of images; the archives train_0 to train_f are named by the first digit of their ids."""
+    """Return the paths of images; archives train_0 to train_f are named after the first digit of the ids."""
     in_parts = not (root / folder).is_dir() and (root / f"{folder}_0").is_dir()
     ids = [f"{number:0{_DIGITS}x}" for number in images.tolist()]
     return [f"{folder}_{one[0]}/{one}.jpg" if in_parts else f"{folder}/{one}.jpg" for one in ids]
@@ -184,7 +184,7 @@ def _paths(root: Path, folder: str, images: np.ndarray) -> list[str]:
 def _read_blocks(
     file: Path, classes: Classes, machine: float | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield image ids, columns and kinds of the rows of each block that speak of labels."""
+    """Yield image ids, columns and kinds of the rows of each block whose class is a label."""
     line = 2
     for block in _blocks(file):
         names = block.column("LabelName").dictionary_encode()
@@ -194,7 +194,7 @@ def _read_blocks(
             row = int(np.flatnonzero(places == known.index(None))[0])
             raise UserError(
                 f"{file}:{line + row}: the class {names[row].as_py()!r} is not among the "
-                f"{len(classes.columns):,} of {classes.file}: are they of one version?"
+                f"{len(classes.columns):,} of {classes.file}: are they from the same version?"
             )
         at = np.array(known, np.int32)[places] if known else np.zeros(0, np.int32)
         confidence = block.column("Confidence").to_numpy(zero_copy_only=False)
@@ -213,12 +213,12 @@ def _check_confidence(file: Path, line: int, values: np.ndarray, machine: bool) 
         fits = (values >= 0) & (values <= 1) if machine else (values == 0) | (values == 1)
     if not fits.all():
         row = int(np.flatnonzero(~fits)[0])
-        expected = "of 0 to 1" if machine else "of 0 (verified to be absent) or 1 (there)"
+        expected = "of 0 to 1" if machine else "of 0 (verified to be absent) or 1 (present)"
         raise UserError(f"{file}:{line + row}: expected a Confidence {expected}, got {values[row]:g}")
 
 
 def _blocks(file: Path) -> Iterator[Any]:
-    """Yield the three columns of a label file, some hundred thousand rows at a time."""
+    """Yield the three columns of a label file, a few hundred thousand rows at a time."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -236,7 +236,7 @@ def _blocks(file: Path) -> Iterator[Any]:
             convert_options=arrow_csv.ConvertOptions(include_columns=list(_COLUMNS), column_types=types),
         )
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{file} is not a file of labels that can be read: {first_line(error)}") from None
+        raise UserError(f"{file} is not a readable file of labels: {first_line(error)}") from None
 
 
 def _numbers(file: Path, line: int, ids: Any) -> np.ndarray:

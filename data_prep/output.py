@@ -1,4 +1,4 @@
-"""The folder a run writes: claimed for one data set, each file whole or not there."""
+"""Write the output folder of a run: reserved for one data set, with complete files only."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from zsl_tagger.system.json_record import Json, JsonObject
 
 
 class OutputFolder:
-    """A folder to hold one data set.
+    """An output folder for one data set.
 
-    A run with the same ``identity`` may go on in it; another data set is refused unless ``overwrite``, and so are other
-    files. Nothing is written before :meth:`claimed`. Files are written beside their name and then renamed.
-    ``dataset.json`` is taken away first and written last, so a folder that has it is whole.
+    A run with the same ``identity`` may continue in it; a folder with another data set or other files is refused unless
+    ``overwrite`` is set. Nothing is written before :meth:`claimed`. Files get their final names once they are complete.
+    ``dataset.json`` is deleted first and written last, so a folder that has it is complete.
 
     Attributes:
-        identity: what is prepared, as JSON data.
-        resumed: what a former run has found in the image files still holds: it read the same source.
+        identity: source and options, as JSON data.
+        resumed: image checks of an earlier run are valid, since it read the same source.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder contains something else, or cannot be written.
     """
 
     def __init__(self, path: Path, identity: JsonObject, overwrite: bool = False):
         self.path = path
-        self.identity: JsonObject = json.loads(json.dumps(identity))  # as it will be read back
+        self.identity: JsonObject = json.loads(json.dumps(identity))  # as it will be read from the file
         with write_errors(path):
             if path.exists() and not path.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "it is a file, expected a folder", str(path))
+                raise NotADirectoryError(errno.ENOTDIR, "expected a folder, got a file", str(path))
             holder = _read_identity(path)
             self.resumed = holder is not None and _source(holder) == _source(self.identity)
             if not overwrite and holder != self.identity and path.exists():
                 self._refuse(holder)
 
     def _refuse(self, holder: JsonObject | None) -> None:
-        """Raise, unless there is nothing that would be lost."""
+        """Raise a UserError if anything would be lost."""
         if holder is not None and any((self.path / name).exists() for name in (DATA_FILE, INFO_FILE)):
             raise UserError(
-                f"{self.path} holds another data set ({difference(holder, self.identity)}): "
+                f"{self.path} contains another data set ({difference(holder, self.identity)}): "
                 "give another folder, or --overwrite"
             )
         names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         if names and holder is None:
             raise UserError(
-                f"{self.path} holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
+                f"{self.path} contains other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
                 "give an empty or new folder, or --overwrite"
             )
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Make the folder, say whose it is, and keep other runs out of it meanwhile.
+        """Create the folder, record its data set, and lock out other runs for the duration of the block.
 
         Raises:
             UserError: another run is writing there.
@@ -77,7 +77,7 @@ class OutputFolder:
         write_whole(self.path / name, json_bytes(content))
 
     def start_replacing(self) -> None:
-        """From here on the folder is not whole, until :meth:`finish`. Another data set's benchmark file goes too."""
+        """Mark the folder as incomplete until :meth:`finish`. Delete the benchmark file of another data set."""
         with write_errors(self.path):
             if benchmark := _held_benchmark(self.path):
                 benchmark.unlink()
@@ -90,11 +90,11 @@ class OutputFolder:
             return
         for file in (folder / DATA_FILE, folder / VECTORS_FILE, *folder.glob("benchmark*.json")):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds other files, such as links to the images
+        with contextlib.suppress(OSError):  # it contains other files, such as links to the images
             folder.rmdir()
 
     def finish(self, info: JsonObject) -> None:
-        """Write ``dataset.json``: the folder is whole."""
+        """Write ``dataset.json``, which marks the folder as complete."""
         self.write_json(INFO_FILE, {**info, "prepared_by": self.identity})
         with write_errors(self.path):
             (self.path / CLAIM_FILE).unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def _read_identity(folder: Path) -> JsonObject | None:
 
 
 def csv_rows(header: list[str], rows: Iterable[Iterable[str]]) -> Callable[[BinaryIO], None]:
-    """Return a function that writes the rows into an open file."""
+    """Return a function that writes the rows to an open file."""
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")

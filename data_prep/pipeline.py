@@ -1,11 +1,11 @@
-"""Prepare a data set, whichever it is: :func:`prepare` holds the order of the steps.
+"""Prepare any data set; :func:`prepare` runs the steps in order.
 
 1. The source is read.
-2. Labels get their word vectors; labels without one are dealt with as the options say.
-3. The output folder is claimed: before that nothing is written.
-4. Every image is looked at; what cannot be used is dropped, counted by reason and listed in ``dropped.csv``.
-5. Images without a split get one by draw; near-duplicates stay together. Without a validation split, one is cut from
-   train: nothing is ever selected on test. In train and val, unseen labels are taken off the images; then the
+2. Labels get their word vectors; the options decide about labels without one.
+3. The output folder is reserved; nothing is written before.
+4. Every image is checked; unusable images are dropped, counted by reason and listed in ``dropped.csv``.
+5. Images without a split get a random one; near-duplicates stay together. Without a validation split, one is cut from
+   train, so that nothing is selected on test. In train and val, unseen labels are removed from the images; then the
    :class:`~data_prep.source.Protocol` drops images.
 6. The files are written, ``dataset.json`` last.
 """
@@ -70,20 +70,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Hold the options of every data set. Fields with ``compare=False`` are not part of a run's identity.
+    """Options of every data set. Fields with ``compare=False`` are not part of a run's identity.
 
     Attributes:
         word_vectors: see :mod:`zsl_tagger.words.sources`.
         missing: policy for labels without a vector, see :func:`data_prep.wordvecs.word_vectors`.
-        skip_images: don't open the image files (nor ask whether they exist).
-        val_fraction: share (0..1) of the images that is cut off for validation where there is no such split: of the
-            training images, or of all images where there is no split at all.
-        test_fraction: share of all images that becomes the test split where there is no split at all.
-        train_per_class: instead of these shares, so many training images a class.
-        seed: of every draw.
-        workers: images looked at at a time; None for one a core.
+        skip_images: do not open the image files or check that they exist.
+        val_fraction: share (0..1) of the images to use for validation if there is no such split: of the training
+            images, or of all images if there are no splits.
+        test_fraction: share of all images to use for testing if there are no splits.
+        train_per_class: number of training images per class, instead of these shares.
+        seed: seed of every random draw.
+        workers: number of images checked in parallel; None for one per core.
         overwrite: replace another data set in the output folder.
-        templates: a file of prompts for word vectors of a text encoder; None: those that it is usually asked with.
+        templates: a file of prompts for word vectors of a text encoder; None: its usual prompts.
         phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
         released_splits: also write the data set under the released code's names, see :mod:`data_prep.released`.
     """
@@ -114,10 +114,10 @@ class Options:
                 raise UserError(f"expected --{option} of at least 1, got {count}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the files that are written; prompts and phrases only where some are given."""
+        """Return the options that determine the files; prompts and phrases only if given."""
         prompts = {} if self.templates is None else {"templates": list(read_templates(self.templates))}
         if self.phrases is not None:
-            read_phrases(self.phrases)  # a file that cannot be read is refused
+            read_phrases(self.phrases)  # raises if the file cannot be read
             prompts["phrases"] = [sha256_of(self.phrases)]
         return deciding(self) | prompts
 
@@ -129,8 +129,8 @@ def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
         The content of ``dataset.json``.
 
     Raises:
-        UserError: the data set is not what it should be, a label has no word vector, the folder holds something else,
-            no image is left, or a file cannot be written.
+        UserError: the data set is invalid, a label has no word vector, the folder contains something else, no image is
+            left, or a file cannot be written.
     """
     found = source.read(output)
     _check_paths(found)
@@ -148,10 +148,10 @@ def prepare(source: Source, output: Path, options: Options) -> DatasetInfo:
 
 
 def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
-    """Return the labels' vectors, and log what was not found.
+    """Return the labels' vectors, and log the labels that were not found.
 
     Raises:
-        UserError: a label cannot stand in data.csv, or has no vector and the policy is "error".
+        UserError: a label cannot be written to data.csv, or has no vector and the policy is "error".
     """
     for label in labels:
         if fault := label_fault(label):
@@ -176,11 +176,11 @@ def vectors_for(labels: Sequence[str], options: Options) -> WordVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """Hold the N images that are kept, and what was left out.
+    """The N selected images, and the images that were left out.
 
     Attributes:
         images: their paths, splits, targets ``(N, K)`` and negatives, over the labels that have a word vector.
-        near: near-duplicates among them, ``(pairs, 3)``; None where the images were not looked at.
+        near: near-duplicates among them, ``(pairs, 3)``; None if the images were not checked.
         unseen: bool ``(K,)``.
         dropped: (path, reason) of each image that is left out.
         by_protocol: {protocol: {split: images it would keep}}.
@@ -194,7 +194,7 @@ class Selected:
 
 
 def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options: Options) -> Selected:
-    """Split the images, and leave out what cannot be used and what the protocol drops."""
+    """Split the images, and leave out unusable images and images that the protocol drops."""
     unseen = np.isin(vectors.labels, list(found.unseen))  # (K,)
     column = {label: index for index, label in enumerate(found.labels)}
     columns = [column[label] for label in vectors.labels]
@@ -228,13 +228,13 @@ def _select(found: Found, vectors: WordVectors, looks: dict[str, Look], options:
 
 
 def _check_some_are_left(found: Found, splits: np.ndarray, dropped: list[tuple[str, str]], missing: bool) -> None:
-    """Raise a UserError where no image is left, or none to train on.
+    """Raise a UserError if no image, or no training image, is left.
 
     Args:
-        splits: of the images that are kept; missing: some file was not there.
+        splits: splits of the kept images; missing: whether a file was missing.
     """
     if not len(splits):
-        where = f"; images were looked for in {found.image_root}" if missing else ""
+        where = f"; images were expected in {found.image_root}" if missing else ""
         raise UserError(f"none of {len(found.paths)} images is left: {_counts(_tally(dropped))}{where}")
     if not (splits == "train").any():
         raise UserError(
@@ -246,7 +246,7 @@ def _check_some_are_left(found: Found, splits: np.ndarray, dropped: list[tuple[s
 def _info(
     found: Found, selected: Selected, vectors: WordVectors, report: SplitReport, identity: JsonObject
 ) -> DatasetInfo:
-    """Return the content of ``dataset.json``, but for what is known once the files are written."""
+    """Return the content of ``dataset.json``, except fields that depend on the written files."""
     return DatasetInfo(
         format_version=DATASET_FORMAT,
         name=found.name,
@@ -276,7 +276,7 @@ def _info(
 
 
 def _same_as_seen(report: SplitReport, unseen: set[str]) -> dict[str, str]:
-    """Return {unseen label: the seen one that has the very vector}."""
+    """Return {unseen label: seen label with the same vector}."""
     same: dict[str, str] = {}
     for group in report.same_vector:
         seen = next((label for label in group if label not in unseen), None)
@@ -289,7 +289,7 @@ def _log_released(released: ReleasedFiles) -> None:
     width = released.vectors.matrix.shape[1]
     if width != WORD_DIM:
         logger.warning(
-            "the released code takes word vectors %d wide, these are %d wide: give another "
+            "the released code expects word vectors of %d dimensions, these have %d: give another "
             "--word-vectors, such as gensim:glove-wiki-gigaword-300",
             WORD_DIM,
             width,
@@ -302,7 +302,7 @@ def _log_released(released: ReleasedFiles) -> None:
 
 
 def summary(info: DatasetInfo, folder: Path) -> list[str]:
-    """Return what a person wants to know of the folder just written, a line each."""
+    """Return a summary of the folder, as lines to print."""
     vectors = info.word_vectors
     lines = [
         f"{folder}: {info.name}, {info.task}",
@@ -319,21 +319,21 @@ def summary(info: DatasetInfo, folder: Path) -> list[str]:
         lines.insert(2, f"  protocol {info.protocol.name} of: {'; '.join(counts)}")
     if info.released_splits is not None:
         images = _counts(info.released_splits.images)
-        lines.append(f"  for the released code, which calls test val: {folder / RELEASED_FOLDER}: {images}")
+        lines.append(f"  for the released code, where val is the test split: {folder / RELEASED_FOLDER}: {images}")
     if info.dropped:
         lines.append(f"  left out: {_counts(info.dropped)} (each in {DROPPED_FILE})")
     return [*lines, f"  look at {folder / REPORT_PAGE}"]
 
 
 def _on_unseen(vectors: DatasetVectors, unseen: int) -> list[str]:
-    """Say which unseen labels nothing tells from seen ones, and which vectors the papers use."""
+    """Return lines on unseen labels with the vector of a seen one, and on the vectors that papers use."""
     same, papers = vectors.unseen_same_as_seen, vectors.papers_use
     lines = []
     if same:
         pairs = _list([f"{label} = {other}" for label, other in same.items()])
-        lines.append(f"  {len(same)} of {unseen} unseen labels have the very vector of a seen one: {pairs}")
+        lines.append(f"  {len(same)} of {unseen} unseen labels have the same vector as a seen one: {pairs}")
     if papers and vectors.word_dim != WORD_DIM:
-        lines.append(f"  the papers use vectors {WORD_DIM} wide: {papers}")
+        lines.append(f"  the papers use vectors of {WORD_DIM} dimensions: {papers}")
     return lines
 
 
@@ -342,7 +342,7 @@ def _counts(counts: Mapping[Any, int]) -> str:
 
 
 def _check_paths(found: Found) -> None:
-    """Refuse paths that data.csv cannot hold."""
+    """Raise a UserError for paths that cannot be written to data.csv."""
     for path in found.paths:
         if fault := path_fault(path):
             raise UserError(f"{found.name}: {fault}")
@@ -352,7 +352,7 @@ def _check_paths(found: Found) -> None:
 
 
 def _check_negatives(found: Found) -> None:
-    """Refuse a label that is on an image and verified to be absent from it."""
+    """Raise a UserError for a label that is both on an image and verified to be absent from it."""
     if found.negatives is None:
         return
     if found.negatives.shape != found.targets.shape:
@@ -375,7 +375,7 @@ def _look(found: Found, out: OutputFolder, options: Options) -> dict[str, Look]:
 
 
 def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
-    """Return why images cannot be used, by path."""
+    """Return the reason for each unusable image, by path."""
     faults = {look.path: look.problem for look in looks.values() if look.problem}
     if found.placeholders:
         faults |= dict.fromkeys(sorted(find_placeholders(looks.values())), PLACEHOLDER)
@@ -385,13 +385,13 @@ def _image_faults(found: Found, looks: dict[str, Look]) -> dict[str, str]:
 def _with_splits(
     found: Found, targets: csr_array, unseen: np.ndarray, near: np.ndarray, usable: np.ndarray, options: Options
 ) -> np.ndarray:
-    """Return splits ``(N,)`` of "train", "val", "test": those found, the rest drawn ("" for unusable images).
+    """Return splits ``(N,)`` of "train", "val", "test": given ones, the rest drawn ("" for unusable images).
 
-    Near-duplicates are drawn together (with a fixed number of training images a class, as far as that number allows).
+    Near-duplicates are drawn together (with a fixed number of training images per class, as far as possible).
     """
     splits = found.splits.astype("<U5")
     keys = np.array(_group_keys(found.paths, near))
-    alone = (targets[:, unseen].sum(axis=1) > 0) & (targets[:, ~unseen].sum(axis=1) == 0)  # (N,): nothing to learn here
+    alone = (targets[:, unseen].sum(axis=1) > 0) & (targets[:, ~unseen].sum(axis=1) == 0)  # (N,): no label to train on
     splits[(splits == "") & alone] = "test"
     open_ = np.flatnonzero((splits == "") & usable)
     if options.train_per_class is not None and (found.splits != "").any():
@@ -403,7 +403,7 @@ def _with_splits(
         chosen = keep_per_class(_classes(targets[open_]), keys[open_], options.train_per_class, options.seed)
         splits[open_] = np.where(chosen, "train", "test")
     if not (splits == "val").any():
-        from_ = "train" if options.train_per_class is None else "test"  # of what was drawn here
+        from_ = "train" if options.train_per_class is None else "test"  # among the images drawn here
         source = np.flatnonzero((splits == from_) & ~alone & usable)
         splits[source[cut(keys[source], {"val": options.val_fraction}, options.seed) == "val"]] = "val"
     return splits
@@ -417,7 +417,7 @@ def _classes(targets: csr_array) -> list[str]:
 
 
 def _group_keys(paths: Sequence[str], near: np.ndarray) -> list[str]:
-    """For each image the first path among those it nearly equals, directly or through others."""
+    """Return for each image the first path among its near-duplicates, direct or through others."""
     if not len(near):
         return list(paths)
     count = len(paths)
@@ -430,7 +430,7 @@ def _group_keys(paths: Sequence[str], near: np.ndarray) -> list[str]:
 
 
 def _without_unseen(targets: csr_array, splits: np.ndarray, unseen: np.ndarray) -> csr_array:
-    """Targets ``(N, K)`` whose train and val rows carry seen labels only."""
+    """Return targets ``(N, K)`` with seen labels only in the train and val rows."""
     entries = targets.tocoo()
     keep = (splits[entries.row] == "test") | ~unseen[entries.col]
     return csr_array((entries.data[keep], (entries.row[keep], entries.col[keep])), shape=targets.shape)
@@ -443,7 +443,7 @@ def _cells(targets: csr_array, labels: Sequence[str]) -> Iterator[str]:
 
 
 def _among(near: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Pairs ``(P, 3)`` of all images -> those of the images in ``order``, by their place in it."""
+    """Return the pairs ``(P, 3)`` among the images in ``order``, with indices into it."""
     place = dict(zip(order.tolist(), range(len(order)), strict=True))
     pairs = [(place[a], place[b], distance) for a, b, distance in near.tolist() if a in place and b in place]
     return np.array(pairs, np.int64).reshape(-1, 3)
@@ -466,7 +466,7 @@ def _write(out: OutputFolder, found: Found, selected: Selected, vectors: WordVec
     images = selected.images
     for split, count in _split_counts(images.splits).items():
         if not count:
-            logger.info("no image is in the split %s", split)
+            logger.info("the split %s has no images", split)
     report = split_report(images, vectors.labels, ~selected.unseen, vectors.matrix, selected.near)
     info = _info(found, selected, vectors, report, out.identity)
     released = ReleasedFiles.of(images, vectors) if options.released_splits else None

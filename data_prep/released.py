@@ -1,8 +1,8 @@
-"""Write a data set as the released ML-Decoder code selects it, in a folder beside ours.
+"""Write a data set for the released ML-Decoder code, in a subfolder of the prepared folder.
 
-That code knows the splits ``train`` and ``val`` only, and takes ``val`` for its test. It takes the vocabulary from the
-labels in ``data.csv``, so labels on no image have no column here, and an image without labels, which it would take for
-one of a label called "", is left out.
+That code has only the splits ``train`` and ``val``, and tests on ``val``. It reads the vocabulary from the labels in
+``data.csv``, so labels on no image have no column here, and images without labels, which it would read as having a
+label "", are left out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from data_prep.wordvecs import WordVectors, matrix_bytes
 from zsl_tagger.datasets.format import DATA_FILE, RELEASED_FOLDER, VECTORS_FILE, format_labels
 from zsl_tagger.system.files import folder_inside
 
-#: Width of the word vectors that the released head takes.
+#: Dimensions of the word vectors that the released head expects.
 WORD_DIM = 300
 
 
 @dataclass(frozen=True)
 class ReleasedFiles:
-    """Hold what the three files of the released code say.
+    """Content of the three files for the released code.
 
     Attributes:
         rows: path, labels in brackets and split of each image.
@@ -56,7 +56,7 @@ class ReleasedFiles:
         return cls(rows, kept, (len(shown) - len(rows), unused))
 
     def report(self) -> ReleasedRecord:
-        """Return what ``dataset.json`` says of the files."""
+        """Return the entry of ``dataset.json`` about the files."""
         splits = [split for _, _, split in self.rows]
         return ReleasedRecord(
             folder=RELEASED_FOLDER,
@@ -66,7 +66,7 @@ class ReleasedFiles:
         )
 
     def write(self, out: OutputFolder, benchmark: str, unseen: Sequence[str]) -> None:
-        """Write the files; ``benchmark`` is the name of the one that lists the seen and the unseen labels."""
+        """Write the files; ``benchmark`` is the name of the file that lists the seen and the unseen labels."""
         folder_inside(out.path, RELEASED_FOLDER)
         hidden = set(unseen)
         sides = {

@@ -1,4 +1,4 @@
-"""The split report: what a person should know of a data set before they believe a number measured on it.
+"""Write the split report: properties of a data set that affect how far results on it can be trusted.
 
 Written as ``split_report.json`` and as one self-contained page, ``split_report.html``.
 """
@@ -39,15 +39,15 @@ REPORT_JSON = "split_report.json"
 REPORT_PAGE = "split_report.html"
 
 PAIRS_LISTED = 1000
-PAIRS_SHOWN = 24  # with pictures
+PAIRS_SHOWN = 24  # pairs with pictures
 
 
 @dataclass(frozen=True)
 class Images:
-    """Hold the N images of a prepared data set: paths, splits ``(N,)``, targets bool ``(N, K)``.
+    """N images of a prepared data set: paths, splits ``(N,)``, targets bool ``(N, K)``.
 
     Attributes:
-        negatives: bool ``(N, K)``, labels that are verified to be absent; None where labels are complete.
+        negatives: bool ``(N, K)``, labels that are verified to be absent; None if labels are complete.
     """
 
     paths: list[str]
@@ -64,7 +64,7 @@ def split_report(
     Args:
         seen: bool ``(K,)``.
         vectors: ``(K, word_dim)``.
-        near: near-duplicates among the images, int ``(pairs, 3)``; None where the images were not looked at.
+        near: near-duplicates among the images, int ``(pairs, 3)``; None if the images were not checked.
     """
     per_split = {split: images.targets[images.splits == split].sum(axis=0) for split in SPLITS}  # each (K,)
     names_seen = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
@@ -90,7 +90,7 @@ def split_report(
 
 
 def _partial_labels(images: Images, labels: Sequence[str], seen: np.ndarray) -> PartialLabels | None:
-    """Return what is known of the labels of each split; None where labels are complete."""
+    """Count known and unknown labels of each split; None if labels are complete."""
     if images.negatives is None:
         return None
     counts: dict[Split, LabelCounts] = {}
@@ -98,9 +98,9 @@ def _partial_labels(images: Images, labels: Sequence[str], seen: np.ndarray) -> 
     for split in SPLITS:
         rows = images.splits == split
         on, absent = (np.asarray(part[rows].sum(axis=0), np.int64) for part in (images.targets, images.negatives))
-        asked = len(labels) if split == "test" else int(seen.sum())  # in train and val nothing is said of unseen ones
+        columns = len(labels) if split == "test" else int(seen.sum())  # train and val have seen labels only
         positives, negatives = int(on.sum()), int(absent.sum())
-        unknown = int(rows.sum()) * asked - positives - negatives
+        unknown = int(rows.sum()) * columns - positives - negatives
         counts[split] = LabelCounts(positives=positives, negatives=negatives, unknown=unknown)
         never[split] = [labels[k] for k in np.flatnonzero((on > 0) & (absent == 0)).tolist()]
     return PartialLabels(counts=counts, never_absent=never)
@@ -134,7 +134,7 @@ def _nearest_seen(labels: Sequence[str], seen: np.ndarray, vectors: np.ndarray) 
 
 
 def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
-    """Return groups of labels that no model can tell apart, since their vectors are equal."""
+    """Return groups of labels with equal vectors, which no model can tell apart."""
     groups: dict[bytes, list[str]] = defaultdict(list)
     for label, row in zip(labels, vectors, strict=True):
         groups[row.tobytes()].append(label)
@@ -142,7 +142,7 @@ def _same_vector(labels: Sequence[str], vectors: np.ndarray) -> list[list[str]]:
 
 
 def _across_splits(images: Images, near: np.ndarray) -> NearDuplicates:
-    """Return the pairs of near-duplicates ``(pairs, 3)`` that lie in different splits."""
+    """Return the pairs of near-duplicates ``(pairs, 3)`` from different splits."""
     splits = images.splits
     pairs = near[splits[near[:, 0]] != splits[near[:, 1]]]
     pairs = pairs[np.argsort(pairs[:, 2], kind="stable")]
@@ -163,17 +163,18 @@ def _across_splits(images: Images, near: np.ndarray) -> NearDuplicates:
 def write_report(
     report: SplitReport, folder: Path, title: str, image_root: Path | None, dropped: dict[str, int]
 ) -> None:
-    """Write both files into a folder."""
+    """Write both files to a folder."""
     write_whole(folder / REPORT_JSON, json_bytes(report.to_json()))
     page = render_page(report, title, image_root, dropped)
     write_whole(folder / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
 
 
 def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) -> SplitReport:
-    """Write and return the report of a prepared folder, also of one from elsewhere.
+    """Write and return the report of a prepared folder, including folders made by other programs.
 
     Args:
-        image_root: where the images are; None for where the folder says. Without either, no images are compared.
+        image_root: folder of the images; None for the folder recorded in ``dataset.json``. Without either, images are
+            not compared.
     """
     dataset = load_dataset(folder)
     root = image_root or dataset.image_root
@@ -207,7 +208,7 @@ def _matrix(indices: Sequence[np.ndarray], labels: int) -> csr_array:
 
 
 def render_page(report: SplitReport, title: str, image_root: Path | None, dropped: dict[str, int]) -> str:
-    """Return one HTML page that needs nothing else: plots are inline SVG, thumbnails inline JPEG."""
+    """Return a self-contained HTML page: plots are inline SVG, thumbnails inline JPEG."""
     pairs = report.near_duplicates.pairs[:PAIRS_SHOWN] if report.near_duplicates else []
     root = image_root or Path()
     return render(
@@ -226,7 +227,7 @@ def _plots(report: SplitReport) -> list[Plot]:
     if any((counts.max or 0) > 1 for counts in report.labels_per_image.values()):
         plots.insert(0, Plot("Labels per image", _plot_labels_per_image(report)))
     if report.nearest_seen:
-        plots.append(Plot("How near the unseen labels are", _plot_nearest(report)))
+        plots.append(Plot("Similarity of unseen to seen labels", _plot_nearest(report)))
     return plots
 
 

@@ -1,4 +1,4 @@
-"""Hold what ``prepare`` writes as JSON: ``split_report.json`` and ``dataset.json``."""
+"""Define the JSON files of ``prepare``: ``split_report.json`` and ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zsl_tagger.system.json_record import JsonObject, JsonRecord
 
 @dataclass(frozen=True, kw_only=True)
 class SeenUnseenCounts(JsonRecord):
-    """Count seen and unseen labels."""
+    """Numbers of seen and unseen labels."""
 
     seen: int
     unseen: int
@@ -19,7 +19,7 @@ class SeenUnseenCounts(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsPerImage(JsonRecord):
-    """Describe how many labels the images of a split have; None for a split without images.
+    """Distribution of the number of labels per image in a split; None for a split without images.
 
     Attributes:
         histogram: number of images with 0, 1, 2, ... labels.
@@ -33,7 +33,7 @@ class LabelsPerImage(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesPerLabel(JsonRecord):
-    """Count the images of a label in each split."""
+    """Number of images with a label in each split."""
 
     label: str
     seen: bool
@@ -44,7 +44,7 @@ class ImagesPerLabel(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsWithoutImages(JsonRecord):
-    """List labels that cannot be learnt (seen ones without training images) or measured (unseen ones not in test)."""
+    """Labels that cannot be learnt (seen, no training images) or measured (unseen, no test images)."""
 
     seen_not_in_train: list[str]
     unseen_not_in_test: list[str]
@@ -52,7 +52,7 @@ class LabelsWithoutImages(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Twins(JsonRecord):
-    """Name a seen and an unseen label that are singular and plural of one noun."""
+    """A seen and an unseen label that are singular and plural of the same noun."""
 
     seen: str
     unseen: str
@@ -60,7 +60,7 @@ class Twins(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class NearestSeen(JsonRecord):
-    """Name an unseen label, the seen one with the nearest word vector, and the cosine of the two (-1..1)."""
+    """An unseen label, the seen one with the nearest word vector, and their cosine (-1..1)."""
 
     unseen: str
     seen: str
@@ -69,7 +69,7 @@ class NearestSeen(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPair(JsonRecord):
-    """Count the near-duplicates between two splits."""
+    """Number of near-duplicates between two splits."""
 
     splits: tuple[str, str]
     pairs: int
@@ -77,7 +77,7 @@ class SplitPair(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatePair(JsonRecord):
-    """Name two images that nearly equal each other, their splits, and the bits (0..64) by which their hashes differ."""
+    """Two near-duplicate images, their splits, and the number of bits (0..64) by which their hashes differ."""
 
     images: tuple[str, str]
     splits: tuple[str, str]
@@ -86,7 +86,7 @@ class DuplicatePair(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(JsonRecord):
-    """Hold the near-duplicates among the images.
+    """Near-duplicates among the images.
 
     Attributes:
         max_distance_bits: two images are near-duplicates if at most this many of 64 bits of their hashes differ.
@@ -103,7 +103,7 @@ class NearDuplicates(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts(JsonRecord):
-    """Count pairs of an image and a label; in train and val, of the seen labels only."""
+    """Number of pairs of an image and a label; in train and val, with seen labels only."""
 
     positives: int
     negatives: int
@@ -112,12 +112,12 @@ class LabelCounts(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class PartialLabels(JsonRecord):
-    """Say what is known where labels are partial.
+    """Known and unknown labels of a data set with partial labels.
 
     Attributes:
-        counts: by split.
-        never_absent: by split, labels that are on some of its images and known to be absent from none: training cannot
-            tell where they are wrong, and their average precision is 1 whatever the scores.
+        counts: counts by split.
+        never_absent: by split, labels that are on some images and have no verified negative: training gets no negative
+            example, and their average precision is 1 regardless of the scores.
     """
 
     counts: dict[Split, LabelCounts]
@@ -126,14 +126,14 @@ class PartialLabels(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport(JsonRecord):
-    """Hold the content of ``split_report.json``: what to know of a data set before believing a number measured on it.
+    """Content of ``split_report.json``.
 
     Attributes:
         images: number of images by split.
         twins, nearest_seen: for unseen labels; closest pairs first.
-        same_vector: groups of labels whose word vectors are equal, so that no model can tell them apart.
-        near_duplicates: None where the images were not looked at.
-        partial_labels: the key is not there where labels are complete.
+        same_vector: groups of labels with equal word vectors, which no model can tell apart.
+        near_duplicates: None if the images were not checked.
+        partial_labels: the key is absent if labels are complete.
     """
 
     images: dict[Split, int]
@@ -148,12 +148,12 @@ class SplitReport(JsonRecord):
     partial_labels: PartialLabels | None = None
 
     def to_json(self) -> JsonObject:
-        return _without_none(super().to_json(), "partial_labels")  # as older folders have it
+        return _without_none(super().to_json(), "partial_labels")  # like older folders
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundLabel(JsonRecord):
-    """Say how the vector of a label was found, such as "singular", and of which words it was made."""
+    """Lookup of a label's vector: how it was found, such as "singular", and the words that were used."""
 
     how: str
     words: list[str]
@@ -161,14 +161,14 @@ class FoundLabel(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class VectorsFound(JsonRecord):
-    """Say where the word vectors of the labels come from.
+    """Origin of the labels' word vectors.
 
     Attributes:
-        source: as of ``--word-vectors``.
-        word_dim: width of a vector.
+        source: value of ``--word-vectors``.
+        word_dim: dimensions of a vector.
         normalized: vectors have a length of 1.
         found: number of labels by how they were found.
-        labels: each label that was not found as it is written.
+        labels: each label that was not found as written.
         dropped: labels without a vector that were left out.
     """
 
@@ -183,11 +183,11 @@ class VectorsFound(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetVectors(VectorsFound):
-    """Say more of the word vectors of a data set.
+    """Further facts on the word vectors of a data set.
 
     Attributes:
-        unseen_same_as_seen: unseen label -> the seen one that has the very same vector.
-        papers_use: the vectors, 300 wide, of published results; "" for data without papers.
+        unseen_same_as_seen: unseen label -> the seen one with the same vector.
+        papers_use: the 300-dimensional vectors of published results; "" for data without papers.
     """
 
     unseen_same_as_seen: dict[str, str]
@@ -196,11 +196,11 @@ class DatasetVectors(VectorsFound):
 
 @dataclass(frozen=True, kw_only=True)
 class WordVectorsRecord(JsonRecord):
-    """Hold the content of the JSON file beside the output of ``prepare wordvecs``.
+    """Content of the JSON file next to the output of ``prepare wordvecs``.
 
     Attributes:
         labels: names of the rows of the matrix, in order.
-        sha256: of the matrix file, 64 hexadecimal digits, by its name.
+        sha256: hash of the matrix file, 64 hexadecimal digits, by file name.
     """
 
     labels: list[str]
@@ -210,12 +210,12 @@ class WordVectorsRecord(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedRecord(JsonRecord):
-    """Describe the files for the released code.
+    """Files for the released code.
 
     Attributes:
-        images: number of images by the split that they have there.
-        images_without_label: number of images that are left out there.
-        labels_on_no_image: labels that are left out there.
+        images: number of images by split in these files.
+        images_without_label: number of images left out of these files.
+        labels_on_no_image: labels left out of these files.
     """
 
     folder: str
@@ -226,10 +226,10 @@ class ReleasedRecord(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedProtocol(JsonRecord):
-    """Say which images were kept, as :class:`data_prep.pipeline.Protocol` has it.
+    """Rules for keeping images, see :class:`data_prep.source.Protocol`.
 
     Attributes:
-        min_bytes: smaller files were left out.
+        min_bytes: minimum file size.
     """
 
     name: str
@@ -240,23 +240,23 @@ class AppliedProtocol(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo(JsonRecord):
-    """Hold the content of ``dataset.json``, which describes a prepared folder.
+    """Content of ``dataset.json``, which describes a prepared folder.
 
     Attributes:
-        format_version: of the prepared folder.
+        format_version: version of the folder format.
         task: "multi-label" or "single-label".
-        image_root: folder that the paths of ``data.csv`` lie in.
+        image_root: folder to which the paths of ``data.csv`` are relative.
         benchmark: name of the file that lists seen and unseen labels.
         images: number of images by split.
-        images_by_protocol: the same for each protocol that was counted.
-        partial_labels: counts by split, where data.csv says which labels are verified to be absent; the key is not
-            there where labels are complete.
+        images_by_protocol: the same for each protocol.
+        partial_labels: counts by split if data.csv lists labels that are verified to be absent; the key is absent if
+            labels are complete.
         dropped: number of images left out, by reason.
-        source: facts on what was read; they differ by kind of source.
+        source: facts about the source data; they depend on the kind of source.
         labels: names of the columns of the word vectors, sorted.
         written_by: name and version of the program.
         released_splits: None without ``--released-splits``.
-        sha256: of the files of the folder, 64 hexadecimal digits, by their name.
+        sha256: hashes of the files in the folder, 64 hexadecimal digits, by file name.
         prepared_by: source and options of the run.
     """
 
@@ -282,7 +282,7 @@ class DatasetInfo(JsonRecord):
     prepared_by: Mapping[str, object]
 
     def to_json(self) -> JsonObject:
-        return _without_none(super().to_json(), "partial_labels")  # as older folders have it
+        return _without_none(super().to_json(), "partial_labels")  # like older folders
 
 
 def _without_none(content: JsonObject, key: str) -> JsonObject:

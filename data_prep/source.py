@@ -1,6 +1,6 @@
-"""Define what a data set must give to be prepared: its options, and how it is read.
+"""Define the interface of a data set: its options, and how to read it.
 
-A data set is a frozen dataclass derived from :class:`Source`, in a file of its own, and a command in ``cli.py``.
+A data set is a frozen dataclass derived from :class:`Source`, in a separate file, and a command in ``cli.py``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from scipy.sparse import csr_array
 
 VECTORS_OF_PAPERS = (
-    "ML-Decoder those of fastText's crawl (--word-vectors gensim:FILE), LESA and BiAM GloVe "
+    "ML-Decoder uses fastText's crawl vectors (--word-vectors gensim:FILE), LESA and BiAM GloVe "
     "(--word-vectors gensim:glove-wiki-gigaword-300)"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Hold where a data set lies and the options that only this kind of data set has.
+    """Location and options of one kind of data set.
 
     The fields of a derived class are its options. Fields with ``compare=False`` are not part of a run's identity.
 
     Attributes:
-        command: the name after ``zsl-tagger prepare``.
+        command: name of the command after ``zsl-tagger prepare``.
         source: the folder or file of the raw data.
     """
 
@@ -37,19 +37,19 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, output: Path, /) -> Found:
-        """Read the data set and write nothing.
+        """Read the data set without writing anything.
 
         Args:
             output: the folder that will be written.
 
         Raises:
-            UserError: the data set is not what it should be (file and line).
+            UserError: the data set is invalid (the message names file and line).
         """
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this data set from others, for JSON; a run is resumed in a folder that holds the same.
+        """Return a description of the data set for JSON; a run resumes in a folder with the same description.
 
-        It must stay as it is: an option that is added later is left out at its default, so that older folders match.
+        It must stay compatible: options added later are left out at their default, so that older folders still match.
         """
         return {"prepare": self.command, **deciding(self)}
 
@@ -63,11 +63,11 @@ def deciding(options: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Choose the images that are kept, by what they show once unseen labels are off the train and val images.
+    """Rules for keeping images, applied after unseen labels are removed from train and val images.
 
     Attributes:
         train_shows_seen: drop images of train and val without a seen label.
-        test_shows: drop test images without an "unseen" label, without "any" label, or "nothing" of them.
+        test_shows: drop test images without an "unseen" label, without "any" label, or drop "nothing".
         min_bytes: drop files that are smaller.
     """
 
@@ -78,14 +78,14 @@ class Protocol:
     def left_out(
         self, splits: np.ndarray, targets: csr_array, unseen: np.ndarray, sizes: np.ndarray | None
     ) -> np.ndarray:
-        """Return why each image is left out, "" where it is kept: ``(N,)`` text.
+        """Return the reason for dropping each image, "" for kept images: ``(N,)`` text.
 
         Args:
-            targets: bool ``(N, K)``; unseen: bool ``(K,)``; sizes: bytes ``(N,)``, None where files were not looked at.
+            targets: bool ``(N, K)``; unseen: bool ``(K,)``; sizes: bytes ``(N,)``, None if files were not checked.
         """
         is_test, no_label = splits == "test", targets.sum(axis=1) == 0  # (N,)
         no_unseen = targets[:, unseen].sum(axis=1) == 0
-        why = np.full(len(splits), "", object)  # references: text of a fixed width would take gigabytes
+        why = np.full(len(splits), "", object)  # references, since text of fixed width would take gigabytes
         if self.train_shows_seen:
             why[~is_test & no_label] = "train or val image without a seen label"
         if self.test_shows == "any":
@@ -93,33 +93,33 @@ class Protocol:
         elif self.test_shows == "unseen":
             why[is_test & no_unseen] = "test image without an unseen label"
         if sizes is not None:
-            why[sizes < self.min_bytes] = f"file of less than {self.min_bytes:,} bytes"
+            why[sizes < self.min_bytes] = f"file smaller than {self.min_bytes:,} bytes"
         return why
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Hold N images and K labels, as a source has read them.
+    """N images and K labels, as read by a source.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         paths: below ``image_root``, with ``/``.
         labels: K names, sorted.
         targets: bool ``(N, K)``.
-        negatives: bool ``(N, K)``, the labels that are verified to be absent; what is neither in ``targets`` nor here
-            is unknown. None where labels are complete: what is not in ``targets`` is absent.
-        splits: ``(N,)`` of "train", "val", "test", or "" where there is none.
+        negatives: bool ``(N, K)``, labels that are verified to be absent; entries neither in ``targets`` nor here are
+            unknown. None if labels are complete: entries not in ``targets`` are absent.
+        splits: ``(N,)`` of "train", "val", "test", or "" for none.
         unseen: names among the labels.
-        choose_unseen: in place of ``unseen``, how to choose among the labels that have a word vector, see
+        choose_unseen: instead of ``unseen``, how to choose among the labels that have a word vector, see
             :func:`data_prep.splits.choose_unseen`.
         task: "multi-label" or "single-label".
         benchmark: name of the seen/unseen file.
-        protocols: those that are counted; ``protocol`` is the one applied.
-        placeholders: look for "photo unavailable" images.
-        facts: what ``dataset.json`` shall say of the source.
-        dropped: (path, reason) of what the reader itself left out.
+        protocols: protocols to count images for; ``protocol`` is the one applied.
+        placeholders: detect "photo unavailable" images.
+        facts: facts about the source for ``dataset.json``.
+        dropped: (path, reason) of images that the reader left out.
         vectors_of_papers: which word vectors the papers use; "" for data without papers.
-        unpack: writes the image files into ``image_root``, where the data set has none.
+        unpack: writes the image files to ``image_root`` if the data set has none.
     """
 
     name: str
@@ -143,12 +143,12 @@ class Found:
 
 
 def first_existing(source: Path, places: Iterable[str]) -> Path | None:
-    """Return the first of these files or folders below the source that is there; None if none is."""
+    """Return the first of these files or folders below the source that exists; None if none does."""
     return next((source / place for place in places if (source / place).exists()), None)
 
 
 def targets_of(label_lists: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
-    """Return the label names of each image as a bool matrix ``(N, K)``."""
+    """Convert the label names of each image to a bool matrix ``(N, K)``."""
     index = {label: column for column, label in enumerate(labels)}
     rows = np.repeat(np.arange(len(label_lists)), [len(names) for names in label_lists])
     columns = np.array([index[name] for names in label_lists for name in names], np.int64)

@@ -1,4 +1,4 @@
-"""Which labels are unseen and which images train: drawn by hashing names, so that nothing depends on their order."""
+"""Draw unseen labels and splits by hashing names, independently of their order."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_fo
 
 
 def draw(name: str, seed: int) -> float:
-    """Return a number in 0..1 that only depends on the name and the seed."""
+    """Return a number in 0..1 that depends only on the name and the seed."""
     digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
+def choose_unseen(unseen: str, labels: Sequence[str], seed: int) -> list[str]:
     """Return the unseen labels that ``--unseen`` names or draws.
 
     Args:
-        asked: names with commas, a number of labels ("20") or a share of them ("25%"); "" for none.
+        unseen: names separated by commas, a number of labels ("20") or a share of them ("25%"); "" for none.
 
     Raises:
-        UserError: a name that is no label, or nothing left to be seen.
+        UserError: a name is not a label, or no seen label is left.
     """
-    asked = asked.strip()
-    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(%?)", asked)
-    if number and asked not in labels and (number[2] or "." not in asked):
+    unseen = unseen.strip()
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(%?)", unseen)
+    if number and unseen not in labels and (number[2] or "." not in unseen):
         count = round(len(labels) * min(float(number[1]), 1e6) / 100) if number[2] else int(number[1])
         chosen = sorted(labels, key=lambda label: draw(label, seed))[:count]
         if count > len(labels):
             raise UserError(f"expected --unseen of at most {len(labels)} labels, got {count}")
         if not count and float(number[1]):
-            raise UserError(f"expected --unseen to give a label at least; {asked} of {len(labels)} labels gives none")
+            raise UserError(f"expected --unseen to select a label; {unseen} of {len(labels)} labels selects none")
     else:
         by_key: dict[str, list[str]] = defaultdict(list)
         for label in labels:
             by_key[normalize_label(label)].append(label)
-        names = split_labels(asked, labels)
+        names = split_labels(unseen, labels)
         unknown = [name for name in names if name not in labels and normalize_label(name) not in by_key]
         if unknown:
-            raise UserError(f"--unseen names what is no label of this data: {', '.join(map(repr, unknown))}")
+            raise UserError(f"--unseen has names that are not labels of this data: {', '.join(map(repr, unknown))}")
         chosen = [label for name in names for label in ([name] if name in labels else by_key[normalize_label(name)])]
     if len(set(chosen)) >= len(labels):
         raise UserError(f"expected --unseen to leave seen labels, got all {len(labels)} labels")
@@ -53,10 +53,10 @@ def choose_unseen(asked: str, labels: Sequence[str], seed: int) -> list[str]:
 
 
 def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
-    """Return a split for each of N keys: the given shares of them in the order of their draws, the rest is "train".
+    """Return a split for each of N keys: the given shares, in the order of their draws, and "train" for the rest.
 
-    Equal keys, as near-duplicate images have, go to the same split; a group of them that is larger than what a split
-    still wants stays in train. A split whose share is not 0 gets a group at least, while there are enough.
+    Equal keys (near-duplicate images) go to the same split; a group that exceeds the remaining size of a split stays in
+    train. A split with a share above 0 gets at least one group while there are enough.
 
     Args:
         shares: {split: 0..1}.
@@ -81,7 +81,7 @@ def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
                 room -= len(members[key])
             else:
                 left.append(key)
-        if wanted and room == wanted and len(left) > 1:  # all groups are larger than what is wanted
+        if wanted and room == wanted and len(left) > 1:  # all groups are larger than the remaining size
             smallest = min(left, key=lambda key: len(members[key]))
             splits[members[smallest]] = split
             left.remove(smallest)
@@ -90,7 +90,7 @@ def cut(keys: Iterable[str], shares: dict[str, float], seed: int) -> np.ndarray:
 
 
 def keep_per_class(classes: Sequence[str], keys: Iterable[str], count: int, seed: int) -> np.ndarray:
-    """bool: the ``count`` images of each class with the least draws."""
+    """Return a mask, bool ``(N,)``, of the ``count`` images of each class with the smallest draws."""
     draws = [draw(key, seed) for key in keys]
     members: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(classes):
@@ -102,7 +102,7 @@ def keep_per_class(classes: Sequence[str], keys: Iterable[str], count: int, seed
 
 
 def twins(seen: Iterable[str], unseen: Iterable[str]) -> list[tuple[str, str]]:
-    """(seen, unseen) pairs that are one noun in the singular and the plural, or one name spelled in two ways."""
+    """Return (seen, unseen) pairs that are singular and plural of a noun, or two spellings of a name."""
     by_key: dict[str, list[str]] = defaultdict(list)
     for label in seen:
         by_key[normalize_label(label)].append(label)

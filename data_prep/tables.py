@@ -1,4 +1,4 @@
-"""A table of one's own: CSV or Parquet with a column of image paths and a column of tags."""
+"""Read your own table: CSV or Parquet with a column of image paths and a column of tags."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from zsl_tagger.words.label_lists import composed
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Say how a table is to be read.
+    """Columns and separators of a table.
 
     Attributes:
         path, tags: column names.
-        split: column with train, val or test; None where there is none.
-        negatives: column of the tags that are verified to be absent, so that those in neither column are unknown; None
-            where tags are complete.
-        separator: between tags in a cell (a Parquet column may hold lists instead).
-        delimiter: between the columns of a CSV file; None to find out from its first line.
+        split: column with train, val or test; None for none.
+        negatives: column of tags that are verified to be absent; tags in neither column are then unknown. None if tags
+            are complete.
+        separator: separator of tags in a cell (a Parquet column may contain lists instead).
+        delimiter: separator of columns in a CSV file; None to detect it in the first line.
     """
 
     path: str = "path"
@@ -43,19 +43,19 @@ class Columns:
 
     def __post_init__(self) -> None:
         if not self.separator:
-            raise UserError("expected a --separator, got nothing")
+            raise UserError("expected a --separator, got an empty text")
         if self.delimiter is not None and len(self.delimiter.replace("\\t", "\t")) != 1:
             raise UserError(f"expected --delimiter of one character, got {self.delimiter!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Source):
-    """Hold the options of a table.
+    """Options of a table.
 
     Attributes:
-        image_root: where the paths start; None for the table's own folder.
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
-        keep_unlabelled: keep images without tags; they are dropped otherwise.
+        image_root: folder to which paths are relative; None for the folder of the table.
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
+        keep_unlabelled: keep images without tags; otherwise they are dropped.
     """
 
     command = "table"
@@ -68,7 +68,7 @@ class Table(Source):
     def identity(self) -> dict[str, Any]:
         identity = {**super().identity(), "image_root": str(self._root())}
         if self.columns.negatives is None:
-            del identity["columns"]["negatives"]  # older folders do not have it
+            del identity["columns"]["negatives"]  # missing in older folders
         return identity
 
     def _root(self) -> Path:
@@ -84,7 +84,7 @@ class Table(Source):
         paths, tag_lists, splits, negatives = _read(self.source, self.columns)
         labels = sorted({tag for tags in tag_lists for tag in tags})
         if not labels:
-            raise UserError(f"{self.source}: the column {self.columns.tags!r} holds no tag")
+            raise UserError(f"{self.source}: the column {self.columns.tags!r} has no tags")
         return Found(
             name=self.source.stem,
             image_root=self._root(),
@@ -100,7 +100,7 @@ class Table(Source):
 
 
 def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], list[str], list[list[str]] | None]:
-    """Return paths, tags, splits and negatives (None: no such column), a row an image; an error names the line."""
+    """Return paths, tags, splits and negatives (None: no such column), one row per image; errors name the line."""
     paths, tag_lists, splits, negatives = [], [], [], []
     first: dict[str, str] = {}
     rows = _parquet_rows(source, columns) if source.suffix.lower() == ".parquet" else _csv_rows(source, columns)
@@ -109,7 +109,7 @@ def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], l
         if fault := path_fault(path):
             raise UserError(f"{where}: {fault}")
         if path in first:
-            raise UserError(f"{where}: the image {path!r} is listed already in {first[path]}")
+            raise UserError(f"{where}: the image {path!r} is already listed in {first[path]}")
         tags, absent = _checked(tags, where), _checked(absent, where)
         if both := sorted(set(tags).intersection(absent)):
             raise UserError(
@@ -132,7 +132,7 @@ def _read(source: Path, columns: Columns) -> tuple[list[str], list[list[str]], l
 
 
 def _checked(tags: list[str], where: str) -> list[str]:
-    """Return the tags of a cell as labels, sorted and each once."""
+    """Return the tags of a cell as sorted, distinct labels."""
     tags = sorted({composed(tag) for tag in tags})
     for tag in tags:
         if fault := label_fault(tag):
@@ -143,7 +143,7 @@ def _checked(tags: list[str], where: str) -> list[str]:
 def _check_negatives(
     negatives: list[list[str]], tag_lists: list[list[str]], places: list[str], columns: Columns
 ) -> None:
-    """Refuse an absent tag that is on no image, which is most likely misspelled."""
+    """Raise a UserError for an absent tag that is on no image, which is probably misspelled."""
     known = {tag for tags in tag_lists for tag in tags}
     for where, absent in zip(places, negatives, strict=True):
         for tag in absent:
@@ -151,7 +151,7 @@ def _check_negatives(
                 near = difflib.get_close_matches(tag, sorted(known), n=3)
                 nearest = f" (the nearest are {', '.join(map(repr, near))})" if near else ""
                 raise UserError(
-                    f"{where}: {tag!r} of the column {columns.negatives!r} is a tag of no image{nearest}: "
+                    f"{where}: {tag!r} of the column {columns.negatives!r} is not a tag of any image{nearest}: "
                     "correct it, or take it out"
                 )
 
@@ -193,8 +193,8 @@ def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
 
     try:
         table = pandas.read_parquet(source)
-    except Exception as error:  # pyarrow raises its own
-        raise UserError(f"{source} is not a Parquet file that can be read: {first_line(error)}") from None
+    except Exception as error:  # pyarrow raises its own exceptions
+        raise UserError(f"{source} is not a readable Parquet file: {first_line(error)}") from None
     _check_columns(source, columns, [str(name) for name in table.columns])
     table.columns = [str(name) for name in table.columns]
     splits = table[columns.split] if columns.split else [None] * len(table)
@@ -212,20 +212,20 @@ def _parquet_rows(source: Path, columns: Columns) -> Iterator[Row]:
 
 
 def _listed(tags: Any, where: str, separator: str) -> list[str]:
-    """Return the tags of a Parquet cell: a list, or text."""
+    """Return the tags of a Parquet cell, which is a list or text."""
     listed = isinstance(tags, (list, tuple, np.ndarray))
     texts = [_text(tag, where) for tag in tags] if listed else _split_cell(_text(tags, where), separator)
     return [tag.strip() for tag in texts if tag.strip()]
 
 
 def _text(value: Any, where: str) -> str:
-    """Return a cell as text, "" where it is missing."""
+    """Return a cell as text; "" if it is missing."""
     import pandas
 
     if value is None or (pandas.api.types.is_scalar(value) and pandas.isna(value)):
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        value = int(value)  # class numbers of a column with gaps
+        value = int(value)  # class numbers in a column with gaps
     if not isinstance(value, (str, int, np.integer)):
         raise UserError(f"{where}: expected text or lists of text, got {type(value).__name__}")
     return str(value)
@@ -234,17 +234,17 @@ def _text(value: Any, where: str) -> str:
 def _check_columns(source: Path, columns: Columns, header: list[str]) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise UserError(f"{source}: there are several columns named {', '.join(map(repr, repeated))}")
+        raise UserError(f"{source}: duplicate columns {', '.join(map(repr, repeated))}")
     options = ("path", columns.path), ("tags", columns.tags), ("split", columns.split), ("negatives", columns.negatives)
     for option, name in options:
         if name is not None and name not in header:
             raise UserError(
-                f"{source}: no column {name!r}, it has {', '.join(map(repr, header))}: say which with --{option}-column"
+                f"{source}: no column {name!r}, it has {', '.join(map(repr, header))}: give --{option}-column"
             )
 
 
 def _split_cell(cell: str, separator: str) -> list[str]:
-    """``"dog, beach"`` -> ``["dog", "beach"]``; brackets and quotes around tags are taken off."""
+    """Split ``"dog, beach"`` into ``["dog", "beach"]``; brackets and quotes around tags are removed."""
     inside = cell.strip()
     if inside.startswith("[") and inside.endswith("]"):
         inside = inside[1:-1]

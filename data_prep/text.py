@@ -1,4 +1,4 @@
-"""Text files of others."""
+"""Read text files of data sets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ logger = logging.getLogger(__name__)
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file in UTF-8, in UTF-16 with a byte order mark, or in Latin-1 as old lists have it.
+    """Return the text of a file in UTF-8, in UTF-16 with a byte order mark, or in Latin-1, as in old lists.
 
-    A file that is taken for Latin-1, which any bytes could be, is warned of.
+    A warning is logged for Latin-1, which any bytes could be.
 
     Raises:
-        UserError: it holds NUL bytes.
+        UserError: the file contains NUL bytes.
     """
     try:
         encoding = encoding_of(path)
@@ -29,6 +29,6 @@ def read_text(path: Path) -> str:
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a list with their numbers, stripped, without the blank ones."""
+    """Return the non-blank lines of a list, stripped, with their numbers."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     return [(number, line) for number, line in lines if line]

@@ -1,7 +1,7 @@
-"""Visual Genome: what people named on 108,000 photos, by the most frequent names or a list of them.
+"""Read Visual Genome: names that people gave to objects on 108,000 photos.
 
-The annotators chose the names freely. The label sets in use are the most frequent object names (the 500 of VG-500), or
-lists that join several names to one label, such as those of bottom-up attention (1,600 objects, 400 attributes).
+The annotators chose the names freely. Common label sets are the most frequent object names (the 500 of VG-500), or
+lists that map several names to one label, such as the lists of bottom-up attention (1,600 objects, 400 attributes).
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Names = dict[int, set[str]]  # image id -> names on it
 
 @dataclass(frozen=True, kw_only=True)
 class VisualGenome(Source):
-    """Hold the options of Visual Genome.
+    """Options of Visual Genome.
 
     Attributes:
         source: folder with ``image_data.json``, ``objects.json`` and, for attributes, ``attributes.json``;
             the photos are in ``VG_100K/`` and ``VG_100K_2/`` (or ``images/...``).
-        objects: the labels among the names of objects: a number of the most frequent ones, or a file with a label a
-            line, which may be followed by other names of it after commas.
-        attributes: the labels among the attributes, in the same way; "0" for none.
-        test_images: a file with the numbers or file names of the test images, one a line; None to draw them.
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
-        keep_unlabelled: keep images without any of the labels.
+        objects: labels among the names of objects: a number of the most frequent ones, or a file with one label per
+            line, optionally followed by its other names after commas.
+        attributes: labels among the attributes, in the same way; "0" for none.
+        test_images: a file with the numbers or file names of the test images, one per line; None to draw them.
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
+        keep_unlabelled: keep images without labels.
     """
 
     command = "visual-genome"
@@ -66,9 +66,9 @@ class VisualGenome(Source):
         kinds = (("objects", self.objects), ("attributes", self.attributes))
         shown: dict[int, set[str]] = {number: set() for number in paths}
         labels: set[str] = set()
-        for kind, asked in kinds:
-            if asked != "0":
-                chosen, on_images = _labelled(self.source / f"{kind}.json", kind, asked, paths)
+        for kind, requested in kinds:
+            if requested != "0":
+                chosen, on_images = _labelled(self.source / f"{kind}.json", kind, requested, paths)
                 labels |= chosen
                 for number, names in on_images.items():
                     shown[number] |= names
@@ -88,7 +88,7 @@ class VisualGenome(Source):
         )
 
     def _splits(self, numbers: list[int]) -> np.ndarray:
-        """Return "test" and "train" by the file of test images; "" where there is none."""
+        """Return "test" or "train" for each image by the file of test images; "" without a file."""
         if self.test_images is None:
             return np.full(len(numbers), "", "<U5")
         test, known = set(), set(numbers)
@@ -106,7 +106,7 @@ class VisualGenome(Source):
 
 
 def _read_paths(source: Path) -> tuple[dict[int, str], Path]:
-    """Return {image id: path} of all images, and the folder in which the paths start."""
+    """Return {image id: path} of all images, and the folder to which the paths are relative."""
     if not source.is_dir():
         raise UserError(f"no folder at {source}: expected Visual Genome, from {_HOST}")
     file = source / "image_data.json"
@@ -120,30 +120,30 @@ def _read_paths(source: Path) -> tuple[dict[int, str], Path]:
             url = str(entry.get("url"))[:80]
             raise UserError(f"{file}: image {number}: expected 'url' to end in VG_100K/<number>.jpg, got {url!r}")
         if number in paths:
-            raise UserError(f"{file}: the image id {number} is given twice")
+            raise UserError(f"{file}: duplicate image id {number}")
         paths[number] = found[1].replace("VG_100K_2/", "VG_100K/") if in_one else found[1]
     return paths, root
 
 
 def _read_list(file: Path) -> list[dict[str, Any]]:
-    """Return the images of a file of Visual Genome, with what is named on them."""
+    """Return the images of a file of Visual Genome, with the names on them."""
     if not file.is_file():
         raise UserError(f"there is no {file}: unpack {file.name}.zip from {_HOST}")
     content = read_json(file, "a file of Visual Genome", _shortened)
     if not is_list_of_objects(content):
-        raise UserError(f"{file} is not a file of Visual Genome: expected a list of objects, one an image")
+        raise UserError(f"{file} is not a file of Visual Genome: expected a list of objects, one per image")
     return content
 
 
 def _shortened(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an image as it is, and of an object, of which there are millions, only what it is called."""
+    """Return an image unchanged, and only the names of an object, since there are millions of objects."""
     if "image_id" in entry:
         return entry
     return {key: entry[key] for key in ("names", "attributes") if key in entry}
 
 
-def _labelled(file: Path, kind: str, asked: str, paths: dict[int, str]) -> tuple[set[str], Names]:
-    """Return the labels that were asked for, and those on each image."""
+def _labelled(file: Path, kind: str, choice: str, paths: dict[int, str]) -> tuple[set[str], Names]:
+    """Return the requested labels, and the labels on each image."""
     counts: Counter[str] = Counter()
     named: Names = {}
     for image in _read_list(file):
@@ -151,20 +151,20 @@ def _labelled(file: Path, kind: str, asked: str, paths: dict[int, str]) -> tuple
         if number not in paths:
             raise UserError(f"{file}: image {number} is not among the {len(paths):,} images of image_data.json")
         if number in named:
-            raise UserError(f"{file}: the image id {number} is given twice")
+            raise UserError(f"{file}: duplicate image id {number}")
         names = list(_names(file, number, image.get(kind), kind))
         counts.update(names)
         named[number] = set(names)
-    label_of = _most_frequent(counts, kind, int(asked)) if _is_number(asked) else _read_labels(Path(asked), kind)
+    label_of = _most_frequent(counts, kind, int(choice)) if _is_number(choice) else _read_labels(Path(choice), kind)
     if not counts.keys() & label_of.keys():
-        raise UserError(f"{asked}: none of its {len(label_of):,} names is among the {kind} of {file}")
+        raise UserError(f"{choice}: none of its {len(label_of):,} names is among the {kind} of {file}")
     return set(label_of.values()), {
         number: {label_of[name] for name in names if name in label_of} for number, names in named.items()
     }
 
 
 def _names(file: Path, number: int, entries: Any, kind: str) -> Iterator[str]:
-    """Yield the name of each object of an image (the first, where it has several), or all attributes."""
+    """Yield the first name of each object of an image, or all attributes."""
     if not is_list_of_objects(entries):
         raise UserError(f"{file}: image {number}: expected a list of objects called {kind!r}")
     for entry in entries:
@@ -177,7 +177,7 @@ def _names(file: Path, number: int, entries: Any, kind: str) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a name in lower case with single spaces; "" for one that cannot be a label."""
+    """Return a name in lower case with single spaces; "" if it cannot be a label."""
     plain = " ".join(composed(name).lower().split())
     return "" if label_fault(plain) else plain
 
@@ -188,12 +188,12 @@ def _most_frequent(counts: Counter[str], kind: str, number: int) -> dict[str, st
     return {name: name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:number]}
 
 
-def _is_number(asked: str) -> bool:
-    return re.fullmatch("[0-9]{1,9}", asked) is not None
+def _is_number(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", text) is not None
 
 
 def _read_labels(file: Path, kind: str) -> dict[str, str]:
-    """Return {name: its label} of a file with a label a line, and other names of it after commas."""
+    """Return {name: its label} of a file with one label per line, followed by its other names after commas."""
     if not file.is_file():
         raise UserError(f"--{kind}: expected a number of labels or a file that lists them; there is no file {file}")
     label_of: dict[str, str] = {}
@@ -206,9 +206,7 @@ def _read_labels(file: Path, kind: str) -> dict[str, str]:
             if label_of.setdefault(name, names[0]) != names[0]:
                 repeated.append(name)
     if not label_of:
-        raise UserError(f"{file} names no label")
+        raise UserError(f"{file} has no labels")
     if repeated:
-        logger.warning(
-            "%s: names of several labels (%d) are taken for the first: %s", file, len(repeated), some(repeated)
-        )
+        logger.warning("%s: names of several labels (%d) count for the first: %s", file, len(repeated), some(repeated))
     return label_of

@@ -1,7 +1,7 @@
-"""PASCAL VOC 2007 and 2012 as a multi-label data set, from the XML files of the devkit.
+"""Read PASCAL VOC 2007 and 2012 as a multi-label data set, from the XML files of the devkit.
 
 An image has a class if an object of it is annotated there. If all objects of a class on an image are marked
-``difficult``, VOC's own evaluation leaves the image out for this class: the label is unknown, neither there nor absent.
+``difficult``, VOC's evaluation ignores the image for this class: the label is unknown, neither present nor absent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zsl_tagger.errors import UserError, some
 
 YEARS = (2007, 2012)
 
-#: Name in the devkit -> label.
+#: {name in the devkit: label}.
 CLASSES = {
     name: {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}.get(name, name)
     for name in (
@@ -37,14 +37,14 @@ _DOWNLOAD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Voc(Source):
-    """Hold the options of PASCAL VOC.
+    """Options of PASCAL VOC.
 
     Attributes:
-        source: the folder VOCdevkit, one that holds it, or the folder of a year in it.
-        year: 2007 or 2012; None for the one that is there, 2007 if both are.
-        trainval: train on the list trainval, from which a validation split is cut, instead of on train.
-        count_difficult: take an object that is marked as difficult for one like any other.
-        unseen: labels that training shall not see, see :func:`data_prep.splits.choose_unseen`.
+        source: the folder VOCdevkit, its parent folder, or its subfolder of a year.
+        year: 2007 or 2012; None for the year that is found, 2007 if both are.
+        trainval: train on the list trainval, minus a validation split cut from it, instead of train.
+        count_difficult: count objects that are marked as difficult.
+        unseen: labels that training must not see, see :func:`data_prep.splits.choose_unseen`.
     """
 
     command = "voc"
@@ -68,7 +68,7 @@ class Voc(Source):
         labels = sorted(CLASSES.values())
         unknown = sum(len(one.unknown) for one in objects)
         absent = [[label for label in labels if label not in one.shown | one.unknown] for one in objects]
-        # VOC evaluates on every image, also on one whose objects are all difficult
+        # VOC evaluates on every image, including images whose objects are all difficult
         protocol = Protocol() if self.unseen else Protocol(False, "nothing")
         return Found(
             name=f"PASCAL VOC {year}",
@@ -92,7 +92,7 @@ class Voc(Source):
 
 @dataclass(frozen=True)
 class Objects:
-    """Hold the labels of an image: those it shows, and those of which all objects are difficult."""
+    """Labels of an image: the ones it shows, and the ones whose objects are all difficult."""
 
     shown: frozenset[str]
     unknown: frozenset[str] = frozenset()
@@ -107,18 +107,18 @@ def _find_year(source: Path, year: int | None) -> tuple[Path, int]:
             if folder.resolve().name == f"VOC{one}" and (folder / "ImageSets" / "Main").is_dir():
                 return folder, one
     wanted = "VOC2007 or VOC2012" if year is None else f"VOC{year}"
-    raise UserError(f"{source} holds no folder {wanted} with ImageSets/Main: {_DOWNLOAD}")
+    raise UserError(f"{source} has no folder {wanted} with ImageSets/Main: {_DOWNLOAD}")
 
 
 def _read_splits(folder: Path, year: int, trainval: bool) -> tuple[dict[str, str], str]:
     """Return {image: split} in the order of the lists, and the name of the list that is the test split.
 
-    The annotation of VOC 2012's test images is not public: without it, val is the test split, as others have it.
+    The annotation of VOC 2012's test images is not public: without it, val is the test split, as is common.
     """
     has_test = year == 2007 or _has_annotated_test(folder)
     if trainval and not has_test:
         raise UserError(
-            f"--trainval needs the annotation of test images, which {folder} lacks: without it, and val is for test"
+            f"--trainval needs the annotation of test images, which {folder} lacks: without it, val is the test split"
         )
     if has_test:
         lists = {"trainval": "train", "test": "test"} if trainval else {"train": "train", "val": "val", "test": "test"}
@@ -139,18 +139,18 @@ def _has_annotated_test(folder: Path) -> bool:
 
 
 def _read_list(path: Path, before: dict[str, str]) -> list[str]:
-    """Return the images of a list, none of which may be in a list that was read before."""
+    """Return the images of a list; an image in an earlier list is an error."""
     if not path.is_file():
         raise UserError(f"there is no {path}: {_DOWNLOAD}")
     first: dict[str, int] = {}
     for number, image in numbered_lines(path):
-        fault = path_fault(image) or ("expected one image a line, without its suffix" if " " in image else None)
+        fault = path_fault(image) or ("expected one image per line, without its suffix" if " " in image else None)
         if fault:
             raise UserError(f"{path}:{number}: {fault}")
         if image in first:
-            raise UserError(f"{path}:{number}: the image {image!r} is listed already in line {first[image]}")
+            raise UserError(f"{path}:{number}: the image {image!r} is already listed in line {first[image]}")
         if image in before:
-            raise UserError(f"{path}:{number}: the image {image!r} is in the {before[image]} list already")
+            raise UserError(f"{path}:{number}: the image {image!r} is already in the {before[image]} list")
         first[image] = number
     return list(first)
 
@@ -180,10 +180,10 @@ def _read_objects(path: Path, count_difficult: bool) -> Objects:
 
 
 class _PlainTree(ElementTree.TreeBuilder):
-    """Build a tree, but refuse a document type, which alone can declare entities that grow when they are expanded."""
+    """Build a tree, but refuse a document type, since only that can declare entities that grow when expanded."""
 
     def doctype(self, *_: Any) -> None:
-        raise UserError("holds a document type (<!DOCTYPE ...>), which VOC's files do not have; it may hide a trap")
+        raise UserError("contains a document type (<!DOCTYPE ...>), which VOC's files do not have")
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -195,7 +195,7 @@ def _parse(path: Path) -> ElementTree.Element:
     except UserError as error:
         raise UserError(f"{path} {error}") from None
     except (LookupError, ValueError) as error:
-        raise UserError(f"{path} is not XML that can be read: {error}") from None
+        raise UserError(f"{path} is not readable XML: {error}") from None
     if root.tag != "annotation":
         raise UserError(f"{path}: expected an element 'annotation', got {root.tag[:50]!r}")
     return root

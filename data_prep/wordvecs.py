@@ -1,4 +1,4 @@
-"""Label names -> ``wordvec_array.pth``, and a report of how each label was found."""
+"""Write the vectors of label names to ``wordvec_array.pth``, and report how each label was found."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from zsl_tagger.words.table import SUGGESTED, Resolved, UnknownLabelError
 
 logger = logging.getLogger(__name__)
 
-#: What to do with labels that the source does not know.
+#: Policies for labels that the source does not know.
 MISSING_POLICIES = get_args(Missing)
 
-#: Names of one thing that word lists and benchmarks choose differently.
+#: Synonyms that differ between word lists and benchmarks.
 SYNONYMS = (
     ("hair drier", "hair dryer", "blow dryer"),
     ("tv", "television", "tv set"),
@@ -46,15 +46,15 @@ SYNONYMS = (
 
 @dataclass(frozen=True)
 class WordVectors:
-    """The vectors of a label set.
+    """Vectors of a label set.
 
     Attributes:
-        labels: K names in sorted order (fewer than asked where some were dropped).
+        labels: K names in sorted order (fewer than requested if some were dropped).
         matrix: float32 ``(K, word_dim)``.
-        how: label -> how it was found ("as is", "singular", ..., "synonym", "phrases", "random") and the words that
-            stand for it.
+        how: label -> how it was found ("as is", "singular", ..., "synonym", "phrases", "random") and the words used
+            for it.
         dropped: labels left out.
-        templates: prompts that the labels were put in; none: the labels alone.
+        templates: prompts around the labels; empty: the labels alone.
     """
 
     labels: list[str]
@@ -66,7 +66,7 @@ class WordVectors:
     templates: tuple[str, ...] = ()
 
     def report(self) -> VectorsFound:
-        """Return counts, and each label that was not found as it is written."""
+        """Return counts, and each label that was not found as written."""
         counts = Counter(how for how, _ in self.how.values())
         counts["not found, dropped"] = len(self.dropped)
         return VectorsFound(
@@ -84,7 +84,7 @@ class WordVectors:
         )
 
     def summary(self, output: Path) -> list[str]:
-        """For a person: counts, then a line for each label that was not found as it is written."""
+        """Return lines to print: counts, then one line per label that was not found as written."""
         found = ", ".join(f"{how} {count:,}" for how, count in self.report().found.items())
         lines = [f"{output}: {len(self.labels):,} labels, {self.matrix.shape[1]} wide, from {self.source}: {found}"]
         for label, (how, words) in self.how.items():
@@ -107,22 +107,22 @@ def word_vectors(
         labels: distinct names.
         source: see :mod:`zsl_tagger.words.sources`.
         missing: what to do with labels not found: "error"; "drop" leaves them out; "random" gives each a unit vector
-            drawn from its own name, the same in every run.
+            derived from its name, the same in every run.
         normalize: divide each vector by its length.
-        templates: a file of prompts for a source that encodes text; None: those that it is usually asked with.
+        templates: a file of prompts for a source that encodes text; None: its usual prompts.
         phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
 
     Raises:
-        UserError: labels are not found, and the policy is "error"; or the source cannot be opened.
+        UserError: labels are not found and the policy is "error", or the source cannot be opened.
     """
     if missing not in MISSING_POLICIES:
-        raise UserError(f"expected --missing of {', '.join(MISSING_POLICIES)}; got {missing!r}")
+        raise UserError(f"expected --missing to be one of {', '.join(MISSING_POLICIES)}; got {missing!r}")
     if source == "packaged" and not normalize:
         raise UserError("the packaged word vectors are directions without lengths: leave --no-normalize out")
     opened = open_word_source(source, labels, read_templates(templates) if templates else None)
     found = {label: _find(label, opened) for label in sorted(labels)}
     resolved = {label: how for label, how in found.items() if how}
-    with np.errstate(invalid="ignore"):  # infinite vectors are refused below
+    with np.errstate(invalid="ignore"):  # infinite vectors raise an error below
         rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
         told: dict[str, tuple[str, ...]] = {}
         if phrases is not None:
@@ -133,7 +133,7 @@ def word_vectors(
     bad = [label for label, row in rows.items() if not np.isfinite(row).all()]
     if bad:
         raise UserError(f"{source} has vectors that are not finite: {', '.join(map(repr, bad[:5]))}")
-    rows = {label: row for label, row in rows.items() if row.any()}  # a vector of zeros says nothing
+    rows = {label: row for label, row in rows.items() if row.any()}  # a zero vector carries no information
     unknown = [label for label in found if label not in rows]
     if unknown and missing == "error":
         raise _unknown_labels(unknown, opened, source)
@@ -161,7 +161,7 @@ def _find(label: str, source: WordSource) -> Resolved | None:
     for synonym in _synonyms(normalize_label(label)):
         if found := source.resolve(synonym):
             return Resolved(label, found.words, "synonym")
-    if "(" in label:  # "bat (animal)": by "bat" and "animal", or by "bat"
+    if "(" in label:  # "bat (animal)": look up "bat" and "animal", or "bat"
         for name in (re.sub(r"[()]", " ", label), re.sub(r"\(.*?\)", " ", label)):
             if found := source.resolve(" ".join(name.split())):
                 return Resolved(label, found.words, found.how)
@@ -169,14 +169,14 @@ def _find(label: str, source: WordSource) -> Resolved | None:
 
 
 def _synonyms(name: str) -> list[str]:
-    """Other names of the thing: ours, then those of ImageNet-22k's WordNet synsets, which timm carries."""
+    """Return synonyms: ours, then names of ImageNet-22k's WordNet synsets from timm."""
     groups = [*(group for group in SYNONYMS if name in group), _synsets().get(name, ())]
     return [other for group in groups for other in group if other != name]
 
 
 @cache
 def _synsets() -> dict[str, tuple[str, ...]]:
-    """Normalised name -> the names of the first synset that has it, best as its first name."""
+    """Return {normalised name: names of the first synset that has it, preferably as its first name}."""
     require("timm", "train")
     from timm.data import ImageNetInfo
 
@@ -203,7 +203,7 @@ def _unknown_labels(unknown: list[str], source: WordSource, spec: str) -> UserEr
         {label: source.suggest(label) if i < SUGGESTED else [] for i, label in enumerate(unknown)}
     )
     return UserError(
-        f"labels without a vector in {spec} ({len(unknown)}): {listed}. Correct them, take another source, or choose "
+        f"labels without a vector in {spec} ({len(unknown)}): {listed}. Correct them, use another source, or give "
         "--missing drop (leaves them out) or --missing random (a random vector for each)"
     )
 
@@ -213,7 +213,7 @@ def matrix_bytes(vectors: WordVectors) -> bytes:
     require("torch", "train")
     import torch
 
-    file = io.BytesIO()  # torch turns a full disk into an error of its own
+    file = io.BytesIO()  # torch would raise its own error for a full disk
     torch.save(torch.from_numpy(np.ascontiguousarray(vectors.matrix.T)), file)
     return file.getvalue()
 
@@ -229,18 +229,18 @@ def prepare_wordvecs(
     templates: Path | None = None,
     phrases: Path | None = None,
 ) -> WordVectors:
-    """Write ``output`` (a .pth file) and its report beside it (.json, with the column names)."""
+    """Write ``output`` (a .pth file) and its report next to it (.json, with the column names)."""
     if output.suffix != ".pth":
         raise UserError(f"expected --output to name a .pth file, got {output}")
     report_file = output.with_suffix(".json")
     for file in (output, report_file):
         if file.exists() and not overwrite:
-            raise UserError(f"{file} exists: give another name, or --overwrite")
+            raise UserError(f"{file} already exists: give another name, or --overwrite")
     if report_file.exists() and report_file.samefile(labels_file):
         raise UserError(f"the report {report_file} would overwrite the labels file: give another --output")
     labels = list(dict.fromkeys(read_class_list(labels_file)))
     if not labels:
-        raise UserError(f"the labels file {labels_file} names no label")
+        raise UserError(f"the labels file {labels_file} has no labels")
     for label in labels:
         if fault := label_fault(label):
             raise UserError(f"{labels_file}: the label {label!r} {fault}")

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def session() -> list[str]:
-    """What is typed, and what comes; of the run itself what it says at its end, not the tags again."""
+    """Return the commands and their output, without the tags that the run prints."""
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         shutil.copy(ROOT / "examples" / "coffee.jpg", name)

@@ -44,7 +44,7 @@ def test_messages_show_control_characters_as_text(tmp_path: Path, capsys: pytest
     assert run("photo.jpg", "--labels-file", evil)[1:] == (
         "", f"error: cannot read the labels file {shown}: No such file or directory\n"
     )  # fmt: skip
-    with pytest.raises(typer.Exit), cli._told_in_one_line("stopped"):
+    with pytest.raises(typer.Exit), cli._errors_in_one_line("stopped"):
         evil.read_bytes()
     show_messages(logging.INFO)
     logging.getLogger("zsl_tagger.bulk").info("left out: %s", evil)
@@ -245,7 +245,7 @@ def test_a_broken_model_folder_is_named(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     status, _, err = run(examples / "cat.jpg", "--model", tmp_path)
     assert status == 2
-    assert "it lacks: labels.json, encoder.onnx" in err
+    assert "missing files: labels.json, encoder.onnx" in err
 
 
 @pytest.mark.parametrize(

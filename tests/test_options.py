@@ -174,13 +174,13 @@ def test_completion_knows_commands_options_and_choices(words: str, expected: str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("evaluate", "--labels", "unseen"), "warning: --labels is called --classes now"),
-        (("evaluate", "--labels=unseen"), "warning: --labels is called --classes now"),
+        (("evaluate", "--labels", "unseen"), "warning: --labels is now called --classes"),
+        (("evaluate", "--labels=unseen"), "warning: --labels is now called --classes"),
         (
             ("import-checkpoint", "gone.pth", "-o", "out", "--labels", "names.txt"),
-            "warning: --labels is called --labels-file now",
+            "warning: --labels is now called --labels-file",
         ),
-        (("export", "--model", "gone", "--images", "photos"), "warning: --images is called --photos now"),
+        (("export", "--model", "gone", "--images", "photos"), "warning: --images is now called --photos"),
     ],
 )
 def test_former_names_of_options_are_accepted_with_a_warning(
@@ -192,7 +192,7 @@ def test_former_names_of_options_are_accepted_with_a_warning(
     warning, error = err.splitlines()
     assert (status, warning) == (2, message)
     assert error.startswith("error: ")
-    assert "is called" not in run(*arguments[:1], *arguments[1:-2])[2]  # the next call has a clean slate
+    assert "is now called" not in run(*arguments[:1], *arguments[1:-2])[2]  # the next call has a clean slate
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_help_shows_no_former_name(command: str, former: str) -> None:
     [
         ("--images", "Folder of the images."),
         ("--labels", "Words to look for, e.g."),
-        ("--workers", "Images processed at a time."),
+        ("--workers", "Images processed in parallel."),
         ("--resume", "Continue the run that wrote --output."),
         ("--overwrite", "Replace what is in --output."),
     ],

@@ -173,7 +173,7 @@ def test_the_long_run_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(2):
         result = CliRunner().invoke(cli.app, shlex.split(block[1].removeprefix("zsl-tagger ")))
         assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "note: done already and skipped: 4\nnote: 2 files left out, not photos: .csv\n"
+    assert result.stderr == "note: done already and skipped: 4\nnote: 2 files skipped, not photos: .csv\n"
     with contextlib.closing(sqlite3.connect("tags.sqlite")) as database:
         rows = ["|".join(map(str, row)) for row in database.execute(block[2])]
     assert [re.sub(r"0\.\d+", "#", row) for row in rows] == re.sub(r"0\.\d+", "#", block[3]).splitlines()

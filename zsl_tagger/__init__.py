@@ -1,7 +1,6 @@
 """zsl-tagger: zero-shot image tagging with word-embedding queries.
 
-The public names are loaded when first used: importing the package costs nothing, and tagging never
-imports torch.
+Public names are loaded on first use: importing the package is cheap, and tagging never imports torch.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# onnxruntime sends usage data to its maker unless this is set before it is imported. Nothing leaves the machine here.
+# onnxruntime sends telemetry unless this is set before the import. Nothing may leave the machine.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:

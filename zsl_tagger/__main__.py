@@ -10,13 +10,13 @@ from typing import Any
 
 
 def main(prog_name: str | None = None) -> None:
-    """Run cli.py, which is found by its path.
+    """Run cli.py, located by its path.
 
-    ``cli`` is a name that other projects and folders use too: an import by name could find theirs.
+    Other projects have a module ``cli`` too, so an import by name could find the wrong one.
     """
     package = Path(__file__).parent
     installed = package / "cli.py"  # the wheel keeps it inside the package
-    path = installed if installed.is_file() else package.parent / "cli.py"  # a checkout has it beside the package
+    path = installed if installed.is_file() else package.parent / "cli.py"  # in a checkout it is next to the package
     loader = SourceFileLoader("zsl_tagger.cli", str(path))
     cli: Any = module_from_spec(ModuleSpec(loader.name, loader, origin=str(path)))
     sys.modules[loader.name] = cli  # typer reads the annotations through it

@@ -1,7 +1,7 @@
-"""Name the values of options that take one of a few.
+"""Allowed values of options that are a choice.
 
-The command line reads these for its help and completion, so this module loads nothing. ``tests/test_options.py`` holds
-the tables of the modules that implement the choices against them.
+The command line reads these for its help and completion, so this module imports nothing heavy.
+``tests/test_options.py`` compares them with the tables of the modules that implement the choices.
 """
 
 from __future__ import annotations

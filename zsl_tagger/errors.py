@@ -1,4 +1,4 @@
-"""The one exception family that a command turns into a message instead of a traceback."""
+"""Exceptions that a command reports as a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Something the user can put right. The message says what was expected, what came and what to do."""
+    """An error that the user can fix. The message says what was expected, what was received and what to do."""
 
 
 class PhotoError(UserError):
-    """An error of one photo. It becomes the photo's record, and a run over many photos continues."""
+    """An error in a single photo: it is recorded for that photo, and a run over many photos continues."""
 
 
 class MissingExtraError(ImportError, UserError):
-    """A package that an extra of zsl-tagger brings is not installed; the message has the command that installs it."""
+    """A package from an extra of zsl-tagger is not installed; the message gives the command that installs it."""
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
@@ -25,24 +25,24 @@ def some(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(map(repr, names[:shown])) + more
 
 
-def difference(held: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """``"seed: 0, asked is 3; size: None, asked is 4"``: where two sets of settings differ."""
-    changed = [key for key in {**held, **asked} if held.get(key) != asked.get(key)]
-    return "; ".join(f"{key}: {held.get(key)!r}, asked is {asked.get(key)!r}" for key in changed)
+def difference(held: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    """Return how two sets of settings differ: ``"seed: 0, requested 3; size: None, requested 4"``."""
+    changed = [key for key in {**held, **requested} if held.get(key) != requested.get(key)]
+    return "; ".join(f"{key}: {held.get(key)!r}, requested {requested.get(key)!r}" for key in changed)
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of another library's error message, or the error's kind where there is no message."""
+    """Return the first line of another library's error message, or the name of its class if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def require(module: str, extra: str, needed_by: str = "") -> None:
-    """Raise a MissingExtraError unless a module can be found; it is not imported.
+    """Raise a MissingExtraError unless a module is installed, without importing it.
 
     Args:
         module: name of a top-level module.
-        extra: the extra of pyproject.toml that brings it.
-        needed_by: what cannot be read without it, e.g. "raw photos", where the caller's own words do not say.
+        extra: the extra of pyproject.toml that installs it.
+        needed_by: the plural noun that needs the module, e.g. "raw photos", to name it in the message.
     """
     if find_spec(module) is None:
         what = f"{needed_by} need {module}, which is not installed" if needed_by else f"{module} is not installed"
@@ -50,5 +50,5 @@ def require(module: str, extra: str, needed_by: str = "") -> None:
 
 
 def install_command(extra: str) -> str:
-    """Return how to install an extra. The package is on no index, so only a clone can."""
+    """Return the command that installs an extra. The package is not on PyPI, so a clone is needed."""
     return f'in a clone of zsl-tagger, run pip install ".[{extra}]"'

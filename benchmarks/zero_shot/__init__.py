@@ -1,1 +1,1 @@
-"""Zero-shot accuracy of the project's method and of its peers; see ``__main__``."""
+"""Measure the zero-shot accuracy of our method and its peers; see ``__main__``."""

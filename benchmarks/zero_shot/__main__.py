@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of the project's method and of its peers, on the same frozen features, vectors and splits.
+"""Measure the zero-shot accuracy of our method and its peers on the same frozen features, vectors and splits.
 
     python -m benchmarks.zero_shot --photos DIR --wordnet DIR --work WORK
 
@@ -10,7 +10,7 @@ packaged ones.
 For each of five seeds a quarter of the names is unseen, another quarter each. Names of one WordNet synset, singular and
 plural, one name within another ("flamingo", "flamingo head") and names with a cosine above 0.85 stay on one side. Of
 the seen names a tenth is held out of training: it chooses each method's settings (six tries, on seed 0), with mosaics
-of its own; nothing is chosen on test. README.md has what else was looked at on validation: more for ours than for the
+of its own; nothing is chosen on test. README.md lists what else was tried on validation: more for ours than for the
 others.
 
 Test: photos of unseen names, three in ten of Caltech's trained names' photos, and 1,000 mosaics made in pixels, each
@@ -23,8 +23,8 @@ Training: names are drawn evenly. Methods on mean tokens see 24,000 images, phot
 which is one of their settings; decoders see photos and fresh mosaics, half and half, for 300 steps. Training mosaics
 are made of features (a mosaic's tokens are its parts' tokens, borders aside).
 
-coco100: 100 COCO photos, 80 names asked, mAP over those with 3 positives; some of these names are seen in training, so
-it is no zero-shot figure. Intervals: bootstrap over (seed, name) for mAP and for the gains, which are paired.
+coco100: 100 COCO photos, 80 names, mAP over names with 3 positives; some of these names are seen in training, so this
+is not a zero-shot figure. Intervals: bootstrap over (seed, name) for mAP and for the gains, which are paired.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
 
 OURS: Settings = {"gamma_neg": 2.0, "clip": 0.0, "scale": 20.0, "focal_gradient": True}
 
-#: Method -> (how, the six settings that are tried).
+#: {method: (function, the six settings to try)}.
 METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] = {
     "ConSE": (
         conse,
@@ -150,7 +150,7 @@ METHODS: dict[str, tuple[Callable[[Split, Settings], Scorer], list[Settings]]] =
 
 
 def tune(name: str, photos: Photos, work: Path) -> list[tuple[Settings, float]]:
-    """Every setting of a method, with its ZSL mAP on the held-out names of seed 0."""
+    """Return every setting of a method with its ZSL mAP on the held-out names of seed 0."""
     method, tried = METHODS[name]
     split, results = Split(photos, SEEDS[0]), []
     for settings in tried:
@@ -176,7 +176,7 @@ def key(name: str, settings: Settings) -> str:
 
 
 def run(name: str, settings: Settings, split: Split, work: Path) -> Run:
-    """Test figures of one seed, and each unseen name's average precision."""
+    """Return test figures of one seed, and each unseen name's average precision."""
     path = work / f"run-{split.seed}-{key(name, settings)}.json"
     if not path.exists():
         scorer = METHODS[name][0](split, settings)
@@ -215,7 +215,7 @@ def coco_map(scorer: Scorer, photos: Photos) -> float:
 
 
 def summary(name: str, runs: dict[str, list[Run]]) -> dict[str, object]:
-    """Means over seeds in percent; ZSL mAP with its interval; the gain of ours over this method, paired."""
+    """Return means over seeds in percent, ZSL mAP with its interval, and our paired gain over this method."""
     own = runs[name]
     figures: dict[str, object] = {
         metric: round(100 * float(np.mean([one[metric][0] for one in own])), 2)
@@ -231,7 +231,7 @@ def summary(name: str, runs: dict[str, list[Run]]) -> dict[str, object]:
 
 
 def gain(ours: list[Run], other: list[Run]) -> tuple[float, list[float]]:
-    """Difference of ZSL mAP in percent, mean over seeds, and its interval; paired by seed and name."""
+    """Return the difference of ZSL mAP in percent, mean over seeds, and its interval, paired by seed and name."""
     gains = [
         np.array(a["ZSL precisions"], float) - np.array(b["ZSL precisions"], float)
         for a, b in zip(ours, other, strict=True)
@@ -240,7 +240,7 @@ def gain(ours: list[Run], other: list[Run]) -> tuple[float, list[float]]:
 
 
 def spread(by_seed: list[np.ndarray]) -> list[float]:
-    """The middle 95 % of the mean over seeds, of resamples of seeds and of the names within each."""
+    """Return the 95 % interval of the mean over seeds, resampling seeds and the names within each."""
     random, means = np.random.default_rng(0), []
     known = [one[np.isfinite(one)] for one in by_seed]
     for _ in range(RESAMPLES):

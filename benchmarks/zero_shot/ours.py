@@ -1,4 +1,4 @@
-"""The decoders: the released recipe, grouped word queries, and our method of local cosines."""
+"""Define the decoders: the released recipe, grouped word queries, and our local cosines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.words.table import unit_length
 
-#: Settings of the local cosine, unless others are tried.
+#: Default settings of the local cosine.
 LOCAL: Settings = {"mosaics": 0.0, "decay": 20.0, "weight_decay": 1.0, "sharpness": 60.0}
-WIDTH = 128  # of the decoders; twice that in the feed-forward layer
+WIDTH = 128  # width of the decoders; twice that in the feed-forward layer
 
 
 class ClassReading(nn.Module):
-    """ConSE's reading of features: the mean of trained names' vectors, weighted by squared probability."""
+    """Map features like ConSE: the mean of trained names' vectors, weighted by squared probability."""
 
     vectors: Tensor
 
@@ -33,12 +33,12 @@ class ClassReading(nn.Module):
         self.register_buffer("vectors", torch.from_numpy(vectors))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(..., C)`` -> ``(..., word_dim)``."""
+        """Map features ``(..., C)`` to ``(..., word_dim)``."""
         return (2 * self.linear(features)).softmax(-1) @ self.vectors
 
 
 class LocalCosine(nn.Module):
-    """How much an image's most alike places look like a word, the mean over ``readers``, which are frozen.
+    """Similarity of a word to the most similar positions of an image, averaged over frozen ``readers``.
 
     For reader r and token x_l: ``s_lk = cos(r(x_l), q_k)``, pooled as ``log(mean_l exp(t s_lk)) / t``, which is between
     the mean over tokens (t -> 0) and the maximum (t -> infinity).
@@ -50,17 +50,17 @@ class LocalCosine(nn.Module):
         self.sharpness = sharpness
 
     def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """Standardised tokens ``(B, L, C)``, queries ``(K, word_dim)`` -> ``(B, K)``."""
+        """Return scores ``(B, K)`` of standardised tokens ``(B, L, C)`` and queries ``(K, word_dim)``."""
         return torch.stack([self.pooled(reader(tokens), queries) for reader in self.readers]).mean(dim=0)
 
     def pooled(self, embedded: Tensor, queries: Tensor) -> Tensor:
-        """``(B, L, word_dim)`` -> ``(B, K)``."""
+        """Return scores ``(B, K)`` of embedded tokens ``(B, L, word_dim)``."""
         cosines = F.normalize(embedded, dim=-1) @ F.normalize(queries, dim=-1).T  # (B, L, K)
         return ((self.sharpness * cosines).logsumexp(dim=1) - math.log(embedded.shape[1])) / self.sharpness
 
 
 def fitted_local_cosine(split: Split, settings: Settings) -> tuple[Standard, LocalCosine]:
-    """With two readers, both fitted to mean tokens: a ridge regression and, where it has a weight, a classifier."""
+    """Build with two readers fitted to mean tokens: a ridge regression and, if its weight is not 0, a classifier."""
     standard, weights, intercept = ridge_map(split, settings)
     ridge_reader = nn.Linear(*weights.shape).requires_grad_(False)
     ridge_reader.weight.data, ridge_reader.bias.data = torch.from_numpy(weights.T.copy()), torch.from_numpy(intercept)
@@ -91,7 +91,7 @@ class Tagger(nn.Module):
 
 
 class GroupedWords(nn.Module):
-    """Group decoding with word queries: the decoder is asked G queries whatever the number of labels.
+    """Group decoding with word queries: the decoder gets G queries for any number of labels.
 
     They are the centres of G clusters of the trained names' vectors. A label belongs to the nearest one, g(k), and its
     weights over that group's state s_g are made of its vector: ``logit_k = s_g(k) . (U q_k) / 4 + b``, U trained, where
@@ -129,26 +129,26 @@ def on_tokens(model: nn.Module, standard: Standard) -> Scorer:
 
 
 def local_cosine(split: Split, settings: Settings) -> Scorer:
-    """The local cosine by itself, its readers frozen: there is nothing more to train."""
+    """Return the local cosine alone; its readers are frozen, so there is nothing to train."""
     standard, local = fitted_local_cosine(split, LOCAL | settings)
     return on_tokens(local, standard)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hold the settings of a decoder; the defaults are the released ML-Decoder recipe at our size and length."""
+    """Settings of a decoder; the defaults are the released ML-Decoder recipe at our size and length."""
 
     lr: float = 1e-3
     steps: int = 300
     batch: int = 32
     keep_tokens: int = 32
-    labels: int = 128  # asked a step, for time; the released recipe asks all
+    labels: int = 128  # labels per step, to save time; the released recipe uses all
     gamma_neg: float = 4.0
     clip: float = 0.05
     noise: float = 0.0
-    scale: float = 0.0  # that the local cosine starts with; 0: none
-    groups: int = 0  # of word queries; 0: a query a label
-    focal_gradient: bool = False  # whether the focal weight is differentiated too
+    scale: float = 0.0  # initial scale of the local cosine; 0: none
+    groups: int = 0  # groups of word queries; 0: one query per label
+    focal_gradient: bool = False  # whether the focal weight is also differentiated
 
 
 def decoder(split: Split, settings: Settings) -> Scorer:
@@ -183,7 +183,7 @@ def decoder(split: Split, settings: Settings) -> Scorer:
 
 
 def training_batch(split: Split, count: int, keep: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Half photos, half mosaics of features: tokens float32 ``(count, keep, C)``, targets bool ``(count, trained)``."""
+    """Draw half photos, half mosaics: tokens float32 ``(count, keep, C)``, targets bool ``(count, trained)``."""
     photos = split.photos
     parts = np.stack([draw_evenly(photos.label, split.train, count, random) for _ in range(4)], axis=1)  # (B, 4)
     targets = np.zeros((count, len(photos.names)), bool)
@@ -200,13 +200,13 @@ def training_batch(split: Split, count: int, keep: int, random: np.random.Genera
 
 
 def asked_labels(truth: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
-    """Columns of the labels asked in a step: those on its images, then others at random."""
+    """Return the columns of the labels of a step: labels on its images, then others at random."""
     count = truth.shape[1]
     order = random.permutation(count)
     return order[np.argsort(~np.asarray(truth.any(axis=0))[order], kind="stable")][: recipe.labels]
 
 
 def with_noise(queries: Tensor, recipe: Recipe, random: np.random.Generator) -> Tensor:
-    """Query augmentation: noise of length about ``noise``."""
+    """Augment queries with noise of length about ``noise``."""
     drawn = torch.from_numpy(random.standard_normal(tuple(queries.shape), np.float32))
     return queries + recipe.noise / queries.shape[1] ** 0.5 * drawn

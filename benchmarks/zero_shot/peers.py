@@ -1,4 +1,4 @@
-"""The methods of others, on mean tokens: ConSE, ridge (DeViSE), ESZSL and Fast0Tag."""
+"""Define the peer methods on mean tokens: ConSE, ridge (DeViSE), ESZSL and Fast0Tag."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # tokens (M, L, C), uni
 
 
 class Standard:
-    """Features at unit length, less their mean over training images, over one common scale."""
+    """Normalise features to unit length, subtract their training mean and divide by a common scale."""
 
     def __init__(self, features: np.ndarray):
         unit = unit_length(features)
@@ -32,13 +32,13 @@ class Standard:
 
 
 def ridge_weights(x: np.ndarray, y: np.ndarray, decay: float) -> np.ndarray:
-    """``argmin |x w - y|^2 + decay trace(x'x) / C |w|^2``, ``(C, word_dim)``."""
+    """Return ``argmin |x w - y|^2 + decay trace(x'x) / C |w|^2``, ``(C, word_dim)``."""
     gram = x.T @ x
     return np.linalg.solve(gram + decay * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=x.dtype), x.T @ y)
 
 
 def ridge_map(split: Split, settings: Settings) -> tuple[Standard, np.ndarray, np.ndarray]:
-    """Standardised features -> the mean vector of an image's labels: weights ``(C, word_dim)`` and intercept."""
+    """Fit standardised features to the mean vector of an image's labels: weights ``(C, word_dim)``, intercept."""
     features, targets = split.pooled(settings["mosaics"])
     standard = Standard(features)
     y = unit_length(targets.astype(np.float32) @ split.vectors(split.columns))
@@ -47,13 +47,13 @@ def ridge_map(split: Split, settings: Settings) -> tuple[Standard, np.ndarray, n
 
 
 def ridge(split: Split, settings: Settings) -> Scorer:
-    """DeViSE's idea (Frome et al. 2013) with a closed form: features -> the label's word vector, cosine."""
+    """Score like DeViSE (Frome et al. 2013) with a closed form: map features to word vectors, cosine."""
     standard, weights, intercept = ridge_map(split, settings)
     return lambda tokens, queries: unit_length(standard(mean_tokens(tokens)) @ weights + intercept) @ queries.T
 
 
 def eszsl(split: Split, settings: Settings) -> Scorer:
-    """Romera-Paredes and Torr 2015: bilinear, closed form, targets -1 and 1; cosine, which beat the product here."""
+    """Score by ESZSL (Romera-Paredes and Torr 2015): bilinear, targets -1 and 1; cosine beat the product here."""
     features, targets = split.pooled(settings["mosaics"])
     standard, s = Standard(features), split.vectors(split.columns)
     left = ridge_weights(standard(features), (2 * targets.astype(np.float32) - 1) @ s, settings["gamma"])
@@ -63,7 +63,7 @@ def eszsl(split: Split, settings: Settings) -> Scorer:
 
 @lru_cache(maxsize=1)
 def classifier(split: Split, mosaics: float, weight_decay: float) -> tuple[Standard, nn.Linear]:
-    """Softmax over the trained names; an image's labels share its 1."""
+    """Train a softmax over the trained names; an image's labels share the target of 1."""
     features, targets = split.pooled(mosaics)
     standard = Standard(features)
     torch.manual_seed(split.seed)
@@ -83,7 +83,7 @@ def classifier(split: Split, mosaics: float, weight_decay: float) -> tuple[Stand
 
 
 def conse(split: Split, settings: Settings) -> Scorer:
-    """Norouzi et al. 2014: mean of the likeliest trained names' vectors, weighted by a softmax classifier."""
+    """Score by ConSE (Norouzi et al. 2014): mean of likely trained names' vectors, weighted by a classifier."""
     standard, linear = classifier(split, settings["mosaics"], settings["weight_decay"])
     vectors = torch.from_numpy(split.vectors(split.columns))
 
@@ -98,7 +98,7 @@ def conse(split: Split, settings: Settings) -> Scorer:
 
 
 def fast0tag(split: Split, settings: Settings) -> Scorer:
-    """Zhang et al. 2016: features -> a direction in word space along which true labels come first; RankNet loss."""
+    """Score by Fast0Tag (Zhang et al. 2016): a direction in word space that ranks true labels first."""
     features, targets = split.pooled(settings["mosaics"])
     standard = Standard(features)
     torch.manual_seed(split.seed)
@@ -107,7 +107,7 @@ def fast0tag(split: Split, settings: Settings) -> Scorer:
     hidden = int(settings["hidden"])
     network = nn.Sequential(nn.LazyLinear(hidden), nn.ReLU()) if hidden else nn.Sequential()
     network.append(nn.LazyLinear(vectors.shape[1]))
-    network(x[:1])  # gives the lazy layers their width
+    network(x[:1])  # initialises the lazy layers
     optimizer = torch.optim.AdamW(network.parameters(), settings["lr"], weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=1200)
     for step in range(1200):

@@ -33,7 +33,7 @@ TEST_MOSAICS, VAL_MOSAICS = 1000, 400
 
 
 def photo_labels(photos: Path) -> dict[str, str]:
-    """Return photo -> its class name as the packaged words spell it; names that they do not know are left out."""
+    """Return {photo: its class name as spelled in the packaged words}; unknown names are left out."""
     table = WordTable.load(PACKAGED)
     names = {path: path.stem.partition("_")[2] for path in (photos / "imagenet1k").glob("*.jpg")}
     names |= {path: path.parent.name for path in (photos / "caltech101").glob("*/*.jpg")}
@@ -42,7 +42,7 @@ def photo_labels(photos: Path) -> dict[str, str]:
 
 
 class Photos:
-    """All photos with their names, and the features of the frozen backbone, float16, kept on disk."""
+    """All photos with their names and float16 features of the frozen backbone, cached on disk."""
 
     def __init__(self, root: Path, wordnet: Path, work: Path):
         labels = photo_labels(root)
@@ -60,25 +60,25 @@ class Photos:
 
     @cached_property
     def full(self) -> np.ndarray:
-        """Tokens of the photos at 256 px, ``(N, 64, 1280)``."""
+        """Return tokens of the photos at 256 px, ``(N, 64, 1280)``."""
         return self.tokens(
             "full", lambda row: load_array(self.root / self.paths[row], Preprocessing(SIZE)), len(self.paths)
         )
 
     @cached_property
     def half(self) -> np.ndarray:
-        """Tokens of the photos at 128 px, the parts of mosaics, ``(N, 16, 1280)``."""
+        """Return tokens of the photos at 128 px, the parts of mosaics, ``(N, 16, 1280)``."""
         return self.tokens(
             "half", lambda row: load_array(self.root / self.paths[row], Preprocessing(HALF)), len(self.paths)
         )
 
     @cached_property
     def pooled(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean tokens at both sizes, float32 ``(N, 1280)`` each."""
+        """Return mean tokens at both sizes, float32 ``(N, 1280)`` each."""
         return mean_tokens(self.full), mean_tokens(self.half)
 
     def tokens(self, name: str, read: Callable[[int], np.ndarray], count: int) -> np.ndarray:
-        """Backbone tokens of ``count`` images, memory-mapped; computed where they are not there yet."""
+        """Return backbone tokens of ``count`` images, memory-mapped; computed if not cached."""
         path = self.work / f"{name}.npy"
         if not path.exists():
             mean, std = (torch.tensor(part) * 255 for part in normalization(self.backbone))
@@ -93,7 +93,7 @@ class Photos:
         return np.load(path, mmap_mode="r")
 
     def mosaics(self, name: str, parts: np.ndarray) -> np.ndarray:
-        """Tokens of 2x2 mosaics made in pixels of the photos ``parts`` (M, 4)."""
+        """Return tokens of 2x2 pixel mosaics of the photos ``parts`` (M, 4)."""
 
         def read(row: int) -> np.ndarray:
             a, b, c, d = (load_array(self.root / self.paths[part], Preprocessing(HALF)) for part in parts[row])
@@ -103,14 +103,14 @@ class Photos:
 
 
 def mean_tokens(tokens: np.ndarray) -> np.ndarray:
-    """``(N, L, C)`` -> float32 ``(N, C)``."""
+    """Return the mean over tokens ``(N, L, C)``, float32 ``(N, C)``."""
     return np.concatenate(
         [tokens[start : start + 256].astype(np.float32).mean(axis=1) for start in range(0, len(tokens), 256)]
     )
 
 
 def name_groups(labels: dict[str, str], names: list[str], vectors: np.ndarray, wordnet: WordNet) -> np.ndarray:
-    """A number for each name; names that may not be on two sides have the same."""
+    """Return a number for each name; names that must stay on one side have the same number."""
     parent = list(range(len(names)))
     column = {name: k for k, name in enumerate(names)}
 
@@ -213,6 +213,6 @@ class Split:
 
 
 def draw_evenly(label: np.ndarray, rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Photos whose names are drawn evenly."""
+    """Draw photos with evenly distributed names."""
     weights = 1 / np.bincount(label[rows], minlength=label.max() + 1)[label[rows]]
     return random.choice(rows, count, p=weights / weights.sum())

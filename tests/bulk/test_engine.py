@@ -120,7 +120,7 @@ def test_the_images_of_a_run_keep_their_order_and_are_counted(folder: Path) -> N
         images = bulk_run.Images(TagRun(paths=paths), selection, StopRequest(), stack)
         assert list(images) == list(find_images(paths))
         assert images.total == 6  # with two errors
-    assert selection.summary() == "1 file left out, not photos: .txt"
+    assert selection.summary() == "1 file skipped, not photos: .txt"
 
 
 def test_an_error_of_finding_images_reaches_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

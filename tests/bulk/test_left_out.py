@@ -35,9 +35,9 @@ def test_other_files_are_counted_at_the_end_and_excluded_ones_are_not_looked_at(
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    film, install = "1 file left out, not photos: .mp4", 'in a clone of zsl-tagger, run pip install ".[raw]"'
-    raw = f"2 raw photos left out (.arw, .cr2): {install}"
+    film, install = "1 file skipped, not photos: .mp4", 'in a clone of zsl-tagger, run pip install ".[raw]"'
+    raw = f"2 raw photos skipped (.arw, .cr2): {install}"
     assert notes_of(logged, tmp_path) == ["sidecars: 2 unchanged", f"{film}; {raw}"]
-    raw = f"1 raw photo left out (.cr2): {install}"
+    raw = f"1 raw photo skipped (.cr2): {install}"
     assert notes_of(logged, tmp_path, "raw") == ["sidecars: 1 unchanged", f"{film}; {raw}"]
     assert notes_of(logged, tmp_path, "raw", "*.CR2", "film.*") == ["sidecars: 1 unchanged"]

@@ -25,7 +25,7 @@ IMPLIES = {"dog": ("sky",), "cat": ("sky",), "beach": ("boat",), "boat": ("beach
 
 Margins = dict[str, dict[str, float]]
 
-SURER = "note: sidecars get only the tags of --precision 0.9, which are surer than those on the screen"
+SURER = "note: sidecars get only the tags of --precision 0.9; the screen shows less certain ones too"
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +128,13 @@ def test_precision_and_threshold_do_not_go_together(model: Path, photos: Path) -
 @pytest.mark.parametrize("precision", ["0.49", "0.96", "1", "0"])
 def test_a_precision_that_the_model_does_not_know(model: Path, photos: Path, precision: str) -> None:
     told = refused(photos, "--model", model, "--precision", precision)
-    assert told.startswith("error: expected a precision from 0.5 to 0.95, which this model knows; got ")
+    assert told.startswith("error: expected a precision from 0.5 to 0.95, the range of this model, got ")
     assert told.endswith(f" got {float(precision)}\n")
 
 
 def test_a_model_that_knows_no_precision(simple: Path, photos: Path) -> None:
     assert refused(photos, "--model", simple, "--precision", 0.9) == (
-        "error: this model does not say which thresholds give which precision: give a threshold instead\n"
+        "error: this model stores no thresholds for a given precision: give a threshold instead\n"
     )
 
 
@@ -175,7 +175,7 @@ def test_settings_tell_whether_parents_are_said(model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--all-levels", "parents and synonyms: 'said once', asked is 'said too'"), ("--precision=0.9", "threshold: ")],
+    [("--all-levels", "parents and synonyms: 'said once', requested 'said too'"), ("--precision=0.9", "threshold: ")],
 )
 def test_another_way_of_saying_tags_does_not_resume(
     model: Path, photos: Path, tmp_path: Path, option: str, told: str

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.ray
 PHOTOS = 48
 #: Much more than is ever needed, so that a busy machine fails no test.
 LIMIT = 600
-INTERRUPTED = "interrupted: what was written so far is complete and readable; with --output, --resume goes on"
+INTERRUPTED = "interrupted: everything written so far is complete and readable; with --output, add --resume to continue"
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
 
 
@@ -122,7 +122,7 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heatmap", "maps"], "error: --heatmap is made on this machine: leave out --engine ray\n"),
+        (["--heatmap", "maps"], "error: --heatmap works on this machine only: leave out --engine ray\n"),
         (["foo://bucket/photos"], "error: cannot open foo://bucket/photos: Protocol not known: foo\n"),
     ],
 )
@@ -220,7 +220,7 @@ def test_photos_of_an_archive_have_the_tags_of_the_files(tmp_path: Path, example
     inside = f"::file://{tmp_path}/photos.zip"
     arguments = [f"zip://in{inside}", f"zip://in/gone.jpg{inside}", f"file://{examples}/cat.jpg", *LABELS]
     status, _, stderr = run_command("tag", *arguments, "--engine", "ray", "--output", tmp_path / "ray.jsonl")
-    assert (status, stderr) == (1, "note: 1 file left out, not photos: .txt\n")
+    assert (status, stderr) == (1, "note: 1 file skipped, not photos: .txt\n")
     records = {record["path"]: record for record in lines_of(tmp_path / "ray.jsonl")}
     assert records.pop(f"zip://in/empty.jpg{inside}")["error"] == "empty file (0 bytes)"
     assert records.pop(f"zip://in/gone.jpg{inside}")["error"] == "no such file"
@@ -290,13 +290,13 @@ def test_a_photo_that_kills_every_worker_costs_only_itself(
     found = list(ray_engine._tagged(images, job(tagger), 2))
     assert [number for number, _ in found] == list(range(14))
     records = [record for _, record in found if record is not None]
-    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while they tagged it")
+    assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while tagging it")
     expected = [
         Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
     ]
     assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
     ours = [record.getMessage() for record in logged.records if record.name.startswith("zsl_tagger.")]  # Ray logs too
-    assert ours == ["3 times a worker died while it tagged; its images were tagged again"]
+    assert ours == ["3 times a worker died while tagging; its images were tagged again"]
 
 
 def test_the_ledger_knows_which_image_was_in_hand() -> None:

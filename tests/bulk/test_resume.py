@@ -175,7 +175,7 @@ def test_a_signal_closes_the_output_and_resume_goes_on(kind: str, number: int, s
     written = library.tags(kind, "tags.out")
     assert err.splitlines() == [
         f"note: tagging stopped: {len(written)} of 60 images done",
-        "interrupted: what was written so far is complete and readable; with --output, --resume goes on",
+        "interrupted: everything written so far is complete and readable; with --output, add --resume to continue",
     ]
     assert 1 <= len(written) < 60
     library.asked()
@@ -237,7 +237,7 @@ def test_other_settings_are_refused(kind: str, tmp_path: Path) -> None:
     library.tag(*options)
     before = (tmp_path / "tags.out").read_bytes()
     for more, told in [
-        (["--top-k", "2"], "top-k: None, asked is 2"),
+        (["--top-k", "2"], "top-k: None, requested 2"),
         (["--threshold", "0.25"], "threshold: \"each label's own ("),
         (["--exclude", "cat"], "labels: \"'boat', 'car', 'cat', 'cup', 'dog' and 2 more ("),
     ]:
@@ -245,7 +245,7 @@ def test_other_settings_are_refused(kind: str, tmp_path: Path) -> None:
         assert status == 2
         assert len(err) == 1
         assert f"tags.out was written with other settings ({told}" in err[0]
-        assert err[0].endswith("give the same, another --output, or --overwrite")
+        assert err[0].endswith("use the same settings, another --output, or --overwrite")
     assert (tmp_path / "tags.out").read_bytes() == before
 
 
@@ -323,13 +323,13 @@ def test_parquet_without_pyarrow_is_told_before_the_work(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "--resume goes on with an --output FILE in jsonl, csv, parquet, sqlite, got table"),
+        (["--resume"], "--resume needs an --output FILE in jsonl, csv, parquet, sqlite, got table"),
         (
             ["--resume", "-o", "a.json"],
-            "--resume goes on with an --output FILE in jsonl, csv, parquet, sqlite, got json",
+            "--resume needs an --output FILE in jsonl, csv, parquet, sqlite, got json",
         ),
         (["--resume", "--overwrite", "-o", "a.csv"], "give --resume or --overwrite, not both"),
-        (["--format", "sqlite"], "sqlite is no text for the screen: give --output FILE"),
+        (["--format", "sqlite"], "sqlite cannot be printed: give --output FILE"),
         (["--format", "parquet", "-o", "/dev/null"], "cannot write --output /dev/null: parquet needs a regular file"),
         (["-o", "folder"], "cannot write --output folder: it is a folder, expected a file"),
         (["-o", "gone/a.jsonl"], "cannot write --output gone/a.jsonl: No such file or directory"),
@@ -366,7 +366,7 @@ def test_a_long_output_is_not_replaced_unasked(examples: Path, tmp_path: Path) -
     output = tmp_path / "tags.jsonl"
     output.write_bytes(b"x" * 200_000)
     arguments = ["tag", examples / "cat.jpg", "--labels", "cat", "--output", output]
-    message = f"error: {output} is there already, 200,000 bytes: --resume goes on with it, --overwrite replaces it\n"
+    message = f"error: {output} already exists, 200,000 bytes: --resume continues it, --overwrite replaces it\n"
     assert run_command(*arguments) == (2, "", message)
     assert output.stat().st_size == 200_000
     assert run_command(*arguments, "--overwrite")[0] == 0

@@ -108,11 +108,11 @@ def test_2017_and_an_images_folder(tmp_path: Path) -> None:
 
 def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"expected --task of multi-label, zsl-48-17, zsl-65-15; got 'zsl'"):
+    with pytest.raises(UserError, match=r"expected --task to be one of multi-label, zsl-48-17, zsl-65-15; got 'zsl'"):
         prepare(Coco(source=coco, task="zsl"), out, OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no folder at .*gone"):
         prepare(Coco(source=tmp_path / "gone"), out, OPTIONS)
-    with pytest.raises(UserError, match=r"lacks annotations/instances_train2014.json or annotations/"):
+    with pytest.raises(UserError, match=r"has neither annotations/instances_train2014.json nor annotations/"):
         prepare(Coco(source=tmp_path), out, OPTIONS)
     with pytest.raises(UserError, match=r"lacks annotations/instances_train2017.json"):
         prepare(Coco(source=coco, year=2017), out, OPTIONS)
@@ -130,7 +130,7 @@ def test_bad_input_is_said(coco: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected the 80 classes of COCO; these differ: quagga, zebra"):
         prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_text(whole.replace('"id": 101', '"id": 100'))
-    with pytest.raises(UserError, match=r"instances_val2014.json: the image id 100 is given twice"):
+    with pytest.raises(UserError, match=r"instances_val2014.json: duplicate image id 100"):
         prepare(Coco(source=coco), out, OPTIONS)
     annotations.write_bytes(whole.encode("utf-16"))
     with pytest.raises(UserError, match=r"instances_val2014.json is not a COCO instances file: UnicodeDecodeError"):
@@ -159,7 +159,7 @@ def change_val(coco: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["annotations"][0].pop("category_id"), "annotation 0: expected 'category_id' to be .* got None"),
         (lambda c: c.pop("annotations"), "a list of objects called 'annotations'; its keys are 'images', 'categories'"),
         (lambda c: c["images"][0].pop("file_name"), "image 100: expected a text 'file_name', got None"),
-        (lambda c: c["categories"][1].update(id=1), "the category id 1 is given twice"),
+        (lambda c: c["categories"][1].update(id=1), "duplicate category id 1"),
         (lambda c: c["images"].append(7), "a list of objects called 'images'"),
     ],
 )  # fmt: skip

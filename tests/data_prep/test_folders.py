@@ -129,13 +129,13 @@ def test_stray_files_are_counted(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path / "in" / "dog") + b"/caf\xe9.jpg")).write_bytes(b"x")
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
     assert info.dropped == {
-        "lies in no class folder": 1,
-        "file name that data.csv cannot hold": 1,
+        "not in a class folder": 1,
+        "file name that cannot be written to data.csv": 1,
         "not an image that Pillow can read": 1,
     }
     dropped = (tmp_path / "out" / "dropped.csv").read_text()
     assert dropped.count("\n") == 4
-    assert "\n'=stray.jpg,lies in no class folder\n" in dropped  # a spreadsheet finds no formula
+    assert "\n'=stray.jpg,not in a class folder\n" in dropped  # a spreadsheet finds no formula
 
 
 def test_system_and_excluded_folders_are_no_classes_and_other_files_are_counted(
@@ -147,7 +147,7 @@ def test_system_and_excluded_folders_are_no_classes_and_other_files_are_counted(
     caplog.set_level(logging.INFO)
     listing = _walk_splits(tmp_path / "in", ["raw"])
     assert Counter(image.class_name for image in listing.images) == {"cat": 3, "dog": 3}
-    assert (listing.dropped, caplog.messages) == ([], ["1 file left out, not photos: .mp4"])
+    assert (listing.dropped, caplog.messages) == ([], ["1 file skipped, not photos: .mp4"])
 
 
 def test_excluded_folders_are_no_other_data_set_unless_there_are_some(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_odd_names_anywhere_are_listed_not_fatal(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.jpg")).write_bytes(b"x")
     (tmp_path / "in" / "cat" / "new\rline.jpg").write_bytes((tmp_path / "in" / "cat" / "000.jpg").read_bytes())
     info = prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert info.dropped == {"lies in no class folder": 1, "file name that data.csv cannot hold": 1}
+    assert info.dropped == {"not in a class folder": 1, "file name that cannot be written to data.csv": 1}
     assert load_dataset(tmp_path / "out")
 
 
@@ -196,7 +196,7 @@ def test_empty_splits_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO)
     write_tree(tmp_path / "in", {"cat": 1})
     prepare(Folders(source=tmp_path / "in"), tmp_path / "out", Options())
-    assert caplog.messages == ["no image is in the split val", "no image is in the split test"]
+    assert caplog.messages == ["the split val has no images", "the split test has no images"]
 
 
 # --- names ----------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
 def test_a_class_name_that_leads_out_of_the_folder_writes_nothing(tmp_path: Path) -> None:
     write_cifar_binary(tmp_path / "cifar")
     (tmp_path / "cifar" / "fine_label_names.txt").write_text("../../../out\n" * 3)
-    with pytest.raises(UserError, match=r"the class name '../../../out' cannot be a folder"):
+    with pytest.raises(UserError, match=r"the class name '../../../out' cannot be used as a folder name"):
         prepare(Folders(source=tmp_path / "cifar"), tmp_path / "a" / "b" / "c", Options())
     assert not list(tmp_path.rglob("*.png"))
 
@@ -356,17 +356,17 @@ def test_bad_input_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no folder at .*gone"):
         prepare(Folders(source=tmp_path / "gone"), out, Options())
-    with pytest.raises(UserError, match=r"holds no images in class folders: expected SOURCE/<class>/\*.jpg"):
+    with pytest.raises(UserError, match=r"has no images in class folders: expected SOURCE/<class>/\*.jpg"):
         prepare(Folders(source=tmp_path / "empty"), out, Options())
     write_tree(tmp_path / "in", {"cat": 3, "xyzzyq": 3})
     with pytest.raises(UserError, match=r"without a vector in packaged \(1\): unknown label 'xyzzyq'.*--missing drop"):
         prepare(Folders(source=tmp_path / "in"), out, Options())
-    with pytest.raises(UserError, match=r"--unseen names what is no label of this data: 'cow'"):
+    with pytest.raises(UserError, match=r"--unseen has names that are not labels of this data: 'cow'"):
         prepare(Folders(source=tmp_path / "in", unseen="cow"), tmp_path / "out2", Options(missing="random"))
-    with pytest.raises(UserError, match=r"expected --task of single-label, multi-label; got 'tags'"):
+    with pytest.raises(UserError, match=r"expected --task to be one of single-label, multi-label; got 'tags'"):
         prepare(Folders(source=tmp_path / "in", task="tags"), out, Options())  # type: ignore[arg-type]
     write_tree(tmp_path / "odd", {"cat": 2, "salt, pepper": 2})
-    with pytest.raises(UserError, match=r"the label 'salt, pepper' holds a comma and a space.*: rename it"):
+    with pytest.raises(UserError, match=r"the label 'salt, pepper' contains a comma and a space.*: rename it"):
         prepare(Folders(source=tmp_path / "odd"), tmp_path / "out3", Options())
     assert not (out / "data.csv").exists()
 

@@ -273,13 +273,13 @@ def test_a_broken_line_in_the_middle_is_named(line: bytes, photos: Path) -> None
     lines[2] = line
     journal.write_bytes(b"\n".join(lines))
     with pytest.raises(
-        UserError, match=r"images\.jsonl:3: is not a line that prepare wrote: delete the file to start anew$"
+        UserError, match=r"images\.jsonl:3: is not a line written by prepare: delete the file to start over$"
     ):
         look(photos, NAMES)
 
 
 def test_a_journal_that_cannot_be_written(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^cannot write .*/no folder/images\.jsonl: No such file or directory\. What"):
+    with pytest.raises(UserError, match=r"^cannot write .*/no folder/images\.jsonl: No such file or directory\."):
         look(photos, NAMES, tmp_path / "no folder" / "images.jsonl")
 
 
@@ -316,8 +316,8 @@ def test_a_full_disk_is_said_and_what_is_written_counts(limit: int, tmp_path: Pa
     )  # fmt: skip
     assert result.stderr == ""
     assert result.stdout == (
-        f"cannot write {journal}: File too large. What was looked at so far is kept: when that is put right, "
-        "the same command goes on where it stopped\n"
+        f"cannot write {journal}: File too large. Images checked so far are saved: fix the problem, then "
+        "run the same command again to continue where it stopped\n"
     )
     assert journal.stat().st_size == limit
     kept = journal.read_bytes().count(b"\n")

@@ -91,7 +91,7 @@ def test_a_line_that_is_no_image_number_is_named(line: str, archive: Path) -> No
 def test_missing_files_are_named_with_where_to_get_them(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*gone: expected MIRFLICKR-25k"):
         Mirflickr(source=tmp_path / "gone").read(Path())
-    with pytest.raises(UserError, match=r"holds no annotation such as .*baby\.txt: unpack mirflickr25k_annotations"):
+    with pytest.raises(UserError, match=r"has no annotation such as .*baby\.txt: unpack mirflickr25k_annotations"):
         Mirflickr(source=tmp_path).read(Path())
     (archive / "mirflickr25k_annotations_v080" / "tree_r1.txt").unlink()
     assert Mirflickr(source=archive).read(Path())  # needs the potential labels only

@@ -90,7 +90,7 @@ def test_lesa_keeps_every_image_and_both_protocols_are_counted(archive: NusArchi
     assert mld.images == mld.images_by_protocol["mld"]
     assert lesa.images == lesa.images_by_protocol["lesa"]
     assert sum(lesa.images.values()) == 22  # all but the small file
-    assert lesa.dropped == {"file of less than 4,001 bytes": 1}
+    assert lesa.dropped == {"file smaller than 4,001 bytes": 1}
     assert archive.images[7] not in rows_of(tmp_path / "lesa")
 
 
@@ -183,7 +183,7 @@ IMAGES, TRAIN, TEST = (f"ImageList/{name}.txt" for name in ("Imagelist", "TrainI
         (damage(LABELS, lambda rows: [*rows, "1"]), r"Labels_dog.txt: expected 23 rows, one for each image .*, got 24"),
         (damage(LABELS, lambda rows: [*rows[:6], "yes", *rows[7:]]), r"Labels_dog.txt:7: expected 0 or 1 .*got 'yes'"),
         (damage(IMAGES, lambda rows: [*rows[:9], rows[2], *rows[10:]]),
-         r"Imagelist.txt:10: the image 'folder2/0002_1002.jpg' is listed already in line 3"),
+         r"Imagelist.txt:10: the image 'folder2/0002_1002.jpg' is already listed in line 3"),
         (damage(IMAGES, lambda rows: [*rows[:9], r"..\..\etc\passwd", *rows[10:]]),
          r"Imagelist.txt:10: the path '../../etc/passwd' leaves the image root"),
         (damage(IMAGES, lambda rows: [*rows[:9], r"C:\photos\a.jpg", *rows[10:]]),
@@ -191,13 +191,13 @@ IMAGES, TRAIN, TEST = (f"ImageList/{name}.txt" for name in ("Imagelist", "TrainI
         (damage(TRAIN, lambda rows: [*rows[:2], r"x\y.jpg", *rows[3:]]),
          r"TrainImagelist.txt:3: the image 'x/y.jpg' is not in .*Imagelist.txt"),
         (damage(TEST, lambda rows: [*rows, r"folder0\0000_1000.jpg"]),
-         r"TestImagelist.txt:12: the image 'folder0/0000_1000.jpg' is in the train list already"),
+         r"TestImagelist.txt:12: the image 'folder0/0000_1000.jpg' is already in the train list"),
         (damage(TEST, lambda rows: rows[1:]),
          r"Imagelist.txt: images neither in TrainImagelist.txt nor in TestImagelist.txt \(1\)"),
         (damage("NUS_WID_Tags/TagList1k.txt", lambda rows: [*rows[:3], "sky", *rows[4:]]),
-         r"TagList1k.txt:4: 'sky' is listed already in line 2"),
+         r"TagList1k.txt:4: 'sky' is already listed in line 2"),
         (lambda archive: (archive.folder / TAGS).unlink(),
-         r"it lacks: NUS_WID_Tags/AllTags1k.txt or AllTags1k.txt\. Exp"),
+         r"missing: NUS_WID_Tags/AllTags1k.txt or AllTags1k.txt\. Exp"),
         (lambda archive: (archive.folder / LABELS).unlink(), r"lacks 1 of 3 files: Labels_dog.txt"),
     ],
 )  # fmt: skip
@@ -213,7 +213,7 @@ def test_a_broken_archive_is_told_with_file_and_line(
 def test_wrong_folders_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*gone: expected the unpacked NUS-WIDE archives"):
         Archive.open(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"it lacks: ConceptsList/Concepts81.txt or Concepts81.txt; NUS_WID_Tags"):
+    with pytest.raises(UserError, match=r"missing: ConceptsList/Concepts81.txt or Concepts81.txt; NUS_WID_Tags"):
         Archive.open(tmp_path)
 
 

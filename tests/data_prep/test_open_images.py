@@ -103,7 +103,7 @@ def test_seen_and_unseen_classes_come_from_files(archive: Path, tmp_path: Path) 
 def test_lesa_lists_unseen_classes_by_their_places(archive: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "top_400_unseen.csv", ["1,0.5"])
     source = OpenImages(source=archive, unseen_classes=tmp_path / "top_400_unseen.csv")
-    with pytest.raises(UserError, match=r"holds numbers, as LESA's list does: put LESA's unseen_labels\.pkl beside it"):
+    with pytest.raises(UserError, match=r"contains numbers like LESA's list: put LESA's unseen_labels\.pkl next to it"):
         source.read(Path())
     listed = tmp_path / "unseen_labels.pkl"
     listed.write_bytes(pickle.dumps(["/m/0zzz", "/m/0unseen"]))
@@ -115,10 +115,10 @@ def test_lesa_lists_unseen_classes_by_their_places(archive: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"pkl: expected a list of class ids, got set"):
         source.read(Path())
     listed.write_bytes(b"no pickle")
-    with pytest.raises(UserError, match=r"pkl is not a pickle that can be read as data"):
+    with pytest.raises(UserError, match=r"pkl is not a pickle that can be read safely"):
         source.read(Path())
     listed.write_bytes(pickle.dumps(print))
-    with pytest.raises(UserError, match=r"pkl: expected a list of class ids|is not a pickle that can be read as data"):
+    with pytest.raises(UserError, match=r"pkl: expected a list of class ids|is not a pickle that can be read safely"):
         source.read(Path())
 
 
@@ -128,7 +128,7 @@ def test_classes_of_one_name_are_one_label_and_seen_if_one_is(archive: Path, tmp
     found = OpenImages(source=archive, unseen_classes=tmp_path / "unseen.txt").read(Path())
     assert found.labels == ["Car", "Cat", "Dog", "Okapi", "Washington D.C."]
     assert found.unseen == ["Okapi"]
-    assert "unseen classes that have the name of a seen one (1) are taken for it: 'Cat'" in caplog.text
+    assert "unseen classes with the name of a seen class (1) are treated as seen: 'Cat'" in caplog.text
 
 
 def test_machine_labels_are_used_for_training_only_and_people_overrule_them(archive: Path, tmp_path: Path) -> None:
@@ -192,20 +192,20 @@ GOOD = f"{1:016x},verification,/m/0bt9lr,1"
         (HUMAN, [HEAD, GOOD, f"{1:016x},v,/m/0nope,1"], r"csv:3: the class '/m/0nope' is not among the 6 of .*class-d"),
         (HUMAN, [HEAD, GOOD, f"{1:016x},v,/m/0bt9lr,0.5"], r"csv:3: expected a Confidence of 0 .*, got 0\.5"),
         (HUMAN, [HEAD, f"{1:016x},v,/m/0bt9lr,"], r"csv:2: expected a Confidence of 0 .*, got nan"),
-        (HUMAN, [HEAD, f"{1:016x},v,/m/0bt9lr,yes"], r"is not a file of labels that can be read: .*'yes'"),
-        (HUMAN, [HEAD, GOOD, "1,v,/m/0bt9lr"], r"is not a file of labels that can .*: Expected 4 columns, got 3"),
+        (HUMAN, [HEAD, f"{1:016x},v,/m/0bt9lr,yes"], r"is not a readable file of labels: .*'yes'"),
+        (HUMAN, [HEAD, GOOD, "1,v,/m/0bt9lr"], r"is not a readable file of .*: Expected 4 columns, got 3"),
         (HUMAN, [HEAD, GOOD, "xyz,v,/m/0bt9lr,1"], r"csv:3: expected an ImageID of 16 hexadecimal digits, got 'xyz'"),
         (HUMAN, [HEAD, "../../etc/passwd,v,/m/0bt9lr,1"], r"csv:2: expected an ImageID of 16 hex.*, got '\.\./\.\."),
         (HUMAN, None, r"lacks oidv7-train-annotations-human-imagelabels\.csv \(or oidv6-.*\): download it from https://"),
         ("oidv7-class-descriptions.csv", None, r"lacks oidv7-class-descriptions\.csv \(or .*class-descriptions\.csv\)"),
         ("oidv7-class-descriptions.csv", ["/m/1,A,B"], r"csv:1: expected a class id such as /m/011k07 and its"),
-        ("oidv7-class-descriptions.csv", ["/m/1,A", "/m/1,B"], r"csv:2: the class /m/1 is described already"),
+        ("oidv7-class-descriptions.csv", ["/m/1,A", "/m/1,B"], r"csv:2: duplicate class /m/1"),
         ("oidv7-class-descriptions.csv", ["/m/1, "], r"csv:1: the name ' ' is empty"),
         ("oidv7-class-descriptions.csv", ['/m/1,"A'], r"csv:\d: is not valid CSV"),
-        ("oidv7-class-descriptions.csv", ["LabelName,DisplayName"], r"csv describes no class"),
+        ("oidv7-class-descriptions.csv", ["LabelName,DisplayName"], r"csv has no classes"),
         ("oidv7-classes-trainable.txt", None, r"lacks oidv7-classes-trainable\.txt"),
         ("oidv7-classes-trainable.txt", ["/m/0bt9lr", "/m/0nope"], r"txt:2: the class '/m/0nope' is not among"),
-        ("oidv7-classes-trainable.txt", [], r"txt names no class"),
+        ("oidv7-classes-trainable.txt", [], r"txt has no classes"),
     ],
 )  # fmt: skip
 def test_faulty_and_missing_files_are_named(name: str, lines: list[str] | None, message: str, archive: Path) -> None:

@@ -76,7 +76,7 @@ def test_other_files_are_left_alone(names: list[str], told: str, tmp_path: Path)
     before = contents(tmp_path)
     with pytest.raises(
         UserError,
-        match=rf"^/.* holds other files \({told}\): give an empty or new folder, or --overwrite$",
+        match=rf"^/.* contains other files \({told}\): give an empty or new folder, or --overwrite$",
     ):
         OutputFolder(tmp_path, IDENTITY)
     assert contents(tmp_path) == before
@@ -84,23 +84,23 @@ def test_other_files_are_left_alone(names: list[str], told: str, tmp_path: Path)
 
 def test_a_folder_inside_counts_as_another_file(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(UserError, match=r"holds other files \(photos\)"):
+    with pytest.raises(UserError, match=r"contains other files \(photos\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"source": "/other"}, "source: '/photos', asked is '/other'"),
-        ({"seed": 3, "unseen": "25%"}, "unseen: '', asked is '25%'; seed: 0, asked is 3"),
-        ({"normalize": False}, "normalize: None, asked is False"),
-        ({"val_fraction": 0.2}, "val_fraction: 0.1, asked is 0.2"),
+        ({"source": "/other"}, "source: '/photos', requested '/other'"),
+        ({"seed": 3, "unseen": "25%"}, "unseen: '', requested '25%'; seed: 0, requested 3"),
+        ({"normalize": False}, "normalize: None, requested False"),
+        ({"val_fraction": 0.2}, "val_fraction: 0.1, requested 0.2"),
     ],
 )
 def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
     finished(tmp_path, IDENTITY)
     before = contents(tmp_path)
-    message = f"{tmp_path} holds another data set ({told}): give another folder, or --overwrite"
+    message = f"{tmp_path} contains another data set ({told}): give another folder, or --overwrite"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         OutputFolder(tmp_path, {**IDENTITY, **change})
     assert contents(tmp_path) == before
@@ -108,7 +108,7 @@ def test_another_data_set_is_refused_and_the_difference_told(change: dict[str, A
 
 def test_an_option_that_is_asked_no_more_is_told(tmp_path: Path) -> None:
     finished(tmp_path, {**IDENTITY, "protocol": "mld"})
-    with pytest.raises(UserError, match=r"another data set \(protocol: 'mld', asked is None\)"):
+    with pytest.raises(UserError, match=r"another data set \(protocol: 'mld', requested None\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
@@ -175,7 +175,7 @@ def test_a_claim_that_cannot_be_read_is_nobodys(claim: str, tmp_path: Path) -> N
     assert not OutputFolder(tmp_path, IDENTITY).resumed
     (tmp_path / CLAIM_FILE).write_text(claim)
     (tmp_path / "data.csv").write_text("")
-    with pytest.raises(UserError, match=r"holds other files \(data\.csv\)"):
+    with pytest.raises(UserError, match=r"contains other files \(data\.csv\)"):
         OutputFolder(tmp_path, IDENTITY)
 
 
@@ -188,7 +188,7 @@ def test_a_source_whose_name_is_not_utf8_goes_on_too(tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match=r"^cannot write /.*/file: it is a file, expected a folder\."):
+    with pytest.raises(UserError, match=r"^cannot write /.*/file: expected a folder, got a file\."):
         OutputFolder(tmp_path / "file", IDENTITY)
     with pytest.raises(UserError, match=r"^cannot write /.*/file/out: Not a directory\."):
         claimed(tmp_path / "file" / "out", IDENTITY)
@@ -290,7 +290,7 @@ def test_a_writer_that_fails_leaves_the_old_file(error: BaseException, tmp_path:
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept.txt").write_text("kept")
-    with pytest.raises(UserError, match=r"^cannot write /.*/folder: Is a directory\. Nothing half-written was"):
+    with pytest.raises(UserError, match=r"^cannot write /.*/folder: Is a directory\. No half-written file was"):
         write_whole(tmp_path / "folder", b"new")
     with pytest.raises(UserError, match=r"^cannot write /.*/gone/data\.csv: No such file or directory\."):
         write_whole(tmp_path / "gone" / "data.csv", b"new")
@@ -367,8 +367,8 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(writer: str, old: bytes | N
     process = python(f"write_whole(Path(sys.argv[1]), {WRITERS[writer]})", path, limit=1009)
     _, err = process.communicate(timeout=60)
     assert err.splitlines()[-1] == (
-        f"zsl_tagger.errors.UserError: cannot write {path}: File too large. Nothing half-written was left; "
-        "when that is put right, the same command goes on where it stopped"
+        f"zsl_tagger.errors.UserError: cannot write {path}: File too large. No half-written file was left; "
+        "fix that, then run the same command again to continue where it stopped"
     )
     assert "Exception ignored" not in err
     assert contents(tmp_path) == ({} if old is None else {"data.csv": old})

@@ -65,12 +65,12 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
             ["nus-wide", "--source", "gone", "--output", "out"],
             "error: no folder at gone: expected the unpacked NUS-WIDE",
         ),
-        (["coco", "--source", ".", "--output", "out"], "error: . lacks annotations/instances_train2014.json"),
+        (["coco", "--source", ".", "--output", "out"], "error: . has neither annotations/instances_train2014.json"),
         (
             ["voc", "--source", ".", "--output", "out"],
-            "error: . holds no folder VOC2007 or VOC2012 with ImageSets/Main",
+            "error: . has no folder VOC2007 or VOC2012 with ImageSets/Main",
         ),
-        (["mirflickr", "--source", ".", "--output", "out"], "error: . holds no annotation such as mirflickr25k_annota"),
+        (["mirflickr", "--source", ".", "--output", "out"], "error: . has no annotation such as mirflickr25k_annota"),
         (["lvis", "--source", ".", "--output", "out"], "error: . lacks annotations/lvis_v1_train.json: unpack"),
         (["visual-genome", "--source", ".", "--output", "out"], "error: there is no image_data.json: unpack"),
         (["open-images", "--source", ".", "--output", "out"], "error: . lacks oidv7-train-annotations-human"),
@@ -81,7 +81,7 @@ def test_nus_wide_tells_what_it_did(tmp_path: Path) -> None:
         ),
         (["table", "--source", "gone.csv", "--output", "out"], "error: no file at gone.csv"),
         (["wordvecs", "--labels", "gone.txt"], "error: cannot read the labels file gone.txt"),
-        (["report", "gone"], "error: gone is not a sound dataset folder: gone: no such folder"),
+        (["report", "gone"], "error: gone is not a valid data set folder: gone: no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -100,15 +100,17 @@ def test_check_tells_every_problem_and_fails(tmp_path: Path) -> None:
     assert run("folders", "--source", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
     status, out, _ = run("check", tmp_path / "out", "--images", tmp_path / "in")
     assert status == 0
-    assert out.endswith("sound. Images: train 9, val 1, test 2; labels: 2 seen, 0 unseen; word vectors 256 wide\n")
+    assert out.endswith(
+        "valid. Images: train 9, val 1, test 2; labels: 2 seen, 0 unseen; word vectors of 256 dimensions\n"
+    )
     data = tmp_path / "out" / "data.csv"
     data.write_text(data.read_text().replace("[cat]", "[lion]", 1))
     (tmp_path / "in" / "dog" / "000.jpg").unlink()
     status, out, _ = run("check", tmp_path / "out", "--images", tmp_path / "in")
     assert status == 1
-    assert "error: data.csv: its sha256 is not the one in dataset.json: it was changed after it was prepared" in out
+    assert "error: data.csv: its sha256 differs from dataset.json: it was changed after prepare wrote it" in out
     assert "'lion' is neither a seen nor an unseen label" in out
-    assert out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: not sound, ")
+    assert out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: not valid, ")
 
 
 def test_wordvecs_tells_how_each_label_was_found(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     status, _, err = run("folders", "--source", tmp_path / "in", "--output", tmp_path / "out")
     assert status == 2
-    assert "holds other files (thesis.tex): give an empty or new folder, or --overwrite" in err
+    assert "contains other files (thesis.tex): give an empty or new folder, or --overwrite" in err
     assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
 
 
@@ -154,7 +156,7 @@ def test_another_data_set_is_not_overwritten_unless_asked(tmp_path: Path) -> Non
     before = contents(out)
     status, _, err = run("folders", "--source", source, "--output", out, "--unseen", "cat")
     assert status == 2
-    assert "holds another data set (unseen: '', asked is 'cat'): give another folder, or --overwrite" in err
+    assert "contains another data set (unseen: '', requested 'cat'): give another folder, or --overwrite" in err
     assert contents(out) == before
     assert run("folders", "--source", source, "--output", out)[0] == 0  # the same once more
     assert contents(out) == before
@@ -240,7 +242,10 @@ def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     assert process.returncode == 130
     done, interrupted = err.splitlines()
     assert re.fullmatch(r"note: looking at stopped: \d+ of 240 images done", done)
-    assert interrupted == "interrupted: no file was left half-written; the same command goes on where it stopped"
+    assert (
+        interrupted
+        == "interrupted: no half-written file was left; run the same command again to continue where it stopped"
+    )
 
 
 @pytest.mark.parametrize(("images", "limit"), [(40, 3_000), (12, 6_000)])
@@ -256,7 +261,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_left(images: int, limit
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: cannot write {out}")
     assert "File too large" in result.stderr
-    assert "goes on where it stopped" in result.stderr
+    assert "to continue where it stopped" in result.stderr
     assert not (out / "dataset.json").exists()
     assert not [path for path in out.iterdir() if path.name.endswith(".writing")]
     assert run("folders", "--source", source, "--output", out)[0] == 0

@@ -60,7 +60,7 @@ def test_the_command_writes_a_sound_folder(photos: Path, tmp_path: Path) -> None
 def test_what_cannot_be_prepared_is_told(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no keyword has 9 photos \(6 photos, 5 with keywords\): give a smaller"):
         PhotoLibrary(source=photos, least=9).read(tmp_path / "out")
-    with pytest.raises(UserError, match="lies among the photos, which are only read: give another folder"):
+    with pytest.raises(UserError, match="is inside the photo library, which is read only: give another folder"):
         PhotoLibrary(source=photos).read(photos / "out")
-    with pytest.raises(UserError, match=r"no folder at .*gone: expected one with photos"):
+    with pytest.raises(UserError, match=r"no folder at .*gone: expected a folder of photos"):
         PhotoLibrary(source=tmp_path / "gone").read(tmp_path / "out")

@@ -82,8 +82,8 @@ def test_what_the_released_code_would_misread_is_left_out(tmp_path: Path, caplog
     dataset = load_dataset(tmp_path / "out")
     assert (found["val"][2][:, 0] == dataset.word_vectors[dataset.labels.index("dog")]).all()
     assert caplog.messages[-2:] == [
-        "the released code takes word vectors 300 wide, these are 256 wide: give another --word-vectors, such as "
-        "gensim:glove-wiki-gigaword-300",
+        "the released code expects word vectors of 300 dimensions, these have 256: give another --word-vectors, "
+        "such as gensim:glove-wiki-gigaword-300",
         "left out of released/: 2 images without a label, 61 labels on no image",
     ]
 
@@ -107,13 +107,14 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     """The packaged table reads the plural as the singular: dog is dogs."""
     out = tmp_path / "out"
     lines = summary(prepared(archive, out), out)
-    assert "  1 of 3 unseen labels have the very vector of a seen one: dog = dogs" in lines
+    assert "  1 of 3 unseen labels have the same vector as a seen one: dog = dogs" in lines
     assert (
-        "  the papers use vectors 300 wide: ML-Decoder those of fastText's crawl (--word-vectors gensim:FILE), LESA "
-        "and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
+        "  the papers use vectors of 300 dimensions: ML-Decoder uses fastText's crawl vectors "
+        "(--word-vectors gensim:FILE), LESA and BiAM GloVe (--word-vectors gensim:glove-wiki-gigaword-300)" in lines
     )
     assert any(
-        line.startswith(f"  for the released code, which calls test val: {out / 'released'}: train ") for line in lines
+        line.startswith(f"  for the released code, where val is the test split: {out / 'released'}: train ")
+        for line in lines
     )
     words = [*NusArchive.TAGS, "dog"]
     vectors = np.random.default_rng(0).standard_normal((len(words), 300)).astype(str)
@@ -122,7 +123,7 @@ def test_unseen_labels_with_the_vector_of_a_seen_one_are_counted(archive: Path, 
     )
     wide = Options(word_vectors=f"gensim:{tmp_path / 'glove.txt'}", skip_images=True, overwrite=True)
     lines = summary(prepared(archive, out, wide), out)
-    assert not [line for line in lines if "the very vector" in line or "the papers use" in line]
+    assert not [line for line in lines if "the same vector" in line or "the papers use" in line]
 
 
 @pytest.mark.parametrize(("task", "said"), [("multi-label", False), ("zsl-48-17", True), ("zsl-65-15", True)])
@@ -130,4 +131,4 @@ def test_coco_names_the_vectors_of_the_papers_where_labels_are_unseen(task: Any,
     train = [[("person", 0)], [("bench", 0)], [("chair", 0)]]
     write_coco(tmp_path / "coco", CLASSES, {"train": train, "val": [[("cat", 0)]]}, 2014)
     info = prepare(Coco(source=tmp_path / "coco", task=task), tmp_path / "out", Options(skip_images=True))
-    assert any("the papers use vectors 300 wide" in line for line in summary(info, tmp_path / "out")) == said
+    assert any("the papers use vectors of 300 dimensions" in line for line in summary(info, tmp_path / "out")) == said

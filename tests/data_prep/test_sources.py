@@ -83,7 +83,7 @@ def test_a_folder_of_an_older_version_is_the_same_run(source: Source, identity: 
     (tmp_path / "data.csv").touch()
     now = {**source.identity(), **deciding(Options(workers=3, overwrite=True, released_splits=True))}
     assert OutputFolder(tmp_path, now).resumed
-    with pytest.raises(UserError, match=r"holds another data set \(seed: 0, asked is 1\)"):
+    with pytest.raises(UserError, match=r"contains another data set \(seed: 0, requested 1\)"):
         OutputFolder(tmp_path, {**source.identity(), **deciding(Options(seed=1))})
 
 
@@ -104,7 +104,7 @@ def test_a_data_set_needs_a_dataclass_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_before_the_labels_have_their_vectors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the label 'salt, pepper' holds a comma"):
+    with pytest.raises(UserError, match="the label 'salt, pepper' contains a comma"):
         prepare(Pets(source=tmp_path, labels=("cat", "dog", "salt, pepper")), tmp_path / "out", Options())
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ def test_nothing_is_written_before_the_labels_have_their_vectors(tmp_path: Path)
 def test_the_folder_of_another_data_set_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds other files \(thesis\.tex\)"):
+    with pytest.raises(UserError, match=r"contains other files \(thesis\.tex\)"):
         prepare(Pets(source=tmp_path), tmp_path / "out", Options())
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.tex"]  # a.jpg was not unpacked
 

@@ -89,7 +89,7 @@ def test_a_share_may_have_a_point_or_a_space() -> None:
     labels = [f"label {number}" for number in range(32)]
     assert len(choose_unseen("12.5%", labels, 0)) == 4
     assert choose_unseen("25 %", labels, 0) == choose_unseen("25%", labels, 0)
-    with pytest.raises(UserError, match=r"expected --unseen to give a label at least; 1% of 32 labels gives none"):
+    with pytest.raises(UserError, match=r"expected --unseen to select a label; 1% of 32 labels selects none"):
         choose_unseen("1%", labels, 0)
 
 
@@ -121,10 +121,10 @@ def test_more_unseen_labels_keep_those_of_fewer_in_any_order(labels: list[str], 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("lion", "^--unseen names what is no label of this data: 'lion'$"),
-        ("dog, lion, cat, tiger", "^--unseen names what is no label of this data: 'lion', 'tiger'$"),
-        ("dogs", "no label of this data: 'dogs'"),  # another label than "dog"
-        ("-1", "no label of this data: '-1'"),
+        ("lion", "^--unseen has names that are not labels of this data: 'lion'$"),
+        ("dog, lion, cat, tiger", "^--unseen has names that are not labels of this data: 'lion', 'tiger'$"),
+        ("dogs", "not labels of this data: 'dogs'"),  # another label than "dog"
+        ("-1", "not labels of this data: '-1'"),
         ("8", "^expected --unseen of at most 7 labels, got 8$"),
         ("150%", "^expected --unseen of at most 7 labels, got 10$"),
         ("7", "^expected --unseen to leave seen labels, got all 7 labels$"),
@@ -139,7 +139,7 @@ def test_unseen_labels_that_cannot_be(asked: str, message: str) -> None:
 
 @pytest.mark.parametrize("asked", ["²", "5²%"])
 def test_a_digit_that_is_no_number(asked: str) -> None:
-    with pytest.raises(UserError, match=f"--unseen names what is no label of this data: '{asked}'"):
+    with pytest.raises(UserError, match=f"--unseen has names that are not labels of this data: '{asked}'"):
         choose_unseen(asked, LABELS, 0)
 
 

@@ -67,7 +67,7 @@ def test_a_file_joins_several_names_to_one_label(genome: Path, tmp_path: Path, c
     assert labelled["VG_100K_2/3.jpg"] == {"woman"}
     assert labelled["VG_100K/4.jpg"] == {"woman", "person"}
     assert labelled["VG_100K_2/2417.jpg"] == {"rare thing"}
-    assert "names of several labels (1) are taken for the first: 'woman'" in caplog.text
+    assert "names of several labels (1) count for the first: 'woman'" in caplog.text
     assert VisualGenome(source=genome, objects="x/../v.txt").identity()["objects"] == str(Path("v.txt").resolve())
 
 
@@ -101,7 +101,7 @@ def test_photos_may_lie_in_one_folder_and_below_images(genome: Path, tmp_path: P
         ({"objects": "9" * 10}, r"--objects: expected a number of labels or a file .*; there is no file 9999999999"),
         ({"objects": "-5"}, r"--objects: expected a number of labels or a file that lists them; there is no file -5"),
         ({"objects": "unknown.txt"}, r"unknown\.txt: none of its 1 names is among the objects of .*objects\.json"),
-        ({"objects": "empty.txt"}, r"empty\.txt names no label"),
+        ({"objects": "empty.txt"}, r"empty\.txt has no labels"),
         ({"objects": "odd.txt"}, r"odd\.txt:2: expected names between commas, got 'a,,b'"),
         ({"test_images": Path("gone.txt")}, r"there is no file gone\.txt: expected a list of the test images"),
         ({"test_images": Path("odd.txt")}, r"odd\.txt:1: expected the number of one of the 6 images, got 'dog'"),
@@ -123,9 +123,9 @@ def test_faulty_options_are_named(
         ("objects", "[\n{", r"objects\.json:2: is not valid JSON"),
         ("objects", f'[{{"image_id": {"9" * 5000}}}]', r"objects\.json is not a file of Visual Genome: ValueError"),
         ("objects", "[" * 99999, r"objects\.json is not a file of Visual Genome: RecursionError"),
-        ("objects", "{}", r"objects\.json is not a file of Visual Genome: expected a list of objects, one an image"),
+        ("objects", "{}", r"objects\.json is not a file of Visual Genome: expected a list of objects, one per image"),
         ("objects", '[{"image_id": 9, "objects": []}]', r"image 9 is not among the 6 images of image_data\.json"),
-        ("objects", '[{"image_id": 1, "objects": []}, {"image_id": 1, "objects": []}]', r"id 1 is given twice"),
+        ("objects", '[{"image_id": 1, "objects": []}, {"image_id": 1, "objects": []}]', r"duplicate image id 1"),
         ("objects", '[{"image_id": "1"}]', r"an image: expected 'image_id' to be a whole number"),
         ("objects", '[{"image_id": 1}]', r"image 1: expected a list of objects called 'objects'"),
         ("objects", '[{"image_id": 1, "objects": [{"names": [5]}]}]', r"image 1: expected lists of names, got \[5\]"),

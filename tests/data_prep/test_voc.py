@@ -97,7 +97,7 @@ def test_2012_has_no_public_test_so_val_is_for_test(tmp_path: Path) -> None:
 def test_missing_parts_are_named_with_where_to_get_them(devkit: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder at .*gone: expected PASCAL VOC; unpack VOCtrainval_06"):
         Voc(source=tmp_path / "gone").read(Path())
-    with pytest.raises(UserError, match=r"holds no folder VOC2012 with ImageSets/Main: unpack .* from http://host"):
+    with pytest.raises(UserError, match=r"has no folder VOC2012 with ImageSets/Main: unpack .* from http://host"):
         Voc(source=devkit, year=2012).read(Path())
     with pytest.raises(UserError, match="expected --year of 2007 or 2012, got 2010"):
         Voc(source=devkit, year=2010)
@@ -118,10 +118,10 @@ def test_images_without_a_file_are_counted(devkit: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["000005", "000005"], r"val\.txt:2: the image '000005' is listed already in line 1"),
-        (["000012"], r"val\.txt:1: the image '000012' is in the train list already"),
+        (["000005", "000005"], r"val\.txt:2: the image '000005' is already listed in line 1"),
+        (["000012"], r"val\.txt:1: the image '000012' is already in the train list"),
         (["", "../000005"], r"val\.txt:2: the path '\.\./000005' leaves the image root"),
-        (["000005  1"], r"val\.txt:1: expected one image a line, without its suffix"),
+        (["000005  1"], r"val\.txt:1: expected one image per line, without its suffix"),
     ],
 )
 def test_a_faulty_list_is_named_with_its_line(lines: list[str], message: str, devkit: Path) -> None:
@@ -151,8 +151,8 @@ FOREIGN = """<!DOCTYPE annotation SYSTEM "file:///etc/passwd"><annotation/>"""
             "<annotation><object><name>dog</name><difficult>2</difficult></object></annotation>",
             r"object 1: expected 'difficult' to be 0 or 1, got '2'",
         ),
-        (ENTITIES, r"000012\.xml holds a document type"),
-        (FOREIGN, r"000012\.xml holds a document type"),
+        (ENTITIES, r"000012\.xml contains a document type"),
+        (FOREIGN, r"000012\.xml contains a document type"),
         ('<?xml version="1.0" encoding="no-such"?><annotation/>', r"000012\.xml"),
     ],
 )

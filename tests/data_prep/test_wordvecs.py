@@ -124,8 +124,8 @@ def test_all_unknown_labels_are_told_with_near_spellings(source: str) -> None:
     with pytest.raises(
         UserError,
         match=rf"^labels without a vector in {re.escape(source)} \(3\): unknown label 'catt', did you mean 'cat'\?; "
-        r"unknown label 'scisors', did you mean 'scissors'\?; unknown label 'zebra'\. Correct them, take another "
-        r"source, or choose --missing drop \(leaves them out\) or --missing random \(a random vector for each\)$",
+        r"unknown label 'scisors', did you mean 'scissors'\?; unknown label 'zebra'\. Correct them, use another "
+        r"source, or give --missing drop \(leaves them out\) or --missing random \(a random vector for each\)$",
     ):
         word_vectors(["scisors", "dog", "zebra", "catt"], source)
 
@@ -194,7 +194,7 @@ def test_random_vectors_are_the_same_in_every_process() -> None:
 
 def test_an_unknown_policy_is_answered_with_the_three(source: str) -> None:
     assert MISSING_POLICIES == ("error", "drop", "random")
-    with pytest.raises(UserError, match=r"^expected --missing of error, drop, random; got 'zeros'$"):
+    with pytest.raises(UserError, match=r"^expected --missing to be one of error, drop, random; got 'zeros'$"):
         word_vectors(["dog"], source, "zeros")  # type: ignore[arg-type]
 
 
@@ -343,7 +343,7 @@ def test_policies_reach_the_file(source: str, tmp_path: Path) -> None:
 def test_a_file_that_exists_is_left_alone_unless_asked(source: str, labels_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.pth"
     output.write_bytes(b"mine")
-    with pytest.raises(UserError, match=rf"^{output} exists: give another name, or --overwrite$"):
+    with pytest.raises(UserError, match=rf"^{output} already exists: give another name, or --overwrite$"):
         prepare_wordvecs(labels_file, source, output)
     assert output.read_bytes() == b"mine"
     assert not output.with_suffix(".json").exists()
@@ -369,11 +369,11 @@ def test_the_file_must_be_named_pth(name: str, source: str, labels_file: Path, t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"^the labels file .*labels\.txt names no label$"),
-        (" \n\n", r"^the labels file .*labels\.txt names no label$"),
-        ("tench, Tinca tinca\n", r"^.*labels\.txt: the label 'tench, Tinca tinca' holds a comma and a space"),
-        ("dog\n[cat]\n", r"^.*labels\.txt: the label '\[cat\]' holds a comma and a space, or a bracket"),
-        ("dog\ncat]\n", r"^.*labels\.txt: the label 'cat\]' holds a comma and a space, or a bracket"),
+        ("", r"^the labels file .*labels\.txt has no labels$"),
+        (" \n\n", r"^the labels file .*labels\.txt has no labels$"),
+        ("tench, Tinca tinca\n", r"^.*labels\.txt: the label 'tench, Tinca tinca' contains a comma and a space"),
+        ("dog\n[cat]\n", r"^.*labels\.txt: the label '\[cat\]' contains a comma and a space, or a bracket"),
+        ("dog\ncat]\n", r"^.*labels\.txt: the label 'cat\]' contains a comma and a space, or a bracket"),
     ],
 )
 def test_a_labels_file_that_will_not_do_is_said(content: str, message: str, source: str, tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_a_matrix_of_the_size_of_nus_wide(tmp_path: Path) -> None:
 def test_the_report_does_not_overwrite_another_file(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("dog\n")
     (tmp_path / "dataset.json").write_text("mine")
-    with pytest.raises(UserError, match=r"dataset\.json exists: give another name, or --overwrite"):
+    with pytest.raises(UserError, match=r"dataset\.json already exists: give another name, or --overwrite"):
         prepare_wordvecs(tmp_path / "labels.txt", "packaged", tmp_path / "dataset.pth")
     assert (tmp_path / "dataset.json").read_text() == "mine"
     (tmp_path / "labels.json").write_text("dog\n")

@@ -49,8 +49,8 @@ OUR_LINES = [
     't/4.jpg,"[10, red car]",test',
 ]
 TRIO = ("data.csv", "benchmark_3.json", "wordvec_array.pth")
-NOT_OURS = "dataset.json: there is none: a folder that zsl-tagger did not write"
-NO_TEST = "data.csv: has no image of the split test"
+NOT_OURS = "dataset.json: is missing: the folder was not written by zsl-tagger"
+NO_TEST = "data.csv: has no images in the split test"
 
 
 @dataclass
@@ -215,14 +215,14 @@ def test_a_summary_has_errors_first_and_a_verdict(tmp_path: Path) -> None:
     assert summary(folder, *read_dataset(folder)) == [
         f"warning: {NOT_OURS}",
         f"warning: {NO_TEST}",
-        f"{folder}: sound. Images: train 5, val 6, test 0; labels: 4 seen, 3 unseen; word vectors 5 wide",
+        f"{folder}: valid. Images: train 5, val 6, test 0; labels: 4 seen, 3 unseen; word vectors of 5 dimensions",
     ]
     (folder / "data.csv").write_text("path,labels,split\n,[sky],train\n")
     lines = summary(folder, *read_dataset(folder))
     assert lines[0] == "error: data.csv:2: the image path is empty"
     kinds = [line.partition(":")[0] for line in lines[:-1]]
     assert kinds == sorted(kinds)  # "error" comes before "warning"
-    assert lines[-1] == f"{folder}: not sound, {kinds.count('error')} errors"
+    assert lines[-1] == f"{folder}: not valid, {kinds.count('error')} errors"
 
 
 # --- against the rules of the released code -------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_any_folder_means_what_it_means_to_the_released_code(
         (r"a\2.jpg,[tree],train", r"expected a path below the image root, with '/', got 'a\\2.jpg'"),
         ("../2.jpg,[tree],train", "the path '../2.jpg' leaves the image root"),
         ("a/../../2.jpg,[tree],train", "the path 'a/../../2.jpg' leaves the image root"),
-        ("a/1.jpg,[tree],train", "'a/1.jpg' is listed already in line 2"),
+        ("a/1.jpg,[tree],train", "'a/1.jpg' is already listed in line 2"),
         ("a/2.jpg,tree,train", "expected labels as [a, b], got 'tree'"),
         ("a/2.jpg,[tree,train", "expected labels as [a, b], got '[tree'"),
         ("a/2.jpg,tree],train", "expected labels as [a, b], got 'tree]'"),
@@ -374,7 +374,7 @@ def test_the_line_is_that_of_the_file_where_a_name_holds_a_line_break(tmp_path: 
     made.lines[1] = '"a/1\n.jpg","[sky, beach]",train'
     made.lines[4] = "a/4.jpg,[red car],Train"
     assert errors(made.write()) == [
-        "data.csv:3: the path 'a/1\\n.jpg' holds control characters or is not UTF-8",
+        "data.csv:3: the path 'a/1\\n.jpg' contains control characters or is not UTF-8",
         "data.csv:6: expected a split of train, val, test; got 'Train'",
     ]
 
@@ -383,13 +383,14 @@ def test_a_run_that_was_stopped_is_no_sound_folder(tmp_path: Path) -> None:
     """Though its three files are whole: they may be of two data sets."""
     folder = elsewhere(tmp_path).write()
     (folder / ".prepare.json").write_text("{}")
-    assert errors(folder) == [f"{folder}: a run of prepare was stopped here: repeat the command, and it goes on"]
+    stopped = "a run of prepare was stopped here: run the same command again to finish"
+    assert errors(folder) == [f"{folder}: {stopped}"]
 
 
 def test_a_path_listed_often_names_its_first_line(tmp_path: Path) -> None:
     made = elsewhere(tmp_path)
     made.lines += ["a/4.jpg,[sky],train", "a/4.jpg,[sky],val"]
-    assert errors(made.write()) == [f"data.csv:{line}: 'a/4.jpg' is listed already in line 5" for line in (13, 14)]
+    assert errors(made.write()) == [f"data.csv:{line}: 'a/4.jpg' is already listed in line 5" for line in (13, 14)]
 
 
 def test_one_row_may_have_several_faults(tmp_path: Path) -> None:
@@ -441,9 +442,9 @@ def test_an_unseen_label_must_not_be_on_an_image_that_trains(line: int, split: s
 def test_data_csv_that_is_empty_or_only_a_header(tmp_path: Path) -> None:
     folder = elsewhere(tmp_path).write()
     (folder / "data.csv").write_bytes(b"")
-    assert errors(folder) == ["data.csv: is empty: expected a header and one row an image"]
+    assert errors(folder) == ["data.csv: is empty: expected a header and one row per image"]
     (folder / "data.csv").write_bytes(b"path,labels,split\n")
-    assert errors(folder)[0] == "data.csv: has no row that can be used"
+    assert errors(folder)[0] == "data.csv: has no usable row"
 
 
 def test_data_csv_that_is_not_utf8(tmp_path: Path) -> None:
@@ -591,12 +592,15 @@ def test_two_benchmark_files(tmp_path: Path) -> None:
         ({"test class": None}, "expected 'test class' to be a list of label names"),
         ({"test class": ["Zebra", 10]}, "expected 'test class' to be a list of label names"),
         ({"train class": {"sky": 1}}, "expected 'train class' to be a list of label names"),
-        ({"test class": ["été", "Zebra", "red car", "été", "Zebra"]}, "'test class' lists twice: 'été', 'Zebra'"),
-        ({"train class": ["tree", *SEEN]}, "'train class' lists twice: 'tree'"),
+        (
+            {"test class": ["été", "Zebra", "red car", "été", "Zebra"]},
+            "'test class' contains duplicates: 'été', 'Zebra'",
+        ),
+        ({"train class": ["tree", *SEEN]}, "'train class' contains duplicates: 'tree'"),
         ({"test class": [*UNSEEN, "tree", "beach"]}, "labels both seen and unseen: 'beach', 'tree'"),
         (
             {"train class": [*SEEN, *SEEN, *"stuvwxyz", *"stuvwxyz"]},
-            "'train class' lists twice: '10', 'beach', 'sky', 'tree', 's' and 7 more",
+            "'train class' contains duplicates: '10', 'beach', 'sky', 'tree', 's' and 7 more",
         ),
     ],
 )
@@ -729,7 +733,7 @@ def test_a_file_that_was_changed_after_it_was_prepared(tmp_path: Path) -> None:
         assert errors(folder) == []
         change()
         assert errors(folder) == [
-            f"{path.name}: its sha256 is not the one in dataset.json: it was changed after it was prepared"
+            f"{path.name}: its sha256 differs from dataset.json: it was changed after prepare wrote it"
         ]
         path.write_bytes(before)
 
@@ -742,8 +746,8 @@ def test_a_file_that_was_changed_after_it_was_prepared(tmp_path: Path) -> None:
         ({"format_version": "1"}, "expected format_version 1, got '1'"),
         ({"images": {"train": 6, "val": 2, "test": 4}}, "says 6 images in train, data.csv has 5"),
         ({"images": {"train": 5, "val": 2, "test": 4, "extra": 3}}, "says 3 images in extra, data.csv has 0"),
-        ({"labels": LABELS[::-1]}, "its labels are not those of the benchmark file in sorted order"),
-        ({"labels": LABELS[:-1]}, "its labels are not those of the benchmark file in sorted order"),
+        ({"labels": LABELS[::-1]}, "its labels differ from the sorted labels of the benchmark file"),
+        ({"labels": LABELS[:-1]}, "its labels differ from the sorted labels of the benchmark file"),
     ],
 )
 def test_dataset_json_that_says_something_else(damage: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -768,7 +772,7 @@ def test_labels_on_no_image_are_a_warning(tmp_path: Path) -> None:
     found, warnings = problems(made.write())
     assert found == []
     assert warnings[2:] == [
-        "data.csv: labels on no image (1): 'été'. The released ML-Decoder code takes its vocabulary from data.csv "
+        "data.csv: labels without images (1): 'été'. The released ML-Decoder code takes its vocabulary from data.csv "
         "and would then read the columns of wordvec_array.pth wrongly"
     ]
     assert load_dataset(made.folder).word_vectors[6].tolist() == [6, 13, 20, 27, 34]
@@ -779,7 +783,7 @@ def test_many_labels_on_no_image_are_counted(tmp_path: Path) -> None:
     made.benchmark["test class"] += ["u1", "u2", "u3", "u4", "u5", "u6", "u7"]
     made.matrix = torch.ones(5, 14)
     _, warnings = problems(made.write())
-    assert warnings[2].startswith("data.csv: labels on no image (7): 'u1', 'u2', 'u3', 'u4', 'u5' and 2 more. The")
+    assert warnings[2].startswith("data.csv: labels without images (7): 'u1', 'u2', 'u3', 'u4', 'u5' and 2 more. The")
 
 
 def test_images_without_a_label_and_absent_splits_are_warnings(tmp_path: Path) -> None:
@@ -791,8 +795,8 @@ def test_images_without_a_label_and_absent_splits_are_warnings(tmp_path: Path) -
         [],
         [
             NOT_OURS,
-            "data.csv: has no image of the split val and test",
-            "data.csv: images without a label: 2; the released ML-Decoder code takes that for a label named ''",
+            "data.csv: has no images in the split val and test",
+            "data.csv: images without a label: 2; the released ML-Decoder code reads that as a label named ''",
         ],
     )
     assert not load_dataset(folder).targets(np.array([11, 12])).any()
@@ -835,10 +839,10 @@ def test_load_names_what_is_wrong(tmp_path: Path) -> None:
     made.write()
     with pytest.raises(
         DatasetError,
-        match=r"elsewhere is not a sound dataset folder: data\.csv:3: expected a split of .*; got 'Train'$",
+        match=r"elsewhere is not a valid data set folder: data\.csv:3: expected a split of .*; got 'Train'$",
     ):
         load_dataset(made.folder)
-    with pytest.raises(UserError, match=r"gone is not a sound dataset folder: .*gone: no such folder$"):
+    with pytest.raises(UserError, match=r"gone is not a valid data set folder: .*gone: no such folder$"):
         load_dataset(tmp_path / "gone")
 
 

@@ -136,7 +136,7 @@ def test_thresholds_are_stored_and_tagging_uses_them(model: Path, data: Path) ->
     expected = {name for name, score in scores.items() if score >= np.float32(labels[name].threshold)}
     assert {tag.label for tag in tagger.tag(image)} == expected
     assert stdout.startswith(f"{model}: thresholds for the best F1, on {len(dataset.rows('val'))} images of ")
-    assert "no label of the split was kept out of training (train --set holdout_labels=0.1)" in stdout
+    assert "no label of the split was held out of training (train --set holdout_labels=0.1)" in stdout
 
 
 def test_f1_is_no_worse_than_at_the_old_common_threshold(model: Path, data: Path) -> None:
@@ -174,8 +174,8 @@ def test_labels_kept_out_of_training_give_the_bias_of_all_never_trained(held: Pa
     kept_out = config.provenance["held_out_labels"]
     assert kept_out
     assert (
-        f"  labels never trained: bias {config.unseen_bias:+.2f} and threshold {config.default_threshold:.2f}, by "
-        in stdout
+        f"  labels never trained: bias {config.unseen_bias:+.2f} and threshold "
+        f"{config.default_threshold:.2f}, chosen on " in stdout
     )
     label_set = Tagger(held).label_set([*names, *kept_out, *UNSEEN, "zebra"])
     others = len(kept_out) + len(UNSEEN) + 1
@@ -269,7 +269,7 @@ def test_labels_the_model_does_not_know_are_left_out_and_said(plain: Path, data:
     (other / "labels.json").write_text(json.dumps([label for label in labels if label["name"] != "street"]))
     status, _, stderr = run("--model", other, "--data", data)
     assert status == 0, stderr
-    assert "1 labels are not known to the model and are left out: 'street'" in stderr
+    assert "1 labels are unknown to the model and are skipped: 'street'" in stderr
 
 
 def test_no_trained_label_in_the_split(model: Path, data: Path) -> None:
@@ -278,16 +278,14 @@ def test_no_trained_label_in_the_split(model: Path, data: Path) -> None:
     before = contents(model)
     told = refused("--model", model, "--data", data)
     assert told.startswith("no image of the split val of ")
-    assert f"shows a label that {model} was trained on: there is nothing to choose thresholds by" in told
+    assert f"shows a label that {model} was trained on: there is nothing to choose thresholds on" in told
     assert contents(model) == before
 
 
 def test_test_images_are_taken_with_a_note(model: Path, data: Path) -> None:
     status, _, stderr = run("--model", model, "--data", data, "--split", "test")
     assert status == 0
-    assert (
-        "warning: thresholds are chosen on test images: figures measured on them afterwards will be too good" in stderr
-    )
+    assert "warning: thresholds are chosen on test images: results on these images will be too optimistic" in stderr
     assert read_config(model).provenance["calibration"]["split"] == "test"
     status, _, stderr = run("--model", model, "--data", data)
     assert (status, stderr.count("test images")) == (0, 0)
@@ -302,7 +300,7 @@ def test_unreadable_images_are_left_out_and_said(model: Path, data: Path, tmp_pa
     target.write_bytes(b"")
     status, stdout, stderr = run("--model", model, "--data", data, "--images", tmp_path / "images")
     assert status == 0
-    assert "warning: 1 images cannot be read and are left out" in stderr
+    assert "warning: 1 images cannot be read and are skipped" in stderr
     assert f"on {len(dataset.rows('val')) - 1} images of " in stdout
 
 
@@ -310,11 +308,11 @@ def test_what_does_not_fit_changes_nothing(model: Path, data: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     before = contents(model)
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--model", model, "--data", tmp_path / "empty"), "is not a sound dataset folder"),
+        (("--model", model, "--data", tmp_path / "empty"), "is not a valid data set folder"),
         (("--model", model, "--data", data, "--images", tmp_path / "no"), "no folder of images at"),
         (("--model", model, "--data", data, "--images", tmp_path / "empty"), "images can be read, the first: "),
         (("--model", tmp_path / "no", "--data", data), "no model folder at"),
-        (("--model", tmp_path / "empty", "--data", data), "is incomplete, it lacks: "),
+        (("--model", tmp_path / "empty", "--data", data), "is incomplete; missing files: "),
     ]
     for arguments, message in cases:
         assert message in refused(*arguments), arguments
@@ -326,7 +324,7 @@ def test_the_packaged_model_is_calibrated_into_a_copy(data: Path, tmp_path: Path
     stdout = calibrated(Path("packaged"), data, "--output", out)
     assert contents(PACKAGED) == before
     assert stdout.startswith(f"{out}: thresholds for the best F1, on ")
-    assert "tag --precision is gone" in stdout
+    assert "tag --precision no longer works" in stdout
     after = contents(out)
     assert {name for name in before if after[name] != before[name]} == {"config.json", "labels.json"}
     old, new = ({label.name: label for label in ModelFolder(folder).labels()} for folder in (PACKAGED, out))
@@ -357,7 +355,7 @@ def test_the_thresholds_before_are_kept_and_few_images_are_a_warning(model: Path
         status, stdout, stderr = run("--model", model, "--data", data)
         assert status == 0
         kept = model / BACKUPS / str(number)
-        assert stdout.splitlines()[-1] == f"  the thresholds before are kept in {kept}"
+        assert stdout.splitlines()[-1] == f"  the previous thresholds are kept in {kept}"
         assert contents(kept) == {name: states[number - 1][name] for name in ("config.json", "labels.json")}
         assert re.fullmatch(
             r"warning: only \d+ images of the split val can be read: with fewer than 50, thresholds depend .*\n", stderr

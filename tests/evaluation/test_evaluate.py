@@ -135,7 +135,7 @@ def test_targets_and_an_unreadable_image(trained: Path, data: Path, tmp_path: Pa
     arguments = ("--targets", tmp_path / "t.csv", "--unseen-file", tmp_path / "unseen.txt", "--resamples", 0)
     status, text = run("--model", trained, *arguments, "--images", tmp_path / "images", "-o", tmp_path / "out")
     assert status == 0, text
-    assert f"1 images cannot be read and are left out, e.g. {names[0]}" in text
+    assert f"1 images cannot be read and are skipped, e.g. {names[0]}" in text
     assert figures(tmp_path / "out")["images"]["evaluated"] == len(names) - 1
 
 
@@ -143,13 +143,16 @@ def test_what_is_refused(trained: Path, data: Path, report: Path, tmp_path: Path
     stored = report / "scores.npz"
     (tmp_path / "file").write_text("")
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--data", data), "give what is to be evaluated"),
-        (("--data", data, "--model", trained, "--scores", stored), "give what is to be evaluated"),
-        (("--model", trained), "give what it is evaluated against"),
-        (("--scores", stored, "--data", data, "--unseen-file", "x"), "--unseen-file belongs to --targets"),
+        (("--data", data), "give either --model DIR or --scores FILE to evaluate"),
+        (
+            ("--data", data, "--model", trained, "--scores", stored),
+            "give either --model DIR or --scores FILE to evaluate",
+        ),
+        (("--model", trained), "give either --data DIR or --targets FILE"),
+        (("--scores", stored, "--data", data, "--unseen-file", "x"), "--unseen-file goes with --targets"),
         (("--scores", stored, "--data", data, "--split", "val"), "has no scores of"),
         (("--scores", stored, "--data", data, "--resamples", 1), "expected --resamples of 2 or more"),
-        (("--scores", stored, "--data", data, "--kind", "probabilities"), "said to hold probabilities"),
+        (("--scores", stored, "--data", data, "--kind", "probabilities"), "should contain probabilities"),
         (("--scores", stored, "--data", data, "--output", tmp_path / "file"), "File exists"),
         (("--scores", tmp_path / "no.npz", "--data", data), "no file of scores at"),
         (("--model", tmp_path / "no", "--data", data), "no model folder at"),
@@ -169,7 +172,7 @@ def test_a_split_that_is_not_there(trained: Path, data: Path, tmp_path: Path) ->
     (folder / "dataset.json").unlink()
     status, text = run("--model", trained, "--data", folder)
     assert status == 2
-    assert "has no image of the split test; its images: train" in text
+    assert "has no images in the split test; its images: train" in text
 
 
 def test_a_model_trained_on_unseen_labels(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ def test_a_model_trained_on_unseen_labels(trained: Path, data: Path, tmp_path: P
     images = ("--images", load_dataset(data).image_root, "--resamples", 0)
     status, text = run("--model", trained, "--data", folder, *images)
     assert status == 2
-    assert f"was trained on 1 of the 3 labels that data calls unseen: {seen[0]!r}" in text
+    assert f"was trained on 1 of the 3 unseen labels of data: {seen[0]!r}" in text
     status, text = run("--model", trained, "--data", folder, *images, "--force", "-o", tmp_path / "out")
     assert status == 0, text
     assert "NOT ZERO-SHOT" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -206,10 +209,10 @@ def test_a_model_trained_on_the_plural_of_an_unseen_label(trained: Path, data: P
 
     status, text = of_labels([*others, plural])
     assert status == 2
-    assert f"was trained on 1 of the 1 labels that t calls unseen: {plural!r}" in text
+    assert f"was trained on 1 of the 1 unseen labels of t: {plural!r}" in text
     status, text = of_labels([*others, seen, plural])
     assert status == 0, text
-    assert f"t itself calls 1 labels seen that ask {trained} the same as unseen ones" in text
+    assert f"t has 1 unseen labels with the same query to {trained} as a seen one" in text
     assert f"'{plural} ({seen})'" in text
 
 
@@ -300,9 +303,9 @@ def test_a_bias_that_is_no_number(model: Path, bias: str) -> None:
 def test_what_calibrate_refuses(model: Path, data: Path) -> None:
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--model", model, "--data", data, "--precision", 0), "expected --precision above 0"),
-        (("--model", ROOT / "zsl_tagger/assets/packaged", "--data", data), "belongs to the installation"),
+        (("--model", ROOT / "zsl_tagger/assets/packaged", "--data", data), "is part of the installation"),
         (("--model", "packaged", "--data", data), "is not changed: --output DIR writes a calibrated copy"),
-        (("--model", model, "--data", data, "--output", model), "is there already: give a folder that is new or empty"),
+        (("--model", model, "--data", data, "--output", model), "already exists: give a new or empty folder"),
     ]
     for arguments, message in cases:
         status, text = run(*arguments, command="calibrate")

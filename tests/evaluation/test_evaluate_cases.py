@@ -308,7 +308,7 @@ def test_another_split_where_no_unseen_label_shows(data: Path, model: Path, tmp_
     assert got["tasks"]["zsl"]["map"] is None
     assert "nan" not in stdout.lower()
     told_why = refused("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--resamples", 0)
-    assert "mld evaluates unseen labels on the images that show one, and" in told_why
+    assert "mld evaluates unseen labels on images that show one, but" in told_why
     assert "split val, has none: --classes seen leaves them out" in told_why
     told(run("--model", model, "--data", data, "--split", "val", "--protocol", "mld", "--classes", "seen"))
 
@@ -355,7 +355,7 @@ def test_probabilities_without_a_word_are_taken_as_such(
     path = save(tmp_path / "p.npz", arrays)
     status, _, stderr = run("--scores", path, "--data", data, "--resamples", 0, "-o", tmp_path / "out")
     assert status == 0
-    assert "are taken as probabilities (--kind says otherwise)" in stderr
+    assert "are read as probabilities (override with --kind)" in stderr
     got = figures(tmp_path / "out")
     assert got["kind"] == "probabilities"
     assert got["tasks"]["gzsl"]["map"] == pytest.approx(figures(report)["tasks"]["gzsl"]["map"])
@@ -424,7 +424,7 @@ def test_an_unreadable_image_is_left_out_and_the_others_are_as_they_were(
     arguments = ("--data", data, "--images", tmp_path / "images", "--resamples", 0, "-o", tmp_path / "out")
     status, _, stderr = run("--model", model, *arguments)
     assert status == 0
-    assert f"warning: 2 images cannot be read and are left out, e.g. {names[4]}: " in stderr
+    assert f"warning: 2 images cannot be read and are skipped, e.g. {names[4]}: " in stderr
     got = figures(tmp_path / "out")
     assert (got["unreadable_images"], got["images"]["evaluated"]) == (2, len(names) - 2)
     stored = np.load(tmp_path / "out" / "scores.npz")
@@ -466,7 +466,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, *arguments: object) -
         patched.setattr(Tagger, "encode", stopped)
         status, _, stderr = run(*arguments)
     assert status == 130
-    assert "the same command goes on where it stopped" in stderr
+    assert "run the same command again to continue where it stopped" in stderr
 
 
 def test_an_interrupted_run_goes_on(
@@ -650,14 +650,14 @@ def _pickled(a: dict[str, Any]) -> None:
         (_shape, "expected scores of shape (images, labels) = (10, 8), got (8, 10)"),
         (_few_labels, "has no scores of 1 of the 8 labels: 'boat'"),
         (_few_images, "has no scores of 2 of the 10 images: 'photos/008.jpg', 'photos/009.jpg'"),
-        (_probabilities, "is said to hold logits, but all its scores are in 0..1, as probabilities are"),
+        (_probabilities, "should contain logits, but all its scores are in 0..1 like probabilities"),
         (_odd_kind, "expected scores of the kind logits or probabilities, got 'odds'"),
-        (_no_names, "it lacks images, labels: without names nothing says which row and column is what"),
+        (_no_names, "missing: images, labels: without names, rows and columns cannot be matched"),
         (_numbers_for_names, "expected images and labels as arrays of text, got int64"),
         (_text_scores, "expected scores as numbers, got an array of <U"),
-        (_labels_twice, "labels more than once: 'car'"),
-        (_images_twice, "images more than once: 'photos/008.jpg'"),
-        (_pickled, "labels is an array of Python objects, which is not opened since it could run a program"),
+        (_labels_twice, "duplicate labels: 'car'"),
+        (_images_twice, "duplicate images: 'photos/008.jpg'"),
+        (_pickled, "labels is an array of Python objects, which is not opened since it could run code"),
     ],
 )
 def test_bad_scores(spoil: Spoil, message: str, data: Path, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -673,7 +673,7 @@ def test_bad_scores(spoil: Spoil, message: str, data: Path, arrays: dict[str, np
         ("a.npz", b"", "a.npz cannot be read: "),
         ("a.txt", b"image,sky", "a.txt: expected a file of scores that ends in .npz, .csv, .parquet"),
         ("a.csv", b"", "a.csv"),
-        ("a.csv", b"image\nx.jpg\n", "a.csv: expected a column a label, found none"),
+        ("a.csv", b"image\nx.jpg\n", "a.csv: expected one column per label, found none"),
         ("a.csv", b"image,sky\nx.jpg,much\n", "a.csv cannot be read: "),
         ("a.csv", b"image,sky\nx.jpg,1,2\n", "a.csv cannot be read: "),
         ("a.csv", b"\xff\xfe\x00\x01", "a.csv"),
@@ -704,8 +704,8 @@ def test_a_damaged_scores_file(data: Path, report: Path, tmp_path: Path) -> None
             "image,sky\na.jpg,0.5\n",
             "expected targets 1 (true), 0 (false) or empty (unknown), got 0.5 for 'sky' on a.jpg",
         ),
-        ("image,sky\na.jpg,1\na.jpg,0\n", "images more than once: 'a.jpg'"),
-        ("image,sky,sky\na.jpg,1,0\n", "labels more than once: 'sky'"),
+        ("image,sky\na.jpg,1\na.jpg,0\n", "duplicate images: 'a.jpg'"),
+        ("image,sky,sky\na.jpg,1,0\n", "duplicate labels: 'sky'"),
         ("image,sky\n", "has no image"),
     ],
 )
@@ -723,25 +723,25 @@ def test_options_that_do_not_fit(data: Path, model: Path, report: Path, tmp_path
     shutil.copy(model / "config.json", tmp_path / "half")
     scores = ("--scores", stored, "--data", data)
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((), "give what is to be evaluated: --model DIR or --scores FILE"),
-        (("--scores", stored, "--data", data, "--targets", targets), "give what it is evaluated against"),
+        ((), "give either --model DIR or --scores FILE"),
+        (("--scores", stored, "--data", data, "--targets", targets), "give either --data DIR or --targets FILE"),
         (("--scores", stored, "--targets", tmp_path / "no.csv"), f"no file of targets at {tmp_path / 'no.csv'}"),
-        (("--model", model, "--targets", targets), "does not say where its images are: give --images DIR"),
+        (("--model", model, "--targets", targets), "does not record the folder of its images: give --images DIR"),
         (("--scores", stored, "--targets", targets, "--unseen-file", tmp_path / "no"), f"{tmp_path / 'no'}"),
         (
             ("--scores", stored, "--targets", targets, "--unseen-file", tmp_path / "unseen.txt"),
-            "names what is no label of",
+            "has names that are not labels of",
         ),
         (("--scores", stored, "--targets", targets, "--classes", "unseen"), "t has no unseen labels"),
         ((*scores, "--against", tmp_path / "no.npz"), "no file of scores at"),
-        ((*scores, "--against", tmp_path / "empty"), "is incomplete, it lacks: config.json"),
+        ((*scores, "--against", tmp_path / "empty"), "is incomplete; missing files: config.json"),
         (("--model", stored, "--data", data), f"no model folder at {stored}"),
         (("--model", tmp_path / "v1.2", "--data", data), f"no model folder at {tmp_path / 'v1.2'}"),
         ((*scores, "--against", tmp_path / "v1.2"), f"no model folder at {tmp_path / 'v1.2'}"),
         (("--scores", model, "--data", data), "expected a file of scores that ends in .npz, .csv, .parquet"),
-        (("--model", tmp_path / "empty", "--data", data), "is incomplete, it lacks: config.json"),
-        (("--model", tmp_path / "half", "--data", data), "is incomplete, it lacks: labels.json"),
-        (("--model", model, "--data", tmp_path / "empty"), "is not a sound dataset folder"),
+        (("--model", tmp_path / "empty", "--data", data), "is incomplete; missing files: config.json"),
+        (("--model", tmp_path / "half", "--data", data), "is incomplete; missing files: labels.json"),
+        (("--model", model, "--data", tmp_path / "empty"), "is not a valid data set folder"),
         (("--model", model, "--data", data, "--images", tmp_path / "no"), "no folder of images at"),
     ]
     for arguments, message in cases:

@@ -118,9 +118,7 @@ def test_a_label_that_is_known_to_be_absent_from_no_image_is_named(
     truth = TRUTH.copy()
     truth[truth[:, 1] == 0, 1] = -1
     result = evaluated(tmp_path, truth)
-    warning = (
-        "labels that are known to be absent from no image have an average precision of 1 whatever the scores (1): 'dog'"
-    )
+    warning = "labels without a known negative have an average precision of 1 regardless of the scores (1): 'dog'"
     assert warning in result.report.notes
     assert warning in caplog.text
     assert result.per_label[1].average_precision == 1

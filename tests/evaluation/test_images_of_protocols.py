@@ -63,8 +63,8 @@ def test_a_protocol_of_ones_own_is_taken_in_place_of_a_name(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("unseen", "message"),
     [
-        ("yak", "evaluates unseen labels on the images that show one, and t, split all, has none: --classes seen"),
-        ("cat\ndog", "evaluates seen labels on the images that show one, and t, split all, has none: --classes unseen"),
+        ("yak", "evaluates unseen labels on images that show one, but t, split all, has none: --classes seen"),
+        ("cat\ndog", "evaluates seen labels on images that show one, but t, split all, has none: --classes unseen"),
     ],
 )
 def test_a_task_without_images_is_refused(tmp_path: Path, unseen: str, message: str) -> None:
@@ -120,7 +120,7 @@ def test_images_that_were_left_out_when_the_data_was_prepared_are_said(
     options = EvaluateRun(scores=tmp_path / "s.npz", data=data, protocol=protocol, labels=labels, resamples=0)
     evaluate(options)
     expected = (
-        f"made was prepared without the test images that show no unseen label, which protocol {protocol} evaluates too "
+        f"made was prepared without test images that have no unseen label, which protocol {protocol} evaluates too "
         f"({tasks}): prepare nus-wide --protocol lesa keeps them"
     )
     assert (expected in logged.messages) == (tasks is not None)

@@ -96,7 +96,7 @@ def test_k_out_of_range(k: int) -> None:
     [
         (np.zeros((2, 3)), np.zeros((3, 2)), r"of one shape \(N, K\), got \(2, 3\) and \(3, 2\)"),
         (np.zeros(3), np.zeros(3), r"of one shape \(N, K\), got \(3,\) and \(3,\)"),
-        (np.array([[0.0, np.nan, np.nan]]), np.ones((1, 3)), "scores hold 2 NaN values"),
+        (np.array([[0.0, np.nan, np.nan]]), np.ones((1, 3)), "scores contain 2 NaN values"),
     ],
 )
 def test_unusable_input(scores: np.ndarray, targets: np.ndarray, message: str) -> None:

@@ -74,7 +74,7 @@ def test_a_process_that_dies_is_an_error_in_one_line(photos: Path, monkeypatch: 
     monkeypatch.setattr(processes, "_score_task", _dies)
     status, stdout, stderr = run_command(*arguments(photos), "--processes", 2)
     assert (status, stdout) == (2, "")
-    assert stderr.startswith("error: a process that scores images has died, perhaps for want of memory: give fewer")
+    assert stderr.startswith("error: a process that scores images has died, perhaps for lack of memory: give fewer")
     assert stderr.count("\n") == 1
 
 

@@ -64,7 +64,7 @@ def test_names_decide_not_places(tmp_path: Path, suffix: str) -> None:
     write(path, VALUES[rows][:, columns], images=[IMAGES[r] for r in rows], labels=[LABELS[c] for c in columns])
     notes: list[str] = []
     np.testing.assert_allclose(scores(path, notes=notes), VALUES, rtol=1e-6)
-    assert notes == [f"{path} has the labels in an order of its own: matched by name"]
+    assert notes == [f"{path} lists the labels in another order: matched by name"]
 
 
 def test_what_is_more_is_left_out_and_said(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def bad(value: float) -> np.ndarray:
         ({"values": VALUES[:, 0]}, r"got \(17,\)"),
         ({"labels": [*LABELS[:4], "dog"]}, "has no scores of 1 of the 5 labels: 'été'"),
         ({"images": [*IMAGES[:16], "x"]}, "has no scores of 1 of the 17 images: 'a b/16.jpg'"),
-        ({"labels": [*LABELS[:4], "cat"]}, "labels more than once: 'cat'"),
-        ({"images": [*IMAGES[:16], IMAGES[0]]}, "images more than once: 'a b/0.jpg'"),
-        ({"images": [*IMAGES[:6], IMAGES[0], *IMAGES[7:]]}, "images more than once: 'a b/0.jpg'"),
+        ({"labels": [*LABELS[:4], "cat"]}, "duplicate labels: 'cat'"),
+        ({"images": [*IMAGES[:16], IMAGES[0]]}, "duplicate images: 'a b/0.jpg'"),
+        ({"images": [*IMAGES[:6], IMAGES[0], *IMAGES[7:]]}, "duplicate images: 'a b/0.jpg'"),
         ({"images": list(range(17))}, "expected images and labels as arrays of text, got int64"),
         ({"values": VALUES.astype("U8")}, "expected scores as numbers"),
         ({"kind": "odds"}, "expected scores of the kind logits or probabilities, got 'odds'"),
@@ -109,14 +109,16 @@ def test_what_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) 
 def test_logits_and_probabilities_are_not_mistaken(tmp_path: Path) -> None:
     logits = write(tmp_path / "logits.npz")
     probabilities = write(tmp_path / "p.npz", 1 / (1 + np.exp(-VALUES)))
-    with pytest.raises(UserError, match=r"said to hold logits, but all its scores are in 0\.\.1.*--kind probabilities"):
+    with pytest.raises(
+        UserError, match=r"should contain logits, but all its scores are in 0\.\.1.*--kind probabilities"
+    ):
         scores(probabilities, "logits")
-    with pytest.raises(UserError, match="said to hold probabilities, but its scores go from"):
+    with pytest.raises(UserError, match="should contain probabilities, but its scores range from"):
         scores(logits, "probabilities")
     notes: list[str] = []
     assert read_scores(logits, IMAGES, LABELS, None, notes)[1] == "logits"
     assert read_scores(probabilities, IMAGES, LABELS, None, notes)[1] == "probabilities"
-    assert all("are taken as" in note for note in notes)
+    assert all("are read as" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.csv", "s.parquet"])
@@ -142,7 +144,7 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
 
 def test_names_are_needed(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", scores=VALUES)
-    with pytest.raises(UserError, match="it lacks images, labels: without names nothing says"):
+    with pytest.raises(UserError, match="missing: images, labels: without names"):
         scores(tmp_path / "s.npz")
     with pytest.raises(UserError, match=r"that ends in \.npz, \.csv, \.parquet"):
         scores(tmp_path / "s.txt")
@@ -162,7 +164,7 @@ def test_targets(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got 0\.5 for 'cat' on a\.jpg"):
         read_targets(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("image,cat\na.jpg,1\na.jpg,0\n")
-    with pytest.raises(UserError, match=r"images more than once: 'a\.jpg'"):
+    with pytest.raises(UserError, match=r"duplicate images: 'a\.jpg'"):
         read_targets(tmp_path / "t.csv")
 
 
@@ -209,7 +211,7 @@ def test_names_as_bytes_and_the_kind(tmp_path: Path) -> None:
     found, kind = read_scores(path, IMAGES, LABELS, None, notes)
     np.testing.assert_array_equal(found, VALUES)
     assert (kind, notes) == ("logits", [])
-    with pytest.raises(UserError, match="said to hold probabilities, but its scores go from -"):
+    with pytest.raises(UserError, match="should contain probabilities, but its scores range from -"):
         read_scores(path, IMAGES, LABELS, "probabilities", [])  # what the caller says is heard first
 
 
@@ -283,7 +285,7 @@ def test_kinds(tmp_path: Path, values: list[list[float]], kind: str | None, expe
     np.savez(path, scores=values, images=["a"], labels=["x", "y"])
     assert read_scores(path, ["a"], ["x", "y"], kind, notes)[1] == expected
     low, high = (f"{value:.3g}" for value in (min(values[0]), max(values[0])))
-    told = f"{path}: scores from {low} to {high} are taken as {expected} (--kind says otherwise)"
+    told = f"{path}: scores from {low} to {high} are read as {expected} (override with --kind)"
     assert notes == ([] if kind else [told])
 
 
@@ -299,8 +301,8 @@ def test_kinds(tmp_path: Path, values: list[list[float]], kind: str | None, expe
         ({"values": bad(-np.inf)}, "1 scores are not finite numbers, the first is -inf of 'sky' on a b/9.jpg"),
         ({"labels": [*LABELS[:4], "dog"]}, "has no scores of 1 of the 5 labels: 'été'"),
         ({"images": [*IMAGES[:16], "x"]}, r"has no scores of 1 of the 17 images: 'a b/16\.jpg'"),
-        ({"images": [*IMAGES[:16], IMAGES[0]]}, r"images more than once: 'a b/0\.jpg'"),  # in another block
-        ({"images": [IMAGES[1], *IMAGES[1:]]}, r"images more than once: 'a b/1\.jpg'"),  # in the same block
+        ({"images": [*IMAGES[:16], IMAGES[0]]}, r"duplicate images: 'a b/0\.jpg'"),  # in another block
+        ({"images": [IMAGES[1], *IMAGES[1:]]}, r"duplicate images: 'a b/1\.jpg'"),  # in the same block
     ],
 )
 def test_what_every_format_refuses(tmp_path: Path, suffix: str, changed: dict[str, Any], message: str) -> None:
@@ -312,11 +314,11 @@ def test_what_every_format_refuses(tmp_path: Path, suffix: str, changed: dict[st
 
 def test_labels_more_than_once(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("image,cat,dog,cat\n1.jpg,1,2,3\n")
-    with pytest.raises(UserError, match=r"labels more than once: 'cat'$"):
+    with pytest.raises(UserError, match=r"duplicate labels: 'cat'$"):
         read_scores(tmp_path / "s.csv", ["1.jpg"], ["cat"], None, [])
     table = pyarrow.Table.from_arrays([pyarrow.array(["1.jpg"]), *[pyarrow.array([0.5])] * 2], ["image", "cat", "cat"])
     parquet.write_table(table, tmp_path / "s.parquet")
-    with pytest.raises(UserError, match=r"labels more than once: 'cat'$"):
+    with pytest.raises(UserError, match=r"duplicate labels: 'cat'$"):
         read_scores(tmp_path / "s.parquet", ["1.jpg"], ["cat"], None, [])
 
 
@@ -324,7 +326,7 @@ def test_labels_more_than_once(tmp_path: Path) -> None:
 def test_arrays_that_are_missing(tmp_path: Path, missing: str) -> None:
     arrays: dict[str, Any] = {"scores": VALUES, "images": IMAGES, "labels": LABELS}
     np.savez(tmp_path / "s.npz", **{name: array for name, array in arrays.items() if name != missing})
-    with pytest.raises(UserError, match=f"it lacks {missing}: without names nothing says"):
+    with pytest.raises(UserError, match=f"missing: {missing}: without names"):
         scores(tmp_path / "s.npz")
 
 
@@ -363,10 +365,10 @@ def test_no_pickle_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPat
         ("image,cat\n1.jpg,0.5,0.5\n", "cannot be read: .*Expected 2 columns, got 3"),
         ("image,cat\n1.jpg\n", "cannot be read: .*Expected 2 columns, got 1"),
         ("image,cat\n1.jpg,\n", "1 scores are not finite numbers, the first is nan of 'cat' on 1.jpg"),
-        ("image\n1.jpg\n", "expected a column a label, found none"),
+        ("image\n1.jpg\n", "expected one column per label, found none"),
         ("image,cat\n", "has no scores of 1 of the 1 images: '1.jpg'"),
         ("", "cannot be read: .*[Ee]mpty"),
-        ("\n\n", "cannot be read|expected a column a label"),
+        ("\n\n", "cannot be read|expected one column per label"),
     ],
 )
 def test_csv_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -533,7 +535,7 @@ def test_odd_targets_are_refused(tmp_path: Path, suffix: str, value: float, show
 @SUFFIXES
 def test_targets_of_an_image_twice(tmp_path: Path, suffix: str) -> None:
     path = write_targets(tmp_path / f"t{suffix}", (VALUES > 0).astype(float), [*IMAGES[:16], IMAGES[0]])
-    with pytest.raises(UserError, match=r"images more than once: 'a b/0\.jpg'$"):
+    with pytest.raises(UserError, match=r"duplicate images: 'a b/0\.jpg'$"):
         read_targets(path)
 
 
@@ -541,7 +543,7 @@ def test_targets_without_images_or_arrays(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,cat\n")
     with pytest.raises(UserError, match="has no image"):
         read_targets(tmp_path / "t.csv")
-    with pytest.raises(UserError, match="it lacks targets"):
+    with pytest.raises(UserError, match="missing: targets"):
         read_targets(write(tmp_path / "s.npz"))  # a file of scores
     with pytest.raises(UserError, match="no file of targets at"):
         read_targets(tmp_path / "none.npz")

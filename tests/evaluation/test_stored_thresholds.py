@@ -75,7 +75,7 @@ def test_what_is_saved_is_read_again_bit_by_bit(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_levels_that_are_not_a_number_a_label(tmp_path: Path, name: str, values: np.ndarray) -> None:
-    with pytest.raises(UserError, match=f"expected {name} as a number a label, 2 of them; got "):
+    with pytest.raises(UserError, match=f"expected {name} as one number per label, 2 in total; got "):
         evaluated(save(tmp_path / "s.npz", **{name: values}))
 
 

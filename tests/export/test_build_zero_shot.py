@@ -173,7 +173,7 @@ def test_towers_of_different_spaces_are_said(folder: Path, tmp_path: Path) -> No
     wide = tiny_clip.open_clip_folder(tmp_path / "wide", embed_dim=24)
     run = run_of(folder, tmp_path / "model")
     with pytest.raises(
-        UserError, match=r"have no common space: tiny_clip_vit gives vectors 16 wide, open_clip:\S+wide 24 wide: give"
+        UserError, match=r"do not share a space: tiny_clip_vit has 16 dimensions, open_clip:\S+wide has 24: give"
     ):
         build_zero_shot(ZeroShotRun(**{**run.__dict__, "word_vectors": f"open_clip:{wide}"}))
 
@@ -181,7 +181,7 @@ def test_towers_of_different_spaces_are_said(folder: Path, tmp_path: Path) -> No
 def test_an_empty_list_of_labels_is_said(folder: Path, tmp_path: Path) -> None:
     run = run_of(folder, tmp_path / "model")
     run.labels_file.write_text("\n")
-    with pytest.raises(UserError, match=r"labels\.txt names no label: expected one a line"):
+    with pytest.raises(UserError, match=r"labels\.txt is empty: expected one label per line"):
         build_zero_shot(run)
 
 

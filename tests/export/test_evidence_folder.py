@@ -172,7 +172,7 @@ def test_a_broken_background_is_told_when_it_is_needed(with_background: Path) ->
     path.write_bytes(path.read_bytes()[:500])
     model = Tagger(with_background)
     assert len(model.vocabulary) == 5
-    with pytest.raises(ModelFolderError, match=r"own/background\.npz is no background of a model") as caught:
+    with pytest.raises(ModelFolderError, match=r"own/background\.npz is not a background file") as caught:
         model.label_set(ASKED)
     assert "\n" not in str(caught.value)
 
@@ -234,7 +234,7 @@ def test_labels_that_the_words_lack_are_named(own: Path) -> None:
     entries = json.loads((own / "labels.json").read_text())
     (own / "labels.json").write_text(json.dumps([*entries, {"name": "qwertz", "threshold": 0.5}]))
     with pytest.raises(
-        ModelFolderError, match=r"own: labels\.json asks what words\.txt lacks: unknown label 'qwertz'$"
+        ModelFolderError, match=r"own: labels\.json has labels missing in words\.txt: unknown label 'qwertz'$"
     ):
         _ = Tagger(own).vocabulary
 
@@ -282,7 +282,7 @@ def test_networks_with_other_class_probabilities_are_refused(proven: Proof, evid
 
 
 def test_networks_without_class_probabilities_are_refused(proven: Proof, evidence_folder: Path) -> None:
-    with pytest.raises(ExportError, match=r"^mine and torch do not agree whether there are class probabilities$"):
+    with pytest.raises(ExportError, match=r"^mine and torch disagree on whether there are class probabilities$"):
         proven.check(Changed(evidence_folder, lambda _: None), "mine")
 
 
@@ -293,7 +293,7 @@ def test_class_probabilities_that_torch_does_not_have_are_refused(
     silent, config = evidence_model(), ModelFolder(evidence_folder).config
     silent.class_evidence = False
     labels = LabelSet(["dog"], ["dog"], np.ones((1, config.word_dim), np.float32), np.zeros(1), np.zeros(1))
-    with pytest.raises(ExportError, match=r"^mine and torch do not agree whether there are class probabilities$"):
+    with pytest.raises(ExportError, match=r"^mine and torch disagree on whether there are class probabilities$"):
         Proof(silent, config, labels).check(Changed(evidence_folder, lambda classes: classes), "mine")
 
 

@@ -489,7 +489,7 @@ def test_images_come_alone_in_a_pair_and_in_fives() -> None:
 def test_what_is_printed(exported: dict[str, Path]) -> None:
     lines = (exported["fp32"].parent / "out.txt").read_text().splitlines()
     assert lines[0] == (
-        f"{exported['fp32']}: encoder.onnx, decoder.onnx (fp32), held against torch on 4 photos and 3 made images"
+        f"{exported['fp32']}: encoder.onnx, decoder.onnx (fp32), compared with torch on 4 photos and 3 synthetic images"
     )
     assert lines[1].split() == (
         [
@@ -521,14 +521,17 @@ def test_a_closed_set_with_softmax(tmp_path: Path, photos: Path) -> None:
     folder = write_folder(tmp_path / "closed", tmp_path / "source.txt", closed=True)
     status, out, err = run_command("export", "--model", folder, "--precision", "int8")
     assert status == 0, err
-    assert "3 made images (--photos compares on photos too)" in out
+    assert "3 synthetic images (--photos adds photos)" in out
     with torch.inference_mode():
         expected = load_model(folder)(torch.from_numpy(arrays(photos))).softmax(-1).numpy()
     tagger = Tagger(folder)
     found = np.concatenate([tagger.scores(tagger.encode(image), ["boat", "dog"]) for image in arrays(photos)])
     np.testing.assert_allclose(found, expected[:, [6, 0]], atol=0.05)
     status, _, err = run_command("export", "--model", folder, "--bake-words", "packaged")
-    assert (status, err) == (2, f"error: --bake-words: {folder} has a closed set of classes, no words to ask\n")
+    assert (status, err) == (
+        2,
+        f"error: --bake-words: {folder} has a closed set of classes, so no words can be added\n",
+    )
 
 
 def test_programs_of_torch_export(own: Path, photos: Path) -> None:
@@ -547,8 +550,8 @@ def test_baked_words_tag_without_their_source(own: Path, photos: Path, tmp_path:
     out = tmp_path / "baked"
     status, text, err = run_command("export", "--model", own, "-o", out, "--bake-words", tmp_path / "words.txt")
     assert status == 0, err
-    assert "note: 2 of the words are unknown to it, or listed twice" in err
-    assert "10 words can be asked without the source of their vectors" in text
+    assert "note: 2 of the words are unknown to it or duplicates" in err
+    assert "10 words are known without the source of their vectors" in text
     assert (out / "words.txt").read_text().split("\n") == [*LABELS, "zebra", "new york", "red hats", ""]
     code = f"""
 import json, sys
@@ -695,7 +698,7 @@ def test_an_export_that_is_killed_among_its_moves_is_finished_by_the_next_one(
     assert result.returncode == -signal.SIGKILL
     assert sum(before[name] != (own / name).read_bytes() for name in before) == count
     with pytest.raises(
-        ModelFolderError, match=r"holds files of two models, since an export was killed: `zsl-tagger ex"
+        ModelFolderError, match=r"contains files of two models because an export was killed: run `zsl-tagger ex"
     ):
         Tagger(own)
     assert run_command("export", "--model", own)[0] == 0  # makes the networks again, and leaves the words
@@ -716,9 +719,9 @@ def refused(*arguments: object) -> str:
 def test_folders_that_cannot_be_exported(own: Path, tmp_path: Path) -> None:
     assert "no model folder at" in refused("--model", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "is incomplete, it lacks: config.json" in refused("--model", tmp_path / "empty")
+    assert "is incomplete; missing files: config.json" in refused("--model", tmp_path / "empty")
     (own / "labels.json").rename(tmp_path / "labels.json")
-    assert "it lacks: labels.json" in refused("--model", own)
+    assert "missing files: labels.json" in refused("--model", own)
     (own / "labels.json").write_text("[]")
     assert "labels.json has no label" in refused("--model", own)
     shutil.copy(tmp_path / "labels.json", own)
@@ -726,9 +729,7 @@ def test_folders_that_cannot_be_exported(own: Path, tmp_path: Path) -> None:
     write_config(own, replace(config, architecture={"backbone": "test_efficientnet"}))
     assert "the architecture in its config.json does not say dim, ffn_dim, heads" in refused("--model", own)
     (own / "model.safetensors").unlink()
-    assert "has no model.safetensors, from which it would be exported: it was made for tagging only" in refused(
-        "--model", own
-    )
+    assert "has no model.safetensors, which the export needs: it was made for tagging only" in refused("--model", own)
 
 
 def test_outputs_that_are_not_ours(own: Path, exported: dict[str, Path], tmp_path: Path) -> None:
@@ -738,9 +739,9 @@ def test_outputs_that_are_not_ours(own: Path, exported: dict[str, Path], tmp_pat
     (tmp_path / "else" / "notes.txt").write_text("mine")
     for other in (tmp_path / "else", exported["fp32"]):  # the second has weights
         before = state(other)
-        assert "holds something else than an earlier export" in refused("--model", own, "-o", other)
+        assert "contains something other than an earlier export" in refused("--model", own, "-o", other)
         assert state(other) == before
-    assert "the packaged model belongs to the installation" in refused("--model", "packaged")
+    assert "the packaged model is part of the installation" in refused("--model", "packaged")
     again = shutil.copytree(exported["fp16"], tmp_path / "again")
     assert run_command("export", "--model", own, "-o", again)[0] == 0
     assert read_config(Path(again)).provenance["export"]["precision"] == "fp32"
@@ -751,7 +752,7 @@ def test_images_that_cannot_be_read(own: Path, photos: Path, tmp_path: Path) -> 
     (tmp_path / "text.jpg").write_text("no picture")
     assert "text.jpg: not an image" in refused("--model", own, "--photos", photos, "--photos", tmp_path / "text.jpg")
     (tmp_path / "none").mkdir()
-    assert "none: no image there" in refused("--model", own, "--photos", tmp_path / "none")
+    assert "none: no images found" in refused("--model", own, "--photos", tmp_path / "none")
 
 
 def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -759,7 +760,7 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     asked = ("--model", own, "--bake-words", words)
     assert f"cannot read the labels file {words}" in refused(*asked)
     words.write_text("# nothing\n")
-    assert f"--bake-words {words}: no word in it" in refused(*asked)
+    assert f"--bake-words {words}: no words found" in refused(*asked)
     words.write_text("qwertz\n")
     assert "knows none of the 1 words" in refused(*asked)
     words.write_text("zebra\n")
@@ -769,7 +770,10 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
     config = read_config(own)
     for spec, message in (
         ("file:wordvec_array.pth", "from file:wordvec_array.pth: its word vectors came from a matrix of the data set"),
-        (None, "from no source: nothing says where the vectors of other words come from"),
+        (
+            None,
+            "from no source: the source of the word vectors is not recorded, so there are no vectors for other words",
+        ),
         ("packaged", "expected vectors of width 10, got 256"),
         (f"gensim:{tmp_path / 'gone.txt'}", "no word-vector file at"),
     ):
@@ -777,7 +781,7 @@ def test_words_that_cannot_be_baked(own: Path, tmp_path: Path, monkeypatch: pyte
         assert message in refused(*asked)
     write_source(tmp_path / "other.txt", seed=9)
     write_config(own, replace(config, word_source=f"gensim:{tmp_path / 'other.txt'}"))
-    assert "are not those the model was trained with: it is another source now" in refused(*asked)
+    assert "differ from the ones the model was trained with: the source has changed" in refused(*asked)
 
 
 def test_a_copy_of_the_packaged_model_knows_its_source(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def sidecars(content: bytes) -> None:
         return
     assert once is not None
     assert kind.merged(once, TAGS) is once
-    kind.ours(once)
+    kind.owned_keywords(once)
     kind.merged(once, [])
 
 

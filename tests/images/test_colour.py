@@ -48,7 +48,7 @@ def test_floats_may_overshoot_a_little(white: int, overshoot: float) -> None:
 def test_floats_of_another_range_are_an_error_that_says_it(values: np.ndarray) -> None:
     low, high = (f"{value:g}" for value in (np.float32(values.min()), np.float32(values.max())))
     with pytest.raises(
-        ImageError, match=f"^holds values from {low} to {high}: expected 0 for black and 1, 255 or 65535"
+        ImageError, match=f"^contains values from {low} to {high}: expected 0 for black and 1, 255 or 65535"
     ):
         loaded(values.astype(np.float32))
 
@@ -66,7 +66,7 @@ def test_whole_numbers_of_another_range_are_an_error_that_says_it(values: np.nda
 def test_nan_is_an_error(place: tuple[int, int]) -> None:
     values = GREY.astype(np.float32) / 255
     values[place] = np.nan
-    with pytest.raises(ImageError, match="holds NaN or infinite values"):
+    with pytest.raises(ImageError, match="contains NaN or infinite values"):
         loaded(values)
 
 

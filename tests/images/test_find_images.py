@@ -102,16 +102,16 @@ def test_files_that_are_no_photos_are_counted_but_sidecars_are_not() -> None:
     assert selection.summary() == ""
     touch("photos/b.CR2")
     find("photos", selection=selection)
-    raw = '1 raw photo left out (.cr2): in a clone of zsl-tagger, run pip install ".[raw]"'
+    raw = '1 raw photo skipped (.cr2): in a clone of zsl-tagger, run pip install ".[raw]"'
     assert selection.summary() == raw
     touch("photos/s/c.mp4", "photos/.hidden.mov", "photos/__MACOSX/d.mov")
     selection = Selection()
     find("photos", "photos/s", "photos/s/c.mp4", "photos/*.CR2", selection=selection)
-    assert selection.summary() == f"1 file left out, not photos: .mp4; {raw}"
+    assert selection.summary() == f"1 file skipped, not photos: .mp4; {raw}"
     touch("photos/README", "photos/odd.\x1b[31m", "photos/notes.txt")
     selection = Selection()
     find("photos", selection=selection)
-    assert selection.summary() == f"4 files left out, not photos: .mp4, .txt, others; {raw}"
+    assert selection.summary() == f"4 files skipped, not photos: .mp4, .txt, others; {raw}"
 
 
 def test_arguments_keep_their_order_and_a_named_file_may_have_any_suffix() -> None:
@@ -208,7 +208,7 @@ def test_a_folder_loop_gives_one_error_record_and_ends(target: str) -> None:
     Path("top/photos/sub/loop").symlink_to(target)
     assert find("top") == [
         "top/photos/sub/a.jpg",
-        "top/photos/sub/loop: folder loop: it links back to a folder that it lies in",
+        "top/photos/sub/loop: folder loop: it links back to a folder that contains it",
     ]
 
 
@@ -219,8 +219,8 @@ def test_a_folder_loop_in_a_pattern_gives_each_file_once_and_ends(pattern: str) 
     Path("top/photos/sub/another").symlink_to("../..")
     assert sorted(Path(found).as_posix() for found in find(pattern)) == [
         "top/photos/sub/a.jpg",
-        "top/photos/sub/another: folder loop: it links back to a folder that it lies in",
-        "top/photos/sub/loop: folder loop: it links back to a folder that it lies in",
+        "top/photos/sub/another: folder loop: it links back to a folder that contains it",
+        "top/photos/sub/loop: folder loop: it links back to a folder that contains it",
     ]
 
 

@@ -148,7 +148,7 @@ def test_a_large_image_of_any_mode_keeps_its_proportions(tmp_path: Path, mode: s
         ({"resize": "center_crop", "crop_pct": 0}, "expected crop_pct above 0 and up to 1, got 0"),
         ({"resize": "center_crop", "crop_pct": 1.01}, "expected crop_pct above 0 and up to 1, got 1.01"),
         ({"resize": "center_crop", "crop_pct": "0.9"}, "expected crop_pct above 0 and up to 1, got '0.9'"),
-        ({"crop_pct": 0.9}, 'crop_pct needs resize "center_crop": a squashed image is whole, got 0.9'),
+        ({"crop_pct": 0.9}, 'crop_pct needs resize "center_crop"; "squash" keeps the whole image, got 0.9'),
         ({"interpolation": "nearest"}, "expected interpolation of the preprocessing to be 'bicubic' or 'bilinear'"),
         ({"resize": ["squash"]}, "expected resize of the preprocessing to be 'squash' or 'center_crop'"),
     ],

@@ -348,7 +348,7 @@ def test_no_permission(tmp_path: Path) -> None:
         (np.full((2, 3), 1.01), r"expected float values in 0\.\.1"),
         (np.full((2, 3), -0.01), r"expected float values in 0\.\.1"),
         (np.full((2, 3), np.inf), r"expected float values in 0\.\.1"),
-        (np.array([[0.5, np.nan]]), "the array holds NaN"),
+        (np.array([[0.5, np.nan]]), "the array contains NaN"),
         (np.zeros((2, 3), np.int64), "expected uint8, uint16 or float values, got int64"),
         (np.zeros((2, 3), bool), "expected uint8, uint16 or float values, got bool"),
         (np.zeros(6, np.uint8), r"of shape \(H, W\) or \(H, W, 1\|3\|4\), got \(6,\)"),

@@ -46,7 +46,7 @@ def test_system_folders_and_excluded_paths_are_left_out_and_others_counted(bucke
         fsspec.filesystem("memory").pipe_file(f"/bucket/{name}", b"x")
     selection = Selection(["er", "b.*"])
     assert [str(url).rpartition("/")[2] for url in find_urls(bucket, selection)] == ["a.JPG", "q #%.webp"]
-    assert selection.summary() == "3 files left out, not photos: .mp4, .txt, others"
+    assert selection.summary() == "3 files skipped, not photos: .mp4, .txt, others"
 
 
 def test_globs(bucket: str) -> None:
@@ -69,7 +69,7 @@ def test_a_web_address_is_one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_file_urls_are_local_paths(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     (tmp_path / "loop").symlink_to(tmp_path)
-    loop = f"{tmp_path / 'loop'}: folder loop: it links back to a folder that it lies in"
+    loop = f"{tmp_path / 'loop'}: folder loop: it links back to a folder that contains it"
     assert found(f"file://{tmp_path}") == [str(tmp_path / "a.jpg"), loop]
     assert read_url(f"file://{tmp_path}/a.jpg") == str(tmp_path / "a.jpg")
 

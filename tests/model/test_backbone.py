@@ -177,9 +177,14 @@ def test_a_size_that_fits_changes_nothing(name: str, image_size: int) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "image_size", "message"),
     [
-        ("vit_small_patch14_reg4_dinov2", SMALL_VIT, 56, r"refuses images of 56 px \(.+\); its own size is 518$"),
-        ("test_vit", {}, 24, r"refuses images of 24 px \(.*divisible.*\); its own size is 160$"),
-        ("test_resnet", {"in_chans": 5}, 64, r"refuses images of 64 px \(.*channels.*\); its own size is 160$"),
+        (
+            "vit_small_patch14_reg4_dinov2",
+            SMALL_VIT,
+            56,
+            r"cannot process images of 56 px \(.+\); its own size is 518$",
+        ),
+        ("test_vit", {}, 24, r"cannot process images of 24 px \(.*divisible.*\); its own size is 160$"),
+        ("test_resnet", {"in_chans": 5}, 64, r"cannot process images of 64 px \(.*channels.*\); its own size is 160$"),
     ],
     ids=["fixed size", "size of a patch", "channels"],
 )
@@ -194,7 +199,7 @@ def test_a_size_that_a_network_refuses(name: str, options: dict[str, Any], image
 def test_a_network_that_leaves_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Backbone("test_resnet")
     monkeypatch.setattr(backbone.network, "forward_features", lambda images: images[:, :, :0])
-    with pytest.raises(UserError, match=r"^test_resnet leaves no token of images of 7 px; its own size is 160$"):
+    with pytest.raises(UserError, match=r"^test_resnet has no tokens left for images of 7 px; its own size is 160$"):
         backbone.check_size(7)
 
 

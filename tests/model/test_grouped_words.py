@@ -78,7 +78,7 @@ def test_groups_are_the_clusters_of_the_trained_labels() -> None:
     shares = head.prepare(torch.from_numpy(vectors)).groups.view(G, 6, G)
     assert sorted(shares.mean(dim=1).argmax(dim=1).tolist()) == list(range(G))
     assert shares.amax(dim=2).min() > 0.99
-    with pytest.raises(UserError, match="groups=4 needs as many trained labels, there are 3: lower groups"):
+    with pytest.raises(UserError, match="groups=4 needs at least as many trained labels, got 3: lower groups"):
         head.group(vectors[:3], seed=0)
 
 

@@ -312,12 +312,12 @@ def test_inputs_that_are_no_numbers(bad: float) -> None:
     spoilt = tokens.clone()
     spoilt[1, 2, 3] = bad
     with pytest.raises(
-        ValueError, match="expected tokens that are finite numbers, got NaN or infinite ones: look at the"
+        ValueError, match="expected tokens that are finite numbers, got NaN or infinite ones: check the"
     ):
         head(spoilt, words)
     spoilt = words.clone()
     spoilt[4, 1] = bad
-    with pytest.raises(ValueError, match=r"expected logits that are finite numbers, got NaN .* look at the queries"):
+    with pytest.raises(ValueError, match=r"expected logits that are finite numbers, got NaN .* check the queries"):
         head(tokens, spoilt)
     assert not head.train()(tokens, spoilt).isfinite().all()  # in training the loss shows it
 

@@ -123,7 +123,7 @@ def test_averaged_weights_of_torch_and_two_copies(tmp_path: Path) -> None:
     assert load_backbone_file(backbone, path)[1:] == [f"not used of {path}: 1 tensors (n_averaged)"]
     assert_same(backbone, state)
     torch.save(wrapped(state, "model.") | wrapped(state, "ema."), path)
-    with pytest.raises(UserError, match=r"holds the network 2 times, under 'ema.', 'model.': give a file with one"):
+    with pytest.raises(UserError, match=r"contains the network 2 times, under 'ema.', 'model.': give a file with one"):
         load_backbone_file(backbone, path)
 
 
@@ -180,15 +180,15 @@ def test_a_pickle_with_code_is_refused_and_not_run(way: str, tmp_path: Path) -> 
         ("weights.pth", b"no weights", "cannot be read: expected safetensors"),
         ("weights.pth", b"", "cannot be read: expected safetensors"),
         ("weights.safetensors", b"no weights", "cannot be read: expected safetensors"),
-        ("weights.pth", torch.zeros(3), "holds no state dict: expected names with their tensors, got Tensor"),
+        ("weights.pth", torch.zeros(3), "has no state dict: expected names with their tensors, got Tensor"),
         (
             "weights.pth",
             {"epoch": 7},
-            "holds no state dict: expected names with their tensors, .*; its keys are 'epoch'$",
+            "has no state dict: expected names with their tensors, .*; its keys are 'epoch'$",
         ),
-        ("weights.pth", [torch.zeros(3)], "holds no state dict: expected names with their tensors, got list"),
-        ("none.pth", None, "^no file of weights at .*none.pth$"),
-        ("none.safetensors", None, "^no file of weights at .*none.safetensors$"),
+        ("weights.pth", [torch.zeros(3)], "has no state dict: expected names with their tensors, got list"),
+        ("none.pth", None, "^no weights file at .*none.pth$"),
+        ("none.safetensors", None, "^no weights file at .*none.safetensors$"),
     ],
 )
 def test_a_file_of_something_else(name: str, content: Any, message: str, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_saved_model_comes_back_to_the_value(word_dim: int | None, shape: dict
         ("missing", r"model.safetensors lacks or has too many tensors: head.bias$"),
         ("extra", r"model.safetensors lacks or has too many tensors: head.more$"),
         ("shape", r"model.safetensors does not fit its config.json: head.bias: expected \(1,\), got \(3,\)$"),
-        ("no file", r"no file of weights at .*model.safetensors"),
+        ("no file", r"no weights file at .*model.safetensors"),
         ("no folder", "no model folder at"),
     ],
 )

@@ -298,7 +298,7 @@ def test_a_backbone_without_imagenets_classes_is_refused() -> None:
         UserError, match=r"linear classifier of 1000 classes over its 960 channels, got mobilenetv3_large"
     ):
         build.check_backbone(Backbone("mobilenetv3_large_100"), SMALL)
-    with pytest.raises(UserError, match="vit_tiny_patch16_224 refuses images of 48 px"):
+    with pytest.raises(UserError, match="vit_tiny_patch16_224 cannot process images of 48 px"):
         build.check_backbone(Backbone("vit_tiny_patch16_224", image_size=96), SMALL)
 
 

@@ -168,7 +168,7 @@ def test_other_settings_are_refused_and_the_difference_is_told(kind: str, path: 
         pass
     assert "tags.out" in str(caught.value)
     assert str(caught.value).endswith(
-        "was written with other settings (top-k: None, asked is 3): give the same, another --output, or --overwrite"
+        "with other settings (top-k: None, requested 3): use the same settings, another --output, or --overwrite"
     )
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
@@ -181,7 +181,7 @@ def test_other_settings_are_refused_and_the_difference_is_told(kind: str, path: 
 def test_a_file_of_no_records_takes_any_settings(kind: str, path: Path) -> None:
     write(kind, path, [])
     write(kind, path, RECORDS, top_k=3)
-    with pytest.raises(UserError, match="top-k: 3, asked is None"), opened(kind, path):
+    with pytest.raises(UserError, match="top-k: 3, requested None"), opened(kind, path):
         pass
 
 
@@ -278,7 +278,7 @@ def test_a_torn_end_is_told(kind: str, path: Path, logged: pytest.LogCaptureFixt
     write(kind, path, [])
     (told,) = logged.messages
     assert told.startswith(f"{path}: its last ")
-    assert told.endswith("bytes were no whole record; that image is done again")
+    assert told.endswith("bytes were not a complete record; that image is tagged again")
     path.write_bytes(whole + b"\0" * 5003)  # a power cut
     write(kind, path, [])
     assert "its last 5,003 bytes" in logged.messages[-1]
@@ -293,7 +293,7 @@ def test_what_was_changed_by_hand_in_the_middle_is_not_cut_off(kind: str, line: 
     lines[line - 1] = b"my notes\r\n"
     path.write_bytes(b"".join(lines))
     with (
-        pytest.raises(UserError, match=r"line \d is not as it was written, and records follow it: mend"),
+        pytest.raises(UserError, match=r"line \d is damaged, and records follow it: fix"),
         opened(kind, path),
     ):
         pass
@@ -305,7 +305,7 @@ def test_csv_rows_in_another_order_are_not_taken_for_records(path: Path) -> None
     write("csv", path, RECORDS[:2])
     header, *rows = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([header, rows[0], rows[2], rows[1]]))
-    with pytest.raises(UserError, match="line 2 is not as it was written"), opened("csv", path):
+    with pytest.raises(UserError, match="line 2 is damaged"), opened("csv", path):
         pass
 
 
@@ -348,7 +348,7 @@ def test_without_its_settings_a_file_is_not_gone_on_with(kind: str, path: Path) 
         beside = path.with_name("tags.out.settings.json")
         beside.unlink() if content is None else beside.write_bytes(content)
         with (
-            pytest.raises(UserError, match=r"tags.out.settings.json, which says how it was made"),
+            pytest.raises(UserError, match=r"tags.out.settings.json, which stores its settings"),
             opened(kind, path),
         ):
             pass
@@ -369,7 +369,7 @@ def test_a_csv_file_of_other_columns(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["parquet", "sqlite"])
 def test_a_file_that_is_none_of_the_kind(kind: str, content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot (go on with|write) .*tags.out"), opened(kind, path):
+    with pytest.raises(UserError, match=r"cannot (resume|write) .*tags.out"), opened(kind, path):
         pass
     assert path.read_bytes() == content
 
@@ -392,7 +392,7 @@ def test_a_parquet_file_of_another_program(path: Path) -> None:
 
     pq.write_table(pa.table({"path": ["a.jpg"]}), path)
     with (
-        pytest.raises(UserError, match="it does not say how it was made: give another --output"),
+        pytest.raises(UserError, match="the settings that it was made with are missing: give another --output"),
         opened("parquet", path),
     ):
         pass
@@ -407,8 +407,8 @@ def test_what_took_long_is_not_replaced_unasked(kind: str, path: Path) -> None:
     path.write_bytes(b"")
     check_not_lost(kind, path)
     path.write_bytes(b"x" * LONG)
-    goes_on = "--resume goes on with it, " if kind in LASTING else ""
-    message = f"^{path} is there already, [0-9,]+ bytes: {goes_on}--overwrite replaces it$"
+    resume = "--resume continues it, " if kind in LASTING else ""
+    message = f"^{path} already exists, [0-9,]+ bytes: {resume}--overwrite replaces it$"
     if kind in ("parquet", "sqlite"):  # binary ones: never
         with pytest.raises(UserError, match=message):
             check_not_lost(kind, path)
@@ -421,5 +421,5 @@ def test_what_took_long_is_not_replaced_unasked(kind: str, path: Path) -> None:
 
 def test_the_journal_of_a_killed_run_is_not_replaced_unasked(path: Path) -> None:
     path.with_name("tags.out.journal.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"tags.out.journal.jsonl is there already, 3 bytes: --resume goes on"):
+    with pytest.raises(UserError, match=r"tags.out.journal.jsonl already exists, 3 bytes: --resume continues it"):
         check_not_lost("parquet", path)

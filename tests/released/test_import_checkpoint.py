@@ -288,7 +288,7 @@ def test_a_container_of_other_keys_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"under one of .*model, net.*; its keys are 'generator', 'steps'$"):
         read_checkpoint(path)
     path = save(tmp_path, {"a": torch.zeros(1), "b": torch.zeros(1), "steps": 3})
-    with pytest.raises(UserError, match=r"holds no state dict: .*; 'steps' are no tensors$"):
+    with pytest.raises(UserError, match=r"has no state dict: .*; 'steps' are no tensors$"):
         read_checkpoint(path)
 
 
@@ -344,9 +344,9 @@ def test_a_photo_is_tagged_by_a_released_checkpoint(tmp_path: Path) -> None:
     assert stdout.splitlines() == [
         f"{path}: 0 matched, 143 renamed, 0 missing, 0 unexpected, 0 wrong shape, 2 left out",
         f"{out}: ML-Decoder on resnet18 at 64 px",
-        "  a closed set of 5 classes, which 2 queries answer",
+        "  a closed set of 5 classes, scored by 2 queries",
         "  pixels: RGB in 0..1, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)",
-        f"  what became of each tensor: {out / 'import_report.txt'}",
+        f"  report on every tensor: {out / 'import_report.txt'}",
         f"  every threshold is 0.5: zsl-tagger calibrate --model {out} --data DATA chooses them",
         f"  tag with it: zsl-tagger tag photos --model {out}",
     ]
@@ -466,7 +466,7 @@ def test_words_are_asked_as_the_released_code_asks_them(length: float, tmp_path:
     words = ["--word-vectors", f"file:{vectors}", "--labels-file", with_labels(tmp_path)]
     status, stdout, stderr = run_import(tmp_path, "--backbone", BACKBONE, *words)
     assert status == 0, stderr
-    assert f"word queries 5 wide{', as long as the file has them' if length > 1 else ''}: it can also be" in stdout
+    assert f"word queries of 5 dimensions{', not normalised' if length > 1 else ''}: it also accepts" in stdout
     tagger = Tagger(tmp_path / "out")
     assert tagger.vocabulary.labels == NAMES
     image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
@@ -535,7 +535,7 @@ def test_one_at_fault_of_each_kind_is_named(tmp_path: Path) -> None:
             for part in "kqv"
         ),
     ]
-    assert f"checkpoint.pth does not fit ML-Decoder on {BACKBONE}: 9 tensors are at fault, first wrong shape" in stderr
+    assert f"checkpoint.pth does not fit ML-Decoder on {BACKBONE}: 9 tensors do not match, first wrong shape" in stderr
     assert stderr.endswith("Nothing was written\n")
 
 
@@ -552,7 +552,7 @@ def test_a_single_fault_is_enough(change: str, tmp_path: Path) -> None:
         state["fc.layers.0.linear2.bias"] = state[name]
     save(tmp_path, state)
     _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
-    assert f": {2 if change == 'unexpected' else 1} tensors are at fault, first " in stderr
+    assert f": {2 if change == 'unexpected' else 1} tensors do not match, first " in stderr
 
 
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
@@ -560,7 +560,7 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     state["fc.decoder.layers.0.norm3.weight"][2] = torch.nan
     save(tmp_path, state)
     _, stderr = refused(tmp_path, "--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
-    assert "has values that are no numbers (nan or inf) in 'fc.decoder.layers.0.norm3.weight'\n" in stderr
+    assert "has values that are not numbers (nan or inf) in 'fc.decoder.layers.0.norm3.weight'\n" in stderr
 
 
 @pytest.mark.parametrize("name", ["resnet34", "test_vit"])
@@ -597,10 +597,10 @@ def test_files_of_something_else(content: str, tmp_path: Path) -> None:
     elif content == "text":
         path.write_text("weights")
     elif content == "none":
-        message = "no file of weights at "
+        message = "no weights file at "
     elif content == "a list":
         torch.save([1, 2], path)
-        message = "holds no state dict: expected names with their tensors, got list"
+        message = "has no state dict: expected names with their tensors, got list"
     else:
         torch.save({"conv1.weight": torch.zeros(3), "fc.weight": torch.zeros(2)}, path)
         message = (
@@ -614,14 +614,17 @@ def test_files_of_something_else(content: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fc.decoder.layers.0.linear1.weight": None}, "lacks layers.0.linear1.weight, which says its size"),
+        ({"fc.decoder.layers.0.linear1.weight": None}, "lacks layers.0.linear1.weight, which determines its size"),
         ({"fc.decoder.query_embed.weight": None}, "has no queries: expected query_embed.weight (a closed set"),
         (
             {"fc.decoder.duplicate_pooling_bias": (5, 1)},
             "duplicate_pooling_bias of the checkpoint: expected a tensor of",
         ),
         ({"fc.decoder.query_embed.weight": (6, DIM)}, "has 6 groups for 5 classes: expected at most a class"),
-        ({"fc.decoder.embed_standart.weight": (25, CHANNELS)}, "is 25 wide, which its 8 attention heads do not divide"),
+        (
+            {"fc.decoder.embed_standart.weight": (25, CHANNELS)},
+            "has width 25, which is not a multiple of its 8 attention heads",
+        ),
     ],
 )
 def test_heads_whose_size_cannot_be_told(
@@ -639,7 +642,7 @@ def test_heads_whose_size_cannot_be_told(
 
 def test_a_backbone_that_nobody_said(tmp_path: Path) -> None:
     save(tmp_path, made().state)
-    assert "say which timm model it is with --backbone NAME" in refused(tmp_path)[1]
+    assert "give the timm model as --backbone NAME" in refused(tmp_path)[1]
     assert "timm has no model 'resnet51'; the nearest" in refused(tmp_path, "--backbone", "resnet51")[1]
 
 
@@ -654,7 +657,7 @@ def test_names_that_do_not_fit_the_classes(tmp_path: Path) -> None:
     expected = "labels.txt: expected 5 names, one for each class of the checkpoint, got 3"
     assert expected in refused(tmp_path, *known, "--labels-file", labels)[1]
     labels = with_labels(tmp_path, [*NAMES[:4], "cat"])
-    assert "labels.txt has names twice: 'cat'" in refused(tmp_path, *known, "--labels-file", labels)[1]
+    assert "labels.txt has duplicate names: 'cat'" in refused(tmp_path, *known, "--labels-file", labels)[1]
     labels = with_labels(tmp_path)
     words = ("--word-vectors", "packaged")
     expected = "has a closed set of 5 classes: leave --word-vectors out"
@@ -668,20 +671,20 @@ def test_names_that_do_not_fit_the_classes(tmp_path: Path) -> None:
 def test_words_that_do_not_fit_the_queries(tmp_path: Path) -> None:
     save(tmp_path, made(word_dim=WORD_DIM).state)
     known = ("--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
-    assert "has word queries 5 wide: give the vectors it was trained with" in refused(tmp_path, *known)[1]
-    expected = "the checkpoint has word queries 5 wide, the vectors of packaged are 256 wide"
+    assert "has word queries of 5 dimensions: give the vectors it was trained with" in refused(tmp_path, *known)[1]
+    expected = "the checkpoint has word queries of 5 dimensions, the vectors of packaged have 256"
     assert expected in refused(tmp_path, *known, "--word-vectors", "packaged")[1]
     (tmp_path / "vectors.txt").write_text("cat 1 2 3 4 5\ntrees 2 3 4 5 6\n")
     source = ("--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}")
     assert "unknown label 'dog'" in refused(tmp_path, *known, *source)[1]
-    assert "give --labels-file FILE: the words that tag asks" in refused(tmp_path, *known[:2], *source)[1]
+    assert "give --labels-file FILE: the words that tag uses" in refused(tmp_path, *known[:2], *source)[1]
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     save(tmp_path, made().state)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    assert "out is there already: give a folder that is new or empty" in refused(tmp_path, "--backbone", BACKBONE)[1]
+    assert "out already exists: give a new or empty folder" in refused(tmp_path, "--backbone", BACKBONE)[1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 

@@ -86,5 +86,5 @@ def test_json_has_no_nan_and_no_array() -> None:
         value: Any
 
     assert Made((float("nan"), {3: Made(1.5)})).to_json() == {"value": [None, {"3": {"value": 1.5}}]}
-    with pytest.raises(TypeError, match="expected a value that JSON has, got ndarray"):
+    with pytest.raises(TypeError, match="expected a JSON value, got ndarray"):
         Made(np.zeros(2)).to_json()

@@ -364,7 +364,7 @@ def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(
     (photos / "b" / "film.mp4").touch()
     in_a = len(list((photos / "a").glob("*.jpg")))
     assert small.add(photos, exclude_path=["a"]) == Counts(removed=in_a)
-    assert logged.messages == ["1 file left out, not photos: .mp4"]
+    assert logged.messages == ["1 file skipped, not photos: .mp4"]
     assert not [path for path in paths(small) if path.startswith("a/")]
 
 
@@ -373,7 +373,7 @@ def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path, lo
     with Library.open(photos) as library:
         assert library.add(photos) == Counts(added=4)
         assert library.add(photos) == Counts()
-    assert logged.messages == ["1 file left out, not photos: .mp4"] * 2
+    assert logged.messages == ["1 file skipped, not photos: .mp4"] * 2
 
 
 def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(

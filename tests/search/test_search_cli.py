@@ -22,7 +22,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 
-LEFT_OUT = "note: 2 files left out, not photos: .csv\n"
+LEFT_OUT = "note: 2 files skipped, not photos: .csv\n"
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def label_of_focus(page: Page) -> str:
 
 def sidecars(folder: Path) -> dict[str, list[str]]:
     """Return the keywords in each sidecar."""
-    return {path.name[:-8]: xmp.ours(path.read_bytes()) for path in sorted((folder / "photos").glob("*.xmp"))}
+    return {path.name[:-8]: xmp.owned_keywords(path.read_bytes()) for path in sorted((folder / "photos").glob("*.xmp"))}
 
 
 def test_a_review_of_100_photos_with_the_keyboard_alone(

@@ -294,7 +294,7 @@ def test_no_more_memory_is_no_crash(client: TestClient, monkeypatch: pytest.Monk
 
     photo = picture()
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
-    assert sent(client, ("a.png", photo)).json() == [{"path": "a.png", "error": "takes more memory than there is"}]
+    assert sent(client, ("a.png", photo)).json() == [{"path": "a.png", "error": "not enough memory to decode it"}]
 
 
 # --- who may ask -----------------------------------------------------------------------------------------------------

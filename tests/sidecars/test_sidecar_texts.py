@@ -33,7 +33,7 @@ def tags(*labels: str) -> list[Tag]:
 def test_new_lines() -> None:
     content = lines.merged(None, tags("dog", "red\nbicycle"))
     assert content == f"{BEGIN}\ndog\nred bicycle\n{END}\n".encode()
-    assert lines.ours(content) == ["dog", "red bicycle"]
+    assert lines.owned_keywords(content) == ["dog", "red bicycle"]
     assert lines.merged(content, tags("dog", "red bicycle")) is content
     assert lines.merged(content, []) is None
     assert lines.merged(None, []) is None
@@ -56,7 +56,7 @@ def test_lines_of_the_user_stay(content: bytes) -> None:
     once = lines.merged(content, tags("dog", "Ω & ω"))
     assert once is not None
     assert once != content
-    assert lines.ours(once) == ["dog", "Ω & ω"]
+    assert lines.owned_keywords(once) == ["dog", "Ω & ω"]
     assert lines.merged(once, tags("dog", "Ω & ω")) is once
     assert lines.merged(lines.merged(once, tags("cat")), []) == content
     assert (b"\r" in once) == (b"\r" in content)
@@ -65,7 +65,7 @@ def test_lines_of_the_user_stay(content: bytes) -> None:
 def test_a_line_of_the_user_is_not_written_again() -> None:
     assert lines.merged(b"Dog\n", tags("dog")) == b"Dog\n"
     once = lines.merged(b"Dog\n", tags("dog", "cat"))
-    assert lines.ours(once or b"") == ["cat"]
+    assert lines.owned_keywords(once or b"") == ["cat"]
 
 
 def test_lines_that_the_user_added_around_the_block_stay() -> None:
@@ -77,7 +77,7 @@ def test_lines_that_the_user_added_around_the_block_stay() -> None:
 @pytest.mark.parametrize("content", [b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
 def test_an_empty_file_is_empty_again(content: bytes) -> None:
     once = lines.merged(content, tags("dog"))
-    assert lines.ours(once or b"") == ["dog"]
+    assert lines.owned_keywords(once or b"") == ["dog"]
     assert lines.merged(once, tags("dog")) is once
     assert lines.merged(lines.merged(once, tags("cat")), []) == content
     assert lines.merged(content, []) == content
@@ -87,7 +87,7 @@ def test_an_empty_file_is_empty_again(content: bytes) -> None:
     ("content", "told"),
     [
         (b"\0\1\2", "not a text file"),
-        (f"{BEGIN}\ndog\n".encode(), "put that line back"),
+        (f"{BEGIN}\ndog\n".encode(), "restore that line"),
         (codecs.BOM_UTF16_LE + b"odd", "not text in utf-16-le"),
         (b"\n" * 500_001, "more than 500,000 lines"),
         (("\u2028" * 500_001).encode(), "more than 500,000 lines"),
@@ -116,7 +116,7 @@ def test_new_json() -> None:
     content = json_key.merged(None, tags("dog", 'the "Ω"'))
     expected = [{"label": "dog", "score": 0.9123}, {"label": 'the "Ω"', "score": 0.9123}]
     assert json.loads(content or b"") == {"zsl-tagger": {"tags": expected}}
-    assert json_key.ours(content or b"") == ["dog", 'the "Ω"']
+    assert json_key.owned_keywords(content or b"") == ["dog", 'the "Ω"']
     assert json_key.merged(content, tags("dog", 'the "Ω"')) is content
     assert json_key.merged(content, []) is None
     assert json_key.merged(None, []) is None
@@ -125,7 +125,7 @@ def test_new_json() -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"{\n}\n", b" { }", codecs.BOM_UTF16_LE + "{}".encode("utf-16-le")])
 def test_json_without_a_member_is_as_it_was_again(content: bytes) -> None:
     once = json_key.merged(content, tags("dog"))
-    assert json_key.ours(once or b"") == ["dog"]
+    assert json_key.owned_keywords(once or b"") == ["dog"]
     assert json_key.merged(once, tags("dog")) is once
     assert json_key.merged(json_key.merged(once, tags("cat")), []) == content
     assert json_key.merged(content, []) == content
@@ -151,7 +151,7 @@ def test_json_of_many_tiny_values_is_refused() -> None:
 def test_json_of_others_stays_to_the_byte(content: bytes) -> None:
     once = json_key.merged(content, tags("dog"))
     assert once is not None
-    assert json_key.ours(once) == ["dog"]
+    assert json_key.owned_keywords(once) == ["dog"]
     assert json_key.merged(once, tags("dog")) is once
     assert json_key.merged(json_key.merged(once, tags("cat", "sea")), []) == content
 
@@ -165,8 +165,8 @@ def test_tags_are_taken_back_wherever_another_program_moved_them() -> None:
 
 
 def test_another_thing_under_our_key_is_replaced_and_has_no_tags() -> None:
-    assert json_key.ours(b'{"zsl-tagger": [1]}') == []
-    assert json_key.ours(json_key.merged(b'{"zsl-tagger": [1]}', tags("dog")) or b"") == ["dog"]
+    assert json_key.owned_keywords(b'{"zsl-tagger": [1]}') == []
+    assert json_key.owned_keywords(json_key.merged(b'{"zsl-tagger": [1]}', tags("dog")) or b"") == ["dog"]
 
 
 @pytest.mark.parametrize(

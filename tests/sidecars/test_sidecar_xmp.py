@@ -17,7 +17,7 @@ from zsl_tagger.records.record import Tag
 from zsl_tagger.sidecars import xml_spans
 from zsl_tagger.sidecars.keywords import SidecarError
 from zsl_tagger.sidecars.xml_spans import XMLNS
-from zsl_tagger.sidecars.xmp import OURS, RDF, corrected, merged, ours
+from zsl_tagger.sidecars.xmp import OURS, RDF, corrected, merged, owned_keywords
 
 DC, LR = "http://purl.org/dc/elements/1.1/", "http://ns.adobe.com/lightroom/1.0/"
 DIGIKAM_NS, MICROSOFT = "http://www.digikam.org/ns/1.0/", "http://ns.microsoft.com/photo/1.0/"
@@ -89,7 +89,7 @@ def test_a_new_sidecar() -> None:
     content = merged(None, tags("dog", "fur & <claws>"))
     assert words(content, DC, "subject") == words(content, LR, "hierarchicalSubject") == ["dog", "fur & <claws>"]
     assert words(content, DIGIKAM_NS, "TagsList") is None
-    assert ours(content or b"") == ["dog", "fur & <claws>"]
+    assert owned_keywords(content or b"") == ["dog", "fur & <claws>"]
     assert merged(content, tags("dog", "fur & <claws>")) is content
     assert merged(content, tags("cat")) == merged(None, tags("cat"))
     assert merged(content, []) is None
@@ -102,7 +102,7 @@ def test_what_the_user_has_is_the_users() -> None:
     assert merged(content, tags("PLACES", "family & friends")) is content
     once = merged(content, tags("places", "dog"))
     assert words(once, DC, "subject") == ["darktable", "Family & friends", "places", "dog"]
-    assert ours(once or b"") == ["dog"]
+    assert owned_keywords(once or b"") == ["dog"]
 
 
 def test_a_level_of_a_path_is_the_tag() -> None:
@@ -224,7 +224,7 @@ def test_a_qualified_keyword_is_a_keyword(qualified: str) -> None:
     content = EXIFTOOL.replace("<rdf:li>mine</rdf:li>", qualified).replace("xmlns:dc", "xmlns:x='urn:x' xmlns:dc")
     once = merged(content.encode(), tags("sea & sky", "dog"))
     assert words(once, LR, "hierarchicalSubject") == ["Sea & sky", "dog"]
-    assert ours(once or b"") == ["dog"]
+    assert owned_keywords(once or b"") == ["dog"]
     assert merged(once, []) == content.encode()
 
 
@@ -344,7 +344,7 @@ def test_any_sidecar_comes_back_to_the_byte(sidecar: str, first: list[str], seco
     assert merged(once, tags(*first)) is once
     twice = merged(once, tags(*second))
     assert twice is not None
-    if set(ours(twice)) != set(ours(once)):  # else its order may be the first one's
+    if set(owned_keywords(twice)) != set(owned_keywords(once)):  # else its order may be the first one's
         assert twice == merged(content, tags(*second))
     assert merged(twice, []) == content
 
@@ -355,7 +355,7 @@ def test_any_sidecar_comes_back_to_the_byte(sidecar: str, first: list[str], seco
 def test_any_label_makes_a_sidecar_that_others_can_read(labels: list[str]) -> None:
     content = merged(None, tags(*labels))
     if content is not None:
-        assert words(content, DC, "subject") == ours(content)
+        assert words(content, DC, "subject") == owned_keywords(content)
         assert merged(content, tags(*labels)) is content
         assert merged(content, []) is None
 

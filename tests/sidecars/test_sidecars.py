@@ -137,9 +137,9 @@ def test_a_photo_that_cannot_be_read_keeps_its_sidecar(cat: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--remove"], "--remove is about sidecars: add --sidecar xmp"),
-        (["--dry-run"], "--dry-run is about sidecars"),
-        (["--sidecar-stem"], "--sidecar-stem is about sidecars"),
+        (["--remove"], "--remove applies to sidecars: add --sidecar xmp"),
+        (["--dry-run"], "--dry-run applies to sidecars"),
+        (["--sidecar-stem"], "--sidecar-stem applies to sidecars"),
         (["--sidecar", "txt", "--sidecar-stem"], "--sidecar-stem is for --sidecar xmp"),
         (["--sidecar", "xmp", "--dry-run", "--output", "out.txt"], "leave out --output"),
         (["--sidecar", "xmp", "--remove", "--format", "json"], "leave out --output, --format"),
@@ -216,7 +216,7 @@ def test_photos_with_one_stem_do_not_share(cat: Path, other: str, options: list[
     _, _, err = sidecar(cat, *options)
     assert (cat.parent / "cat.xmp").read_text() == EXIFTOOL
     assert (cat.parent / "cat.jpg.xmp").is_file()
-    assert err == "note: sidecars: 1 new; cat.xmp could be of several photos, cat.jpg has cat.jpg.xmp\n"
+    assert err == "note: sidecars: 1 new; cat.xmp could belong to several photos, so cat.jpg uses cat.jpg.xmp\n"
 
 
 def test_takeout_and_captions_are_not_ours(cat: Path) -> None:

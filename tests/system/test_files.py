@@ -202,7 +202,11 @@ def test_a_file_is_written_whole(tmp_path: Path, to_disk: bool) -> None:
 @pytest.mark.parametrize(
     ("error", "told", "message"),
     [
-        (OSError(28, "No space left on device"), UserError, "cannot write .*a.txt: No space left on device. Nothing"),
+        (
+            OSError(28, "No space left on device"),
+            UserError,
+            "cannot write .*a.txt: No space left on device. No half-written file",
+        ),
         (KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
     ],
 )
@@ -241,7 +245,7 @@ def test_a_folder_takes_no_others_place(there: str, tmp_path: Path) -> None:
     mine = path if there == "a file" else path / "notes.txt"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    message = "model is there already: give a folder that is new or empty"
+    message = "model already exists: give a new or empty folder"
     with pytest.raises(UserError, match=message), whole_folder(path):
         pass
     assert mine.read_text() == "mine"

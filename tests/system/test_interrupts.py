@@ -90,7 +90,7 @@ def test_a_second_ctrl_c_ends_the_command_whatever_it_does(place: str) -> None:
         "from zsl_tagger.system import signals\n"
         "from zsl_tagger.system.threads import map_in_order\n"
         "signals.LAST_SECONDS = 0.3\n"
-        "with cli._told_in_one_line('stopped'), signals.watching_signals():\n"
+        "with cli._errors_in_one_line('stopped'), signals.watching_signals():\n"
         f"    print('hangs', flush=True)\n    {HANGS[place]}\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as command:

@@ -24,7 +24,7 @@ def read(tmp_path: Path, content: bytes, encoding: str = "latin1") -> Any:
 @pytest.mark.parametrize("named", ALLOWED_CLASSES)
 def test_a_pickle_cannot_set_attributes_of_what_it_names(named: bytes, tmp_path: Path) -> None:
     sets = pickle.dumps((None, {"planted": 1}), 2)[2:-1]
-    with pytest.raises(pickle.UnpicklingError, match="it changes a class, which is no data: not opened"):
+    with pytest.raises(pickle.UnpicklingError, match="it changes a class, which is not data: not opened"):
         read(tmp_path, b"\x80\x02c" + named + b"\n" + sets + b"b.")
 
 

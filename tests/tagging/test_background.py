@@ -87,7 +87,7 @@ FOREIGN = {
 def test_another_file_is_one_message(tmp_path: Path, name: str) -> None:
     path = tmp_path / "background.npz"
     path.write_bytes(FOREIGN[name])
-    with pytest.raises(UserError, match=r"background\.npz is no background of a model: expected .*$") as caught:
+    with pytest.raises(UserError, match=r"background\.npz is not a background file: expected .*$") as caught:
         Background.load(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
@@ -108,7 +108,7 @@ def test_a_model_folder_says_which_file_is_wrong(tmp_path: Path) -> None:
     Background(made()).save(tmp_path / "background.npz")
     assert folder.background(WIDTH, CLASSES) is not None
     (tmp_path / "background.npz").write_bytes(b"else")
-    with pytest.raises(ModelFolderError, match=r"^/.*/background\.npz is no background of a model: expected arrays"):
+    with pytest.raises(ModelFolderError, match=r"^/.*/background\.npz is not a background file: expected arrays"):
         folder.background(WIDTH, CLASSES)
 
 

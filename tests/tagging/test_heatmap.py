@@ -40,7 +40,7 @@ def test_a_label_looked_for_as_any_other_has_an_empty_map() -> None:
 
 
 def test_tokens_of_several_feature_maps_have_no_place() -> None:
-    with pytest.raises(UserError, match="no heat maps: its 245 tokens are not one square map of places"):
+    with pytest.raises(UserError, match="no heat maps: its 245 tokens are not one square grid"):
         relative_maps(np.zeros((1, 245), np.float32), np.zeros(245, np.float32))
 
 
@@ -147,7 +147,7 @@ def test_a_folder_among_the_photos_is_refused(tmp_path: Path) -> None:
     status, stdout, stderr = run_command("tag", str(tmp_path), "--heatmap", str(tmp_path / "maps"))
     assert (status, stdout) == (2, "")
     assert re.search(
-        r"error: the folder of heat maps .*maps lies in .*, which is tagged: give one outside of it\n", stderr
+        r"error: the folder of heat maps .*maps is inside .*, which is tagged: give a folder outside it\n", stderr
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 

@@ -50,7 +50,7 @@ def test_weights_in_another_file_are_refused(place: str, tmp_path: Path) -> None
     path = tmp_path / "model" / "encoder.onnx"
     path.parent.mkdir()
     path.write_bytes(PLACES[place]().SerializeToString())
-    with pytest.raises(ModelFolderError, match=r"encoder\.onnx takes weights from another file, which is not opened"):
+    with pytest.raises(ModelFolderError, match=r"encoder\.onnx stores weights in another file, which is not opened"):
         open_session(path, 1)
 
 

@@ -142,7 +142,7 @@ def test_what_is_in_the_cache_is_used_offline(hub: SmallHub, folder: Path, monke
     assert download(HubName(REPO, online.name)) == online
     assert hub.requests == []
     with pytest.raises(
-        ModelFolderError, match=r"^user/other is not in the cache, .* \(HF_HUB_OFFLINE is set\): .*folder$"
+        ModelFolderError, match=r"^user/other is not completely in the cache, .* \(HF_HUB_OFFLINE is set\): .*folder$"
     ):
         download(HubName("user/other"))
 
@@ -151,7 +151,7 @@ def test_what_is_in_the_cache_is_used_offline(hub: SmallHub, folder: Path, monke
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
-        ModelFolderError, match=r"^user/model is not in the cache, .* \(http://127\.0\.0\.1:9: .*refused"
+        ModelFolderError, match=r"^user/model is not completely in the cache, .* \(http://127\.0\.0\.1:9: .*refused"
     ):
         download(HubName(REPO))
 
@@ -159,15 +159,15 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_repository_that_is_no_model_folder(hub: SmallHub, folder: Path) -> None:
     hub.commit("user/text", {"config.json": b"{}", "model.safetensors": b"large"})
     with pytest.raises(
-        ModelFolderError, match=r"^user/text@\w{40} on the hub is no model folder .* lacks: labels\.json$"
+        ModelFolderError, match=r"^user/text@\w{40} on the hub is not a zsl-tagger model; missing files: labels\.json$"
     ):
         download(HubName("user/text"))
     assert hub.downloaded() == ["config.json"]  # the large file is not fetched for nothing
     hub.commit("user/empty", {"weights.bin": b""})
-    with pytest.raises(ModelFolderError, match=r"lacks: config\.json, labels\.json$"):
+    with pytest.raises(ModelFolderError, match=r"missing files: config\.json, labels\.json$"):
         download(HubName("user/empty"))
     hub.commit("user/partial", {name: text for name, text in files_of(folder).items() if name != "encoder.onnx"})
-    with pytest.raises(ModelFolderError, match=r"is incomplete, it lacks: encoder\.onnx$"):
+    with pytest.raises(ModelFolderError, match=r"is incomplete; missing files: encoder\.onnx$"):
         Tagger.from_pretrained("user/partial")
 
 
@@ -219,7 +219,8 @@ def test_a_name_of_the_hub_stands_for_a_model_folder(
 def test_a_model_of_the_hub_is_not_written_to(hub: SmallHub, tmp_path: Path) -> None:
     run = CalibrateRun(model=Path(f"hf:{REPO}"), data=tmp_path)
     with pytest.raises(
-        UserError, match=r"^hf:user/model belongs to the hub and is not changed here: give another folder to write to$"
+        UserError,
+        match=r"^hf:user/model is in the cache of the hub and cannot be changed: give another folder to write to$",
     ):
         calibrate(run)
     assert hub.requests == []
@@ -228,7 +229,7 @@ def test_a_model_of_the_hub_is_not_written_to(hub: SmallHub, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_an_export_does_not_write_to_a_model_of_the_hub(hub: SmallHub) -> None:
     export = pytest.importorskip("zsl_tagger.export.run")  # it imports torch, which takes seconds
-    with pytest.raises(UserError, match=r"^hf:user/model belongs to the hub"):
+    with pytest.raises(UserError, match=r"^hf:user/model is in the cache of the hub"):
         export.export(export.ExportRun(model=Path(f"hf:{REPO}")))
     assert hub.requests == []
 

@@ -93,7 +93,7 @@ def test_its_text_files_can_be_read_with_cat(folder: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelFolderError, match=r"^no model folder at .*nowhere: give another, or none for the packaged"
+        ModelFolderError, match=r"^no model folder at .*nowhere: give another one, or none for the packaged"
     ):
         ModelFolder(tmp_path / "nowhere")
 
@@ -107,7 +107,7 @@ def test_a_file_is_no_folder(folder: Path) -> None:
 def test_every_missing_file_is_named(folder: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).unlink()
-    with pytest.raises(ModelFolderError, match=f"is incomplete, it lacks: {', '.join(names)}$"):
+    with pytest.raises(ModelFolderError, match=f"is incomplete; missing files: {', '.join(names)}$"):
         ModelFolder(folder)
 
 
@@ -307,7 +307,7 @@ def test_background_photos_of_a_shape_that_no_memory_holds(tmp_path: Path) -> No
     with zipfile.ZipFile(tmp_path / "background.npz", "w") as archive, archive.open("levels.npy", "w") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**14, 3, 3)}
         np.lib.format.write_array_header_1_0(file, header)
-    with pytest.raises(UserError, match=r"background\.npz is no background of a model"):
+    with pytest.raises(UserError, match=r"background\.npz is not a background file"):
         Background.load(tmp_path / "background.npz")
 
 

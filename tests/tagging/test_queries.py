@@ -332,7 +332,7 @@ def test_suggestions_are_no_more_than_asked() -> None:
 
 @pytest.mark.parametrize("rows", [np.ones((3, DIM)), np.ones((2, DIM, 1)), np.ones(2)])
 def test_words_and_vectors_must_fit(rows: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected one vector a word, got 2 words and vectors \("):
+    with pytest.raises(ValueError, match=r"expected one vector per word, got 2 words and vectors \("):
         WordTable(["dog", "cat"], rows)
 
 

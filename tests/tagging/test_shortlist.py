@@ -46,7 +46,7 @@ def found(
 def test_the_best_labels_are_among_those_asked(seed: int) -> None:
     states, logits = smooth_case(50_021, seed=seed)
     labels, _ = found(states, logits)
-    assert len(labels) <= shortlist.ANCHORS + shortlist.ROUNDS * shortlist.ASKED
+    assert len(labels) <= shortlist.ANCHORS + shortlist.ROUNDS * shortlist.LABELS_PER_ROUND
     best = np.argsort(-logits)[:10]
     assert np.isin(best, labels).mean() >= 0.9
     random = np.random.default_rng(seed).permutation(50_021)[: len(labels)]
@@ -103,7 +103,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The vocabulary counts as many labels, of which few are asked."""
     monkeypatch.setattr(tag, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(shortlist, "ANCHORS", 200)
-    monkeypatch.setattr(shortlist, "ASKED", 80)
+    monkeypatch.setattr(shortlist, "LABELS_PER_ROUND", 80)
 
 
 def asked_of(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:

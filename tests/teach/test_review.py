@@ -254,15 +254,15 @@ def test_what_the_preview_shows_is_written_and_undone(review: Review, photos: Pa
     assert seen.unchanged == 9
     written = review.write("our cup", seen.fingerprint)
     assert (written.changes, written.problems, written.undoable) == (seen.changes, {}, 4)
-    assert xmp.ours(sidecar(kept).read_bytes()) == ["table", "our cup"]
-    assert xmp.ours(sidecar(own).read_bytes()) == ["cat"]
+    assert xmp.owned_keywords(sidecar(kept).read_bytes()) == ["table", "our cup"]
+    assert xmp.owned_keywords(sidecar(own).read_bytes()) == ["cat"]
     assert review.preview("our cup").changes == []
     undone = Review(Library.open(photos.parent / "index"), Marks(default_folder())).undo()  # after a restart
     assert (len(undone.changes), undone.problems, undone.undoable) == (4, {}, 0)
     after = {path.name: path.read_bytes() for path in photos.glob("*.xmp")}
     assert after.keys() == before.keys()
     assert after["coffee 00.png.xmp"] == before["coffee 00.png.xmp"]
-    assert sorted(xmp.ours(after["cat 00.png.xmp"])) == ["cat", "our cup"]
+    assert sorted(xmp.owned_keywords(after["cat 00.png.xmp"])) == ["cat", "our cup"]
     with pytest.raises(UserError, match="there is nothing to undo"):
         review.undo()
 

@@ -150,7 +150,7 @@ def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> N
         ({"name": "our cup"}, "expected at least 3 different photos of 'our cup' that can be read, got 0"),
         ({"name": "our cup", "list_tags": True}, "--list takes no name and no photos"),
         ({"remove": "our cup", "export": Path("x")}, "give --remove or --export, not both"),
-        ({"remove": "our cup"}, "no tag 'our cup' was taught; taught are: none"),
+        ({"remove": "our cup"}, "no tag 'our cup' was taught; taught tags: none"),
         ({"export": Path("x")}, "no tag was taught yet: there is nothing to export"),
         ({"import_": Path("gone.safetensors")}, "gone.safetensors cannot be read"),
         ({"name": "our cup", "output": Path("sheet.jpg")}, "--output sheet.jpg has the name of an image"),
@@ -169,7 +169,7 @@ def test_bad_examples_end_the_command_with_status_2(crops: Path) -> None:
     status, told, errors = run_command("teach", "our cup", cups(crops)[0], crops / "gone.png")
     assert (status, told) == (2, "")
     warning, error = errors.splitlines()
-    assert re.fullmatch(r"warning: .*gone\.png: no such file; left out", warning)
+    assert re.fullmatch(r"warning: .*gone\.png: no such file; skipped", warning)
     assert error.startswith("error: expected at least 3 different photos of 'our cup' that can be read, got 1")
 
 
@@ -223,7 +223,7 @@ def test_keywords_of_a_library_are_taught(tagged_photos: Path, crops: Path) -> N
     assert first == "10 photos, 10 with keywords; taught: 2, with too few photos: 1, refused: 1"
     assert [row.split("  ")[0] for row in rows] == ["our cup", "rockets"]
     assert "broken.jpg: not an image" in errors
-    assert "warning: keyword 'a # b' is not taught: the name 'a # b' holds a comma, a #" in errors
+    assert "warning: keyword 'a # b' is not taught: the name 'a # b' contains a comma, a #" in errors
     tags = [tag.label for tag in Tagger().tag(crops / "coffee 07.png", ["our cup", "rocket"])]
     assert tags == ["our cup"]
 
@@ -233,7 +233,7 @@ def test_a_library_without_enough_of_any_keyword(tagged_photos: Path, tmp_path: 
     with pytest.raises(UserError, match=message):
         run_teach(TeachRun(from_library=tagged_photos, least=6))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no photos that can be read in"):
+    with pytest.raises(UserError, match="no readable photos in"):
         run_teach(TeachRun(from_library=tmp_path / "empty"))
     with pytest.raises(UserError, match="expected --least of at least 3, got 2"):
         run_teach(TeachRun(from_library=tagged_photos, least=2))

@@ -93,7 +93,7 @@ def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Pat
         (["--set", "optimizer=adamm"], "timm has no optimizer 'adamm'; it has: "),
         (["--recipe", "cifar100", "--set", "loss=asl_single"], "loss=asl_single needs exactly one label an image"),
         (["--set", "rand_augment=much"], "expected rand_augment in timm's words"),
-        (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit refuses images of 8 px"),
+        (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit cannot process images of 8 px"),
         (["--init", "gone.pth"], "expected --init timm, scratch, packaged, a model folder or a file of weights, got '"),
         (["--config", "gone.json"], "cannot read the configuration gone.json: No such file or directory"),
         (["--recipe", "cifar100", "--config", "x.json"], "give --recipe or --config, not both"),
@@ -147,13 +147,13 @@ def test_what_several_processes_cannot_do(
 
 def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
     assert refused(*train_arguments(tmp_path / "gone", tmp_path / "out")).startswith(
-        f"{tmp_path / 'gone'} is not a sound dataset folder: "
+        f"{tmp_path / 'gone'} is not a valid data set folder: "
     )
     shutil.copytree(tagged, tmp_path / "data")
     table = tmp_path / "data" / "data.csv"
     table.write_text(table.read_text().replace("[sky]", "[boat]", 1))
     told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
-    assert told.startswith(f"{tmp_path / 'data'} is not a sound dataset folder: data.csv")
+    assert told.startswith(f"{tmp_path / 'data'} is not a valid data set folder: data.csv")
     assert not (tmp_path / "out").exists()
 
 
@@ -194,7 +194,7 @@ def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: P
     shutil.copytree(done.out, out)
     before = contents(out)
     told = refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
-    assert told == f"{out} holds a run already: --resume goes on with it, --overwrite starts anew"
+    assert told == f"{out} already holds a run: --resume continues it, --overwrite starts over"
     for fault in (["--backbone", "gone"], ["--set", "optimizer=gone"], ["--init", "gone"], ["--images", "gone"]):
         refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl", "--overwrite", *fault)
     assert contents(out) == before  # a mistyped option costs no model
@@ -239,7 +239,7 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
         *[str(other) if one == str(tagged) else one for one in arguments], "--resume"
     )
     assert contents(out) == before
-    assert refused(*arguments).endswith("holds a run already: --resume goes on with it, --overwrite starts anew")
+    assert refused(*arguments).endswith("already holds a run: --resume continues it, --overwrite starts over")
     checkpoint = torch.load(out / "run" / "checkpoint.pt", weights_only=True)
     for name in ("drop_last", "interpolation", "min_lr"):  # an older version had no such settings
         del checkpoint["config"][name]

@@ -179,7 +179,7 @@ def test_a_stopped_run_has_saved_and_goes_on(
         found, _, err = command(*arguments)
         assert signal.getsignal(number) == before
     assert found == status
-    assert err.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
+    assert err.splitlines()[-1] == "stopped: step 5 is saved; run the same command with --resume to continue"
     assert "Traceback" not in err
     assert not (out / "config.json").exists()
     found, _, err = command(*arguments, "--resume")
@@ -198,7 +198,7 @@ def test_a_signal_to_the_whole_process_group(
     result = disturbed(4, partial(signal_all, number), *arguments)
     assert "Traceback" not in result.stderr, result.stderr
     assert result.returncode == status
-    assert result.stderr.splitlines()[-1] == "stopped: step 5 is saved; the same command with --resume goes on"
+    assert result.stderr.splitlines()[-1] == "stopped: step 5 is saved; run the same command with --resume to continue"
     assert command(*arguments, "--resume")[0] == 0
     assert_same(tmp_path / "out", undisturbed(SETTINGS))
 
@@ -237,7 +237,7 @@ def test_a_run_that_is_refused_leaves_no_folder(
 ) -> None:
     data, init, out = tagged, "timm", tmp_path / "out"
     message = (
-        r"cannot bring pretrained weights of test_resnet: no connection. Without a network, give a file of its weights "
+        r"cannot load pretrained weights for test_resnet: no connection. Without a network, give a file of its weights "
         r"\(init=FILE in training\), or start from scratch \(init=scratch\)$"
     )
     if case == "offline":

@@ -523,7 +523,7 @@ def test_a_trained_model_is_gone_on_with(
     assert ModelFolder(third).config.provenance["initial_weights"] == [
         line for line in logged.messages if "first" in line
     ]
-    with pytest.raises(UserError, match="has the backbone test_vit, asked is test_resnet: leave --backbone out"):
+    with pytest.raises(UserError, match="has the backbone test_vit, requested test_resnet: leave --backbone out"):
         resolve_config(backbone="test_resnet", init=str(first))
 
 

@@ -42,7 +42,9 @@ def test_a_line_break_separates_as_a_comma_does(line_break: str, tmp_path: Path)
 
 @pytest.mark.parametrize("char", CONTROLS)
 def test_a_control_character_inside_a_label_is_an_error(char: str, tmp_path: Path) -> None:
-    message = "the label .* holds a tab or another control character: put a space there, or a comma between two labels"
+    message = (
+        "the label .* contains a tab or another control character: replace it by a space, or a comma between two labels"
+    )
     for read in (split_labels, parse_query):
         with pytest.raises(UserError, match=f"^{message}$"):
             read(f"cat,red{char}car")
@@ -50,12 +52,12 @@ def test_a_control_character_inside_a_label_is_an_error(char: str, tmp_path: Pat
     in_file = r"labels\.txt holds NUL bytes" if char == "\0" else rf"labels\.txt: {message}$"
     with pytest.raises(UserError, match=in_file):
         read_labels_file(tmp_path / "labels.txt")
-    assert label_fault(f"red{char}car") == "holds a tab, a line break or another control character"
+    assert label_fault(f"red{char}car") == "contains a tab, a line break or another control character"
 
 
 @pytest.mark.parametrize("line_break", BREAKS)
 def test_a_label_of_a_data_set_holds_no_line_break(line_break: str) -> None:
-    assert label_fault(f"red{line_break}car") == "holds a tab, a line break or another control character"
+    assert label_fault(f"red{line_break}car") == "contains a tab, a line break or another control character"
 
 
 #: Class names of ImageNet, of Stack Overflow and of a shop.
@@ -66,7 +68,7 @@ def test_a_class_list_has_one_whole_name_a_line(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("".join(f"{name} \r\n\n" for name in CLASSES))
     assert read_class_list(tmp_path / "classes.txt") == CLASSES
     (tmp_path / "classes.txt").write_text("dog\nred\tcar\n")
-    with pytest.raises(UserError, match=r"classes\.txt: the label 'red\\tcar' holds a tab"):
+    with pytest.raises(UserError, match=r"classes\.txt: the label 'red\\tcar' contains a tab"):
         read_class_list(tmp_path / "classes.txt")
 
 

@@ -83,7 +83,7 @@ def test_both_kinds_of_files_say_the_same(write: Callable[..., Path]) -> None:
         ("p.csv", "label,name\n,kitty\n", r"p\.csv:2: expected a label and phrases on one line each, got ''"),
         ("p.csv", 'label,name\ncat,"kit\nty"\n', r"p\.csv:3: expected a label and phrases on one line each"),
         ("p.csv", 'label,name\ncat,"kitty\n', r"p\.csv:[23]: is not valid CSV"),
-        ("p.csv", "label,name\ncat,\n", r"p\.csv has no phrase"),
+        ("p.csv", "label,name\ncat,\n", r"p\.csv contains no phrases"),
         ("p.jsonl", '{"label": "cat"', r"p\.jsonl:1: is not valid JSON"),
         (
             "p.jsonl",
@@ -92,7 +92,7 @@ def test_both_kinds_of_files_say_the_same(write: Callable[..., Path]) -> None:
         ),
         ("p.jsonl", '{"label": "cat", "synonyms": []}', r'p\.jsonl:1: expected an object with "label"'),
         ("p.jsonl", '{"label": "cat", "names": "kitty"}', r"p\.jsonl:1: names: expected a list of texts, got kitty"),
-        ("p.jsonl", "", r"p\.jsonl has no phrase"),
+        ("p.jsonl", "", r"p\.jsonl contains no phrases"),
     ],
 )
 def test_files_that_are_not_what_they_should_be(name: str, text: str, message: str, write: Callable[..., Path]) -> None:
@@ -137,8 +137,8 @@ def test_a_label_without_a_vector_is_known_by_its_names(
     vectors = word_vectors(["dog", "qxzwv"], source, phrases=phrases)
     np.testing.assert_allclose(vectors.matrix[1], unit(TABLE["kitty"]), atol=1e-6)
     assert vectors.how["qxzwv"] == ("phrases", ("kitty",))
-    assert f"names without a vector in {source} are left out (1): 'qqzzq'" in caplog.text
-    assert "phrases of names that are no label are left out (1)" in caplog.text
+    assert f"names without a vector in {source} are ignored (1): 'qqzzq'" in caplog.text
+    assert "phrases for names that are not labels are ignored (1)" in caplog.text
     with pytest.raises(UserError, match="labels without a vector"):
         word_vectors(["dog", "qxzwv"], source, phrases=write("label,name\nqxzwv,qqzzq\n"))
 
@@ -146,7 +146,7 @@ def test_a_label_without_a_vector_is_known_by_its_names(
 def test_phrases_that_do_not_go_with_the_labels_or_the_source(source: str, write: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="has phrases for none of the labels: its first label is 'lion'"):
         word_vectors(["cat", "dog"], source, phrases=write("label,name\nlion,cat\n"))
-    with pytest.raises(UserError, match=r"has sentences, which are for word vectors of a text encoder.*give names"):
+    with pytest.raises(UserError, match=r"has sentences, which need word vectors from a text encoder.*give names"):
         word_vectors(["cat", "dog"], source, phrases=write(CSV))
 
 

@@ -137,7 +137,7 @@ def test_words_asked_later_are_put_in_the_same_templates(folder: Path) -> None:
     [
         ("a photo of a {}.\n\na dog\n", r"prompts\.txt, line 3: expected {} where the label goes, got 'a dog': write"),
         ("a photo of a {label}.", r"prompts\.txt, line 1: expected {} where the label goes"),
-        ("\n \n", r'prompts\.txt has no template: expected one a line, such as "a photo of a {}\."'),
+        ("\n \n", r'prompts\.txt has no template: expected one per line, such as "a photo of a {}\."'),
     ],
 )
 def test_a_template_says_where_the_label_goes(tmp_path: Path, text: str, message: str) -> None:
@@ -153,7 +153,7 @@ def test_a_templates_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["packaged", "file:words.pth", "gensim:glove-wiki-gigaword-50"])
 def test_templates_need_an_encoder_of_text(spec: str) -> None:
-    with pytest.raises(UserError, match=rf"^templates are for word vectors of a text encoder, .* '{spec}' has words"):
+    with pytest.raises(UserError, match=rf"^templates need word vectors from a text encoder, .* '{spec}' has words"):
         open_word_source(spec, templates=PROMPTS)
 
 
@@ -177,14 +177,14 @@ def test_files_that_are_no_weights_of_the_model_are_one_line(tmp_path: Path, che
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     torch.save({"positional_embedding": torch.zeros(16, 32)}, tmp_path / "other.pt")
     for file, message in (
-        ("broken.pt", "holds something else than tensors, or is damaged"),
-        ("other.pt", "are not those of the model"),
+        ("broken.pt", "contains something other than tensors, or is damaged"),
+        ("other.pt", "do not match the model"),
     ):
         with pytest.raises(UserError, match=f"^cannot open the text tower open_clip:tiny-clip:.*{message}") as caught:
             OpenClipSource(f"tiny-clip:{tmp_path / file}")
         assert len(str(caught.value).splitlines()) == 1
         assert "weights_only" not in str(caught.value)
-    with pytest.raises(UserError, match=r"is no model folder of open_clip: it has no open_clip_config\.json"):
+    with pytest.raises(UserError, match=r"is not an open_clip model folder: it has no open_clip_config\.json"):
         OpenClipSource(str(tmp_path))
     assert checkpoint
 

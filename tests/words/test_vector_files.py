@@ -78,7 +78,7 @@ def test_a_kv_cannot_change_gensims_class(tmp_path: Path) -> None:
     sets = pickle.dumps((None, {"__scipys": ["payload"]}), 2)[2:-1]
     (tmp_path / "a.kv").write_bytes(b"\x80\x02" + named + sets + b"b0" + pickle.dumps(keyed(), 2)[2:])
     try:
-        with pytest.raises(UserError, match=r"a\.kv: it changes a class, which is no data: not opened"):
+        with pytest.raises(UserError, match=r"a\.kv: it changes a class, which is not data: not opened"):
             open_word_source(f"gensim:{tmp_path / 'a.kv'}")
     finally:
         if "__scipys" in vars(KeyedVectors):
@@ -144,7 +144,7 @@ for name in sys.argv[1:]:
     assert len(result.stdout.splitlines()) == len(cuts)
     for path, told in zip(cuts, result.stdout.splitlines(), strict=True):
         assert told.startswith(f"cannot read word vectors from {path}")
-        assert "it is cut off in its list of words" in told
+        assert "its word list is truncated" in told
 
 
 def test_a_word_twice_in_a_text_file(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_text_as_it_comes(header: str, tmp_path: Path) -> None:
     [
         ("dog 1 2\ncat 3\n", r"line 2: expected a word and its 2 numbers, got 'cat 3'"),
         ("dog 1 2\ncat 3 x\n", r"line 2: expected a word and its 2 numbers, got 'cat 3 x'"),
-        ("3 2\ndog 1 2\ncat 3 4\n", r"its first line says 3 words, it has 2"),
+        ("3 2\ndog 1 2\ncat 3 4\n", r"its header says 3 words, but it has 2"),
         ("", r"expected a vector for each word, got 0 words"),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_file_of_much_junk_or_cut_off_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.txt: line 20: expected a word and its 2 numbers, got 'junk'$"):
         read_vector_file(path)
     path.write_text(many_vectors({}) + "last 1")
-    with pytest.raises(UserError, match=r"a\.txt: it is cut off in its last line: line 1001: .* got 'last 1'$"):
+    with pytest.raises(UserError, match=r"a\.txt: its last line is truncated: line 1001: .* got 'last 1'$"):
         read_vector_file(path)
 
 

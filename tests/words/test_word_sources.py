@@ -343,7 +343,7 @@ WRAPPERS: dict[str, Callable[[Attack], Any]] = {
 
 def no_data(name: str) -> str:
     module, _, function = name.rpartition(".")
-    return rf": it holds ({module}|posix|nt|__builtin__)\.{function}, which is no data: not opened$"
+    return rf": it holds ({module}|posix|nt|__builtin__)\.{function}, which is not data: not opened$"
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -375,7 +375,7 @@ def test_functions_inside_allowed_modules_are_refused(name: str, tmp_path: Path)
 
     path = tmp_path / "evil.kv"  # protocol 4 looks attributes of attributes up
     path.write_bytes(b"\x80\x04" + text("gensim.models.keyedvectors") + text(name) + b"\x93.")
-    with pytest.raises(UserError, match=rf"it holds gensim\.models\.keyedvectors\.{name}, which is no data"):
+    with pytest.raises(UserError, match=rf"it holds gensim\.models\.keyedvectors\.{name}, which is not data"):
         open_word_source(f"gensim:{path}")
 
 
@@ -435,7 +435,7 @@ def test_an_unknown_name_without_a_network_is_said(
 ) -> None:
     monkeypatch.setattr(gensim.downloader, "BASE_DIR", str(tmp_path / "gensim-data"))
     message = refusal("gensim:no-such-vectors")
-    assert message.startswith("no file 'no-such-vectors', and gensim's downloader cannot bring vectors of that name: ")
+    assert message.startswith("no file 'no-such-vectors', and gensim's downloader cannot fetch vectors of that name: ")
     assert message.endswith("Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300")
     assert no_network == ["raw.githubusercontent.com"]  # asked once, nothing waited for
 

@@ -1,1 +1,1 @@
-"""`zsl-tagger tag` over many photos."""
+"""Tag many photos: ``zsl-tagger tag``."""

@@ -1,4 +1,4 @@
-"""Turn images into records by one rule, which both engines and ``--remove`` share."""
+"""Turn images into records; shared by both engines and ``--remove``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.files import content_of
 from zsl_tagger.tagging.label_set import LabelSet
 
-#: The path or URL of an image, or the record of an error that finding images met.
+#: Path or URL of an image, or the record of an error that occurred while finding images.
 Item = str | Record
 
 
@@ -24,12 +24,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TagRequest:
-    """Say which tags of an image are wanted.
+    """Rules for the tags of an image to return.
 
     Attributes:
-        threshold: 0..1; None: each label's own.
-        top_k: at most as many tags; None: all.
-        exact: score every label, even of a list that is long enough for a shortlist.
+        threshold: minimum score 0..1; None: each label's own.
+        top_k: maximum number of tags; None: all.
+        exact: score every label, even if the list is long enough for a shortlist.
     """
 
     labels: LabelSet
@@ -39,13 +39,13 @@ class TagRequest:
 
 
 class Earlier(Protocol):
-    """Look up what earlier runs found."""
+    """Look up the results of earlier runs."""
 
     def is_done(self, path: str, sha256: str) -> bool:
-        """Return whether this path was tagged when it had this content."""
+        """Return whether this path was tagged with this content."""
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
-        """Return the tags of this content, under whatever path; None where it is new."""
+        """Return the tags of this content, under any path; None if it is new."""
 
 
 def record_of(
@@ -54,13 +54,13 @@ def record_of(
     earlier: Earlier | None = None,
     sha256_of: Callable[[str], str | None] = content_of,
 ) -> Record | None:
-    """Return the record of an image; None where an earlier run has it.
+    """Return the record of an image; None if an earlier run already has it.
 
     Args:
-        item: an error of finding images is its own record.
-        tags: computes the tags of a path. Its PhotoError makes a record with that error.
-        earlier: None where nothing is known, and the record has no ``sha256``.
-        sha256_of: returns the SHA-256 of the content of a path; None where it cannot be read.
+        item: an image; an error record is returned unchanged.
+        tags: computes the tags of a path; a PhotoError becomes an error record.
+        earlier: results of earlier runs; None: no lookup, and no ``sha256`` in the record.
+        sha256_of: returns the SHA-256 of the content of a path; None if it cannot be read.
     """
     if isinstance(item, Record):
         return item

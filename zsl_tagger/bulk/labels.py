@@ -1,4 +1,4 @@
-"""The labels of a run: read, looked up, less the excluded ones."""
+"""Read and look up the labels of a run, without the excluded ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zsl_tagger.words.table import UnknownLabelError
 
 logger = logging.getLogger(__name__)
 
-#: Of tags that are written beside photos, where they stay, unless the user says otherwise.
+#: Default precision of tags in sidecars, which are permanent.
 SIDECAR_PRECISION = 0.9
 
 
 def requested_labels(tagger: Tagger, run: TagRun) -> list[str] | None:
-    """Return the labels of the options; None for the model's own vocabulary."""
+    """Return the labels given by the options; None for the model's own vocabulary."""
     if run.labels_file is not None:
         names = read_labels_file(run.labels_file, tagger.words.names_with_marks)
         source = f"--labels-file {run.labels_file}"
@@ -37,14 +37,14 @@ def _without_duplicates(names: list[str]) -> list[str]:
     for name in names:
         key = normalize_label(name)
         if key in unique:
-            logger.info("label %r is given more than once (first as %r); it is asked once", name, unique[key])
+            logger.info("label %r is given more than once (first as %r); it is used once", name, unique[key])
         else:
             unique[key] = name
     return list(unique.values())
 
 
 def label_set(tagger: Tagger, names: list[str] | None, run: TagRun) -> LabelSet:
-    """Return the labels of a run: those named or the vocabulary, without those excluded."""
+    """Return the labels of a run: the given ones or the vocabulary, without the excluded ones."""
     labels = tagger.vocabulary if names is None else _known_labels(tagger, names, run.skip_unknown)
     excluded = split_labels(run.exclude, tagger.words.names_with_marks) if run.exclude else []
     left_out = {tagger.key(name): name for name in excluded}
@@ -53,22 +53,22 @@ def label_set(tagger: Tagger, names: list[str] | None, run: TagRun) -> LabelSet:
             logger.warning("--exclude %r is not among the labels", name)
     labels = labels.without(left_out)
     if not len(labels):
-        raise UserError("no label is left to ask after --exclude")
+        raise UserError("no label is left after --exclude")
     if run.all_levels:
         labels = labels.unfolded()
     return _at_precision(tagger, labels, run)
 
 
 def _at_precision(tagger: Tagger, labels: LabelSet, run: TagRun) -> LabelSet:
-    """Return labels with the thresholds that ``--precision`` asks for; what only sidecars get must be surer."""
+    """Return labels with the thresholds for ``--precision``; tags for sidecars only must be more certain."""
     if run.precision is not None:
         return tagger.for_precision(labels, run.precision)
     knows = [precision for precision, shift in tagger.folder.config.precision_shifts if shift > 0]
-    given = run.threshold is not None or run.output is not None  # an output says the same as the sidecars
+    given = run.threshold is not None or run.output is not None  # the output must match the sidecars
     if run.sidecar is None or given or not knows or not knows[0] <= SIDECAR_PRECISION <= knows[-1]:
         return labels
     logger.info(
-        "sidecars get only the tags of --precision %g, which are surer than those on the screen", SIDECAR_PRECISION
+        "sidecars get only the tags of --precision %g; the screen shows less certain ones too", SIDECAR_PRECISION
     )
     return tagger.for_precision(labels, SIDECAR_PRECISION)
 
@@ -78,7 +78,7 @@ def _known_labels(tagger: Tagger, names: list[str], skip_unknown: bool) -> Label
         return tagger.label_set(names)
     except UnknownLabelError as error:
         if not skip_unknown:
-            raise UserError(f"{error} (--skip-unknown goes on without)") from None
+            raise UserError(f"{error} (--skip-unknown skips them)") from None
         logger.info("%s; skipped", error)
         known = [name for name in names if name not in error.suggestions]
     if not known:

@@ -1,4 +1,4 @@
-"""Tag on threads of this process, and draw heat maps."""
+"""Tag on threads of this process and draw heat maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LocalEngine:
     """Tag images on as many threads as the tagger has workers.
 
     Args:
-        pictures: where heat maps go; None: none are drawn.
+        pictures: folder for heat maps; None: no heat maps.
     """
 
     def __init__(

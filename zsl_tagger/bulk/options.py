@@ -1,4 +1,4 @@
-"""The options of ``zsl-tagger tag``, and which of them go together."""
+"""The options of ``zsl-tagger tag`` and their validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zsl_tagger.records.writers import LASTING, SUFFIXES, WRITERS
 
 @dataclass(frozen=True, kw_only=True)
 class TagRun:
-    """The options of one run, as given; None and "" mean not given."""
+    """Options of one run as given; None and "" mean not given."""
 
     paths: Sequence[str]
     labels: str | None = None
@@ -43,7 +43,7 @@ class TagRun:
 
 
 def check_options(run: TagRun) -> None:
-    """Raise a UserError where options do not fit together, or a value is out of range."""
+    """Raise a UserError if options contradict each other or a value is out of range."""
     if run.threshold is not None and not 0 <= run.threshold <= 1:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
     if run.precision is not None and run.threshold is not None:
@@ -56,28 +56,28 @@ def check_options(run: TagRun) -> None:
         raise UserError("give the labels by --labels or by --labels-file, not both")
     if run.sidecar is None and (run.remove or run.dry_run or run.sidecar_stem):
         option = "--remove" if run.remove else "--dry-run" if run.dry_run else "--sidecar-stem"
-        raise UserError(f"{option} is about sidecars: add --sidecar xmp, --sidecar txt or --sidecar json")
+        raise UserError(f"{option} applies to sidecars: add --sidecar xmp, --sidecar txt or --sidecar json")
     if run.sidecar_stem and run.sidecar != "xmp":
-        raise UserError(f"--sidecar-stem is for --sidecar xmp; {run.sidecar} ones have the whole name of the photo")
+        raise UserError(f"--sidecar-stem is for --sidecar xmp; {run.sidecar} sidecars use the full name of the photo")
     if (run.dry_run or run.remove) and (run.output is not None or run.heatmap is not None or format_of(run) != "table"):
-        raise UserError("--dry-run and --remove print what they do: leave out --output, --format and --heatmap")
+        raise UserError("--dry-run and --remove print their changes: leave out --output, --format and --heatmap")
     if run.engine == "ray" and (run.heatmap is not None or run.sidecar is not None):
         option = "--sidecar" if run.heatmap is None else "--heatmap"
-        raise UserError(f"{option} is made on this machine: leave out --engine ray")
+        raise UserError(f"{option} works on this machine only: leave out --engine ray")
     if run.engine == "ray" and run.device == "cuda":
-        raise UserError("--device cuda is for this machine: leave out --engine ray, whose workers use processors")
+        raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
     if run.output is None and sys.stdout is None:
         raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
     if run.resume and run.overwrite:
         raise UserError("give --resume or --overwrite, not both")
     if run.resume and (run.output is None or format_of(run) not in LASTING):
-        raise UserError(f"--resume goes on with an --output FILE in {', '.join(LASTING)}, got {format_of(run)}")
+        raise UserError(f"--resume needs an --output FILE in {', '.join(LASTING)}, got {format_of(run)}")
     if run.output is None and format_of(run) not in WRITERS:
-        raise UserError(f"{format_of(run)} is no text for the screen: give --output FILE")
+        raise UserError(f"{format_of(run)} cannot be printed: give --output FILE")
 
 
 def format_of(run: TagRun) -> str:
-    """Return the format of the records: the one given, or that of the output's suffix, else the table."""
+    """Return the output format: the given one, otherwise by the suffix of the output, otherwise table."""
     if run.format is not None:
         return run.format
     return SUFFIXES.get(run.output.suffix.lower(), "table") if run.output is not None else "table"

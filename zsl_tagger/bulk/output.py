@@ -1,4 +1,4 @@
-"""Open the output of a run: a stream, or a file that a stopped run resumes."""
+"""Open the output of a run: a stream, or a file that a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Sink = Callable[[Record], None]
 def record_file(
     run: TagRun, first: list[Item], tagger: Tagger, request: TagRequest, stack: ExitStack
 ) -> RecordFile | None:
-    """Open the output as a file that a stopped run resumes; None if it is a stream or of another format."""
+    """Open the output as a resumable record file; None if it is a stream or has another format."""
     if run.output is None:
         return None
     from zsl_tagger.bulk.settings import settings_of
@@ -51,11 +51,11 @@ def record_file(
 
 
 class EarlierRecords:
-    """Look up what the output holds from earlier runs, as far as this run has a use for it.
+    """Look up results of earlier runs in the output, as far as this run can use them.
 
     Args:
-        skips: what is done is skipped; a run that writes sidecars wants them of what is done too.
-        reuses: tags of the same content are used again; a run that draws heat maps needs the network.
+        skips: skip finished images; False if the run also writes sidecars for them.
+        reuses: reuse the tags of the same content; False if the run draws heat maps, which need the network.
     """
 
     def __init__(self, file: RecordFile, skips: bool, reuses: bool):
@@ -69,7 +69,7 @@ class EarlierRecords:
 
 
 def _check_output(run: TagRun, output: Path, first: list[Item]) -> None:
-    """Raise a UserError where an image or something that this run reads would be overwritten."""
+    """Raise a UserError if the output would overwrite an image or another input."""
     if output.is_dir():
         raise UserError(f"cannot write --output {output}: it is a folder, expected a file")
     if output.exists() and not output.is_file() and format_of(run) not in WRITERS:
@@ -84,7 +84,7 @@ def _check_output(run: TagRun, output: Path, first: list[Item]) -> None:
 def _is_same(output: Path, item: Item) -> bool:
     try:
         return isinstance(item, str) and output.samefile(item)
-    except (OSError, ValueError):  # it is not there
+    except (OSError, ValueError):  # it does not exist
         return False
 
 
@@ -97,7 +97,7 @@ def _is_stdin(output: Path) -> bool:
 
 @contextmanager
 def output_errors(output: Path) -> Iterator[None]:
-    """Turn an error of writing the output into one line."""
+    """Turn an OSError while writing the output into a UserError."""
     try:
         yield
     except OSError as error:
@@ -105,7 +105,7 @@ def output_errors(output: Path) -> Iterator[None]:
 
 
 def open_sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> list[Sink]:
-    """Return the sinks of each record in order; ``stack`` closes them. The output is last: what it holds is done."""
+    """Return the sinks of each record in order; ``stack`` closes them. The output, which marks images done, is last."""
     write: Sink = lasting or stack.enter_context(WRITERS[format_of(run)](_stream(run.output, stack)))
     if run.dry_run or run.remove:  # the changes are printed in place of the tags
         return [lambda record: None if record.error is None else write(replace(record, tags=[]))]
@@ -114,7 +114,7 @@ def open_sinks(run: TagRun, lasting: RecordFile | None, stack: ExitStack) -> lis
 
 def _stream(output: Path | None, stack: ExitStack) -> TextIO:
     if output is None:
-        if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not end the run
+        if hasattr(sys.stdout, "reconfigure"):  # a path that is not UTF-8 must not stop the run
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         return sys.stdout
     with output_errors(output):

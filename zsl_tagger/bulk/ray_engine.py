@@ -1,7 +1,7 @@
-"""``tag --engine ray``: the same tagger on many processes or machines, through Ray Data.
+"""Tag on many processes or machines with Ray Data (``tag --engine ray``).
 
-The images are cut into blocks. Each of a pool of workers, a process with a tagger of its own, turns a block into
-records; they come back in the order of the images. Ray starts a worker that died anew and gives it the block again.
+The images are split into blocks. A pool of workers, each a process with its own tagger, turns blocks into
+records, which are returned in the order of the images. Ray restarts a worker that died and repeats its block.
 Which image was in hand when a worker died is known to :class:`Ledger`, so that an image that kills its worker each time
 ends as an error record instead of keeping the cluster busy for ever.
 
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Images a block: so few that all workers end at about the same time, so many that Ray's own work does not count.
+#: Images per block: few enough that all workers finish at about the same time, enough to hide Ray's overhead.
 FEWEST, MOST, BLOCKS_A_WORKER = 8, 256, 32
-#: An image in hand when so many workers died is not tried again.
+#: Number of worker deaths after which an image is not tried again.
 DEATHS = 2
-#: Images of URLs that a worker reads at a time, so that it need not wait for the network.
+#: Images that a worker reads from URLs in parallel, to hide network latency.
 READERS = 4
-WAIT = 10  # seconds for a cluster to answer
-#: Ray's shared memory where it runs on this machine alone, beside what the model and the labels need.
+WAIT = 10  # seconds to wait for a cluster to respond
+#: Ray's shared memory on a single machine, in addition to the model and the labels.
 STORE_BYTES = 100_000_000
 
 
 class Image(NamedTuple):
-    """One image to tag: its place among all, its path or URL, and the SHA-256 of what was tagged before, if any was."""
+    """An image to tag: its index, its path or URL, and the SHA-256 of the content tagged before, if any."""
 
     number: int
     path: str
@@ -65,12 +65,12 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs, sent once to each machine.
+    """Data for every worker, sent once to each machine.
 
     Attributes:
-        model: names and bytes of a model folder's files; None for the packaged model, which is installed with us.
-        hashed: records say the SHA-256 of their image's content.
-        folder: where relative paths start.
+        model: names and contents of the files of a model folder; None for the packaged model, which is installed.
+        hashed: include the SHA-256 of the image's content in records.
+        folder: base folder of relative paths.
     """
 
     model: dict[str, bytes] | None
@@ -88,8 +88,8 @@ class RayEngine:
 
     Args:
         folder: the model folder.
-        output: what earlier runs found; None where nothing is known.
-        workers: how many processes; None: one a core of the cluster.
+        output: results of earlier runs, or None.
+        workers: number of processes; None: one per core of the cluster.
     """
 
     def __init__(self, folder: Path, request: TagRequest, output: RecordFile | None, workers: int | None):
@@ -100,11 +100,11 @@ class RayEngine:
         """Find all images first, then yield the records.
 
         Raises:
-            UserError: Ray cannot be started, or its workers cannot.
+            UserError: Ray or its workers cannot be started.
         """
         items = list(items)
         images = [Image(number, item, self._done(item)) for number, item in enumerate(items) if isinstance(item, str)]
-        due = 0  # the item whose record is next
+        due = 0  # index of the item whose record is next
         if images:
             with _session(self._workers or default_workers(), STORE_BYTES + 2 * self._job.nbytes):
                 for number, record in _tagged(images, self._job, self._workers or _cores()):
@@ -119,7 +119,7 @@ class RayEngine:
 
 @dataclass(frozen=True)
 class Done:
-    """Hold what a worker knows of earlier runs: the SHA-256 of its image when it was tagged, None where it was not."""
+    """Earlier result of a worker's image: the SHA-256 when it was tagged, or None."""
 
     sha256: str | None
 
@@ -131,7 +131,7 @@ class Done:
 
 
 def _model_files(folder: Path) -> dict[str, bytes] | None:
-    """Of a model folder, what a tagger looks for; the packaged model is with each worker's own installation."""
+    """Return the files of a model folder that a tagger needs; None for the packaged model, which is installed."""
     if folder == PACKAGED:
         return None
     kinds = (".json", ".onnx", ".txt", ".npy", ".npz")
@@ -143,14 +143,14 @@ def _errors(items: Sequence[Item]) -> Iterator[Record]:
 
 
 def _tagged(images: list[Image], job: Job, workers: int) -> Iterator[tuple[int, Record | None]]:
-    """Numbers and records of the images, in order."""
+    """Yield the indices and records of the images, in order."""
     import ray
     from ray.data import ActorPoolStrategy
 
     size = min(MOST, max(FEWEST, len(images) // (workers * BLOCKS_A_WORKER)))
     blocks = [pickle.dumps(images[start : start + size]) for start in range(0, len(images), size)]
     ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
-    job_on_ray = ray.put(job)  # a name, so that it stays there for workers that are started anew
+    job_on_ray = ray.put(job)  # a reference keeps it alive for restarted workers
     tagged = ray.data.from_arrow([_one_row("images", block) for block in blocks]).map_batches(
         Worker,
         fn_constructor_args=(job_on_ray, ledger),
@@ -167,7 +167,7 @@ def _tagged(images: list[Image], job: Job, workers: int) -> Iterator[tuple[int, 
     except ray.exceptions.RayError as error:
         raise UserError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from None
     if deaths:
-        logger.warning("%s times a worker died while it tagged; its images were tagged again", f"{deaths:,}")
+        logger.warning("%s times a worker died while tagging; its images were tagged again", f"{deaths:,}")
 
 
 def _one_row(column: str, content: bytes) -> pa.Table:
@@ -175,7 +175,7 @@ def _one_row(column: str, content: bytes) -> pa.Table:
 
 
 class Worker:
-    """A process that tags blocks of images. It holds one tagger, on one core."""
+    """A process that tags blocks of images, with one tagger on one core."""
 
     def __init__(self, job: Any, ledger: Any):
         import ray
@@ -198,17 +198,17 @@ class Worker:
         records: list[tuple[int, Record | None]] = []
         for image in block:
             if image.number in deadly:
-                record = Record(image.path, [], f"{DEATHS + 1} workers died while they tagged it")
+                record = Record(image.path, [], f"{DEATHS + 1} workers died while tagging it")
                 records.append((image.number, record))
                 continue
-            if begun_before:  # now each image is told before it is touched
+            if begun_before:  # from now on, record each image before processing it
                 ray.get(self._ledger.take.remote(first, image.number))
             records.append((image.number, self._tagged(image, next(sources))))
         self._ledger.end.remote(first)
         return records
 
     def _source(self, image: Image) -> str | bytes | ImageError:
-        """Return what the tagger takes: a local path, or the bytes of a URL."""
+        """Return the tagger's input: a local path, or the content of a URL."""
         if not is_url(image.path):
             return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
         try:
@@ -230,7 +230,7 @@ class Worker:
             )
         except ImageError:
             raise
-        except Exception as error:  # one image must not end the run of a whole cluster
+        except Exception as error:  # one image must not stop the run of a whole cluster
             raise ImageError(f"cannot be tagged: {type(error).__name__}: {first_line(error)}") from None
 
 
@@ -241,42 +241,42 @@ def _sha256(source: str | bytes | ImageError) -> str | None:
 
 
 def _load(model: dict[str, bytes] | None) -> Tagger:
-    one_thread = available_cores()  # of as many workers as cores each has one
+    workers = available_cores()  # as many workers as cores, so that each uses one core
     if model is None:
-        return Tagger(None, one_thread, device="cpu", taught=False)
+        return Tagger(None, workers, device="cpu", taught=False)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in model.items():
             (Path(folder) / name).write_bytes(content)
-        return Tagger(folder, one_thread, device="cpu", taught=False)
+        return Tagger(folder, workers, device="cpu", taught=False)
 
 
 class Ledger:
-    """Which blocks were begun, and in those begun again, which image is in hand: kept outside of the workers.
+    """Record of started blocks, and of the image being processed in restarted ones; it outlives the workers.
 
-    A block that is begun a second time lost its worker. From then on each of its images is told here before it is
-    touched; so when the worker dies again, the image is known.
+    The worker of a block that is started a second time has died. From then on each of its images is recorded here
+    before it is processed, so that the image is known if the worker dies again.
     """
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()  # of a block, by the number of its first image
-        self._in_hand: dict[int, int] = {}  # block -> image
+        self._begun: Counter[int] = Counter()  # starts per block, by the index of its first image
+        self._in_progress: dict[int, int] = {}  # block -> image
         self._died_on: Counter[int] = Counter()
         self._deaths = 0
 
     def begin(self, block: int) -> tuple[bool, set[int]]:
-        """Whether it was begun before, and the images that are not to be tried again."""
+        """Return whether the block was started before, and the images that must not be tried again."""
         before = self._begun[block] > 0
         self._begun[block] += 1
         self._deaths += before
-        if block in self._in_hand:
-            self._died_on[self._in_hand.pop(block)] += 1
+        if block in self._in_progress:
+            self._died_on[self._in_progress.pop(block)] += 1
         return before, {image for image, count in self._died_on.items() if count >= DEATHS}
 
     def take(self, block: int, image: int) -> None:
-        self._in_hand[block] = image
+        self._in_progress[block] = image
 
     def end(self, block: int) -> None:
-        self._in_hand.pop(block, None)
+        self._in_progress.pop(block, None)
         self._begun.pop(block, None)
 
     def deaths(self) -> int:
@@ -285,13 +285,13 @@ class Ledger:
 
 @contextmanager
 def _session(workers: int, store: int) -> Iterator[None]:
-    """Ray for a while: the cluster of ``RAY_ADDRESS``, else a Ray of our own on this machine, which ends with us."""
+    """Connect to the cluster of ``RAY_ADDRESS``, or start Ray on this machine and stop it afterwards."""
     cluster = os.environ.get("RAY_ADDRESS", "").removeprefix("local")
     if "ray" not in sys.modules:
         _set_environment(alone=not cluster)
     with _without_stderr():
         import ray
-    if ray.is_initialized():  # the caller's own
+    if ray.is_initialized():  # by the caller
         _settle()
         yield
         return
@@ -304,7 +304,7 @@ def _session(workers: int, store: int) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster of RAY_ADDRESS={cluster} cannot be reached" if cluster else "Ray cannot be started"
         raise UserError(f"{where}: {first_line(error)}") from None
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where Ray tells of dead workers
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints dead workers there
         try:
             _settle()
             yield
@@ -314,21 +314,21 @@ def _session(workers: int, store: int) -> Iterator[None]:
 
 def _set_environment(alone: bool) -> None:
     """Set the variables that Ray reads when it is imported."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent anywhere
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it writes to our stderr
-    if alone:  # its ports are open to the network: only who knows the token is listened to
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # otherwise it writes to our stderr
+    if alone:  # its ports are open to the network, so require a token
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _check_listening(cluster: str) -> None:
-    """Raise an OSError where nobody is at ``host:port`` or ``ray://host:port``: Ray would wait for ever."""
+    """Raise an OSError if nothing listens at ``host:port`` or ``ray://host:port``, where Ray would wait forever."""
     host, _, port = cluster.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT).close()
 
 
 def _settle() -> None:
-    """Set up Ray Data: records in order, and nothing printed."""
+    """Configure Ray Data: keep the order of records and print nothing."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -340,7 +340,7 @@ def _settle() -> None:
 
 
 def _cores() -> int:
-    """Of all machines of the cluster."""
+    """Return the number of cores of the cluster."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -348,7 +348,7 @@ def _cores() -> int:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Also without what is written there from C++."""
+    """Silence stderr, including output from C++."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed
@@ -365,7 +365,7 @@ def _without_stderr() -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray, when it starts, takes SIGTERM for itself; give it back."""
+    """Restore our SIGTERM handler, which Ray replaces when it starts."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

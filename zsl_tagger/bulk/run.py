@@ -37,18 +37,18 @@ Records = Iterable[Record | None]  # None: done by an earlier run
 
 
 def run_tagging(run: TagRun) -> int:
-    """Tag everything and write the records; return how many images could not be read.
+    """Tag all images and write the records; return the number of images that could not be read.
 
     Raises:
-        UserError: the run cannot be carried out; nothing was written then.
-        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``); what was written is closed in good order.
+        UserError: the run cannot be started; nothing was written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM (``Terminated``); the output is closed properly.
     """
     check_options(run)
     selection = Selection(run.exclude_path or ())
     with watching_signals() as stop, ExitStack() as stack:
         images = Images(run, selection, stop, stack)
         if not images.first:
-            logger.warning("no images found: folders hold no file with an image suffix")
+            logger.warning("no images found: the folders contain no files with an image suffix")
         records, sinks = _without_tags(run, images, stack) if run.remove else _tagged(run, images, stack)
         failed = _write_all(records, sinks, _progress(run), images, stop)
     if left_out := selection.summary():
@@ -57,12 +57,12 @@ def run_tagging(run: TagRun) -> int:
 
 
 def _tagged(run: TagRun, images: Images, stack: ExitStack) -> tuple[Records, list[Sink]]:
-    """Return the records of a run and where they go: labels -> tagger -> images -> engine -> sidecars -> sinks."""
+    """Return the records and sinks of a run: labels -> tagger -> images -> engine -> sidecars -> sinks."""
     tagger = _tagger(run, len(images.first))
     request = _request(run, tagger)
     output = record_file(run, images.first, tagger, request, stack)
     sinks = open_sinks(run, output, stack)
-    logger.debug("labels: %d; photos at a time: %d; engine: %s", len(request.labels), tagger.workers, run.engine)
+    logger.debug("labels: %d; photos in parallel: %d; engine: %s", len(request.labels), tagger.workers, run.engine)
     records = stack.enter_context(closing(_engine(run, tagger, request, output).records(images)))
     if run.sidecar is None:
         return records, sinks
@@ -71,14 +71,14 @@ def _tagged(run: TagRun, images: Images, stack: ExitStack) -> tuple[Records, lis
 
 
 def _without_tags(run: TagRun, images: Images, stack: ExitStack) -> tuple[Records, list[Sink]]:
-    """Return the records of a run with ``--remove``, which needs no model, and where they go."""
+    """Return the records and sinks of a run with ``--remove``, which needs no model."""
     sidecars = stack.enter_context(_sidecars(run, None))
     return (record_of(item, sidecars.remove) for item in images), open_sinks(run, None, stack)
 
 
 def _tagger(run: TagRun, images: int) -> Tagger:
-    device = "cpu" if run.engine == "ray" else run.device  # as Ray's workers
-    return Tagger(run.model, run.workers or max(1, images), device)  # one image is on all cores
+    device = "cpu" if run.engine == "ray" else run.device  # like Ray's workers
+    return Tagger(run.model, run.workers or max(1, images), device)  # a single image uses all cores
 
 
 def _request(run: TagRun, tagger: Tagger) -> TagRequest:
@@ -97,15 +97,15 @@ def _engine(run: TagRun, tagger: Tagger, request: TagRequest, output: RecordFile
 
 
 class Images:
-    """Find the images of a run, in a thread while the first ones are tagged. Iterate over it once.
+    """Find the images of a run in a thread while the first ones are tagged. Iterate over it once.
 
     Attributes:
-        first: as many as there are workers, or all.
+        first: the first images, at least as many as workers if there are that many.
     """
 
     def __init__(self, run: TagRun, selection: Selection, stop: StopRequest, stack: ExitStack):
         found = _find_images(run, selection)
-        # A thread that waits for stdin could not be ended.
+        # A thread that waits for stdin could not be stopped.
         self._ahead = None if "-" in run.paths else ReadAhead(found)
         items = stop.iterate(found if self._ahead is None else stack.enter_context(self._ahead))
         self.first = list(islice(items, default_workers()))
@@ -116,7 +116,7 @@ class Images:
 
     @property
     def total(self) -> int | None:
-        """Return how many there are; None while that is not known."""
+        """Return the number of images; None while it is not known."""
         return None if self._ahead is None else self._ahead.total
 
 
@@ -136,27 +136,28 @@ def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:
         if path == "-":
             if sys.stdin is None:
                 raise UserError("expected a list of paths on stdin, but it is closed")
-            lines = (line.rstrip(b"\r\n") for line in _without_bom(sys.stdin.buffer))  # bytes: names need not be UTF-8
+            # Read bytes, since names need not be UTF-8.
+            lines = (line.rstrip(b"\r\n") for line in _without_bom(sys.stdin.buffer))
             yield from (os.fsdecode(line) for line in lines if line.strip())
         else:
             yield path
 
 
 def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines without the mark that some editors put before the first one."""
+    """Yield the lines without the byte order mark that some editors add."""
     for number, line in enumerate(lines):
         yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
 
 
 @contextmanager
 def _sidecars(run: TagRun, request: TagRequest | None) -> Iterator[Sidecars]:
-    """Yield the sidecars of a run, and log at the end what was done with them."""
+    """Yield the sidecars of a run, and log a summary at the end."""
     from zsl_tagger.sidecars.run import Sidecars  # not loaded by other runs
 
     assert run.sidecar is not None
     show = partial(print, flush=True) if run.dry_run or run.remove else None
     parents = {}
-    if request is not None and run.sidecar == "xmp":  # the other kinds have no paths
+    if request is not None and run.sidecar == "xmp":  # the other formats have no hierarchy
         labels = request.labels
         parents = {name: labels.parents(number) for number, name in enumerate(labels.labels)}
     sidecars = Sidecars(run.sidecar, run.sidecar_stem, run.dry_run, show, parents)
@@ -165,12 +166,12 @@ def _sidecars(run: TagRun, request: TagRequest | None) -> Iterator[Sidecars]:
 
 
 def _progress(run: TagRun) -> Progress:
-    on_table = run.output is None and sys.stdout.isatty()  # the bar would run into the table
+    on_table = run.output is None and sys.stdout.isatty()  # the bar would mix with the table
     return Progress("removing tags" if run.remove else "tagging", bar=not on_table)
 
 
 def _write_all(records: Records, sinks: Sequence[Sink], progress: Progress, images: Images, stop: StopRequest) -> int:
-    """Write every record; return how many are errors."""
+    """Write every record; return the number of errors."""
     failed = done = 0
     with progress:
         for record in records:
@@ -183,7 +184,7 @@ def _write_all(records: Records, sinks: Sequence[Sink], progress: Progress, imag
             progress.total = images.total
             progress.advance()
             stop.check()
-        progress.total = images.total  # of a short run it is known only now
+        progress.total = images.total  # in a short run it is known only now
     if done:
         logger.info("done already and skipped: %s", f"{done:,}")
     return failed

@@ -1,6 +1,6 @@
-"""What a run of ``tag`` depends on, for people to read and for a later run to compare: same settings, same tags.
+"""Record the settings that the tags of a run depend on, so that a later run can compare them.
 
-Which images are asked, and how many at a time, is not among them.
+The images and the number of workers are not included.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The prepared data set folder: its format, how it is read and checked."""
+"""Prepared data set folders: format, reading and checking."""

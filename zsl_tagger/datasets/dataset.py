@@ -1,19 +1,19 @@
-"""The prepared dataset folder: what is in it, how it is read, and how it is checked.
+"""Prepared data set folder.
 
 ======================  =====================================================================================
-``data.csv``            a header, then one row an image: path below the image root, labels as ``[sky, red car]``,
-                        split: train, val or test; where labels are partial, a fourth column ``negatives`` has the
-                        labels that are verified to be absent, and those in neither column are unknown
+``data.csv``            a header, then one row per image: path below the image root, labels as ``[sky, red car]``,
+                        split: train, val or test; with partial labels, a fourth column ``negatives`` lists the
+                        labels verified to be absent, and labels in neither column are unknown
 ``<benchmark>.json``    ``{"train class": [seen labels], "test class": [unseen labels]}``
-``wordvec_array.pth``   float tensor (word_dim, K); its columns are the K labels in sorted order
+``wordvec_array.pth``   float tensor (word_dim, K); the columns are the K labels in sorted order
 ``dataset.json``        format version, image root, labels, counts, what was dropped and why, how each word vector
                         was found, and the sha256 of the three files above
 ======================  =====================================================================================
 
-``zsl-tagger prepare`` writes it. The first three files are in the format of the released ML-Decoder code, which takes
-word vectors that are 300 wide and has other names of the splits (``--released-splits``); a folder of that origin has no
-``dataset.json`` and may lack "train class" (then every label that is not unseen is seen). In a folder of ours, images
-of the splits train and val carry seen labels only.
+``zsl-tagger prepare`` writes it. The first three files are in the format of the released ML-Decoder code, which uses
+300-dimensional word vectors and other names for the splits (``--released-splits``); folders from there have no
+``dataset.json`` and may lack "train class" (then every label that is not unseen is seen). In folders of zsl-tagger,
+train and val images have seen labels only.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A folder that was read and found sound.
+    """Data set read from a valid folder.
 
     Attributes:
-        image_root: where the paths start; None where the folder does not say.
+        image_root: folder that the paths are relative to; None if it is not recorded.
         paths: N image paths, relative, with ``/``.
         splits: N of "train", "val", "test".
         label_indices: N int arrays, indices into ``labels``.
         labels: K names, sorted.
         seen: bool ``(K,)``.
-        word_vectors: float32 ``(K, word_dim)``, a row a label.
-        info: the content of ``dataset.json``; empty where there is none.
-        negative_indices: N int arrays, the labels that are verified to be absent; None where labels are complete.
+        word_vectors: float32 ``(K, word_dim)``, one row per label.
+        info: content of ``dataset.json``; empty if there is none.
+        negative_indices: N int arrays, the labels verified to be absent; None if labels are complete.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class PreparedDataset:
 
     @property
     def single_label(self) -> bool:
-        """Return whether every image has exactly one label, and is known to have no other."""
+        """Return whether every image has exactly one label and labels are complete."""
         return not self.partial and all(len(labels) == 1 for labels in self.label_indices)
 
     @property
@@ -74,9 +74,9 @@ class PreparedDataset:
         return targets
 
     def unknown(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return which labels nobody looked for on the images: bool ``(len(rows), K)``; None where labels are complete.
+        """Return which labels of the images are unknown: bool ``(len(rows), K)``; None if labels are complete.
 
-        A pair of an image and a label is either unknown, or a target that is True or False.
+        Each pair of image and label is either unknown or a target that is True or False.
         """
         if self.negative_indices is None:
             return None
@@ -87,7 +87,7 @@ class PreparedDataset:
         return unknown
 
     def images_per_label(self, split: str) -> np.ndarray:
-        """Return how many images of a split have each label: int64 ``(K,)``."""
+        """Return the number of images per label in a split: int64 ``(K,)``."""
         counts = np.zeros(len(self.labels), np.int64)
         for row in self.rows(split):
             counts[self.label_indices[row]] += 1

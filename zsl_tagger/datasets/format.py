@@ -1,4 +1,4 @@
-"""The files of a prepared data set folder, and how labels and paths are written in them."""
+"""File names of a prepared data set folder, and the notation of labels and paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATASET_FORMAT = 1
 DATA_FILE = "data.csv"
 
 
-#: The fourth column of data.csv, of folders with partial labels only.
+#: Fourth column of data.csv, in folders with partial labels only.
 NEGATIVES_COLUMN = "negatives"
 
 
@@ -26,11 +26,11 @@ VECTORS_FILE = "wordvec_array.pth"
 INFO_FILE = "dataset.json"
 
 
-#: Holds the data set once more under the names of the released code, where that is asked for.
+#: Optional copy of the data set under the names of the released code.
 RELEASED_FOLDER = "released"
 
 
-#: Says whose unfinished run a folder holds, until ``dataset.json`` is there.
+#: Identifies an unfinished run, until ``dataset.json`` exists.
 CLAIM_FILE = ".prepare.json"
 
 
@@ -39,39 +39,39 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class DatasetError(UserError):
-    """A dataset folder that cannot be used; the message names file and line."""
+    """A data set folder cannot be used; the message names file and line."""
 
 
 def format_labels(labels: Iterable[str]) -> str:
-    """``["sky", "red car"]`` -> ``"[sky, red car]"``."""
+    """Format ``["sky", "red car"]`` as ``"[sky, red car]"``."""
     return f"[{', '.join(labels)}]"
 
 
 def parse_labels(cell: str) -> list[str]:
-    """``"[sky, red car]"`` -> ``["sky", "red car"]``, as the released code reads it; ``"[]"`` -> ``[]``."""
+    """Parse ``"[sky, red car]"`` to ``["sky", "red car"]`` like the released code; ``"[]"`` to ``[]``."""
     inside = cell.replace("[", "").replace("]", "")
     return inside.split(", ") if inside else []
 
 
 def label_fault(label: str) -> str | None:
-    """Why a label cannot stand in ``data.csv``; None where it can."""
+    """Return why a label cannot be written to ``data.csv``; None if it can."""
     if not label.strip() or label != label.strip():
         return "is empty or has spaces around it"
     if has_control_character(label):
-        return "holds a tab, a line break or another control character"
+        return "contains a tab, a line break or another control character"
     if re.search(r", |[\[\]]", label):
-        return "holds a comma and a space, or a bracket, which separate labels in data.csv"
+        return "contains a comma and a space, or a bracket, which separate labels in data.csv"
     return None
 
 
 def path_fault(path: str) -> str | None:
-    """Why a path is not one below the image root; None where it is."""
+    """Return why a path is not a valid path below the image root; None if it is."""
     if not path:
         return "the image path is empty"
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path or "\0" in path:
         return f"expected a path below the image root, with '/', got {path!r}"
     if any(ord(char) < 32 for char in path) or not _is_utf8(path):
-        return f"the path {path!r} holds control characters or is not UTF-8"
+        return f"the path {path!r} contains control characters or is not UTF-8"
     if ".." in path.split("/"):
         return f"the path {path!r} leaves the image root"
     if path != PurePosixPath(path).as_posix() or path == ".":

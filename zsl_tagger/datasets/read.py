@@ -28,13 +28,13 @@ from zsl_tagger.datasets.format import (
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.system.files import parse_json, sha256_of
 
-#: So many problems of one kind are told one by one; the rest are counted.
+#: Problems of one kind that are listed individually; the rest are counted.
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a folder (or, as a warning, that may surprise)."""
+    """A problem of a folder: an error, or a warning about something surprising."""
 
     where: str  # "data.csv:17"
     what: str
@@ -48,25 +48,25 @@ def load_dataset(folder: str | Path) -> PreparedDataset:
     """Read a prepared folder and check it.
 
     Raises:
-        DatasetError: the folder has errors; the first few are named.
+        DatasetError: the folder has errors; the message lists the first few.
     """
     dataset, problems = read_dataset(Path(folder))
     errors = [problem for problem in problems if not problem.warning]
     if dataset is None:
         listed = "; ".join(f"{error.where}: {error.what}" for error in errors[:SHOWN])
         more = f"; and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
-        raise DatasetError(f"{folder} is not a sound dataset folder: {listed}{more}")
+        raise DatasetError(f"{folder} is not a valid data set folder: {listed}{more}")
     return dataset
 
 
 def read_dataset(folder: Path, image_root: Path | None = None) -> tuple[PreparedDataset | None, list[Problem]]:
-    """Read a folder and say everything that is wrong with it.
+    """Read a folder and report every problem.
 
     Args:
-        image_root: look there for the images; without it, their files are not looked at.
+        image_root: check that the images exist there; None: do not check.
 
     Returns:
-        The dataset, or None where errors leave none, and the problems found.
+        The data set (None if there are errors) and the problems found.
     """
     reader = _Reader(folder)
     dataset = reader.read()
@@ -78,7 +78,7 @@ def read_dataset(folder: Path, image_root: Path | None = None) -> tuple[Prepared
 
 @dataclass
 class _Rows:
-    """Hold the rows of data.csv: path, labels, split and line of each; ``negatives`` where labels are partial."""
+    """Rows of data.csv: path, labels, split and line of each, and ``negatives`` if labels are partial."""
 
     negatives: list[list[str]] | None
     paths: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ class _Rows:
     lines: list[int] = field(default_factory=list)
 
     def append(self, path: str, split: str, line: int, cells: list[list[str]]) -> None:
-        """Add a row; ``cells`` holds its labels, and its negatives where labels are partial."""
+        """Add a row; ``cells`` holds its labels, followed by its negatives if labels are partial."""
         self.paths.append(path)
         self.splits.append(split)
         self.lines.append(line)
@@ -97,7 +97,7 @@ class _Rows:
 
 
 class _Reader:
-    """Reads the files one after the other and gathers problems."""
+    """Reads the files one by one and collects problems."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -124,7 +124,7 @@ class _Reader:
         self._check_counts(info, splits)
         vectors = self._read_vectors(labels)
         if vectors is None or any(not problem.warning for problem in self.problems):
-            return None  # what follows needs sound parts
+            return None  # the checks below need valid parts
         root = Path(info["image_root"]) if info.get("image_root") else None
         seen = np.array([label not in unseen for label in labels], bool)
         index = {label: position for position, label in enumerate(labels)}
@@ -140,19 +140,19 @@ class _Reader:
                 self._many("missing images", f"{DATA_FILE}:{line}", f"no image at {root / path}")
         self._count_rest()
 
-    # each of these adds the problems it finds
+    # Each of the following adds the problems it finds.
 
     def _read_info(self) -> dict[str, Any]:
         path = self.folder / INFO_FILE
         if not path.exists() and (self.folder / CLAIM_FILE).exists():
-            self._error(str(self.folder), "a run of prepare was stopped here: repeat the command, and it goes on")
+            self._error(str(self.folder), "a run of prepare was stopped here: run the same command again to finish")
             return {}
         if not path.exists():
-            self._warn(INFO_FILE, "there is none: a folder that zsl-tagger did not write")
+            self._warn(INFO_FILE, "is missing: the folder was not written by zsl-tagger")
             return {}
         info = self._read_json(path)
         if not isinstance(info, dict):
-            if not self.problems:  # it could be read
+            if not self.problems:  # it was readable
                 self._error(INFO_FILE, f"expected an object, got {type(info).__name__}")
             return {}
         kinds = {"image_root": str, "benchmark": str, "labels": list, "images": dict, "sha256": dict}
@@ -167,7 +167,7 @@ class _Reader:
             if not (self.folder / name).is_file():
                 self._error(name, "is missing")
             elif sha256_of(self.folder / name) != expected:
-                self._error(name, f"its sha256 is not the one in {INFO_FILE}: it was changed after it was prepared")
+                self._error(name, f"its sha256 differs from {INFO_FILE}: it was changed after prepare wrote it")
         return info
 
     def _read_json(self, path: Path) -> Any:
@@ -180,7 +180,7 @@ class _Reader:
         except UnicodeDecodeError:
             self._error(path.name, "is not UTF-8 text")
         except RecursionError:
-            self._error(path.name, "is nested too deep")
+            self._error(path.name, "is nested too deeply")
         return None
 
     def _read_data(self) -> _Rows | None:
@@ -199,7 +199,7 @@ class _Reader:
     def _read_rows(self, rows: Any) -> _Rows | None:
         header = next(rows, None)
         if header is None:
-            self._error(DATA_FILE, "is empty: expected a header and one row an image")
+            self._error(DATA_FILE, "is empty: expected a header and one row per image")
             return None
         if len(header) == 3 and header[1].startswith("[") and header[2] in SPLITS:
             self._error(
@@ -225,7 +225,7 @@ class _Reader:
             if fault := path_fault(path):
                 self._many("path", where, fault)
             if path in first_line:
-                self._many("duplicates", where, f"{path!r} is listed already in line {first_line[path]}")
+                self._many("duplicates", where, f"{path!r} is already listed in line {first_line[path]}")
             for kind, text in zip(("labels", NEGATIVES_COLUMN), (cell, *absent), strict=False):
                 if not (text.startswith("[") and text.endswith("]")):
                     self._many(kind, where, f"expected {kind} as [a, b], got {text!r}")
@@ -235,9 +235,9 @@ class _Reader:
             data.append(path, split, rows.line_num, [parse_labels(text) for text in (cell, *absent)])
         self._count_rest()
         if not data.paths:
-            self._error(DATA_FILE, "has no row that can be used")
+            self._error(DATA_FILE, "has no usable row")
         elif without := [split for split in SPLITS if split not in data.splits]:
-            self._warn(DATA_FILE, f"has no image of the split {' and '.join(without)}")
+            self._warn(DATA_FILE, f"has no images in the split {' and '.join(without)}")
         return data
 
     def _read_benchmark(self, info: dict[str, Any]) -> dict[str, list[str]] | None:
@@ -250,7 +250,7 @@ class _Reader:
             if isinstance(content, dict) and "test class" in content:
                 found.append((path.name, content))
         if found:
-            del self.problems[before:]  # of other JSON files that lie beside it
+            del self.problems[before:]  # from other JSON files in the folder
         if len(found) != 1:
             came = f"got {', '.join(name for name, _ in found)}" if found else "found none"
             self._error("<benchmark>.json", f'expected one JSON file with "test class" (the unseen labels), {came}')
@@ -263,7 +263,7 @@ class _Reader:
                 return None
             repeated = [label for label, count in Counter(names).items() if count > 1]
             if repeated:
-                self._error(name, f"{key!r} lists twice: {some(repeated)}")
+                self._error(name, f"{key!r} contains duplicates: {some(repeated)}")
         both = set(content.get("train class", [])) & set(content["test class"])
         if both:
             self._error(name, f"labels both seen and unseen: {some(sorted(both))}")
@@ -275,12 +275,12 @@ class _Reader:
         used = {label for row in label_lists for label in row}
         labels = sorted({*benchmark.get("train class", []), *benchmark["test class"], *used})
         if info and info.get("labels") != labels:
-            self._error(INFO_FILE, "its labels are not those of the benchmark file in sorted order")
+            self._error(INFO_FILE, "its labels differ from the sorted labels of the benchmark file")
         unused = sorted(set(labels) - used)
         if unused:
             self._warn(
                 DATA_FILE,
-                f"labels on no image ({len(unused)}): {some(unused)}. The released ML-Decoder code takes its "
+                f"labels without images ({len(unused)}): {some(unused)}. The released ML-Decoder code takes its "
                 "vocabulary from data.csv and would then read the columns of wordvec_array.pth wrongly",
             )
         return labels
@@ -288,7 +288,7 @@ class _Reader:
     def _check_labels(
         self, label_lists: list[list[str]], splits: list[str], known: set[str], kept_out: set[str]
     ) -> None:
-        """Labels must be ``known``; those ``kept_out`` may be on test images only."""
+        """Check that labels are ``known``, and that labels in ``kept_out`` are on test images only."""
         empty = 0
         for row, split, line in zip(label_lists, splits, self._lines, strict=True):
             empty += not row
@@ -298,11 +298,11 @@ class _Reader:
         if empty:
             self._warn(
                 DATA_FILE,
-                f"images without a label: {empty}; the released ML-Decoder code takes that for a label named ''",
+                f"images without a label: {empty}; the released ML-Decoder code reads that as a label named ''",
             )
 
     def _check_negatives(self, negatives: list[list[str]], data: _Rows, known: set[str], kept_out: set[str]) -> None:
-        """Check the labels that are verified to be absent, as :meth:`_check_labels` does those on the images."""
+        """Check the labels verified to be absent, like :meth:`_check_labels` checks those on the images."""
         for row, positives, split, line in zip(negatives, data.labels, data.splits, data.lines, strict=True):
             where = f"{DATA_FILE}:{line}"
             self._check_row(where, row, known)
@@ -312,7 +312,7 @@ class _Reader:
         self._count_rest()
 
     def _check_row(self, where: str, row: list[str], known: set[str]) -> None:
-        """Check that the labels of a cell are ``known``, and listed once."""
+        """Check that the labels of a cell are ``known`` and unique."""
         for label in row:
             if label not in known:
                 self._many("unknown labels", where, f"{label!r} is neither a seen nor an unseen label")
@@ -320,7 +320,7 @@ class _Reader:
             self._many("repeated labels", where, f"a label is repeated: {format_labels(row)}")
 
     def _check_leaks(self, where: str, row: list[str], split: str, kept_out: set[str], place: str) -> None:
-        """Check that none of the labels ``kept_out`` is named by an image of train or val."""
+        """Check that no image of train or val mentions a label in ``kept_out``."""
         for label in row:
             if split != "test" and label in kept_out:
                 self._many("leaks", where, f"the unseen label {label!r} {place} an image of the split {split}")
@@ -335,7 +335,7 @@ class _Reader:
         from zsl_tagger.errors import require
         from zsl_tagger.words.matrix_files import load_matrix
 
-        require("torch", "train")  # that it is missing says nothing of the folder
+        require("torch", "train")  # a missing package is not a problem of the folder
         try:
             matrix = load_matrix(self.folder / VECTORS_FILE)
         except UserError as error:
@@ -361,7 +361,7 @@ class _Reader:
         self.problems.append(Problem(where, what, warning=True))
 
     def _many(self, kind: str, where: str, what: str) -> None:
-        """Note an error of a kind that may come thousands of times; only the first few are shown."""
+        """Add an error of a kind that may occur thousands of times; only the first few are listed."""
         self._told[kind] += 1
         if self._told[kind] <= SHOWN:
             self._error(where, what)
@@ -380,7 +380,7 @@ def _indices(label_lists: list[list[str]], index: dict[str, int]) -> list[np.nda
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long for the system
+    except OSError:  # e.g. the name is too long for the file system
         return False
 
 
@@ -391,18 +391,19 @@ def _line_that_is_not_utf8(path: Path) -> int:
                 line.decode()
             except UnicodeDecodeError:
                 return number
-    return 1  # it has changed since
+    return 1  # the file has changed since
 
 
 def summary(folder: Path, dataset: PreparedDataset | None, problems: list[Problem]) -> list[str]:
-    """Return what :func:`read_dataset` found, for a person: a line for each problem, errors first, and a verdict."""
+    """Return the result of :func:`read_dataset` as text: one line per problem, errors first, and a verdict."""
     lines = [str(problem) for problem in sorted(problems, key=lambda problem: problem.warning)]
     if dataset is None:
-        return [*lines, f"{folder}: not sound, {sum(not problem.warning for problem in problems)} errors"]
+        return [*lines, f"{folder}: not valid, {sum(not problem.warning for problem in problems)} errors"]
     images = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in SPLITS)
     seen = int(dataset.seen.sum())
     return [
         *lines,
-        f"{folder}: sound. Images: {images}; labels: {seen:,} seen, {len(dataset.labels) - seen:,} unseen; "
-        f"word vectors {dataset.word_vectors.shape[1]} wide{'; labels are partial' if dataset.partial else ''}",
+        f"{folder}: valid. Images: {images}; labels: {seen:,} seen, {len(dataset.labels) - seen:,} unseen; "
+        f"word vectors of {dataset.word_vectors.shape[1]} dimensions"
+        + ("; labels are partial" if dataset.partial else ""),
     ]

@@ -1,4 +1,4 @@
-"""How good scores are.
+"""Evaluate scores.
 
-To be read in this order: protocols, results, data, score_files, processes, scoring, figures, text, report, run.
+Reading order: protocols, results, data, score_files, processes, scoring, figures, text, report, run.
 """

@@ -1,4 +1,4 @@
-"""How sure a figure is: the same figure on images drawn anew, with repetition (Efron 1979)."""
+"""Bootstrap confidence intervals: metrics on images resampled with replacement (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from zsl_tagger.evaluation.results import Interval
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each image is in each resample, uint8 ``(images, resamples)``; a column sums to ``images``."""
+    """Draw how often each image is in each resample, uint8 ``(images, resamples)``; columns sum to ``images``."""
     random = np.random.default_rng([seed, images])
     counts = np.empty((images, resamples), np.uint8)
     for r in range(resamples):
         drawn = np.bincount(random.integers(0, images, images), minlength=images)
-        counts[:, r] = np.minimum(drawn, 255)  # of few images one may be drawn more often, with no chance worth it
+        counts[:, r] = np.minimum(drawn, 255)  # a larger count is possible, but practically never occurs
     return counts
 
 
 def resampled_average_precision(steps: RankingSteps, counts: np.ndarray, largest: int) -> np.ndarray:
-    """Average precision of one label on each resample, float64 ``(R,)``; NaN where a resample has no positive.
+    """Return the average precision of one label on each resample, float64 ``(R,)``; NaN without positives.
 
-    An image that is drawn n times stands n times at one place of the ranking, as equal scores do.
+    An image drawn n times occupies one step of the ranking n times, like equal scores.
 
     Args:
-        steps: the ranking of the label's N images.
-        counts: of :func:`draw_counts`, ``(N, R)``.
-        largest: the largest of the counts.
+        steps: ranking of the label's N images.
+        counts: from :func:`draw_counts`, ``(N, R)``.
+        largest: maximum of the counts.
     """
     if not len(steps.ends):
         return np.full(counts.shape[1], np.nan)
-    rows = max(1, 255 // max(1, largest))  # at a time
+    rows = max(1, 255 // max(1, largest))  # whose sums fit into uint8
     answers = _drawn_up_to(steps.ends, steps.order, counts, rows)  # (E, R)
     hits = _drawn_up_to(np.cumsum(steps.positives) - 1, steps.order[steps.ranked], counts, rows)  # (E, R)
     positives = np.diff(hits, axis=0, prepend=0)
@@ -40,15 +40,15 @@ def resampled_average_precision(steps: RankingSteps, counts: np.ndarray, largest
 
 
 def _drawn_up_to(ends: np.ndarray, images: np.ndarray, counts: np.ndarray, rows: int) -> np.ndarray:
-    """Return how often the images up to each end are drawn in each resample, int32 ``(E, R)``.
+    """Return the number of draws of the images up to each end in each resample, int32 ``(E, R)``.
 
-    Rows are added so few at a time that their sums fit uint8, which is six times as fast as in int32.
+    Only as many rows are added at a time as fit into uint8 sums, which is six times faster than int32.
 
     Args:
-        ends: int ``(E,)``, ascending places in ``images``.
+        ends: int ``(E,)``, ascending positions in ``images``.
         images: int ``(n,)``, rows of ``counts``.
-        counts: of :func:`draw_counts`, ``(N, R)``.
-        rows: how many rows of ``counts`` have sums of at most 255.
+        counts: from :func:`draw_counts`, ``(N, R)``.
+        rows: number of rows of ``counts`` whose sums are at most 255.
     """
     starts = np.append(0, ends[:-1] + 1)
     parts = -(-(ends + 1 - starts) // rows)  # (E,)
@@ -63,15 +63,15 @@ def _drawn_up_to(ends: np.ndarray, images: np.ndarray, counts: np.ndarray, rows:
 
 
 def centred(values: np.ndarray, figure: float) -> np.ndarray:
-    """Resampled figures moved so that their mean is the figure itself.
+    """Shift resampled figures so that their mean equals the figure itself.
 
-    Average precision leans upwards on resamples of few positives, whose repeated images stand at one place.
+    Average precision is biased upwards on resamples with few positives, since repeated images share a rank.
     """
     return values - values[np.isfinite(values)].mean() + figure if np.isfinite(values).any() else values
 
 
 def interval(values: np.ndarray) -> Interval | None:
-    """Return the middle 95 % of resampled figures; None where there are none."""
+    """Return the central 95 % interval of resampled figures; None if there are none."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -80,7 +80,7 @@ def interval(values: np.ndarray) -> Interval | None:
 
 
 def paired_test(differences: np.ndarray) -> float:
-    """Two-sided p-value that the true difference is 0, from differences on the same resamples.
+    """Return the two-sided p-value of no difference, from differences on the same resamples.
 
     Twice the share of resamples on the other side of 0 (percentile bootstrap); at least 2 / (R + 1).
     """

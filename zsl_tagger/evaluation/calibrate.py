@@ -1,4 +1,4 @@
-"""What ``zsl-tagger calibrate`` does: thresholds and the bias of labels never trained, chosen on validation."""
+"""Choose thresholds, and the bias of labels never trained, on validation data: ``zsl-tagger calibrate``."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from zsl_tagger.tagging.model_folder import (
 
 logger = logging.getLogger(__name__)
 
-#: Below this many images a warning says that thresholds depend on chance.
+#: With fewer images, a warning says that the thresholds depend on chance.
 FEW_IMAGES = 50
-#: The folder in a model folder that keeps the thresholds that were replaced, each time in a folder 1, 2 and so on.
+#: Folder in a model folder with replaced thresholds, in subfolders 1, 2 and so on.
 BACKUPS = "before_calibration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRun:
-    """Hold the options of one run.
+    """Options of one run.
 
     Attributes:
         model: a model folder, or "packaged" for the packaged one, which is never changed.
-        precision: the share of a label's tags that shall be right, 0..1; None: the best F1.
-        output: where to write the calibrated model; None: the thresholds of ``model`` are replaced.
-        workers, processes, device: how scores are computed, as in ``Compute``.
+        precision: required share of correct tags per label, 0..1; None: the best F1.
+        output: folder for the calibrated model; None: replace the thresholds of ``model``.
+        workers, processes, device: see ``Compute``.
     """
 
     model: Path
@@ -67,15 +67,15 @@ class CalibrateRun:
 
 
 def calibrate(run: CalibrateRun) -> list[str]:
-    """Choose and store; return lines for a person.
+    """Choose and store thresholds; return lines to print.
 
-    A trained label with positives gets a threshold of its own, any other trained label of the data the common one.
-    Labels never trained follow one rule: a bias is added to their logits, then one threshold holds for all of them.
-    The bias, and that threshold, are chosen on the data's labels that the model was not trained on
-    (``holdout_labels`` of training makes such); without any, the bias is 0 and the threshold the common one.
+    A trained label with positives gets its own threshold, any other trained label of the data the common one. For
+    labels never trained, a bias is added to the logits and a single threshold is used. Both are chosen on the data's
+    labels that the model was not trained on (see ``holdout_labels`` of training); without any, the bias is 0 and the
+    threshold is the common one.
 
     Raises:
-        UserError: no image of the split shows a label the model was trained on, or the output is not free.
+        UserError: no image of the split shows a trained label, or the output already exists.
     """
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
@@ -86,24 +86,24 @@ def calibrate(run: CalibrateRun) -> list[str]:
         check_free(run.output)
     elif folder.path.resolve() == PACKAGED.resolve():
         raise UserError(
-            "the packaged model belongs to the installation and is not changed: --output DIR writes a calibrated copy"
+            "the packaged model is part of the installation and is not changed: --output DIR writes a calibrated copy"
         )
     data = _known(data_of_dataset(run.data, run.split, run.images), folder)
     is_trained = np.isin(data.labels, list(trained_labels(folder.path, data.labels)))
     if not data.targets[:, is_trained].any():
         raise UserError(
             f"no image of the split {run.split} of {data.name} shows a label that {run.model} was trained on: "
-            "there is nothing to choose thresholds by"
+            "there is nothing to choose thresholds on"
         )
     if run.split == "test":
-        logger.warning("thresholds are chosen on test images: figures measured on them afterwards will be too good")
+        logger.warning("thresholds are chosen on test images: results on these images will be too optimistic")
     logits, data = _scored(folder, data, run)
     targets = data.targets
     chosen = _choose(logits, data, is_trained, run.precision)
     own = dict(zip([data.labels[k] for k in np.flatnonzero(is_trained)], chosen.own.tolist(), strict=True))
     lines = _lines(run, data, folder, targets, is_trained, chosen)
     if run.output is None:
-        lines.append(f"  the thresholds before are kept in {_back_up(folder.path)}")
+        lines.append(f"  the previous thresholds are kept in {_back_up(folder.path)}")
     target = nullcontext(folder.path) if run.output is None else _copied(folder.path, run.output)
     with target as place:
         _store(folder, place, own, chosen, run, data)
@@ -111,14 +111,14 @@ def calibrate(run: CalibrateRun) -> list[str]:
 
 
 def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, EvaluationData]:
-    """Return the log-odds with each label's own bias ``(N, K)`` of the images that can be read, and these images."""
+    """Return log-odds with each label's bias ``(N, K)`` for the readable images, and these images."""
     scored = score_with_model(folder.path, data, None, run.compute)
     if scored.faults:
-        logger.warning("%d images cannot be read and are left out", len(scored.faults))
+        logger.warning("%d images cannot be read and are skipped", len(scored.faults))
     if (images := len(data.images) - len(scored.faults)) < FEW_IMAGES:
         logger.warning(
-            "only %d images of the split %s can be read: with fewer than %d, thresholds depend much on which images "
-            "they are",
+            "only %d images of the split %s can be read: with fewer than %d, thresholds depend strongly on which "
+            "images they are",
             images, run.split, FEW_IMAGES,
         )  # fmt: skip
     keep = np.array([row not in scored.faults for row in range(len(data.images))])
@@ -126,12 +126,12 @@ def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tup
 
 
 class _Chosen(NamedTuple):
-    """Hold the thresholds and the bias that were chosen.
+    """The chosen thresholds and bias.
 
     Attributes:
-        own: thresholds of trained labels, ``(K,)``; ``common``: that of all of them together.
-        default: threshold of labels never trained; ``bias``: what is added to their logits.
-        held: how many labels that were not trained these two were chosen on.
+        own: thresholds of trained labels, ``(K,)``; ``common``: threshold for all of them together.
+        default: threshold of labels never trained; ``bias``: added to their logits.
+        held: number of untrained labels on which the last two were chosen.
     """
 
     own: np.ndarray
@@ -169,34 +169,34 @@ def _lines(
     is_trained: np.ndarray,
     chosen: _Chosen,
 ) -> list[str]:
-    """Return what was done, for a person."""
+    """Return lines that describe the result."""
     rule = "the best F1" if run.precision is None else f"a precision of {run.precision:.0%}"
     shown, own = int((targets[:, is_trained].sum(axis=0) > 0).sum()), chosen.own
     lines = [
         f"{run.output or run.model}: thresholds for {rule}, on {len(targets):,} images of {data.name}, "
         f"split {run.split}",
         f"  {len(own)} trained labels, {shown} of them with positives: thresholds {own.min():.2f} to {own.max():.2f}, "
-        f"in common {chosen.common:.2f}",
+        f"common one {chosen.common:.2f}",
     ]
     if chosen.held:
         lines.append(
             f"  labels never trained: bias {chosen.bias:+.2f} and threshold {chosen.default:.2f}, "
-            f"by {chosen.held} of them"
+            f"chosen on {chosen.held} of them"
         )
     else:
         lines.append(
-            f"  labels never trained: threshold {chosen.default:.2f}, that of trained ones; no label of the split was "
-            "kept out of training (train --set holdout_labels=0.1) to choose a bias by"
+            f"  labels never trained: threshold {chosen.default:.2f}, as for trained ones; no label of the split was "
+            "held out of training (train --set holdout_labels=0.1) to choose a bias"
         )
     if folder.config.precision_shifts:
         lines.append(
-            "  tag --precision is gone: it moved the thresholds before; calibrate --precision chooses new ones"
+            "  tag --precision no longer works: it shifted the previous thresholds; use calibrate --precision instead"
         )
     return lines
 
 
 def _own_biases(folder: ModelFolder, labels: list[str]) -> np.ndarray:
-    """Return the bias that ``labels.json`` has of each label, float32 ``(K,)``; tagging adds it to the log-odds."""
+    """Return each label's bias in ``labels.json``, float32 ``(K,)``, which tagging adds to the log-odds."""
     words = folder.words()
     listed = {words.key(label.name): label.bias for label in folder.labels()}
     return np.array([listed.get(words.key(label), 0.0) for label in labels], np.float32)
@@ -204,7 +204,7 @@ def _own_biases(folder: ModelFolder, labels: list[str]) -> np.ndarray:
 
 @contextmanager
 def _copied(source: Path, output: Path) -> Iterator[Path]:
-    """Copy the files of a model folder, but no folder in it, to one that takes its name when all is written."""
+    """Copy the files of a model folder, without subfolders, to a folder that gets its final name on success."""
     with whole_folder(output) as place:
         for path in source.iterdir():
             if path.is_file() and not path.name.startswith("."):
@@ -213,7 +213,7 @@ def _copied(source: Path, output: Path) -> Iterator[Path]:
 
 
 def _back_up(folder: Path) -> Path:
-    """Copy the files of a model folder that hold thresholds to a new folder in it, and return that."""
+    """Copy the files with thresholds to a new subfolder of the model folder, and return it."""
     files = [folder / CONFIG_FILE, folder / LABELS_FILE]
     backups = folder_inside(folder, BACKUPS)
     number = next(number for number in count(1) if not (backups / str(number)).exists())
@@ -227,12 +227,12 @@ def _back_up(folder: Path) -> Path:
 
 
 def _known(data: EvaluationData, folder: ModelFolder) -> EvaluationData:
-    """Return the labels that the model can score."""
+    """Return the data restricted to labels that the model can score."""
     words = folder.words()
     known = np.array([label in words for label in data.labels], bool)
     if not known.all():
         names = data.restricted(np.flatnonzero(~known)).labels
-        logger.warning("%d labels are not known to the model and are left out: %s", len(names), some(names))
+        logger.warning("%d labels are unknown to the model and are skipped: %s", len(names), some(names))
     if not known.any():
         raise UserError(f"{folder.path} knows none of the labels of {data.name}")
     return data.restricted(np.flatnonzero(known))
@@ -246,7 +246,7 @@ def _store(
     run: CalibrateRun,
     data: EvaluationData,
 ) -> None:
-    """Write the labels and the configuration of ``folder`` with what was chosen to the folder ``place``."""
+    """Write the labels and configuration of ``folder``, with the chosen values, to the folder ``place``."""
     words = folder.words()
     of_key = {words.key(name): threshold for name, threshold in own.items()}
     labels = []

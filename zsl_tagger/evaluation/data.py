@@ -1,4 +1,4 @@
-"""What is evaluated against: images, labels, which of them are unseen, and what is true of which image."""
+"""Ground truth of an evaluation: images, labels, seen and unseen, and targets."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ LABELS = ("all", "seen", "unseen")
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """N images and K labels.
+    """Ground truth for N images and K labels.
 
     Attributes:
         images: paths below ``root``.
         seen: bool ``(K,)``.
-        targets, ignored: bool ``(N, K)``; ``ignored`` is None where every entry is known.
-        root: where the images are; None where that is not known.
-        vectors: ``(K, word_dim)``, word vectors of the labels; ``training_images`` ``(K,)``: without a data set None.
-        lacks_seen_only: images without an unseen label were left out when the data set was prepared.
+        targets, ignored: bool ``(N, K)``; ``ignored`` is None if every entry is known.
+        root: folder of the images; None if unknown.
+        vectors: ``(K, word_dim)``, word vectors of the labels; ``training_images`` ``(K,)``; both None without a data
+            set.
+        lacks_seen_only: the data set was prepared without images that have no unseen label.
     """
 
     name: str
@@ -47,14 +48,14 @@ class EvaluationData:
         return bool((self.targets.sum(axis=1) == 1).all())
 
     def rows(self, keep: np.ndarray) -> EvaluationData:
-        """Return the images of a mask or of indices."""
+        """Return the data of some images, given by a mask or indices."""
         index = np.flatnonzero(keep) if keep.dtype == bool else keep
         ignored = None if self.ignored is None else self.ignored[index]
         images = [self.images[row] for row in index.tolist()]
         return replace(self, images=images, targets=self.targets[index], ignored=ignored)
 
     def restricted(self, columns: np.ndarray) -> EvaluationData:
-        """Return the data with some labels only, given by their indices in ascending order."""
+        """Return the data of some labels, given by ascending indices."""
         return replace(
             self,
             labels=[self.labels[k] for k in columns.tolist()],
@@ -65,17 +66,17 @@ class EvaluationData:
             training_images=None if self.training_images is None else self.training_images[columns],
         )
 
-    def columns(self, asked: str) -> np.ndarray:
+    def columns(self, group: str) -> np.ndarray:
         """Return the indices of the labels of ``--classes``: all, seen or unseen.
 
         Raises:
             UserError: there are none.
         """
-        if asked not in LABELS:
-            raise UserError(f"expected --classes {', '.join(LABELS)}; got {asked!r}")
-        mask = {"all": np.ones(len(self.labels), bool), "seen": self.seen, "unseen": ~self.seen}[asked]
+        if group not in LABELS:
+            raise UserError(f"expected --classes {', '.join(LABELS)}; got {group!r}")
+        mask = {"all": np.ones(len(self.labels), bool), "seen": self.seen, "unseen": ~self.seen}[group]
         if not mask.any():
-            raise UserError(f"{self.name} has no {asked} labels: prepare it with --unseen, or give other --classes")
+            raise UserError(f"{self.name} has no {group} labels: prepare it with --unseen, or give other --classes")
         return np.flatnonzero(mask)
 
 
@@ -83,7 +84,7 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
     """Read a split of a prepared folder.
 
     Raises:
-        UserError: the folder is not sound, or has no image of the split.
+        UserError: the folder is invalid, or has no images in the split.
     """
     if split not in SPLITS:
         raise UserError(f"expected --split {', '.join(SPLITS)}; got {split!r}")
@@ -91,7 +92,7 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
     rows = dataset.rows(split)
     if not len(rows):
         counts = ", ".join(f"{name} {len(dataset.rows(name)):,}" for name in SPLITS)
-        raise UserError(f"{folder} has no image of the split {split}; its images: {counts}")
+        raise UserError(f"{folder} has no images in the split {split}; its images: {counts}")
     root = images or dataset.image_root
     if root is not None and not root.is_dir():
         raise UserError(f"no folder of images at {root}: give --images DIR")
@@ -111,22 +112,22 @@ def data_of_dataset(folder: Path, split: str, images: Path | None) -> Evaluation
 
 
 def _test_shows(info: dict[str, Any]) -> Any:
-    """Return which test images ``prepare`` kept, as ``dataset.json`` has it; None where it does not say."""
+    """Return which test images ``prepare`` kept according to ``dataset.json``; None if not recorded."""
     protocol = info.get("protocol")
     return protocol.get("test_shows") if isinstance(protocol, dict) else None
 
 
 def data_of_targets(path: Path, unseen_file: Path | None, images: Path | None) -> EvaluationData:
-    """Read a file of targets, as :func:`zsl_tagger.evaluation.score_files.read_targets` has it.
+    """Read a file of targets, see :func:`zsl_tagger.evaluation.score_files.read_targets`.
 
     Args:
-        unseen_file: names of the unseen labels, one a line; without it all are seen.
+        unseen_file: names of the unseen labels, one per line; None: all labels are seen.
     """
     names, labels, targets, ignored = read_targets(path)
     unseen = set(read_labels_file(unseen_file, names_with_marks(labels))) if unseen_file is not None else set()
     unknown = sorted(unseen - set(labels))
     if unknown:
-        raise UserError(f"{unseen_file} names what is no label of {path}: {some(unknown)}")
+        raise UserError(f"{unseen_file} has names that are not labels of {path}: {some(unknown)}")
     seen = np.array([label not in unseen for label in labels], bool)
     known = ignored if ignored.any() else None
     return EvaluationData(path.stem, "all", names, labels, seen, targets, known, root=images)

@@ -1,4 +1,4 @@
-"""Compute every figure of the report from scores and truth, in one pass over images and one over labels."""
+"""Compute all figures of the report in one pass over images and one over labels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from zsl_tagger.evaluation.scores import (
     task_of,
 )
 
-#: The metric that is the overall F1 of each level.
+#: Metric of the overall F1 at each level.
 LEVELS = {AT_THRESHOLD: F1_AT_THRESHOLD, AT_HALF: F1_AT_HALF}
 
 #: Values of a metric on each resample, ``(R,)``, by task and metric.
@@ -61,7 +61,7 @@ Resampled = dict[tuple[Task, str], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Hold the figures, those of each label, and the figures of each resample."""
+    """The figures overall, per label and per resample."""
 
     figures: Figures
     per_label: list[LabelFigures]
@@ -71,12 +71,12 @@ class Evaluation:
 def evaluate_scores(
     scores: Scores, data: EvaluationData, protocol: Protocol, ks: tuple[int, ...], resamples: int, seed: int
 ) -> Evaluation:
-    """Return every figure of some scores.
+    """Compute all figures of some scores.
 
     Args:
-        data: as the scores are, images and labels in the same order.
-        ks: the K of P/R/F1@K; those above a task's number of labels are left out of it.
-        resamples: of the bootstrap over images; 0 for none.
+        data: ground truth, with images and labels in the same order as the scores.
+        ks: the K of P/R/F1@K; a K above a task's number of labels is skipped.
+        resamples: number of bootstrap resamples of the images; 0 for none.
     """
     tasks = task_columns(data.seen)
     parts: dict[Task, _Part] = {}
@@ -86,7 +86,7 @@ def evaluate_scores(
         parts |= dict.fromkeys(names, part)
     resampled: Resampled = {}
     found = {name: _task(name, parts[name], protocol, resampled) for name in tasks}
-    groups, whole = group_columns(data.seen), parts[list(tasks)[-1]]  # GZSL, where there are both groups
+    groups, whole = group_columns(data.seen), parts[list(tasks)[-1]]  # GZSL if there are both groups
     of_label = {k: parts[task_of(group)] for group, columns in groups.items() for k in columns.tolist()}
     per_label = [of_label[k].row(k) for k in range(len(data.labels))]
     figures = Figures(
@@ -109,7 +109,7 @@ def evaluate_scores(
 def _image_sets(
     data: EvaluationData, protocol: Protocol, tasks: dict[Task, np.ndarray]
 ) -> list[tuple[np.ndarray, list[Task]]]:
-    """Group the tasks by the images that the protocol evaluates them on: indices ``(n,)``, and their names."""
+    """Group the tasks by the images that the protocol evaluates them on: indices ``(n,)`` and task names."""
     sets: dict[bytes, tuple[np.ndarray, list[Task]]] = {}
     for name, columns in tasks.items():
         kept = protocol.keeps(data.targets if name == GZSL else data.targets[:, columns])
@@ -119,10 +119,10 @@ def _image_sets(
 
 @dataclass(frozen=True)
 class _Part:
-    """Hold what was measured on the images ``rows`` for the tasks that are evaluated on them.
+    """Measurements on the images ``rows`` for the tasks that are evaluated on them.
 
     Attributes:
-        tasks: their columns.
+        tasks: label columns of each task.
         counts: how often each image is in each resample, ``(n, R)``; None without resamples.
     """
 
@@ -133,7 +133,7 @@ class _Part:
     images: ImageCounts
 
     def ranking(self, k: int) -> LabelRanking:
-        """Return what the ranking says of one label of these tasks."""
+        """Return the ranking figures of one label."""
         found = self.labels.rows[k]
         assert found is not None
         return found
@@ -144,7 +144,7 @@ class _Part:
         return LabelFigures(**vars(self.ranking(k)), precision=precision, recall=recall, f1=f1)
 
     def in_mean(self, columns: np.ndarray, protocol: Protocol) -> np.ndarray:
-        """Return those of some columns that the protocol does not leave out for want of any annotation."""
+        """Return the columns that the protocol includes in the mean, without labels that were never annotated."""
         if not protocol.drops_unannotated:
             return columns
         unknown = np.array([self.ranking(k).unknown for k in columns.tolist()])
@@ -166,7 +166,7 @@ def _measure(
 
 
 def _task(name: Task, part: _Part, protocol: Protocol, resampled: Resampled) -> TaskFigures:
-    """Return the figures of a task, and add those of its resamples to ``resampled``."""
+    """Return the figures of a task, and add the figures of its resamples to ``resampled``."""
     columns = part.tasks[name]
     chosen = part.in_mean(columns, protocol)
     precisions = np.array([part.ranking(k).average_precision for k in chosen.tolist()], float)
@@ -198,7 +198,7 @@ def _at_k(name: Task, k: int, part: _Part, resampled: Resampled) -> TopFigures:
 
 
 def _top(table: np.ndarray, positives: np.ndarray, f1_interval: Interval | None = None) -> TopFigures:
-    """Return figures at K from right answers, answers and ties of each image, ``(n, 3)``."""
+    """Return figures at K from hits, answers and ties of each image, ``(n, 3)``."""
     precision, recall, f1 = precision_recall_f1(table[:, 0].sum(), table[:, 1].sum(), positives.sum())
     tied = int(table[:, 2].sum())
     return TopFigures(precision=precision, recall=recall, f1=f1, tied_images=tied, f1_interval=f1_interval)
@@ -209,7 +209,7 @@ def _at_level(
 ) -> LevelFigures | None:
     """Return the figures of tags, and add the F1 of each resample to ``resampled``; None without images.
 
-    ``cp``, ``cr`` and ``cf1`` are means over the labels ``chosen``, macro F1 over all labels with positives.
+    ``cp``, ``cr`` and ``cf1`` are means over the labels ``chosen``, macro F1 is over all labels with positives.
     """
     if (level, name) not in part.images.at_level:
         return None
@@ -233,7 +233,7 @@ def _at_level(
 
 
 def _seen_and_unseen(tasks: dict[Task, TaskFigures], images: ImageCounts) -> SeenAndUnseen:
-    """Return harmonic means and AUSUC; there must be labels of both groups."""
+    """Return harmonic means and AUSUC; labels of both groups must exist."""
     events = CurveEvents(
         np.concatenate([block.seen_leave for block in images.events] or [np.zeros((0, 2))]),
         np.concatenate([block.unseen_come for block in images.events] or [np.zeros((0, 2))]),
@@ -258,7 +258,7 @@ def _seen_and_unseen(tasks: dict[Task, TaskFigures], images: ImageCounts) -> See
 
 
 def _recalls(ranking: str, images: ImageCounts, events: CurveEvents) -> dict[int, RecallPair]:
-    """Return by K the recall of both groups in one ranking of all labels."""
+    """Return the recall of both groups at each K, in one ranking of all labels."""
     recalls = {}
     for k in [k for name, group, k in images.recalled if (name, group) == (ranking, SEEN)]:
         seen = images.recalled[ranking, SEEN, k] / max(events.seen_positives, 1)
@@ -285,7 +285,7 @@ def _number(value: float) -> float | None:
 def compare(ours: Evaluation, other: Evaluation) -> dict[Task, dict[str, Difference]]:
     """Compare two evaluations on the same resamples of the same images, by task and metric."""
     found: dict[Task, dict[str, Difference]] = {}
-    twice = all(side.figures.threshold == 0.5 for side in (ours, other))  # F1 at threshold is that at 0.5
+    twice = all(side.figures.threshold == 0.5 for side in (ours, other))  # F1 at threshold equals F1 at 0.5
     for (task, metric), values in ours.resampled.items():
         if (task, metric) not in other.resampled or (twice and metric == F1_AT_HALF):
             continue

@@ -1,13 +1,13 @@
 """Multi-label metrics as pure functions of scores ``(N, K)`` and 0/1 targets ``(N, K)``.
 
-Entries that are ``ignored`` (bool ``(N, K)``: nobody knows whether they are true) count neither for nor against. What
-equal scores count as is said by ``ties``:
+Entries that are ``ignored`` (bool ``(N, K)``: unknown truth) are excluded. ``ties`` controls the treatment of equal
+scores:
 
 ===========  =========================================================================================================
-``grouped``  equal scores are one step of the ranking, as in scikit-learn: no order matters. At K, the tied labels
-             share the places that are left
+``grouped``  equal scores are one step of the ranking, as in scikit-learn, so the order does not matter. At K, the
+             tied labels share the remaining places
 ``first``    the earlier image (average precision) or label (at K) is ranked first
-``last``     the later one is
+``last``     the later one is ranked first
 ===========  =========================================================================================================
 """
 
@@ -23,10 +23,10 @@ Ties = Literal["grouped", "first", "last"]
 def average_precision(
     scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | None = None, ties: Ties = "grouped"
 ) -> np.ndarray:
-    """Average precision of every label: ``sum (R_n - R_{n-1}) P_n``, over ranks n or, grouped, over distinct scores.
+    """Compute the average precision of every label: ``sum (R_n - R_{n-1}) P_n`` over ranks or grouped scores n.
 
     Returns:
-        float64 ``(K,)``, NaN for a label without positives (the caller decides what that counts as).
+        float64 ``(K,)``, NaN for a label without positives (the caller decides how to count it).
     """
     scores, targets = _checked(scores, targets)
     known = None if ignored is None else ~ignored
@@ -42,13 +42,13 @@ def _one_average_precision(
 
 
 class RankingSteps(NamedTuple):
-    """One label's ranking, as far down as its last positive.
+    """Ranking of one label's images, down to the last positive.
 
     Attributes:
-        order: int ``(n,)``, images from the highest score on.
-        ends: int ``(E,)``, the places in ``order`` where a step with positives ends, ascending.
-        positives: int ``(E,)``, positives in each.
-        ranked: bool ``(n,)``, the targets in that order.
+        order: int ``(n,)``, images in order of descending score.
+        ends: int ``(E,)``, ascending positions in ``order`` where a step with positives ends.
+        positives: int ``(E,)``, number of positives in each step.
+        ranked: bool ``(n,)``, targets in that order.
     """
 
     order: np.ndarray
@@ -57,7 +57,7 @@ class RankingSteps(NamedTuple):
     ranked: np.ndarray
 
     def average_precision(self) -> float:
-        """NaN where there is no positive."""
+        """Return the average precision; NaN without positives."""
         if not len(self.ends):
             return float("nan")
         hits = np.cumsum(self.positives)
@@ -84,7 +84,7 @@ def ranking_steps(scores: np.ndarray, targets: np.ndarray, known: np.ndarray | N
 
 
 def last_of_equals(ranked: np.ndarray) -> np.ndarray:
-    """Return the last place of each run of equal values, ascending; ``(n,)`` sorted values, n at least 1."""
+    """Return the last index of each run of equal values, ascending, for sorted values ``(n,)``, n at least 1."""
     return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
 
 
@@ -95,9 +95,9 @@ def _descending(scores: np.ndarray, ties: Ties) -> np.ndarray:
 
 
 def tied_images(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | None = None) -> np.ndarray:
-    """Of each label: how many images share their score with an image of the other target; int64 ``(K,)``.
+    """Count for each label the images that share a score with an image of the other target; int64 ``(K,)``.
 
-    Where it is not 0, an average precision that depends on order is not determined by the scores.
+    If it is not 0, an order-dependent average precision is not determined by the scores alone.
     """
     scores, targets = _checked(scores, targets)
     known = np.ones(targets.shape, bool) if ignored is None else ~ignored
@@ -111,12 +111,12 @@ def tied_images(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | N
 
 
 class HitsAtK(NamedTuple):
-    """Hold the answers of each image, ``(N,)``.
+    """Top-K answers of each image, ``(N,)``.
 
     Attributes:
-        hits: right answers, float64, since tied labels share places.
+        hits: number of correct answers, float64, since tied labels share places.
         answers: number of answers.
-        tied: whether the K-th place is shared by equal scores.
+        tied: whether equal scores share the K-th place.
     """
 
     hits: np.ndarray
@@ -127,7 +127,7 @@ class HitsAtK(NamedTuple):
 def hits_at_k(
     scores: np.ndarray, targets: np.ndarray, k: int, ignored: np.ndarray | None = None, ties: Ties = "first"
 ) -> HitsAtK:
-    """How many of the k best labels of each image are right; ignored labels are not ranked."""
+    """Count the correct ones among the k best labels of each image; ignored labels are not ranked."""
     scores, targets = _checked(scores, targets)
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"expected 1 <= k <= {scores.shape[1]} labels, got k={k}")
@@ -137,9 +137,9 @@ def hits_at_k(
         targets = targets & ~ignored
         answers = np.minimum(k, (~ignored).sum(axis=1))
     place = scores.shape[1] - k
-    least = np.partition(scores, place, axis=1)[:, place, None]  # (N, 1), the score of the k-th place
+    least = np.partition(scores, place, axis=1)[:, place, None]  # (N, 1), the k-th best score
     above, level = scores > least, scores == least  # (N, K)
-    left = k - above.sum(axis=1)  # (N,), places for those that share the k-th score
+    left = k - above.sum(axis=1)  # (N,), places for labels with the k-th score
     tied = (level.sum(axis=1) > left) & (answers == k)
     hits = (targets & above).sum(axis=1).astype(np.float64)
     if ties == "grouped":
@@ -154,7 +154,7 @@ def hits_at_k(
 def precision_recall_f1_at_k(
     scores: np.ndarray, targets: np.ndarray, k: int, ignored: np.ndarray | None = None, ties: Ties = "first"
 ) -> tuple[float, float, float]:
-    """Micro precision, recall and F1 of the k best labels of each image (images without positives count).
+    """Compute micro precision, recall and F1 of the k best labels of each image (images without positives count).
 
     ``P = TP / (N k)``, ``R = TP / all positives``.
     """
@@ -166,7 +166,7 @@ def precision_recall_f1_at_k(
 
 
 def precision_recall_f1(hits: float, answers: float, positives: float) -> tuple[float, float, float]:
-    """Of counts; what has no denominator is 0."""
+    """Compute precision, recall and F1 from counts; a ratio with denominator 0 is 0."""
     precision, recall = hits / max(answers, 1), hits / max(positives, 1)
     return float(precision), float(recall), float(2 * hits / (answers + positives)) if hits else 0.0
 
@@ -179,15 +179,15 @@ class Confusion(NamedTuple):
     positives: np.ndarray
 
     def precision(self) -> np.ndarray:
-        """Return that of each label, 0 where it is never a tag, NaN where it has no positives."""
+        """Return the precision of each label, 0 if it is never a tag, NaN without positives."""
         return self._known(self.hits / np.maximum(self.answers, 1))
 
     def recall(self) -> np.ndarray:
-        """Return that of each label, NaN where it has no positives."""
+        """Return the recall of each label, NaN without positives."""
         return self._known(self.hits / np.maximum(self.positives, 1))
 
     def f1(self) -> np.ndarray:
-        """Of each label, 0 where there is nothing right, NaN where it has no positives."""
+        """Return the F1 of each label, 0 without correct tags, NaN without positives."""
         return self._known(2 * self.hits / np.maximum(self.answers + self.positives, 1))
 
     def _known(self, values: np.ndarray) -> np.ndarray:
@@ -197,7 +197,7 @@ class Confusion(NamedTuple):
 def confusion_at_threshold(
     scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray, ignored: np.ndarray | None = None
 ) -> Confusion:
-    """Count what tagging each label where ``score >= threshold`` gets right and wrong; thresholds ``(K,)``."""
+    """Count correct and wrong tags of each label where ``score >= threshold``; thresholds ``(K,)``."""
     scores, targets = _checked(scores, targets)
     said = scores >= thresholds
     if ignored is not None:
@@ -206,24 +206,24 @@ def confusion_at_threshold(
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | None = None) -> float:
-    """Over the labels that have positives."""
+    """Compute the mean average precision over the labels with positives."""
     shown = targets.any(axis=0)
     masked = None if ignored is None else ignored[:, shown]
     return float(average_precision(scores[:, shown], targets[:, shown], masked).mean())
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """Of two figures >= 0; 0 where both are."""
+    """Return the harmonic mean of two figures >= 0; 0 if both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
 class SeenUnseenCurve(NamedTuple):
-    """Recall@K of seen and of unseen positives as a bias is added to the scores of unseen labels.
+    """Recall@K of seen and unseen positives as a function of the bias added to unseen scores.
 
     Attributes:
-        bias: ascending ``(P,)``; the recalls hold from it to the next. The first is -inf.
-        seen, unseen: recall of each, 0..1, ``(P,)``; all labels are ranked in one list.
-        area: under the curve of one over the other, AUSUC (Chao et al. 2016, arXiv 1605.04253), 0..1.
+        bias: ascending ``(P,)``; the recalls hold from each bias to the next. The first is -inf.
+        seen, unseen: recall of each group, 0..1, ``(P,)``, with all labels ranked together.
+        area: area under the seen-unseen curve, AUSUC (Chao et al. 2016, arXiv 1605.04253), 0..1.
     """
 
     bias: np.ndarray
@@ -232,17 +232,17 @@ class SeenUnseenCurve(NamedTuple):
     area: float
 
     def harmonic_means(self) -> np.ndarray:
-        """Of the two recalls at each bias, ``(P,)``; 0 where both are."""
+        """Return the harmonic mean of the two recalls at each bias, ``(P,)``; 0 if both are 0."""
         total = self.seen + self.unseen
         return np.where(total > 0, 2 * self.seen * self.unseen / np.maximum(total, 1e-12), 0.0)
 
 
 class CurveEvents(NamedTuple):
-    """The biases at which positives leave the k best (seen) or come among them (unseen), and all positives.
+    """Biases at which positives drop out of the k best (seen) or enter them (unseen), and the numbers of positives.
 
     Attributes:
-        seen_leave, unseen_come: float64 ``(E, 2)``: a bias, and how much of a positive, 0..1: labels of one score share
-            their places.
+        seen_leave, unseen_come: float64 ``(E, 2)``: a bias and a fraction of a positive, 0..1, since labels with equal
+            scores share their places.
     """
 
     seen_leave: np.ndarray
@@ -254,7 +254,7 @@ class CurveEvents(NamedTuple):
 def curve_events(
     scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, k: int, ignored: np.ndarray | None = None
 ) -> CurveEvents:
-    """Events of some images, to be put together over blocks of images.
+    """Return the events of some images, to be concatenated over blocks of images.
 
     With s_r and u_r the r-th best score of an image's seen and unseen labels: the r-th seen label is among the k best
     of all while ``bias <= s_r - u_(k-r+1)``, the r-th unseen one while ``bias > s_(k-r+1) - u_r``. So the curve is
@@ -268,8 +268,8 @@ def curve_events(
     if ignored is not None:
         scores, targets = np.where(ignored, -np.inf, scores), targets & ~ignored
     best = [_best(scores[:, part], targets[:, part], k) for part in (seen, ~seen)]
-    (s, s_share), (u, u_share) = best  # scores in descending order and what of them is right, (N, k)
-    leave, come = s_share > 0, u_share > 0  # there the score is finite
+    (s, s_share), (u, u_share) = best  # descending scores and their share of positives, (N, k)
+    leave, come = s_share > 0, u_share > 0  # only where the score is finite
     return CurveEvents(
         np.stack([s[leave] - u[:, ::-1][leave], s_share[leave]], axis=1),
         np.stack([s[:, ::-1][come] - u[come], u_share[come]], axis=1),
@@ -279,7 +279,7 @@ def curve_events(
 
 
 def _best(scores: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best scores, -inf where there are fewer, and the share of positives at each score."""
+    """Return the k best scores, padded with -inf, and the share of positives at each score."""
     ranked, share = np.full((len(scores), k), -np.inf), np.zeros((len(scores), k))
     best = np.sort(scores, axis=1)[:, : -k - 1 : -1]  # (N, k or fewer)
     ranked[:, : best.shape[1]] = best
@@ -293,7 +293,7 @@ def seen_unseen_curve(events: CurveEvents) -> SeenUnseenCurve:
     """Return the curve and its area, by the trapezoid rule."""
     edges = np.unique(np.concatenate([events.seen_leave[:, 0], events.unseen_come[:, 0]]))
     edges = np.concatenate([[-np.inf], edges[np.isfinite(edges)]])
-    # just after an edge: what left at it is out, what came at it is in
+    # just after an edge: positives that leave there are out, positives that enter are in
     left, came = (_shares_up_to(part, edges) for part in (events.seen_leave, events.unseen_come))
     seen = (events.seen_leave[:, 1].sum() - left) / max(events.seen_positives, 1)
     unseen = came / max(events.unseen_positives, 1)
@@ -303,7 +303,7 @@ def seen_unseen_curve(events: CurveEvents) -> SeenUnseenCurve:
 
 
 def _shares_up_to(events: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Shares of the events ``(E, 2)`` at or below each bias of ``edges`` ``(P,)``, summed."""
+    """Return the sum of the shares of events ``(E, 2)`` at or below each bias of ``edges`` ``(P,)``."""
     order = np.argsort(events[:, 0])
     sums = np.append(0.0, np.cumsum(events[order, 1]))
     return sums[np.searchsorted(events[order, 0], edges, side="right")]
@@ -313,7 +313,7 @@ def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nd
     if scores.shape != targets.shape or scores.ndim != 2:
         raise ValueError(f"expected scores and targets of one shape (N, K), got {scores.shape} and {targets.shape}")
     if np.isnan(scores).any():
-        raise ValueError(f"scores hold {int(np.isnan(scores).sum())} NaN values")
+        raise ValueError(f"scores contain {int(np.isnan(scores).sum())} NaN values")
     if targets.dtype != bool and not np.isin(targets, (0, 1)).all():
         raise ValueError("expected targets of 0 and 1 only")
     return scores if scores.dtype == np.float32 else scores.astype(np.float64), targets.astype(bool)

@@ -1,4 +1,4 @@
-"""Compute what belongs to one image at a time: figures at K and at thresholds, seen against unseen, histograms."""
+"""Compute per-image counts: hits at K and at thresholds, seen against unseen, histograms."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from zsl_tagger.evaluation.results import Group, Probabilities, Task
 from zsl_tagger.evaluation.scores import CALIBRATED, GZSL, SEEN, UNSEEN, Scores
 
 IMAGES_AT_ONCE = 2048
-BINS = 50  # of probabilities 0..1
-AT_THRESHOLD, AT_HALF = "at_threshold", "at_half"  # where a label becomes a tag
+BINS = 50  # for probabilities 0..1
+AT_THRESHOLD, AT_HALF = "at_threshold", "at_half"  # levels at which a label becomes a tag
 
 
 class ImageCounts:
-    """Gather the counts of each image, a block of images at a time."""
+    """Collect the counts of each image, in blocks of images."""
 
     def __init__(self, count: int, labels: int, seen: np.ndarray):
-        self.at_k: dict[tuple[str, int], np.ndarray] = {}  # (n, 3): right answers, answers, K-th place is shared
-        self.recalled: dict[tuple[str, Group, int], float] = {}  # right answers of seen and unseen within GZSL
-        self.at_level: dict[tuple[str, str], np.ndarray] = {}  # (n, 3): right answers, answers, positives
+        self.at_k: dict[tuple[str, int], np.ndarray] = {}  # (n, 3): hits, answers, whether the K-th place is shared
+        self.recalled: dict[tuple[str, Group, int], float] = {}  # hits of seen and unseen labels within GZSL
+        self.at_level: dict[tuple[str, str], np.ndarray] = {}  # (n, 3): hits, answers, positives
         nothing = Confusion(*(np.zeros(labels, np.int64) for _ in range(3)))
         self.confusion = dict.fromkeys((AT_THRESHOLD, AT_HALF), nothing)
         self.events: list[CurveEvents] = []
@@ -85,10 +85,10 @@ def measure_images(
     tasks: dict[Task, np.ndarray],
     ks: tuple[int, ...],
 ) -> ImageCounts:
-    """Count right answers among the K best and above the thresholds, for each image of ``rows``.
+    """Count hits among the K best labels and above the thresholds, for each image of ``rows``.
 
     Args:
-        tasks: columns of the labels of each task.
+        tasks: label columns of each task.
         ks: the K of P/R/F1@K.
     """
     images = ImageCounts(len(rows), len(data.labels), data.seen)

@@ -1,4 +1,4 @@
-"""Compute what belongs to one label at a time: average precision, its curve, its resamples."""
+"""Compute per-label figures: average precision, its curve and its resamples."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import default_workers, map_in_order
 
 LABELS_AT_ONCE = 16
-RECALL = np.linspace(0, 1, 101)  # where precision is read off for the curves
+RECALL = np.linspace(0, 1, 101)  # grid of the precision-recall curves
 
 
 class MeasuredLabels(NamedTuple):
-    """Hold what was measured of each label; for labels that were not, the row is None and the arrays are NaN.
+    """Figures of each label; None and NaN for labels that were not measured.
 
     Attributes:
         rows: K rows of figures.
@@ -97,7 +97,7 @@ def measure_labels(
 
 
 def _precision_at_recall(steps: RankingSteps) -> np.ndarray:
-    """Return the precision where each recall is first reached, NaN for a label without positives, ``(101,)``."""
+    """Return the precision where each recall is first reached, ``(101,)``; NaN for a label without positives."""
     if not len(steps.ends):
         return np.full(len(RECALL), np.nan)
     hits = np.cumsum(steps.positives)
@@ -105,13 +105,13 @@ def _precision_at_recall(steps: RankingSteps) -> np.ndarray:
 
 
 def mean_curve(curves: np.ndarray) -> list[float]:
-    """Return the mean precision at each of ``RECALL`` over the labels with positives; empty where there is none."""
+    """Return the mean precision at each of ``RECALL`` over labels with positives; empty without such labels."""
     known = curves[np.isfinite(curves[:, 0])]
     return [round(float(value), 4) for value in known.mean(axis=0)] if len(known) else []
 
 
 def label_totals(per_label: Sequence[LabelRanking], seen: np.ndarray, protocol: Protocol) -> LabelTotals:
-    """Count seen and unseen labels, those without positives, and those whose ranking has ties."""
+    """Count seen and unseen labels, labels without positives, and labels whose ranking has ties."""
     return LabelTotals(
         seen=int(seen.sum()),
         unseen=int((~seen).sum()),

@@ -1,4 +1,4 @@
-"""Score images in this process or in several; the scores are the same bytes."""
+"""Score images in one or several processes, with identical results."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.tagging.tagger import Tagger
 
 IMAGES_PER_TASK = 8
-TASKS_AHEAD = 2  # of each process
+TASKS_AHEAD = 2  # per process
 
-Found = np.ndarray | str  # logits float32 (K,), or why the image cannot be read
+ImageResult = np.ndarray | str  # logits float32 (K,), or why the image cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Say where and how scores are computed. They do not depend on it, but for a GPU's rounding.
+    """Device, processes and workers that compute scores. Scores do not depend on it, except for rounding on a GPU.
 
     Attributes:
-        workers: images in work at a time, in all processes together; None: one a core, at most 16.
-        processes: how many share the images.
-        device: where the networks run (:data:`zsl_tagger.tagging.devices.DEVICES`).
+        workers: images processed in parallel, in all processes together; None: one per core, at most 16.
+        processes: number of processes to split the images across.
+        device: device of the networks (:data:`zsl_tagger.tagging.devices.DEVICES`).
     """
 
     workers: int | None = None
@@ -51,28 +51,28 @@ class Compute:
         return self.workers or default_workers()
 
     def tagger(self, folder: Path) -> Tagger:
-        """Open a model: with as many threads for an image, however many processes there are."""
+        """Open a model with the same number of threads per image, regardless of the number of processes."""
         return Tagger(folder, self.images_at_once, self.device, taught=False)
 
 
 class Scorer:
-    """Score one image after the other for some labels."""
+    """Scorer of single images for a fixed list of labels."""
 
     def __init__(self, tagger: Tagger, labels: Sequence[str]):
         self.tagger, self.labels = tagger, tagger.label_set(labels)
 
-    def __call__(self, path: str) -> Found:
+    def __call__(self, path: str) -> ImageResult:
         try:
             return self.tagger.log_odds(self.tagger.encode(path), self.labels)[0]
         except ImageError as error:
             return str(error)
 
 
-def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Generator[Found, None, None]:
-    """Yield what was found of each image, in order.
+def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Generator[ImageResult, None, None]:
+    """Yield the result of each image, in order.
 
     Raises:
-        UserError: a process ended before its time.
+        UserError: a process died.
     """
     if compute.processes == 1:
         yield from map_in_order(scorer, paths, compute.images_at_once)
@@ -84,7 +84,7 @@ def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Gene
         _start,
         (scorer.tagger.folder.path, scorer.labels.labels, compute),
     )
-    pending: deque[Future[list[Found]]] = deque()
+    pending: deque[Future[list[ImageResult]]] = deque()
     waiting = iter(paths)
     tasks: Iterator[list[str]] = iter(lambda: list(islice(waiting, IMAGES_PER_TASK)), [])
     try:
@@ -96,17 +96,17 @@ def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Gene
             yield from pending.popleft().result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that scores images has died, perhaps for want of memory: give fewer --processes or --workers"
+            "a process that scores images has died, perhaps for lack of memory: give fewer --processes or --workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_scorer: Scorer | None = None  # of a process of the pool
+_scorer: Scorer | None = None  # in a process of the pool
 
 
 def _start(folder: Path, labels: Sequence[str], compute: Compute) -> None:
-    """Make a process of the pool ready. It ends with its parent, which alone is stopped by Ctrl-C."""
+    """Initialise a process of the pool. It ends with its parent, which alone handles Ctrl-C."""
     global _scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -120,6 +120,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _score_task(paths: list[str], threads: int) -> list[Found]:
+def _score_task(paths: list[str], threads: int) -> list[ImageResult]:
     assert _scorer is not None
     return list(map_in_order(_scorer, paths, threads))

@@ -1,4 +1,4 @@
-"""The definitions of "mAP" and "F1@K" that published zero-shot results follow; no two are the same."""
+"""The definitions of "mAP" and "F1@K" in published zero-shot work, no two of which are the same."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from zsl_tagger.evaluation.metrics import Ties
 
 @dataclass(frozen=True)
 class Protocol:
-    """One definition. A subclass may change which images count, or how average precisions become a mean.
+    """A definition of the metrics. A subclass may change which images count, or how average precisions are averaged.
 
     Attributes:
-        ap_ties, top_ties: how equal scores are treated in average precision and at K
+        ap_ties, top_ties: treatment of equal scores in average precision and at K
             (:mod:`zsl_tagger.evaluation.metrics`).
-        empty_is_zero: a label without positives counts as average precision 0; else it is left out of the mean.
-        needs_label: each task leaves out the images that show none of its labels.
-        masks_ignored: entries that nobody annotated are left out of average precision; else they count as false.
-        ranks_ignored: they may stand among the K best, and are wrong there.
-        source: whose code it follows, for the report.
-        ks: the K of P/R/F1@K that are published.
-        drops_unannotated: a label that nobody annotated on any image is left out of the mean, whatever
-            ``empty_is_zero`` says.
+        empty_is_zero: a label without positives has average precision 0; otherwise it is excluded from the mean.
+        needs_label: each task excludes images that show none of its labels.
+        masks_ignored: unannotated entries are excluded from average precision; otherwise they count as false.
+        ranks_ignored: unannotated entries may be among the K best, where they count as wrong.
+        source: the code that it follows, for the report.
+        ks: the published K of P/R/F1@K.
+        drops_unannotated: a label that is not annotated on any image is excluded from the mean, regardless of
+            ``empty_is_zero``.
     """
 
     name: str
@@ -42,18 +42,18 @@ class Protocol:
         """Return which images a task is evaluated on, bool ``(N,)``.
 
         Args:
-            targets: bool ``(N, k)``, of the task's labels.
+            targets: bool ``(N, k)`` of the task's labels.
         """
         return np.asarray(targets.any(axis=1)) if self.needs_label else np.ones(len(targets), bool)
 
     def which_images(self) -> str:
-        """Return what :meth:`keeps` keeps, in words."""
+        """Describe which images :meth:`keeps` selects."""
         if self.needs_label:
-            return "ZSL: those with an unseen label; seen: with a seen label; GZSL: with any label"
+            return "ZSL: images with an unseen label; seen: with a seen label; GZSL: with any label"
         return "all images of the split"
 
     def mean(self, precisions: np.ndarray) -> float:
-        """Return the mAP of average precisions ``(K,)``, NaN for labels without positives or if none is left."""
+        """Return the mAP of average precisions ``(K,)``, which are NaN without positives; NaN if no label is left."""
         if self.empty_is_zero:
             return float(np.nan_to_num(precisions).mean()) if len(precisions) else float("nan")
         known = precisions[np.isfinite(precisions)]
@@ -103,7 +103,7 @@ def protocol_named(name: str) -> Protocol:
     """Return a protocol by its name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such protocol.
     """
     if name not in PROTOCOLS:
         raise UserError(f"expected --protocol {', '.join(PROTOCOLS)}; got {name!r}")

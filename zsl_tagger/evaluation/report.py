@@ -1,4 +1,4 @@
-"""The report folder: ``report.json``, ``per_label.csv`` and ``report.html``, a page that needs no other file."""
+"""Write the report folder: ``report.json``, ``per_label.csv`` and a self-contained ``report.html``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from zsl_tagger.words.table import unit_length
 
 JSON_FILE, LABELS_FILE, PAGE_FILE = "report.json", "per_label.csv", "report.html"
 
-LABELS_SHOWN = 6  # best, and worst
+LABELS_SHOWN = 6  # number of best and of worst labels
 PHOTOS_SHOWN = 5
-SUPPORTS = 3  # nearest seen labels of an unseen one
+SUPPORTS = 3  # nearest seen labels per unseen label
 
 _COLOURS = {SEEN: "#3b6fb6", UNSEEN: "#c2453d"}
 _NAMES = {SEEN: "seen labels", UNSEEN: "unseen labels"}
@@ -46,7 +46,7 @@ def write_report(
 
 def _csv(per_label: list[LabelFigures]) -> bytes:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")  # opened in spreadsheets, and read by no command
+    writer = csv.writer(file, lineterminator="\n")  # for spreadsheets; no command reads it
     names = [field.name for field in fields(LabelFigures)]
     plain = [name for name in names if name != "average_precision_interval"]
     writer.writerow([*plain, "average_precision_low", "average_precision_high"])
@@ -91,13 +91,13 @@ def page(report: Report, per_label: list[LabelFigures], data: EvaluationData, va
 
 
 class ExamplePhoto(NamedTuple):
-    """Show a photo beside a label.
+    """A photo shown with a label.
 
     Attributes:
-        picture: a data URL; None where the photo cannot be read.
-        true: whether the label is true of it.
-        score: of the label, in the unit of the scores.
-        place: in the ranking of the photos, from 1.
+        picture: data URL; None if the photo cannot be read.
+        true: whether it has the label.
+        score: score of the label, in the unit of the scores.
+        place: rank among the photos, from 1.
     """
 
     picture: str | None
@@ -108,9 +108,9 @@ class ExamplePhoto(NamedTuple):
 
 
 def _photos(label: str, data: EvaluationData, values: np.ndarray) -> list[ExamplePhoto]:
-    """Return the photos with the highest scores, then the true one with the lowest of those not among them.
+    """Return the photos with the highest scores, followed by the remaining true photo with the lowest score.
 
-    Photos on which nobody looked for the label are left out: they would be shown as wrong.
+    Photos for which the label is unknown are excluded, since they would be shown as wrong.
     """
     column = data.labels.index(label)
     scores, truth = np.asarray(values[:, column]), data.targets[:, column]
@@ -130,7 +130,7 @@ def _photos(label: str, data: EvaluationData, values: np.ndarray) -> list[Exampl
 
 
 class NearLabel(NamedTuple):
-    """Name a seen label, the cosine of its word vector and an unseen label's, and its number of training images."""
+    """A seen label, its cosine with the word vector of an unseen label, and its number of training images."""
 
     label: str
     cosine: float
@@ -138,7 +138,7 @@ class NearLabel(NamedTuple):
 
 
 class Support(NamedTuple):
-    """Name an unseen label and its nearest seen labels, nearest first."""
+    """An unseen label and its nearest seen labels, nearest first."""
 
     label: str
     near: list[NearLabel]
@@ -166,7 +166,7 @@ def _plots(figures: Figures) -> list[Plot]:
     plots = [
         Plot("Precision and recall, mean over labels", _plot_precision_recall(figures)),
         Plot("Probabilities of false and true labels", _plot_histograms(figures)),
-        Plot("Calibration: what a probability is worth", _plot_calibration(figures)),
+        Plot("Calibration: predicted and observed probability", _plot_calibration(figures)),
     ]
     if figures.seen_and_unseen:
         plots.append(Plot("Seen against unseen, over all biases", _plot_seen_unseen(figures.seen_and_unseen)))
@@ -205,7 +205,7 @@ def _plot_calibration(figures: Figures) -> str:
         mean = sums.reshape(-1, 5).sum(axis=1) / np.maximum(total, 1)
         enough = total >= 10
         axes.plot(mean[enough], (true / np.maximum(total, 1))[enough], "o-", color=_COLOURS[name], label=_NAMES[name])
-    axes.set(xlabel="mean probability said", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel="mean predicted probability", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False)
     return svg(drawn)
 
@@ -215,7 +215,7 @@ def _plot_seen_unseen(both: SeenAndUnseen) -> str:
     axes.plot(both.curve.unseen, both.curve.seen, color="#444", label=f"AUSUC {both.ausuc:.3f}")
     biased = both.with_model_bias.recall_at_k if both.with_model_bias else {}
     for pairs, mark, title in (
-        (both.recall_at_k, "o", "as the scores are"),
+        (both.recall_at_k, "o", "without a bias"),
         (biased, "s", "with the model's bias"),
     ):
         if pair := pairs.get(both.ausuc_k):

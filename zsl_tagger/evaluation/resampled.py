@@ -1,4 +1,4 @@
-"""Compute figures of bootstrap resamples."""
+"""Compute figures on bootstrap resamples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from zsl_tagger.evaluation.protocols import Protocol
 
-IMAGES_AT_ONCE = 64  # such a block stays in the cache, and is too small for BLAS to wait for its threads
+IMAGES_AT_ONCE = 64  # such a block fits into the cache, and is too small for BLAS to start threads
 
 
 def resampled_means(resampled: np.ndarray, precisions: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Return the mAP of each resample ``(R,)`` of average precisions ``(K, R)``, always over the same labels.
+    """Return the mAP of each resample ``(R,)`` from average precisions ``(K, R)``, always over the same labels.
 
-    A label whose positives are all missing from a resample has its own ``precisions`` ``(K,)`` there.
+    A label without positives in a resample uses its overall ``precisions`` ``(K,)``.
     """
     known = np.isfinite(precisions)
     values = np.where(np.isfinite(resampled), resampled, precisions[:, None])[known]  # (k, R)
@@ -20,13 +20,13 @@ def resampled_means(resampled: np.ndarray, precisions: np.ndarray, protocol: Pro
 
 
 def resampled_f1(hits: np.ndarray, answers: np.ndarray, positives: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the micro F1 of each resample, ``(R,)``, from counts of each image ``(n,)`` and how often it is drawn."""
+    """Return the micro F1 of each resample, ``(R,)``, from per-image counts ``(n,)`` and the numbers of draws."""
     drawn = _weighted(np.stack([hits, answers, positives]), counts)  # (3, R)
     return 2 * drawn[0] / np.maximum(drawn[1] + drawn[2], 1)
 
 
 def _weighted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return sums over images: values of each ``(m, n)``, times how often each is drawn ``(n, R)`` -> ``(m, R)``."""
+    """Return sums over images, weighted by draws: values ``(m, n)``, draws ``(n, R)`` -> ``(m, R)``."""
     total = np.zeros((len(values), counts.shape[1]))
     for start in range(0, values.shape[1], IMAGES_AT_ONCE):
         stop = start + IMAGES_AT_ONCE

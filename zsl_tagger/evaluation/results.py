@@ -1,4 +1,4 @@
-"""Hold the results of an evaluation: what ``report.json``, the page and the printed tables show.
+"""Results of an evaluation, for ``report.json``, the page and the printed tables.
 
 Every figure is a share in 0..1, never a percentage, unless its docstring says otherwise. Metrics have one spelling:
 ``map`` (mean average precision), ``f1_at_3``, ``f1_at_threshold`` and ``f1_at_half``.
@@ -13,7 +13,7 @@ from zsl_tagger.system.json_record import JsonRecord
 
 Task = Literal["zsl", "seen", "gzsl"]
 Group = Literal["unseen", "seen"]
-#: Both ends of a 95 % interval, in the unit of the figure it belongs to.
+#: Bounds of a 95 % interval, in the unit of the figure.
 Interval = tuple[float, float]
 
 MAP, F1_AT_THRESHOLD, F1_AT_HALF = "map", "f1_at_threshold", "f1_at_half"
@@ -25,17 +25,17 @@ def f1_at(k: int) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """Return the name of a metric as papers write it, such as "F1@3"."""
+    """Return the name of a metric as in papers, such as "F1@3"."""
     titles = {MAP: "mAP", F1_AT_THRESHOLD: "F1 at threshold", F1_AT_HALF: "F1 at 0.5"}
     return titles.get(metric) or metric.replace("f1_at_", "F1@")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTotals(JsonRecord):
-    """Count the images of the split.
+    """Numbers of images in the split.
 
     Attributes:
-        evaluated: images that the figures are computed on; for GZSL where tasks differ.
+        evaluated: images that the figures are computed on; the number for GZSL if tasks differ.
         left_out_by_protocol: images that the protocol does not evaluate.
     """
 
@@ -45,11 +45,11 @@ class ImageTotals(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTotals(JsonRecord):
-    """Count the evaluated labels.
+    """Numbers of evaluated labels.
 
     Attributes:
-        without_positives: labels that are true on no evaluated image.
-        without_positives_count_as: their average precision in the mean; None: they are left out of it.
+        without_positives: labels without a positive image.
+        without_positives_count_as: their average precision in the mean; None: they are excluded from it.
         with_ties: labels whose average precision depends on the order of equal scores.
         tied_images: images with such scores, summed over the labels.
     """
@@ -64,15 +64,15 @@ class LabelTotals(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRanking(JsonRecord):
-    """Hold what the ranking of the images says of one label.
+    """Ranking figures of one label.
 
     Attributes:
-        positives: images on which the label is true.
-        unknown: images on which nobody annotated it and which are left out.
+        positives: number of images with the label.
+        unknown: number of images without an annotation of it, which are excluded.
         average_precision: 0..1; NaN without positives.
         average_precision_interval: 95 % interval; None without resamples.
-        tied_images: images that share their score with an image of the other truth.
-        threshold: the value from which the label is a tag, in the unit of the scores (logits or probabilities).
+        tied_images: images that share a score with an image of the opposite truth.
+        threshold: minimum value of a tag, in the unit of the scores (logits or probabilities).
     """
 
     label: str
@@ -87,10 +87,10 @@ class LabelRanking(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFigures(LabelRanking):
-    """Hold all figures of one label.
+    """All figures of one label.
 
     Attributes:
-        precision, recall, f1: 0..1, of its tags at its threshold.
+        precision, recall, f1: 0..1, at its threshold.
     """
 
     precision: float
@@ -100,11 +100,11 @@ class LabelFigures(LabelRanking):
 
 @dataclass(frozen=True, kw_only=True)
 class TopFigures(JsonRecord):
-    """Hold the micro figures of the K best labels of every image.
+    """Micro figures of the K best labels of every image.
 
     Attributes:
         precision, recall, f1: 0..1.
-        tied_images: images whose K-th place is shared by equal scores.
+        tied_images: images in which equal scores share the K-th place.
         f1_interval: 95 % interval; None without resamples.
     """
 
@@ -117,12 +117,12 @@ class TopFigures(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LevelFigures(JsonRecord):
-    """Hold the figures of the tags, which are the labels that reach a threshold.
+    """Figures of the tags, i.e. the labels that reach a threshold.
 
     Attributes:
-        precision, recall, f1: 0..1, of all tags together (OP, OR and OF1 of the papers).
+        precision, recall, f1: 0..1, over all tags together (OP, OR and OF1 in papers).
         f1_interval: 95 % interval of ``f1``; None without resamples.
-        cp, cr: 0..1, means over labels of precision and recall; None without labels.
+        cp, cr: 0..1, precision and recall averaged over labels; None without labels.
         cf1: 0..1, harmonic mean of ``cp`` and ``cr``.
         macro_f1: 0..1, mean of the F1 of labels with positives; None without such labels.
     """
@@ -139,16 +139,16 @@ class LevelFigures(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFigures(JsonRecord):
-    """Hold the figures of one task.
+    """Figures of one task.
 
     Attributes:
-        images: number of images it is evaluated on.
-        labels: number of its labels.
+        images: number of evaluated images.
+        labels: number of labels.
         labels_in_mean: number of labels in the mean of ``map``.
         map: 0..1, mean average precision; None without labels in the mean.
         map_interval: 95 % interval; None without resamples.
-        at_k: figures at each K that the task has labels for.
-        at_threshold: tags at each label's own threshold, or at the one that was asked for; None without images.
+        at_k: figures at each K up to the number of labels.
+        at_threshold: tags at each label's own threshold, or at the requested one; None without images.
         at_half: tags at a probability of 0.5.
     """
 
@@ -162,7 +162,7 @@ class TaskFigures(JsonRecord):
     at_half: LevelFigures | None
 
     def figure(self, metric: str) -> float | None:
-        """Return a figure by the name of its metric, None where the task has none."""
+        """Return a figure by the name of its metric, or None if the task lacks it."""
         levels = {F1_AT_THRESHOLD: self.at_threshold, F1_AT_HALF: self.at_half}
         of_f1 = levels | {f1_at(k): top for k, top in self.at_k.items()}
         if metric == MAP:
@@ -173,7 +173,7 @@ class TaskFigures(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class RecallPair(JsonRecord):
-    """Hold recall@K (0..1) of seen and of unseen positives, all labels ranked in one list, and their harmonic mean."""
+    """Recall@K (0..1) of seen and unseen positives with all labels ranked together, and their harmonic mean."""
 
     seen: float
     unseen: float
@@ -182,10 +182,10 @@ class RecallPair(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class BiasedFigures(JsonRecord):
-    """Hold figures with the model's own bias added to the logits of labels that it was never trained on.
+    """Figures with the model's bias added to the logits of labels that it was never trained on.
 
     Attributes:
-        recall_at_k, at_k: as of GZSL without the bias, by K.
+        recall_at_k, at_k: by K, as for GZSL without the bias.
     """
 
     recall_at_k: dict[int, RecallPair]
@@ -194,7 +194,7 @@ class BiasedFigures(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class RecallCurve(JsonRecord):
-    """Hold points of recall (0..1) of unseen and of seen positives as the bias of unseen labels grows."""
+    """Points of the curve of unseen and seen recall (0..1) as the bias of unseen labels grows."""
 
     seen: list[float]
     unseen: list[float]
@@ -202,16 +202,16 @@ class RecallCurve(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SeenAndUnseen(JsonRecord):
-    """Hold what GZSL says of seen and unseen labels in one list.
+    """GZSL figures of seen and unseen labels ranked together.
 
     Attributes:
-        harmonic_mean_of_map: 0..1, of the mAP of seen and of unseen labels; None where one of them has none.
+        harmonic_mean_of_map: 0..1, of the mAP of seen and unseen labels; None if one of them has none.
         recall_at_k: recall of both groups, by K.
         with_model_bias: None for a model without a bias.
         ausuc: 0..1, area under the curve of seen over unseen recall@K.
-        ausuc_k: the K of that recall.
-        best_bias: in logits (or probabilities, where the scores are), chosen on these images; None: minus infinity.
-        best_harmonic_mean: 0..1, the largest that any bias reaches.
+        ausuc_k: K of that recall.
+        best_bias: in the unit of the scores (logits or probabilities), chosen on these images; None: minus infinity.
+        best_harmonic_mean: 0..1, the maximum over all biases.
     """
 
     harmonic_mean_of_map: float | None
@@ -226,12 +226,12 @@ class SeenAndUnseen(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Probabilities(JsonRecord):
-    """Hold the distribution of the probabilities of a group of labels, in 50 equal bins of 0..1.
+    """Distribution of the probabilities of a group of labels, in 50 equal bins of 0..1.
 
     Attributes:
         false, true: number of entries (an image and a label) in each bin, by their truth.
-        mean_probability: 0..1, of the entries of each bin; 0 for an empty bin.
-        calibration_error: 0..1, mean over entries of |mean probability - share of true entries| of the entry's bin.
+        mean_probability: 0..1, mean of the entries of each bin; 0 for an empty bin.
+        calibration_error: 0..1, |mean probability - share of true entries| of each bin, averaged over entries.
     """
 
     false: list[int]
@@ -242,17 +242,17 @@ class Probabilities(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures(JsonRecord):
-    """Hold every figure that scores have against what is true.
+    """All figures of scores compared with the ground truth.
 
     Attributes:
         protocol: name of the protocol.
         definition: sentences that define its figures.
         kind: unit of the scores, "logits" or "probabilities".
-        threshold: the probability 0..1 that is the threshold of every label; None: each label has its own.
-        tasks: figures by task; GZSL only where there are seen and unseen labels.
-        seen_and_unseen: None where there is only one group of labels.
-        precision_recall: by group, mean precision over labels at each recall 0, 0.01, ..., 1; empty without positives.
-        probabilities: by group.
+        threshold: probability 0..1 used as the threshold of every label; None: each label has its own.
+        tasks: figures by task; GZSL only if there are seen and unseen labels.
+        seen_and_unseen: None if there is only one group of labels.
+        precision_recall: per group, mean precision over labels at each recall 0, 0.01, ..., 1; empty without positives.
+        probabilities: per group.
     """
 
     protocol: str
@@ -269,7 +269,7 @@ class Figures(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(JsonRecord):
-    """Compare one metric of two evaluations.
+    """Comparison of one metric of two evaluations.
 
     Attributes:
         ours, other: the figures, 0..1.
@@ -287,10 +287,10 @@ class Difference(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(JsonRecord):
-    """Compare two evaluations on the same resamples of the same images.
+    """Comparison of two evaluations on the same resamples of the same images.
 
     Attributes:
-        evaluated: path of what is compared with.
+        evaluated: path of the other model or scores file.
         tasks: differences by task and metric ("map", "f1_at_3", "f1_at_threshold", "f1_at_half").
     """
 
@@ -300,15 +300,15 @@ class Comparison(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Figures):
-    """Hold the content of ``report.json``, which ``zsl-tagger evaluate --output`` writes. Figures are shares in 0..1.
+    """Content of ``report.json``, written by ``zsl-tagger evaluate --output``. Figures are shares in 0..1.
 
     Attributes:
-        evaluated: path of the model folder or the file of scores.
-        data: name of the data set; ``split`` of it.
-        resamples: bootstrap resamples behind each interval; 0 for no intervals.
-        unreadable_images: number of images that could not be read and are left out.
+        evaluated: path of the model folder or scores file.
+        data: name of the data set; ``split``: the split used.
+        resamples: number of bootstrap resamples; 0 for no intervals.
+        unreadable_images: number of images that could not be read and were skipped.
         against: the comparison of ``--against``.
-        notes: what a reader should know of the figures.
+        notes: remarks on the figures for the reader.
     """
 
     evaluated: str
@@ -332,7 +332,7 @@ class Report(Figures):
         against: Comparison | None = None,
         notes: list[str] | None = None,
     ) -> Report:
-        """Return the figures with where they come from."""
+        """Return a report of figures with their origin."""
         return cls(
             **{field.name: getattr(figures, field.name) for field in fields(Figures)},
             evaluated=evaluated,
@@ -347,12 +347,12 @@ class Report(Figures):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRecord(JsonRecord):
-    """Hold ``provenance.calibration`` of ``config.json``: what ``zsl-tagger calibrate`` chose the thresholds on.
+    """Content of ``provenance.calibration`` in ``config.json``: the data of ``zsl-tagger calibrate``.
 
     Attributes:
-        data: name of the data set; ``split`` of it.
+        data: name of the data set; ``split``: the split used.
         images: number of images.
-        precision: the share of right tags (0..1) that was asked for; None: the best F1.
+        precision: requested share of correct tags (0..1); None: the best F1.
     """
 
     data: str

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger evaluate`` does: scores from a model or a file, figures under a protocol, a report."""
+"""Evaluate scores from a model or a file under a protocol and write a report: ``zsl-tagger evaluate``."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ SCORES_FILE = "scores.npz"
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRun:
-    """The options of one run, as given.
+    """Options of one run, as given.
 
     Attributes:
-        model, scores: what is evaluated, one of the two: a model folder ("packaged" for the packaged one), or a file of
-            scores.
-        data, targets: against what, one of the two: a prepared folder, or a file of targets (with ``unseen``, a file of
-            the names of its unseen labels).
-        against: another model folder or file of scores, to be compared with.
-        protocol: a name, or a definition of one's own (docs/paper.md).
+        model, scores: the subject of the evaluation: a model folder ("packaged" for the packaged one) or a scores file.
+        data, targets: the ground truth: either a prepared folder or a file of targets (with ``unseen``, a file of the
+            names of its unseen labels).
+        against: another model folder or scores file to compare with.
+        protocol: a name, or a custom definition (docs/paper.md).
         labels: "all", "seen" or "unseen".
-        ks: the K of P/R/F1@K; None: those of the protocol.
-        threshold: 0..1, of every label; None: each label's own, of the model or of the file, else 0.5.
-        resamples: of the bootstrap; 0 for no intervals.
+        ks: the K of P/R/F1@K; None: the protocol's.
+        threshold: 0..1, for every label; None: each label's own from the model or the file, otherwise 0.5.
+        resamples: number of bootstrap resamples; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
-        workers, processes, device: how a model's scores are computed, as in ``Compute``.
+        workers, processes, device: see ``Compute``.
     """
 
     model: Path | None = None
@@ -79,7 +78,7 @@ class EvaluateRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Hold the result of a run: the report, the figures of each label, and the lines to print."""
+    """Result of a run: the report, the figures of each label, and the lines to print."""
 
     report: Report
     per_label: list[LabelFigures]
@@ -87,10 +86,10 @@ class Result:
 
 
 def evaluate(run: EvaluateRun) -> Result:
-    """Evaluate, and write the report where ``output`` is given.
+    """Evaluate, and write the report if ``output`` is given.
 
     Raises:
-        UserError: what was given does not fit together; the message says what to do.
+        UserError: the options or inputs do not fit together.
     """
     _check_options(run)
     protocol = run.protocol if isinstance(run.protocol, Protocol) else protocol_named(run.protocol)
@@ -110,11 +109,11 @@ def evaluate(run: EvaluateRun) -> Result:
 
 def _check_options(run: EvaluateRun) -> None:
     if (run.model is None) == (run.scores is None):
-        raise UserError("give what is to be evaluated: --model DIR or --scores FILE, one of the two")
+        raise UserError("give either --model DIR or --scores FILE to evaluate")
     if (run.data is None) == (run.targets is None):
-        raise UserError("give what it is evaluated against: --data DIR or --targets FILE, one of the two")
+        raise UserError("give either --data DIR or --targets FILE to evaluate against")
     if run.unseen is not None and run.targets is None:
-        raise UserError("--unseen-file belongs to --targets: a prepared folder says which labels are unseen")
+        raise UserError("--unseen-file goes with --targets: a prepared folder lists its unseen labels")
     if run.ks is not None and (not run.ks or min(run.ks) < 1):
         raise UserError(f"expected --k of at least 1, got {', '.join(map(str, run.ks)) or 'none'}")
     if run.threshold is not None and not 0 <= run.threshold <= 1:
@@ -138,7 +137,7 @@ def _evaluate(
     readable = np.array([row not in faults for row in range(len(data.images))], bool)
     if faults:
         row, why = next(iter(faults.items()))
-        _warn(notes, f"{len(faults)} images cannot be read and are left out, e.g. {data.images[row]}: {why}")
+        _warn(notes, f"{len(faults)} images cannot be read and are skipped, e.g. {data.images[row]}: {why}")
         data = data.rows(readable)
     parts = [scores if not faults else _rows(scores, readable) for scores, _ in scored]
     _check_images(protocol, data, notes)
@@ -162,18 +161,18 @@ def _evaluate(
         if run.model is not None:
             _save_scores(run.output / SCORES_FILE, data, parts[0])
         remove_partial(run.output)
-        lines.append(f"look at {run.output / 'report.html'}")
+        lines.append(f"report: {run.output / 'report.html'}")
     return Result(report=report, per_label=done[0].per_label, lines=lines)
 
 
 def _warn(notes: list[str], text: str) -> None:
-    """Log a warning, and keep it for the report."""
+    """Log a warning and add it to the notes of the report."""
     logger.warning("%s", text)
     notes.append(text)
 
 
 def _note_unknown(data: EvaluationData, protocol: Protocol, notes: list[str]) -> None:
-    """Say how much is known where labels are partial, and warn of labels that no scores could get wrong."""
+    """Note how complete partial labels are, and warn about labels that no scores could get wrong."""
     if data.ignored is None:
         return
     known = data.ignored.size - int(data.ignored.sum())
@@ -184,40 +183,40 @@ def _note_unknown(data: EvaluationData, protocol: Protocol, notes: list[str]) ->
         names = [data.labels[k] for k in np.flatnonzero(never_absent)]
         _warn(
             notes,
-            f"labels that are known to be absent from no image have an average precision of 1 whatever the scores "
+            f"labels without a known negative have an average precision of 1 regardless of the scores "
             f"({len(names)}): {some(names)}",
         )
 
 
 def _check_images(protocol: Protocol, data: EvaluationData, notes: list[str]) -> None:
-    """Refuse a task without images; say so where the data set was prepared without images that a task is about."""
+    """Raise a UserError for a task without images; warn if the data set lacks images that a task includes."""
     tasks = task_columns(data.seen)
     for name, columns in tasks.items():
         if protocol.needs_label and not data.targets[:, columns].any():
             kind = {ZSL: "unseen ", SEEN: "seen "}.get(name, "")
             other = f"--classes {'seen' if name == ZSL else 'unseen'} leaves them out" if GZSL in tasks else ""
             raise UserError(
-                f"protocol {protocol.name} evaluates {kind}labels on the images that show one, and {data.name}, split "
+                f"protocol {protocol.name} evaluates {kind}labels on images that show one, but {data.name}, split "
                 f"{data.split}, has none: {other or 'give another --split or --protocol'}"
             )
     concerned = [TASK_NAMES[name] for name in tasks if not (name == ZSL and protocol.needs_label)]
     if data.lacks_seen_only and concerned:
         _warn(
             notes,
-            f"{data.name} was prepared without the test images that show no unseen label, which protocol "
+            f"{data.name} was prepared without test images that have no unseen label, which protocol "
             f"{protocol.name} evaluates too ({', '.join(concerned)}): prepare nus-wide --protocol lesa keeps them",
         )
 
 
 class _Subject(NamedTuple):
-    """What is evaluated: its path as given, and the model folder there; None for a file of scores."""
+    """A subject of the evaluation: its path as given, and its model folder (None for a scores file)."""
 
     path: Path
     folder: Path | None
 
 
 def _subjects(run: EvaluateRun) -> list[_Subject]:
-    """Return the model that is evaluated, and the one that it is compared with."""
+    """Return the subject to evaluate, and the subject to compare with."""
     if run.model is not None:
         subjects = [_Subject(run.model, named_folder(run.model))]
     else:
@@ -230,7 +229,7 @@ def _subjects(run: EvaluateRun) -> list[_Subject]:
 
 
 def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, notes: list[str]) -> None:
-    """Refuse a model that was trained on unseen labels; where the data set itself has such a pair, say so."""
+    """Refuse a model that was trained on unseen labels; warn if the data set itself has such a pair."""
     path, folder = subject
     if folder is None or run.labels == "seen":
         return
@@ -241,23 +240,23 @@ def _check_trained(subject: _Subject, data: EvaluationData, run: EvaluateRun, no
     if twins:
         _warn(
             notes,
-            f"{data.name} itself calls {len(twins)} labels seen that ask {path} the same as unseen ones, whose figures "
+            f"{data.name} has {len(twins)} unseen labels with the same query to {path} as a seen one; their figures "
             f"are not zero-shot: {some(twins, 10)}",
         )
     foreign = [name for name, other in trained.items() if other not in of_data]
     if not foreign:
         return
     shown = some(foreign, 10)
-    told = f"{path} was trained on {len(foreign)} of the {len(unseen)} labels that {data.name} calls unseen: {shown}"
+    problem = f"{path} was trained on {len(foreign)} of the {len(unseen)} unseen labels of {data.name}: {shown}"
     if not run.force:
-        raise UserError(f"{told}. Its figures would not be zero-shot; --force evaluates it all the same")
-    _warn(notes, f"NOT ZERO-SHOT (forced): {told}")
+        raise UserError(f"{problem}. Its figures would not be zero-shot; --force evaluates it anyway")
+    _warn(notes, f"NOT ZERO-SHOT (forced): {problem}")
 
 
 def _scored(
     subject: _Subject, data: EvaluationData, run: EvaluateRun, notes: list[str], first: bool
 ) -> tuple[Scores, dict[int, str]]:
-    """Scores of a model folder or a file, and the images that cannot be read."""
+    """Return the scores of a model folder or a file, and the unreadable images."""
     path, folder = subject
     if folder is None:
         of_file: list[str] = []
@@ -272,7 +271,7 @@ def _scored(
 
 
 def _with_levels(path: Path, values: np.ndarray, kind: str, labels: list[str]) -> Scores:
-    """Add to the scores of a file its thresholds and biases; without any, a score of 0.5 and 0."""
+    """Return the scores of a file with its thresholds and biases; by default a score of 0.5 and bias 0."""
     thresholds, biases = read_levels(path, labels)
     none = np.zeros(len(labels), np.float32)
     scores = Scores(values, kind, none, biases if biases is not None and kind == "logits" else none)
@@ -287,7 +286,7 @@ def _rows(scores: Scores, keep: np.ndarray) -> Scores:
 
 
 def _save_scores(path: Path, data: EvaluationData, scores: Scores) -> None:
-    """Write what ``--scores`` and ``--against`` read: the same evaluation in seconds."""
+    """Write a file for ``--scores`` and ``--against``, which repeats the evaluation in seconds."""
     arrays: dict[str, Any] = {
         "scores": scores.values,
         "images": np.array(data.images, np.str_),

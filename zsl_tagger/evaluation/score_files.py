@@ -1,15 +1,15 @@
-"""Anybody's matrix of scores or targets from a file, with names on its rows and columns.
+"""Read a matrix of scores or targets from any tool, with named rows and columns.
 
 ============  ======================================================================================================
-``.npz``      arrays ``scores`` (N, K), ``images`` (N,) and ``labels`` (K,) of text; also ``kind``, "logits" or
-              "probabilities", ``thresholds`` (K,), the score from which each label is a tag, and ``biases`` (K,),
-              what is added to each label's logits in calibrated figures. Targets are called ``targets``. No pickles
-``.csv``      a header ``image,<label>,<label>,...``, then a row an image; UTF-8, or UTF-16 as Excel writes it; also
-              with semicolons (then numbers may have decimal commas), tabs or bars
+``.npz``      arrays ``scores`` (N, K), ``images`` (N,) and ``labels`` (K,) of text; optionally ``kind``, "logits" or
+              "probabilities", ``thresholds`` (K,), the minimum score of a tag per label, and ``biases`` (K,), added to
+              each label's logits in calibrated figures. Targets are named ``targets``. No pickles
+``.csv``      a header ``image,<label>,<label>,...``, then one row per image; UTF-8, or UTF-16 as written by Excel; the
+              delimiter may be a semicolon (then numbers may have decimal commas), a tab or a vertical bar
 ``.parquet``  the same columns
 ============  ======================================================================================================
 
-Files are read in blocks of images; the matrix lies in a file of its own, not in memory.
+Files are read in blocks of images; the matrix is stored in a temporary file, not in memory.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from zsl_tagger.system.text_files import delimiter_of, encoding_of
 from zsl_tagger.words.label_lists import composed
 
 BLOCK = 2048  # images
-_LOOKED_AT = 100  # rows of a table, for decimal commas
+_LOOKED_AT = 100  # rows of a table checked for decimal commas
 KINDS = ("logits", "probabilities")
 
-#: What numpy, pyarrow, csv and zipfile raise on a file that is damaged or something else.
+#: Raised by numpy, pyarrow, csv and zipfile on files that are damaged or of another kind.
 UNREADABLE = (
     ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, RuntimeError, OverflowError, MemoryError,
     zipfile.BadZipFile, zlib.error, csv.Error,
@@ -46,13 +46,13 @@ Block = tuple[list[str], np.ndarray]  # images (n,), values float32 (n, K)
 
 
 class MatrixFile:
-    """A file opened as far as the names of its columns.
+    """An opened file whose column names have been read.
 
     Args:
-        what: the array of an npz file: "scores" or "targets".
+        what: name of the array in an npz file: "scores" or "targets".
 
     Raises:
-        UserError: it cannot be read, or has no such content.
+        UserError: it cannot be read or lacks this content.
     """
 
     def __init__(self, path: Path, what: str = "scores"):
@@ -68,9 +68,9 @@ class MatrixFile:
         self.labels = [composed(name) for name in names]
         repeated = [label for label, count in Counter(self.labels).items() if count > 1]
         if repeated:
-            raise UserError(f"{path}: labels more than once: {some(repeated)}")
+            raise UserError(f"{path}: duplicate labels: {some(repeated)}")
         if not self.labels:
-            raise UserError(f"{path}: expected a column a label, found none")
+            raise UserError(f"{path}: expected one column per label, found none")
 
     def blocks(self) -> Iterator[Block]:
         """Return the rows, ``BLOCK`` at a time."""
@@ -79,13 +79,13 @@ class MatrixFile:
 
     def _open_npz(self) -> tuple[list[str], Iterator[Block]]:
         if not zipfile.is_zipfile(self.path):
-            raise ValueError("it is no archive of arrays, as numpy.savez writes")
+            raise ValueError("it is not an archive of arrays as written by numpy.savez")
         with np.load(self.path, allow_pickle=False) as content:
             missing = [name for name in (self.what, "images", "labels") if name not in content.files]
             if missing:
                 raise UserError(
-                    f"{self.path}: expected arrays {self.what} (N, K), images (N,) and labels (K,), it lacks "
-                    f"{', '.join(missing)}: without names nothing says which row and column is what"
+                    f"{self.path}: expected arrays {self.what} (N, K), images (N,) and labels (K,), missing: "
+                    f"{', '.join(missing)}: without names, rows and columns cannot be matched"
                 )
             images, labels = (_names(self._array(content, name)) for name in ("images", "labels"))
             if "kind" in content.files:
@@ -99,7 +99,7 @@ class MatrixFile:
             if "Object arrays" not in str(error):
                 raise
             raise UserError(
-                f"{self.path}: {name} is an array of Python objects, which is not opened since it could run a program: "
+                f"{self.path}: {name} is an array of Python objects, which is not opened since it could run code: "
                 f"save it as text, {name}=np.array({name}, str)"
             ) from None
 
@@ -141,7 +141,7 @@ class MatrixFile:
             rows = csv.reader(file, delimiter=delimiter)
             header = next(rows, [])
             comma = delimiter == ";" and any("," in cell for row in islice(rows, _LOOKED_AT) for cell in row[1:])
-        # columns by number: a label may be called as the first column is
+        # columns by index: a label may have the name of the first column
         names = [str(column) for column in range(len(header))]
         types = dict.fromkeys(names[1:], pyarrow.float32()) | dict.fromkeys(names[:1], pyarrow.string())
         reader = arrow_csv.open_csv(
@@ -178,7 +178,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _is_number(kind) -> bool:  # type: ignore[no-untyped-def]
-    """Whether a type of pyarrow is; a column without any value may be of any."""
+    """Return whether a pyarrow type is numeric; an empty column may have any type."""
     from pyarrow import types
 
     tests = (types.is_floating, types.is_integer, types.is_boolean, types.is_decimal, types.is_null)
@@ -186,7 +186,7 @@ def _is_number(kind) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
-    """Return values as float32; what does not fit becomes infinite, and is reported as such."""
+    """Return values as float32; larger values become infinite and are reported later."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float32)
 
@@ -208,17 +208,17 @@ def _names(array: np.ndarray) -> list[str]:
 def read_scores(
     path: Path, images: Sequence[str], labels: Sequence[str], kind: str | None, notes: list[str]
 ) -> tuple[np.ndarray, str]:
-    """Scores of the wanted images and labels in their order, whatever the file's is.
+    """Read the scores of the given images and labels, in their order.
 
     Args:
-        kind: "logits" or "probabilities" where the caller knows; else the file says, or its range does.
-        notes: what a person should know is added to it.
+        kind: "logits" or "probabilities" if known; otherwise taken from the file or from the range of its scores.
+        notes: remarks for the reader are appended.
 
     Returns:
-        float32 ``(N, K)``, memory-mapped from a file without a name, and its kind.
+        float32 ``(N, K)``, memory-mapped from a temporary file, and its kind.
 
     Raises:
-        UserError: images or labels are missing, a score is not a number or not of the kind.
+        UserError: images or labels are missing, or a score is not a number or not of the kind.
     """
     file = MatrixFile(path)
     wanted, place = set(map(composed, labels)), {label: column for column, label in enumerate(file.labels)}
@@ -230,7 +230,7 @@ def read_scores(
     if extra:
         notes.append(f"{path}: {len(extra)} other labels are not evaluated: {some(extra)}")
     elif file.labels != labels:
-        notes.append(f"{path} has the labels in an order of its own: matched by name")
+        notes.append(f"{path} lists the labels in another order: matched by name")
     columns = np.array([place[label] for label in labels])
     row_of = {image: row for row, image in enumerate(images)}
     scores, found, others = scratch(len(images), len(labels)), np.zeros(len(images), bool), 0
@@ -241,7 +241,7 @@ def read_scores(
         rows = rows[mine]
         again = names_at(images, rows[found[rows]]) + [n for n, c in Counter(names).items() if c > 1 and n in row_of]
         if again:
-            raise UserError(f"{path}: images more than once: {some(again)}")
+            raise UserError(f"{path}: duplicate images: {some(again)}")
         found[rows] = True
         block = values[mine][:, columns]
         _check_finite(path, block, names_at(images, rows), labels)
@@ -255,10 +255,10 @@ def read_scores(
 
 
 def read_levels(path: Path, labels: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the thresholds and the biases of some labels, float32 ``(K,)`` each; None what the file does not hold.
+    """Return the thresholds and biases of labels, float32 ``(K,)`` each; None if the file lacks them.
 
     Raises:
-        UserError: they are not a number a label. A threshold may be infinite.
+        UserError: they are not one number per label. A threshold may be infinite.
     """
     if path.suffix.lower() != ".npz":
         return None, None
@@ -279,21 +279,21 @@ def _check_level(path: Path, name: str, values: np.ndarray, count: int) -> None:
     is_number = values.shape == (count,) and values.dtype.kind in "fiu"
     if not is_number or not (~np.isnan(values) if name == "thresholds" else np.isfinite(values)).all():
         raise UserError(
-            f"{path}: expected {name} as a number a label, {count} of them; got {values.dtype} of shape "
-            f"{values.shape}{', some of them not finite' if is_number else ''}: leave the array out, or mend it"
+            f"{path}: expected {name} as one number per label, {count} in total; got {values.dtype} of shape "
+            f"{values.shape}{', some of them not finite' if is_number else ''}: leave the array out, or fix it"
         )
 
 
 def names_at(names: Sequence[str], rows: np.ndarray) -> list[str]:
-    """Return the names of some rows, in the order of the rows."""
+    """Return the names of the given rows, in order."""
     return [names[row] for row in rows.tolist()]
 
 
 def scratch(images: int, labels: int) -> np.ndarray:
-    """Return a float32 matrix ``(images, labels)`` in a file that is deleted when nothing refers to it any more."""
+    """Return a float32 matrix ``(images, labels)`` in a file that is deleted when it is no longer referenced."""
     if not images or not labels:
         return np.zeros((images, labels), np.float32)
-    with tempfile.TemporaryFile() as file:  # the mapping keeps it
+    with tempfile.TemporaryFile() as file:  # the mapping keeps it alive
         return np.memmap(file, np.float32, "w+", shape=(images, labels))
 
 
@@ -313,22 +313,22 @@ def _checked_kind(path: Path, scores: np.ndarray, kind: str | None, notes: list[
     low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
     within = low >= 0 and high <= 1
     if kind == "probabilities" and not within:
-        raise UserError(f"{path} is said to hold probabilities, but its scores go from {low:.3g} to {high:.3g}")
+        raise UserError(f"{path} should contain probabilities, but its scores range from {low:.3g} to {high:.3g}")
     if kind == "logits" and within and low < high:
         raise UserError(
-            f"{path} is said to hold logits, but all its scores are in 0..1, as probabilities are: say "
+            f"{path} should contain logits, but all its scores are in 0..1 like probabilities: give "
             "--kind probabilities, or give the scores before the sigmoid"
         )
     if kind is None:
         kind = "probabilities" if within else "logits"
-        notes.append(f"{path}: scores from {low:.3g} to {high:.3g} are taken as {kind} (--kind says otherwise)")
+        notes.append(f"{path}: scores from {low:.3g} to {high:.3g} are read as {kind} (override with --kind)")
     return kind
 
 
 def read_targets(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """(images, labels, targets bool ``(N, K)``, ignored bool ``(N, K)``) of a file of 1, 0 and, for unknown, NaN.
+    """Read (images, labels, targets bool ``(N, K)``, ignored bool ``(N, K)``) from a file of 1, 0 and NaN (unknown).
 
-    An npz file may also hold -1 for unknown; an empty cell of a table is unknown.
+    An npz file may also use -1 for unknown; empty cells of a table are unknown.
     """
     file = MatrixFile(path, "targets")
     images: list[str] = []
@@ -347,7 +347,7 @@ def read_targets(path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarr
         ignored.append(unknown)
     repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
-        raise UserError(f"{path}: images more than once: {some(repeated)}")
+        raise UserError(f"{path}: duplicate images: {some(repeated)}")
     if not images:
-        raise UserError(f"{path} has no image")
+        raise UserError(f"{path} has no images")
     return images, file.labels, np.concatenate(targets), np.concatenate(ignored)

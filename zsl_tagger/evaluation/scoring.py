@@ -1,4 +1,4 @@
-"""A model's scores of a data set, by the very networks that ``tag`` runs; a killed run goes on where it was."""
+"""Score a data set with the networks that ``tag`` uses; a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.words.table import UnknownLabelError
 
-SAVE_EVERY = 256  # images: what a killed run may lose
+SAVE_EVERY = 256  # images, at most lost by a killed run
 
 
 @dataclass(frozen=True)
 class ModelScores:
-    """Logits float32 ``(N, K)`` without any bias, the labels as the model knows them, and unreadable images."""
+    """Logits float32 ``(N, K)`` without bias, the labels as known to the model, and unreadable images."""
 
     logits: np.ndarray
     labels: LabelSet
@@ -37,18 +37,18 @@ def score_with_model(folder: Path, data: EvaluationData, work: Path | None, comp
     """Score every label of ``data`` on every image.
 
     Args:
-        work: a folder that keeps what is done, until all is.
+        work: folder for partial scores until all are done.
 
     Raises:
-        UserError: labels the model does not know, or nowhere to find the images.
+        UserError: the model does not know a label, or the images cannot be found.
     """
     if data.root is None:
-        raise UserError(f"{data.name} does not say where its images are: give --images DIR")
+        raise UserError(f"{data.name} does not record the folder of its images: give --images DIR")
     tagger = compute.tagger(folder)
     try:
         scorer = Scorer(tagger, data.labels)
     except UnknownLabelError as error:
-        raise UserError(f"{folder} cannot be asked every label of {data.name}: {error}") from None
+        raise UserError(f"{folder} does not know every label of {data.name}: {error}") from None
     store = _Store(work, _key(folder, data, tagger.device), len(data.images), len(data.labels))
     paths = [f"{data.root}/{image}" for image in data.images[store.done :]]
     progress = Progress("scoring", len(data.images), done=store.done)
@@ -65,7 +65,7 @@ def score_with_model(folder: Path, data: EvaluationData, work: Path | None, comp
 
 
 def trained_labels(folder: Path, names: list[str]) -> dict[str, str]:
-    """Those of some names that the model was trained on, and as what: a name that asks the same query."""
+    """Return which names the model was trained on, mapped to the trained label with the same query."""
     model = ModelFolder(folder)
     words = model.words()
     trained = {words.key(label.name): label.name for label in model.labels() if label.seen}
@@ -81,7 +81,7 @@ def _key(folder: Path, data: EvaluationData, device: str) -> str:
 
 
 def _state(path: str) -> tuple[str, int, int]:
-    """Return a text that changes when the file does."""
+    """Return a fingerprint that changes when the file does."""
     try:
         found = Path(path).stat()
     except OSError:
@@ -90,7 +90,7 @@ def _state(path: str) -> tuple[str, int, int]:
 
 
 class _Store:
-    """Scores as they come: in ``partial_scores.npy`` of a folder, with how many are done beside it."""
+    """Partial scores in ``partial_scores.npy`` of a folder, with a file that counts the finished ones."""
 
     def __init__(self, work: Path | None, key: str, images: int, labels: int):
         self.faults: dict[int, str] = {}
@@ -103,19 +103,19 @@ class _Store:
         if self._read((images, labels)):
             self.logits = np.load(self._values, mmap_mode="r+")
         else:
-            self._state.unlink(missing_ok=True)  # first: it may not speak of a matrix that is being made anew
+            self._state.unlink(missing_ok=True)  # first, since it must not describe a matrix that is being replaced
             write_whole(self._values, lambda file: _write_zeros(file, (images, labels)))
             self.logits = np.load(self._values, mmap_mode="r+")
             self.save()
 
     def _read(self, shape: tuple[int, int]) -> bool:
-        """Return the scores that are done already, where they are whole and of the same model, images and labels."""
+        """Load existing scores if they are complete and of the same model, images and labels; return success."""
         if self._values.is_symlink():  # it would be written to
             return False
         try:
             state = parse_json(self._state.read_text(encoding="utf-8"))
             done, faults = int(state["done"]), {int(row): str(why) for row, why in state["faults"].items()}
-            values = np.load(self._values, mmap_mode="r")  # not "r+", which makes a cut file whole with zeros
+            values = np.load(self._values, mmap_mode="r")  # not "r+", which pads a truncated file with zeros
             whole = values.shape == shape and values.dtype == np.float32 and 0 <= done <= shape[0]
             same = state["key"] == self._key
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -144,7 +144,7 @@ class _Store:
 
 
 def _write_zeros(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """Write a float32 matrix of zeros; the disk need not hold them."""
+    """Write a float32 matrix of zeros as a sparse file."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     file.truncate(file.tell() + 4 * shape[0] * shape[1])
@@ -154,6 +154,6 @@ PARTIAL_FILES = ("partial_scores.npy", "partial_scores.json")
 
 
 def remove_partial(work: Path) -> None:
-    """Delete the partial scores of a run that is finished."""
+    """Delete the partial scores of a finished run."""
     for name in PARTIAL_FILES:
         (work / name).unlink(missing_ok=True)

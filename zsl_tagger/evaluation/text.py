@@ -1,4 +1,4 @@
-"""The figures as a person reads them, in percent: what the command prints and the page repeats."""
+"""Format the figures in percent, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TITLES: dict[Task, str] = {ZSL: "ZSL: unseen labels", SEEN: "seen labels", GZSL:
 
 
 def summary(report: Report) -> list[str]:
-    """Return the figures in percent, with their 95 % intervals; no line but one with a long name is over 80 columns."""
+    """Return the figures in percent with 95 % intervals; lines have at most 80 columns unless a name is longer."""
     images, labels = report.images, report.labels
     dropped = f" ({images.left_out_by_protocol:,} left out)" if images.left_out_by_protocol else ""
     lines = wrapped(
@@ -34,7 +34,7 @@ def summary(report: Report) -> list[str]:
         lines += ["", *([title] if title else []), *aligned(rows)]
     lines.append("")
     ties = (
-        f"labels without positives: {labels.without_positives}; with ties that order would decide: "
+        f"labels without positives: {labels.without_positives}; with ties that depend on order: "
         f"{labels.with_ties} ({labels.tied_images:,} images)"
     )
     for line in (*both_lines(report), ties):
@@ -47,7 +47,7 @@ def summary(report: Report) -> list[str]:
 def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
     """Return titles and tables in percent: ranking, then precision, recall and F1 of tags.
 
-    A table of rankings has a column a task, so that any number of K fits the width of a terminal.
+    The ranking table has one column per task, so that any number of K fits the width of a terminal.
     """
     tasks, threshold = figures.tasks, figures.threshold
     own = "at each label's own threshold" if threshold is None else f"at a score of {threshold:g}"
@@ -59,7 +59,7 @@ def tables(figures: Figures) -> list[tuple[str, list[list[str]]]]:
 
 
 def ranking_table(tasks: dict[Task, TaskFigures]) -> list[list[str]]:
-    """Return a header and a row a figure."""
+    """Return a header and one row per figure."""
     rows = [["", *(TITLES[name] for name in tasks)]]
     if len({task.images for task in tasks.values()}) > 1:
         rows.append(["images", *(f"{task.images:,}" for task in tasks.values())])
@@ -73,7 +73,7 @@ def ranking_table(tasks: dict[Task, TaskFigures]) -> list[list[str]]:
 
 
 def level_table(levels: dict[Task, LevelFigures | None]) -> list[list[str]]:
-    """Return a header and a row a task: precision, recall and F1 as means over labels, and overall."""
+    """Return a header and one row per task: precision, recall and F1 as means over labels, and overall."""
     rows = [["", "CP", "CR", "CF1", "macro F1", "OP", "OR", "OF1"]]
     for name, found in levels.items():
         if found is None:
@@ -85,7 +85,7 @@ def level_table(levels: dict[Task, LevelFigures | None]) -> list[list[str]]:
 
 
 def both_lines(figures: Figures) -> list[str]:
-    """Return lines on seen and unseen labels in one list."""
+    """Return lines about seen and unseen labels ranked together."""
     both = figures.seen_and_unseen
     if both is None:
         return []
@@ -97,21 +97,21 @@ def both_lines(figures: Figures) -> list[str]:
         parts += [f"{metric_title(f1_at(k))} {_percent(top.f1)}" for k, top in biased.at_k.items()]
         lines.append(f"  with the model's bias: {', '.join(parts)}")
     bias = both.best_bias
-    at = "" if bias is None else f" (at the bias {bias:+.2f}, chosen on these very images)"
+    at = "" if bias is None else f" (at bias {bias:+.2f}, chosen on these images)"
     lines.append(
-        f"AUSUC (recall@{both.ausuc_k}): {both.ausuc:.3f}; the best harmonic mean any bias reaches: "
+        f"AUSUC (recall@{both.ausuc_k}): {both.ausuc:.3f}; best harmonic mean of any bias: "
         f"{_percent(both.best_harmonic_mean)}{at}"
     )
     return lines
 
 
 def against_title(against: Comparison) -> str:
-    """Return the line above the comparison."""
+    """Return the title of the comparison."""
     return f"against {against.evaluated}, on the same resamples of the images:"
 
 
 def against_table(against: Comparison) -> list[list[str]]:
-    """Return a header and a row a task and figure of the paired comparison."""
+    """Return a header and one row per task and figure of the paired comparison."""
     rows = [["", "", "this", "other", "difference (95 %)", "p"]]
     for task, name in TASK_NAMES.items():
         for metric, one in against.tasks.get(task, {}).items():

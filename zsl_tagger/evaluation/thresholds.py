@@ -1,4 +1,4 @@
-"""Chosen on validation: the score at which a label counts as a tag, and the bias of labels never trained."""
+"""Choose thresholds, and the bias of labels never trained, on validation scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from zsl_tagger.evaluation.metrics import curve_events, last_of_equals, seen_unseen_curve
 
-TOP = 3  # of recall@3, by which the bias is chosen
+TOP = 3  # the bias is chosen by recall@3
 
 
 def choose_thresholds(
@@ -16,18 +16,18 @@ def choose_thresholds(
     precision: float | None = None,
     unknown: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Score thresholds of K labels, and the one for any other label.
+    """Choose the score thresholds of K labels, and a common one for all other labels.
 
-    The common threshold has the best micro-F1 over all labels. A label's own best-F1 threshold is drawn
-    towards it in logit space, the more the fewer positives n it has: weight n / (n + prior). A threshold lies midway
-    between the lowest score that is tagged and the next lower one (or 0), so that no last digit decides.
+    The common threshold has the best micro-F1 over all labels. A label's own best-F1 threshold is shrunk towards it
+    in logit space, with weight n / (n + prior) for n positives. A threshold lies midway between the lowest tagged score
+    and the next lower one (or 0), so that it does not depend on the last digit.
 
     Args:
         scores: probabilities ``(N, K)``.
         targets: 0/1 ``(N, K)``.
-        precision: in place of the best F1, the lowest threshold at which this share of the tags is right, 0..1; where
-            none is that sure, one above every score (a score of 1 is tagged all the same: no threshold is above 1).
-        unknown: bool ``(N, K)``, entries that count neither for nor against; None for none.
+        precision: instead of the best F1, use the lowest threshold with this share of correct tags, 0..1; if there is
+            none, a threshold above every score (a score of 1 is tagged anyway: no threshold is above 1).
+        unknown: bool ``(N, K)``, entries to exclude; None for none.
     """
     known = np.ones(targets.shape, bool) if unknown is None else ~unknown
 
@@ -55,12 +55,12 @@ def _best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
 
 def _precision_threshold(scores: np.ndarray, targets: np.ndarray, precision: float) -> float:
     floors, hits, answers = _levels(scores, targets)
-    reached = np.flatnonzero(hits >= precision * answers - 1e-9)  # 0.55 * 100 is above 55
+    reached = np.flatnonzero(hits >= precision * answers - 1e-9)  # tolerance, since 0.55 * 100 > 55
     return float(floors[reached[-1]]) if len(reached) else float((1 + scores.max()) / 2)
 
 
 def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds, one below each distinct score, highest first; with each, the right tags and all tags."""
+    """Return thresholds below each distinct score, highest first, with the numbers of correct and of all tags."""
     order = np.argsort(-scores)
     ranked = scores[order]
     ends = last_of_equals(ranked)  # equal scores are tagged together
@@ -71,14 +71,14 @@ def _levels(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
 def calibrate_unseen(
     seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray, unknown: np.ndarray | None = None
 ) -> float:
-    """Choose what to add to the logits of labels never trained, so that they stand a fair chance beside others.
+    """Choose the bias that balances the logits of labels never trained against trained ones.
 
-    Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 over the
-    seen positives and over the unseen ones, all labels ranked in one list; of equally good ones the nearest to 0.
+    Calibrated stacking (Chao et al. 2016, arXiv 1605.04253): the bias with the best harmonic mean of recall@3 of
+    seen and unseen positives, all labels ranked together; among equally good ones, the nearest to 0.
 
     Args:
         seen, unseen: logits ``(N, K)`` and ``(N, U)``.
-        targets, unknown: bool ``(N, K + U)``; entries that are ``unknown`` are not ranked.
+        targets, unknown: bool ``(N, K + U)``; ``unknown`` entries are not ranked.
     """
     count = seen.shape[1]
     is_seen = np.arange(targets.shape[1]) < count
@@ -98,5 +98,5 @@ def _logit(p: float) -> float:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Logits -> probabilities, of any shape."""
+    """Convert logits of any shape to probabilities."""
     return 1.0 / (1.0 + np.exp(-np.clip(logits, -80, 80)))

@@ -17,27 +17,27 @@ from zsl_tagger.tagging.model_folder import (
     ModelConfig,
 )
 
-#: What each network does, in a sentence.
+#: Description of each network.
 DESCRIPTIONS = {
     ENCODER_FILE: "zsl-tagger encoder: images uint8 (batch, S, S, 3), RGB, not normalised -> tokens",
-    QUERIES_FILE: "zsl-tagger queries: word vectors -> what the decoder takes of each label",
+    QUERIES_FILE: "zsl-tagger queries: word vectors -> decoder inputs of each label",
     DECODER_FILE: "zsl-tagger decoder: tokens and labels -> logits and attention",
 }
 
 
 def write_metadata(folder: Path, config: ModelConfig) -> None:
-    """Write names, descriptions and ``metadata_props`` into the networks of a folder; what they compute stays.
+    """Write names, descriptions and ``metadata_props`` into the networks of a folder, without changing their output.
 
-    Only what no later step changes is written: thresholds, biases and ``scoring`` are in the JSON files.
+    Thresholds, biases and ``scoring``, which later steps may change, are in the JSON files only.
 
     Raises:
-        OSError: a full disk.
+        OSError: the disk is full.
     """
     for name in NETWORK_FILES:
         path = folder / name
         if not path.is_file():  # a closed set has no queries
             continue
-        network = onnx.load(path, load_external_data=False)  # weights of another file stay there
+        network = onnx.load(path, load_external_data=False)  # keep weights in other files
         network.graph.name, network.doc_string = path.stem, DESCRIPTIONS[name]
         onnx.helper.set_model_props(network, metadata_of(config))
         onnx.save(network, path)

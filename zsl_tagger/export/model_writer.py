@@ -1,4 +1,4 @@
-"""Write a model in torch as a model folder; training and the import of checkpoints share it."""
+"""Write a torch model as a model folder, for training and the import of checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from zsl_tagger.words.table import ClassTable, WordTable
 
 logger = logging.getLogger(__name__)
 
-#: Of a label without validation images to choose one on.
+#: Threshold of a label without validation images.
 THRESHOLD = 0.5
 
 
@@ -41,14 +41,14 @@ def write_model_folder(
     words: WordTable | None,
     card: str,
 ) -> str | None:
-    """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
+    """Write the model folder; ``config.json`` comes last and marks the folder as complete.
 
     Args:
-        words: what can be asked; None for a closed set.
+        words: word table; None for a closed set.
         card: the model card, Markdown.
 
     Returns:
-        why there are no networks in ONNX, which ``tag`` needs; None where they are.
+        why there are no ONNX networks, which ``tag`` needs; None on success.
     """
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     write_labels(folder, labels)
@@ -65,13 +65,13 @@ def write_model_folder(
 
 
 def preprocessing_of(model: TaggerModel, pixels: Preprocessing) -> Preprocessing:
-    """Return how images become what the model reads, for ``config.json``: ``pixels`` with its mean and deviation."""
+    """Return the preprocessing for ``config.json``: ``pixels`` with the model's mean and standard deviation."""
     mean, std = model.normalization
     return replace(pixels, mean=mean, std=std)
 
 
 def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]:
-    """``architecture`` of ``config.json``, which :func:`zsl_tagger.model.pretrained.build_model` reads.
+    """Return the ``architecture`` for ``config.json``, which :func:`zsl_tagger.model.pretrained.build_model` reads.
 
     Args:
         softmax: see :class:`zsl_tagger.model.tagger_model.DecoderForExport`.
@@ -88,16 +88,16 @@ def architecture_of(model: TaggerModel, softmax: bool = False) -> dict[str, Any]
 
 
 def _export(model: TaggerModel, folder: Path, config: ModelConfig, vocabulary: LabelSet) -> str | None:
-    """Write the ONNX networks, or say why there are none; a full disk ends the run, since it is no fault of theirs."""
+    """Write the ONNX networks, or return why that failed; a full disk is raised instead."""
     try:
         proof = Proof(model, config, vocabulary)
         with scratch_inside(folder) as scratch, write_errors(folder):
             networks = write_proven(model, scratch, config, proof)
             move_whole(scratch, folder)
     except ExportError as error:
-        for name in NETWORK_FILES:  # of an earlier run, which compute something else
+        for name in NETWORK_FILES:  # networks of an earlier run, which do not match
             (folder / name).unlink(missing_ok=True)
         return str(error)
     difference = proof.compare(networks).difference
-    logger.info("exported to ONNX; a logit differs from torch by %.0e at most", difference)
+    logger.info("exported to ONNX; logits differ from torch by at most %.0e", difference)
     return None

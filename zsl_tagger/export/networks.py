@@ -1,4 +1,4 @@
-"""A model in torch -> ``encoder.onnx``, ``decoder.onnx``, ``queries.onnx``, with dynamic batch and label count."""
+"""Export a torch model to ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx``, with dynamic sizes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from zsl_tagger.model.tagger_model import (
 )
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE
 
-Axes = dict[str, dict[int, str]]  # which axes of which tensor may have any size
+Axes = dict[str, dict[int, str]]  # dynamic axes of each tensor
 
 TOKEN_AXES = {0: "batch", 1: "places"}
 OUTPUT_AXES: Axes = {"logits": {0: "batch", 1: "labels"}, "attention": {0: "batch", 1: "labels", 2: "places"}}
 
 
 class ExportError(UserError):
-    """A network that cannot be exported, or whose export computes something else."""
+    """A network cannot be exported, or its export computes something else."""
 
 
 def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: bool = False) -> None:
@@ -41,7 +41,7 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
         softmax: see :class:`DecoderForExport`.
 
     Raises:
-        ExportError: the exporter does not know an operation of the network.
+        ExportError: the exporter does not support an operation of the network.
         OSError: a full disk.
     """
     images, tokens, queries = examples(model, image_size)
@@ -66,39 +66,39 @@ def write_networks(model: TaggerModel, folder: Path, image_size: int, softmax: b
 
 
 def _decoder_outputs(model: TaggerModel) -> Axes:
-    """Return the axes of what a decoder gives."""
+    """Return the dynamic axes of the decoder's outputs."""
     if not isinstance(model.head, LocalGlobalHead):
         return OUTPUT_AXES
-    # ONNX Runtime takes axes of one name to be of one size, and the first of these tokens is no place.
+    # ONNX Runtime assumes that axes of the same name have the same size, but the first token is not a position.
     return {**OUTPUT_AXES, "attention": {**OUTPUT_AXES["attention"], 2: "patches"}}
 
 
 def encoder_outputs(model: TaggerModel) -> tuple[str, ...]:
-    """Return the names of what :class:`EncoderForExport` gives."""
+    """Return the output names of :class:`EncoderForExport`."""
     return ("tokens", "classes") if model.class_evidence else ("tokens",)
 
 
 def prepared_names(model: TaggerModel) -> tuple[str, str]:
-    """Return the names of what :class:`QueriesForExport` gives."""
+    """Return the output names of :class:`QueriesForExport`."""
     return ("states", "groups") if isinstance(model.head, GroupedWords) else ("states", "projected")
 
 
 @contextmanager
 def _export_errors(model: TaggerModel) -> Iterator[None]:
-    """Turn what the exporter raises on networks that it does not know into an ExportError."""
+    """Convert exceptions of the exporter to an ExportError."""
     try:
         yield
-    except OSError:  # a full disk is no fault of the network
+    except OSError:  # a full disk is not a problem of the network
         raise
-    except Exception as error:  # the exporter raises what it likes
+    except Exception as error:  # the exporter raises arbitrary exceptions
         raise ExportError(f"{model.backbone.name} cannot be exported to ONNX: {first_line(error)}") from None
 
 
 def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
-    """Write the normalisation and the backbone alone: images of any size ``(B, S, S, 3)`` -> tokens ``(B, L, C)``.
+    """Write normalisation and backbone only: images of any size ``(B, S, S, 3)`` -> tokens ``(B, L, C)``.
 
     Raises:
-        ExportError: the exporter does not know an operation of the network.
+        ExportError: the exporter does not support an operation of the network.
         OSError: a full disk.
     """
     images = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
@@ -108,7 +108,7 @@ def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
 
 
 def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder: Path) -> None:
-    """Word queries in a network of their own, so that they are computed once for a label set."""
+    """Write word queries as a separate network, so that they are computed once per label set."""
     rows = {name: {0: "labels"} for name in prepared_names(model)}
     network = QueriesForExport(model)
     _write(network, (queries,), folder / QUERIES_FILE, inputs={"queries": {0: "labels"}}, outputs=rows)
@@ -124,7 +124,7 @@ def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder:
 
 
 def examples(model: TaggerModel, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the networks are traced with: images uint8 ``(2, S, S, 3)``, tokens, five queries or classes."""
+    """Return example inputs for tracing: images uint8 ``(2, S, S, 3)``, tokens, five queries or classes."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, image_size, image_size, 3), np.uint8))
     with torch.no_grad():
         tokens = model.eval().encode(images)
@@ -136,12 +136,12 @@ def examples(model: TaggerModel, image_size: int) -> tuple[Tensor, Tensor, Tenso
 
 def _write(network: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: Axes, outputs: Axes) -> None:
     with warnings.catch_warnings():
-        # Shape checks are traced with the example's shapes, which is meant; the exporter is the stable one.
+        # Shape checks are traced with the example's shapes, as intended; this is the stable exporter.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", "Constant folding")  # some of it is left to ONNX Runtime
+        warnings.filterwarnings("ignore", "Constant folding")  # ONNX Runtime does the rest
         torch.onnx.export(
-            network.eval(),  # the exporter gives each module back the mode its wrapper had
+            network.eval(),  # the exporter restores the mode of the wrapper for each module
             example,
             str(path),
             input_names=list(inputs),

@@ -1,15 +1,15 @@
-"""Smaller networks from those in float32. Inputs and outputs stay as they are, so files of any precision go together.
+"""Convert float32 networks to smaller precisions. Inputs and outputs do not change, so precisions can be mixed.
 
 ======== ======================================================================================================
 ``fp32`` as exported.
 ``fp16`` weights are stored as float16 and cast to float32 when the network is loaded (ONNX Runtime folds the
-         casts), so half the size at the same speed. onnxconverter-common computes in float16, which processors
-         without it do more slowly, so this is done here.
-``int8`` ONNX Runtime's dynamic quantization of the linear layers: weights int8, a scale a column, and activations
-         uint8 with a scale chosen in each call. Two things are left in float32: convolutions, which ONNX Runtime
+         casts): half the size at the same speed. onnxconverter-common computes in float16 instead, which is slower
+         on CPUs without float16 support.
+``int8`` ONNX Runtime's dynamic quantization of the linear layers: weights int8 with a scale per column, activations
+         uint8 with a scale per call. Two parts stay in float32: convolutions, which ONNX Runtime
          computes more slowly in int8 (lite2 at 384 px: 118 instead of 79 ms), and the class reading and the class
          probabilities, whose softmax turns small errors into other classes (a logit off by 2.4 instead of 0.2).
-         Since that scale is chosen over all labels of a call, a label's score depends a little on the others asked.
+         Since the scale covers all labels of a call, a label's score depends slightly on the other labels.
 ======== ======================================================================================================
 """
 
@@ -31,7 +31,7 @@ CLASS_READING = "/reading/"
 
 
 def halve(source: Path, target: Path) -> None:
-    """Write ``target`` with the matrices and kernels of ``source`` as float16; what float16 cannot hold stays."""
+    """Write ``target`` with the matrices and kernels of ``source`` as float16, except values out of range."""
     network = onnx.load(source)
     casts = []
     for weight in network.graph.initializer:
@@ -43,7 +43,7 @@ def halve(source: Path, target: Path) -> None:
         name, stored = weight.name, f"{weight.name}.float16"
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *network.graph.node]  # a node comes after those whose outputs it reads
+    nodes = [*casts, *network.graph.node]  # a node must come after the nodes whose outputs it reads
     del network.graph.node[:]
     network.graph.node.extend(nodes)
     onnx.save(network, target)
@@ -53,7 +53,7 @@ def quantize(source: Path, target: Path) -> None:
     """Write ``target`` with the linear layers of ``source`` in int8."""
     graph = onnx.load(source, load_external_data=False).graph
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it warns with advice on preprocessing that is for static quantization
+    logging.root.setLevel(logging.ERROR)  # its preprocessing advice applies to static quantization only
     try:
         quantize_dynamic(
             source,
@@ -69,7 +69,7 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def _of_classes(graph: onnx.GraphProto) -> list[str]:
-    """Return the nodes that the class probabilities need and no other output does."""
+    """Return the nodes that only the class probabilities depend on."""
     made_by = {output: node for node in graph.node for output in node.output}
 
     def needed(outputs: set[str]) -> set[str]:
@@ -85,5 +85,5 @@ def _of_classes(graph: onnx.GraphProto) -> list[str]:
     return sorted(needed(outputs & {"classes"}) - needed(outputs - {"classes"}))
 
 
-#: Of each precision but the one that torch's exporter writes.
+#: Conversion to each precision except fp32, which torch's exporter writes.
 CONVERSIONS: dict[Precision, Callable[[Path, Path], None]] = {"fp16": halve, "int8": quantize}

@@ -1,4 +1,4 @@
-"""Do the exported networks say what torch says? On made and real images, batches of several sizes, any label count."""
+"""Compare exported networks with torch on synthetic and real images, for several batch sizes and label counts."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from zsl_tagger.tagging.model_folder import ModelConfig
 from zsl_tagger.tagging.onnx_model import LABELS_PER_CALL, OnnxModel
 from zsl_tagger.words.table import unit_length
 
-#: Largest difference of a logit from torch that counts as the same; of a logit beyond 1, its share.
+#: Maximum difference of a logit from torch; relative for logits above 1.
 TOLERANCE = 1e-4
 
-#: Besides all of the vocabulary: one label, a prime number of them, and more than one call of the decoder answers.
+#: Label counts besides the whole vocabulary: one, a prime number, and more than fit into one decoder call.
 LABEL_COUNTS = (1, 7, LABELS_PER_CALL + 3)
 
-BATCH = 5  # of most images; the first ones come alone and in a pair
-TOP = 10  # labels of an image that are compared as its best ones
-REPEATS, SECONDS = 5, 1.0  # a network is timed so often, and again until so much time has passed
+BATCH = 5  # for most images; the first ones come alone and in a pair
+TOP = 10  # number of best labels to compare per image
+REPEATS, SECONDS = 5, 1.0  # minimum number of timed calls, and minimum duration
 
 
 class Networks(Protocol):
-    """Exported ones, of whatever kind; :class:`zsl_tagger.tagging.onnx_model.OnnxModel` is one."""
+    """Exported networks of any kind, such as :class:`zsl_tagger.tagging.onnx_model.OnnxModel`."""
 
     def encode(self, images: np.ndarray) -> Encoded:
-        """Look at images uint8 ``(B, S, S, 3)``."""
+        """Encode images, uint8 ``(B, S, S, 3)``."""
 
     def logits(self, encoded: Encoded, queries: np.ndarray) -> np.ndarray:
-        """Images, and word vectors ``(K, word_dim)`` or class numbers ``(K,)`` -> logits float32 ``(B, K)``."""
+        """Return logits, float32 ``(B, K)``, for word vectors ``(K, word_dim)`` or class numbers ``(K,)``."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked, and torch's answer.
+    """Inputs and torch's output.
 
     Attributes:
         images: uint8 ``(B, S, S, 3)``.
         queries: unit word vectors float32 ``(K, word_dim)``, or class numbers int64 ``(K,)``.
         logits: float32 ``(B, K)``.
-        classes: probabilities float32 ``(B, N)``; None of a model without class evidence.
+        classes: probabilities float32 ``(B, N)``; None without class evidence.
     """
 
     images: np.ndarray
@@ -64,35 +64,35 @@ class Case:
 
 
 class Proof:
-    """What torch answers, to hold exported networks against.
+    """Reference outputs of torch for comparison with exported networks.
 
     Args:
-        vocabulary: the labels whose thresholds and best ones are compared.
-        photos: uint8 ``(S, S, 3)`` each; beside them there are always three made images.
+        vocabulary: labels whose thresholds and ranking are compared.
+        photos: uint8 ``(S, S, 3)`` each, in addition to three synthetic images.
     """
 
     def __init__(
         self, model: TaggerModel, config: ModelConfig, vocabulary: LabelSet, photos: Sequence[np.ndarray] = ()
     ):
         self.vocabulary = vocabulary
-        # A head of cosines multiplies them by its scale: the same logits are those of cosines that agree.
+        # A cosine head multiplies by its scale, so the tolerance of logits scales too.
         of_cosines = isinstance(model.head, CosineHead | LocalGlobalHead)
         self.tolerance = TOLERANCE * (max(1.0, model.head.scale.item()) if of_cosines else 1.0)
         images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
 
-        def ask(some: np.ndarray, queries: np.ndarray) -> Case:
+        def case(some: np.ndarray, queries: np.ndarray) -> Case:
             return Case(some, queries, torch_logits(model, config, some, queries), torch_classes(model, some))
 
-        self.on_vocabulary = [ask(batch, vocabulary.queries) for batch in _batches(images)]
-        self.on_counts = [ask(images[-2:], some_queries(count, config, vocabulary)) for count in LABEL_COUNTS]
+        self.on_vocabulary = [case(batch, vocabulary.queries) for batch in _batches(images)]
+        self.on_counts = [case(images[-2:], some_queries(count, config, vocabulary)) for count in LABEL_COUNTS]
 
     def check(self, networks: Networks, what: str) -> None:
-        """Raise an ExportError, which says ``what`` they are, where a logit differs by more than the tolerance."""
+        """Raise an ExportError, with ``what`` as the name, if a logit differs by more than the tolerance."""
         for case in (*self.on_vocabulary, *self.on_counts):
             encoded = networks.encode(case.images)
             _check_classes(encoded.classes, case.classes, what)
             logits = networks.logits(encoded, case.queries)
-            if logits.shape != case.logits.shape:  # of an export that fixed the number of images or labels
+            if logits.shape != case.logits.shape:  # the export has fixed the number of images or labels
                 raise ExportError(f"{what} gives logits {logits.shape} where torch gives {case.logits.shape}")
             differences = np.abs(logits - case.logits)
             if not (differences <= self.tolerance * np.maximum(1, np.abs(case.logits))).all():
@@ -102,11 +102,11 @@ class Proof:
                 )
 
     def compare(self, networks: Networks) -> Agreement:
-        """How far the networks, of any precision, are from torch, where they see one image at a time, as in ``tag``."""
+        """Compare networks of any precision with torch, one image at a time as in ``tag``."""
         images = np.concatenate([case.images for case in self.on_vocabulary])  # (N, S, S, 3)
         expected = np.concatenate([self.vocabulary.log_odds(case.logits, case.classes) for case in self.on_vocabulary])
         logits = np.concatenate([self._log_odds(networks, image[None]) for image in images])  # (N, K)
-        off = [np.abs(_ask(networks, case.images, case.queries) - case.logits).max() for case in self.on_counts]
+        off = [np.abs(_logits(networks, case.images, case.queries) - case.logits).max() for case in self.on_counts]
         tags, expected_tags = self._is_tag(logits), self._is_tag(expected)
         either = tags | expected_tags
         return Agreement(
@@ -118,23 +118,23 @@ class Proof:
         )
 
     def _log_odds(self, networks: Networks, images: np.ndarray) -> np.ndarray:
-        """Float32 ``(B, K)``, of the vocabulary."""
+        """Return log-odds of the vocabulary, float32 ``(B, K)``."""
         encoded = networks.encode(images)
         return self.vocabulary.log_odds(networks.logits(encoded, self.vocabulary.queries), encoded.classes)
 
     def _moved(self, networks: Networks) -> float:
-        """On the last image, and ten labels."""
+        """Return the effect of scoring labels alone, on the last image and ten labels."""
         encoded, queries = networks.encode(self.on_vocabulary[-1].images[-1:]), self.vocabulary.queries
         together = networks.logits(encoded, queries)[0]  # (K,)
         some = np.linspace(0, len(queries) - 1, 10).astype(int)
         return max(abs(float(networks.logits(encoded, queries[i : i + 1])[0, 0] - together[i])) for i in some)
 
     def _is_tag(self, logits: np.ndarray) -> np.ndarray:
-        """Bool ``(N, K)``, as ``tag`` decides it."""
+        """Return whether each label is a tag, bool ``(N, K)``, by the rule of ``tag``."""
         return sigmoid(logits + self.vocabulary.biases) >= self.vocabulary.thresholds
 
     def milliseconds(self, several: Sequence[OnnxModel]) -> list[tuple[float, float]]:
-        """Of each: one image in the encoder, and the vocabulary, prepared before as in ``tag``, in the decoder."""
+        """Return encoder and decoder times of each model, for one image and the prepared vocabulary, as in ``tag``."""
         image, queries = self.on_vocabulary[0].images, self.vocabulary.queries
         encoded = several[0].encode(image)
         encoding = _median_times([partial(one.encode, image) for one in several])
@@ -143,7 +143,7 @@ class Proof:
 
 
 def made_images(size: int) -> np.ndarray:
-    """Two of noise, and one with slopes and a rectangle, uint8 ``(3, S, S, 3)``."""
+    """Return two noise images and one with gradients and a rectangle, uint8 ``(3, S, S, 3)``."""
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     slope = np.linspace(0, 255, size).astype(np.uint8)  # (S,)
     picture = np.stack(np.broadcast_arrays(slope, slope[:, None], slope[::-1]), axis=-1)  # (S, S, 3)
@@ -152,7 +152,7 @@ def made_images(size: int) -> np.ndarray:
 
 
 def some_queries(count: int, config: ModelConfig, vocabulary: LabelSet) -> np.ndarray:
-    """As many random unit vectors ``(count, word_dim)``, or class numbers ``(count,)``, again and again."""
+    """Return random unit vectors ``(count, word_dim)``, or repeated class numbers ``(count,)``."""
     if config.closed_set:
         return np.arange(count) % len(vocabulary)
     vectors = np.random.default_rng(count).standard_normal((count, config.word_dim))
@@ -161,7 +161,7 @@ def some_queries(count: int, config: ModelConfig, vocabulary: LabelSet) -> np.nd
 
 @torch.inference_mode()
 def torch_logits(model: TaggerModel, config: ModelConfig, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Float32 ``(B, K)`` by the forward pass that training has."""
+    """Return logits, float32 ``(B, K)``, by the forward pass of training."""
     pixels, asked = torch.from_numpy(images.copy()), torch.from_numpy(queries)
     if not config.closed_set:
         return model(pixels, asked).numpy()
@@ -173,7 +173,7 @@ def torch_logits(model: TaggerModel, config: ModelConfig, images: np.ndarray, qu
 
 @torch.inference_mode()
 def torch_classes(model: TaggerModel, images: np.ndarray) -> np.ndarray | None:
-    """Class probabilities float32 ``(B, N)``, where the model has class evidence."""
+    """Return class probabilities, float32 ``(B, N)``, or None without class evidence."""
     if not model.class_evidence:
         return None
     return model.classes(model.backbone_tokens(torch.from_numpy(images.copy()))).numpy()
@@ -181,7 +181,7 @@ def torch_classes(model: TaggerModel, images: np.ndarray) -> np.ndarray | None:
 
 def _check_classes(found: np.ndarray | None, expected: np.ndarray | None, what: str) -> None:
     if (found is None) != (expected is None):
-        raise ExportError(f"{what} and torch do not agree whether there are class probabilities")
+        raise ExportError(f"{what} and torch disagree on whether there are class probabilities")
     if found is not None and expected is not None and (difference := np.abs(found - expected).max()) > TOLERANCE:
         raise ExportError(
             f"{what} and torch differ by {difference:.1e} in a class probability, more than {TOLERANCE:.0e}"
@@ -189,14 +189,14 @@ def _check_classes(found: np.ndarray | None, expected: np.ndarray | None, what: 
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    """``(N, ...)`` -> one, two, then five at a time."""
+    """Split ``(N, ...)`` into batches of one, two, then five."""
     ends = [0, 1, 3, *range(3 + BATCH, len(images), BATCH), len(images)]
     for start, end in pairwise(ends):
         if end > start:
             yield images[start:end]
 
 
-def _ask(networks: Networks, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
+def _logits(networks: Networks, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return networks.logits(networks.encode(images), queries)
 
 
@@ -207,7 +207,7 @@ def _same_top(logits: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _median_times(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Milliseconds of each, in turns, so that what else the machine does slows all of them."""
+    """Return the median milliseconds of each call, measured in turns so that other load affects all equally."""
     times: list[list[float]] = [[] for _ in calls]
     while len(times[0]) < REPEATS or sum(times[0]) < SECONDS:
         for call, taken in zip(calls, times, strict=True):

@@ -1,4 +1,4 @@
-"""ONNX networks that have been held against torch."""
+"""Write ONNX networks and verify them against torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from zsl_tagger.tagging.onnx_model import OnnxModel
 
 
 def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: Proof) -> OnnxModel:
-    """Write the networks in float32 into ``folder``, and prove that they are ``model``.
+    """Write the networks in float32 to ``folder`` and verify them against ``model``.
 
     Raises:
-        ExportError: they cannot be exported, or they differ.
+        ExportError: they cannot be exported, or differ from torch.
         OSError: a full disk.
     """
     with phase("exporting to ONNX"):
@@ -31,16 +31,16 @@ def write_proven(model: TaggerModel, folder: Path, config: ModelConfig, proof: P
         with phase("comparing ONNX Runtime with torch"):
             networks = opened(folder, config)
             proof.check(networks, "ONNX Runtime")
-    except ModelFolderError as error:  # a fixed size where any is expected, or logits that are no numbers
-        raise ExportError(f"{model.backbone.name} has no sound export to ONNX: {error}") from None
+    except ModelFolderError as error:  # a fixed size instead of a dynamic one, or logits that are not numbers
+        raise ExportError(f"{model.backbone.name} has no valid export to ONNX: {error}") from None
     return networks
 
 
 def convert(source: Path, target: Path, config: ModelConfig, precision: Precision) -> OnnxModel:
-    """Write the networks of ``source``, in float32, into ``target`` in another precision.
+    """Convert the float32 networks in ``source`` to another precision in ``target``.
 
     Raises:
-        ExportError: onnx or ONNX Runtime cannot.
+        ExportError: onnx or ONNX Runtime cannot convert them.
         OSError: a full disk.
     """
     for name in NETWORK_FILES:
@@ -51,11 +51,11 @@ def convert(source: Path, target: Path, config: ModelConfig, precision: Precisio
                 CONVERSIONS[precision](source / name, target / name)
         except OSError:
             raise
-        except Exception as error:  # they raise what they like
+        except Exception as error:  # they raise arbitrary exceptions
             raise ExportError(f"{name} cannot be converted to {precision}: {first_line(error)}") from None
     return opened(target, config)
 
 
 def opened(folder: Path, config: ModelConfig) -> OnnxModel:
-    """As ``tag`` opens them with one worker."""
+    """Open the networks like ``tag`` with one worker."""
     return OnnxModel(folder, config, threads=available_cores())

@@ -1,4 +1,4 @@
-"""Hold what an export measures: the printed table, and what ``config.json`` records of it."""
+"""Measurements of an export, for the printed table and ``config.json``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from zsl_tagger.system.json_record import JsonRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement(JsonRecord):
-    """Compare exported networks with torch in float32.
+    """Agreement of exported networks with torch in float32.
 
     Attributes:
-        difference: largest difference of a logit, over all cases; in logits.
-        same_side: share (0..1) of the vocabulary, over the images, that is on the same side of its threshold.
-        same_tags: of the labels that reach their threshold in either, the share (0..1) that does in both; 1 where none
-            does.
-        same_top: share (0..1) of an image's ten best labels that are among torch's ten best, mean over the images.
-        moved: the most that a logit changes where the same label is asked alone; in logits.
+        difference: maximum difference of a logit over all cases.
+        same_side: share (0..1) of labels and images on the same side of the threshold.
+        same_tags: share (0..1) of the labels above the threshold in either that are above it in both; 1 if there are
+            none.
+        same_top: share (0..1) of an image's ten best labels that are among torch's ten best, averaged over images.
+        moved: maximum change of a logit if its label is scored alone.
     """
 
     difference: float
@@ -29,10 +29,10 @@ class Agreement(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstTorch(Agreement):
-    """Record the agreement, and what it was measured on.
+    """Agreement, and the data it was measured on.
 
     Attributes:
-        photos: number of photos beside the three made images.
+        photos: number of photos in addition to the three synthetic images.
         labels: number of labels in the vocabulary.
     """
 
@@ -42,7 +42,7 @@ class AgainstTorch(Agreement):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord(JsonRecord):
-    """Hold ``provenance.export`` of ``config.json``.
+    """Content of ``provenance.export`` in ``config.json``.
 
     Attributes:
         by: name and version of the program.
@@ -56,10 +56,10 @@ class ExportRecord(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Row(JsonRecord):
-    """Hold what was measured of one precision.
+    """Measurements of one precision.
 
     Attributes:
-        bytes: size of the encoder, and of the decoder.
+        bytes: sizes of the encoder and the decoder.
         milliseconds: for one image in the encoder, and for its vocabulary in the decoder.
         labels: number of labels in the vocabulary.
     """

@@ -1,4 +1,4 @@
-"""What ``zsl-tagger export`` does: a model folder's weights -> networks to tag with elsewhere, held against torch."""
+"""Export a model folder's weights to ONNX and verify them against torch: ``zsl-tagger export``."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ from zsl_tagger.tagging.model_folder import (
 )
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
-#: What a folder has beside its networks, weights and configuration.
+#: Files of a folder besides its networks, weights and configuration.
 COPIED = (LABELS_FILE, CLASS_WORDS_FILE, BACKGROUND_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRun:
-    """The options of one run.
+    """Options of one run.
 
     Attributes:
-        model: a model folder with ``model.safetensors``; "packaged" for the packaged one.
-        output: the model folder to write; None: the networks of ``model`` itself are replaced.
-        photos: photos or folders of them, on which torch and the export are compared beside made images.
-        precision: of the weights.
-        bake_words: a file of words, one a line, or "packaged" for the packaged 100,000; None: the words stay.
-        torch_export: write encoder.pt2 and decoder.pt2 too.
+        model: a model folder with ``model.safetensors``, or "packaged" for the packaged model.
+        output: model folder to write; None: replace the networks of ``model``.
+        photos: photos or folders of photos to compare torch and the export on, in addition to synthetic images.
+        precision: precision of the weights.
+        bake_words: a file of words, one per line, or "packaged" for the packaged 100,000; None: keep the words.
+        torch_export: also write encoder.pt2 and decoder.pt2.
     """
 
     model: Path
@@ -69,12 +69,12 @@ class ExportRun:
 
 
 def export(run: ExportRun) -> list[str]:
-    """Export, prove and then replace; returns lines for a person.
+    """Export, verify, then replace the files; return lines to print.
 
-    Everything is written beside its place first: where anything fails, the folder is as it was.
+    Everything is written to a temporary folder first, so that the model folder is unchanged on any failure.
 
     Raises:
-        UserError: what is missing, does not fit or cannot be written; an ExportError where the proof fails.
+        UserError: something is missing, does not fit or cannot be written; ExportError if the comparison fails.
     """
     if run.output is None:
         check_own_folder(run.model)
@@ -95,7 +95,7 @@ def export(run: ExportRun) -> list[str]:
 
 
 def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scratch: Path) -> list[Row]:
-    """Write the networks into ``scratch``: what was measured in float32, and in another precision."""
+    """Write the networks to ``scratch``; return measurements in float32 and, if different, in the target precision."""
     model, config = load_model(source.path), source.config
     classes = model.backbone.network.get_classifier().out_features if model.class_evidence else None
     default = [label for label in source.labels() if label.default]
@@ -130,7 +130,7 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
-    """Bytes of the encoder, and of the decoder with what makes its queries."""
+    """Return the sizes in bytes of the encoder, and of the decoder including its query network."""
     sizes = {name: (folder / name).stat().st_size for name in NETWORK_FILES if (folder / name).is_file()}
     return sizes.pop(ENCODER_FILE), sum(sizes.values())
 
@@ -153,10 +153,10 @@ def _finish_killed(folder: Path) -> None:
 def _model_folder(path: Path) -> Path:
     folder = named_folder(path)
     _finish_killed(folder)
-    read_config(folder)  # says what is wrong with it
+    read_config(folder)  # raises if it is invalid
     if not (folder / WEIGHTS_FILE).is_file():
         raise UserError(
-            f"{folder} has no {WEIGHTS_FILE}, from which it would be exported: it was made for tagging only. "
+            f"{folder} has no {WEIGHTS_FILE}, which the export needs: it was made for tagging only. "
             "Give the folder that zsl-tagger train wrote"
             + (" (of the packaged model: a clone of the repository has it)" if folder == PACKAGED else "")
         )
@@ -164,10 +164,10 @@ def _model_folder(path: Path) -> Path:
 
 
 def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
-    """Where to write: nothing but an earlier export may be there."""
+    """Return the output folder, which must be empty or contain an earlier export."""
     target = source.path if run.output is None else run.output
     if target.resolve() == PACKAGED.resolve():
-        raise UserError("the packaged model belongs to the installation: give another folder as --output")
+        raise UserError("the packaged model is part of the installation: give another folder as --output")
     if target.resolve() == source.path.resolve():
         return source.path
     if target.exists() and not target.is_dir():
@@ -176,14 +176,14 @@ def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
     files = [path.name for path in target.iterdir() if path.name != TEMPORARY] if target.exists() else []
     if files and (WEIGHTS_FILE in files or CONFIG_FILE not in files or "export" not in read_config(target).provenance):
         raise UserError(
-            f"{target} holds something else than an earlier export: give a new folder as --output, or an empty one"
+            f"{target} contains something other than an earlier export: give a new or empty folder as --output"
         )
     return target
 
 
 @contextmanager
 def _made(target: Path) -> Iterator[None]:
-    """Make the folder for the duration of the block, and delete it again if it was made for nothing."""
+    """Create the folder, and delete it again if the block fails."""
     is_new = not target.exists()
     with write_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _made(target: Path) -> Iterator[None]:
 
 
 def _photos(paths: Sequence[Path], preprocessing: Preprocessing) -> list[np.ndarray]:
-    """Return each image as the model reads it, uint8 ``(S, S, 3)``."""
+    """Load each image as model input, uint8 ``(S, S, 3)``."""
     photos = []
     for found in find_images(map(str, paths)):
         if not isinstance(found, str):
@@ -205,7 +205,7 @@ def _photos(paths: Sequence[Path], preprocessing: Preprocessing) -> list[np.ndar
         except ImageError as error:
             raise UserError(f"--photos {found}: {error}") from None
     if paths and not photos:
-        raise UserError(f"--photos {', '.join(map(str, paths))}: no image there")
+        raise UserError(f"--photos {', '.join(map(str, paths))}: no images found")
     return photos
 
 

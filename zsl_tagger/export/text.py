@@ -1,4 +1,4 @@
-"""What a person reads of an export."""
+"""Format the result of an export."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _HEAD = (
 _WHAT = {
     "fp32": "",
     "fp16": "fp16: weights stored in 16 bits, computed in 32",
-    "int8": "int8: linear layers only, convolutions would be slower; scores depend a little on the other labels asked",
+    "int8": "int8: linear layers only, convolutions would be slower; scores depend slightly on the other labels",
 }
 
 
 def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, words: int | None) -> list[str]:
-    """Return the lines that say what was exported, and a line for each precision.
+    """Return lines that describe the export, and one line per precision.
 
     Args:
-        rows: float32 first, what was asked for last.
-        words: that can be asked now, where some were baked.
+        rows: float32 first, the requested precision last.
+        words: number of known words, if words were baked.
     """
-    beside = f"{photos} photos and 3 made images" if photos else "3 made images (--photos compares on photos too)"
+    beside = f"{photos} photos and 3 synthetic images" if photos else "3 synthetic images (--photos adds photos)"
     more = ", encoder.pt2, decoder.pt2 (fp32)" if torch_export else ""
     lines = [
-        f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, held against torch on {beside}",
+        f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, compared with torch on {beside}",
         *(f"  {line}" for line in aligned([_HEAD, *map(_cells, rows)])),
         f"  ms: an image and its {rows[0].labels:,} labels, {available_cores()} core(s), median",
-        "  logit off by: at most; moved: at most, where a label is asked alone",
+        "  logit off by: maximum; moved: maximum change if a label is scored alone",
         _WHAT[rows[-1].precision] and f"  {_WHAT[rows[-1].precision]}",
-        "" if words is None else f"  {words:,} words can be asked without the source of their vectors",
+        "" if words is None else f"  {words:,} words are known without the source of their vectors",
     ]
     return [line for line in lines if line]
 

@@ -1,4 +1,4 @@
-"""The same networks as ``encoder.pt2`` and ``decoder.pt2``: torch.export, for servers and compilers that read it."""
+"""Export the networks with torch.export to ``encoder.pt2`` and ``decoder.pt2``, for servers and compilers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from zsl_tagger.tagging.model_folder import ModelConfig
 
 ENCODER_PROGRAM, DECODER_PROGRAM = "encoder.pt2", "decoder.pt2"
 
-Shapes = tuple[dict[int, Dim], ...]  # of each input: its axes of any size
+Shapes = tuple[dict[int, Dim], ...]  # dynamic axes of each input
 
 
 def write_programs(model: TaggerModel, folder: Path, config: ModelConfig) -> None:
-    """Write both, with dynamic batch and label count.
+    """Write both programs, with dynamic batch and label count.
 
     Raises:
-        ExportError: torch.export cannot follow the network.
-        UserError: a full disk.
+        ExportError: torch.export does not support the network.
+        UserError: the disk is full.
     """
     images, tokens, queries = examples(model, config.image_size)
     decoder = DecoderForExport(model, bool(config.architecture.get("softmax"))).eval()
@@ -41,13 +41,13 @@ def _write(network: nn.Module, example: tuple[Tensor, ...], shapes: Shapes, path
     try:
         with torch.no_grad():
             torch.export.save(torch.export.export(network, example, dynamic_shapes=shapes), content)
-    except Exception as error:  # it raises what it likes on networks it cannot follow
+    except Exception as error:  # it raises arbitrary exceptions on unsupported networks
         raise ExportError(f"torch.export cannot make {path.name}: {first_line(error)}") from None
     write_whole(path, content.getvalue())
 
 
 class Programs:
-    """Both, loaded back."""
+    """The two programs, loaded again."""
 
     def __init__(self, folder: Path):
         self._encoder = torch.export.load(folder / ENCODER_PROGRAM).module()
@@ -55,11 +55,11 @@ class Programs:
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Encoded:
-        """Look at images uint8 ``(B, S, S, 3)``."""
+        """Encode images, uint8 ``(B, S, S, 3)``."""
         outputs = self._encoder(torch.from_numpy(images.copy()))
         return Encoded(*(output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))))
 
     @torch.inference_mode()
     def logits(self, encoded: Encoded, queries: np.ndarray) -> np.ndarray:
-        """Logits float32 ``(B, K)``, all labels in one call."""
+        """Return logits, float32 ``(B, K)``, of all labels in one call."""
         return self._decoder(torch.from_numpy(encoded.tokens), torch.from_numpy(queries))[0].numpy()

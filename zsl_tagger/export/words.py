@@ -1,4 +1,4 @@
-"""More words for a model folder to be asked, from the source of word vectors that it was trained with."""
+"""Add words to a model folder, from the word source that it was trained with."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 def baked_table(listing: str, folder: ModelFolder) -> WordTable:
-    """Return the model's words, and of a list those that the source of its word vectors knows.
+    """Return the model's words, plus the words of a list that its word source knows.
 
     Args:
-        listing: a file of words, one a line, or "packaged" for the packaged 100,000.
+        listing: a file of words, one per line, or "packaged" for the packaged 100,000.
 
     Raises:
-        UserError: a closed set, no words, or a source that cannot be opened or is another one than in training.
+        UserError: a closed set, no words, or a source that cannot be opened or has changed since training.
     """
     if folder.config.closed_set:
-        raise UserError(f"--bake-words: {folder.path} has a closed set of classes, no words to ask")
+        raise UserError(f"--bake-words: {folder.path} has a closed set of classes, so no words can be added")
     words = _listed(listing)
     spec = _source_of(folder)
     try:
@@ -38,7 +38,7 @@ def baked_table(listing: str, folder: ModelFolder) -> WordTable:
     except UserError as error:
         raise UserError(f"--bake-words, from {spec or 'no source'}: {error}") from None
     if len(baked.words) < len(words):
-        logger.info("%s of the words are unknown to it, or listed twice", f"{len(words) - len(baked.words):,}")
+        logger.info("%s of the words are unknown to it or duplicates", f"{len(words) - len(baked.words):,}")
     return joined(folder.words(), baked)
 
 
@@ -47,21 +47,21 @@ def _listed(listing: str) -> list[str]:
         return list(WordTable.load(PACKAGED).words)
     words = read_labels_file(Path(listing))
     if not words:
-        raise UserError(f"--bake-words {listing}: no word in it; expected one a line")
+        raise UserError(f"--bake-words {listing}: no words found; expected one per line")
     return words
 
 
 def _source_of(folder: ModelFolder) -> str | None:
     spec = folder.config.word_source
-    # The packaged model, or a copy of it: its configuration does not say that its table is the source.
+    # For the packaged model or a copy, the configuration does not record that its table is the source.
     return "packaged" if spec is None and folder.config == read_config(PACKAGED) else spec
 
 
 def _check_same(source: WordSource, folder: ModelFolder) -> None:
-    """Raise an error if the file or model of that name is another one by now."""
+    """Raise a UserError if the file or model of that name has changed."""
     own = folder.words()
     if source.word_dim != own.word_dim:
         raise UserError(f"expected vectors of width {own.word_dim}, got {source.word_dim}")
     names = [label.name for label in folder.labels()]
     if not has_same_vectors(source, names, own.vectors(names)).any():
-        raise UserError("its vectors of the labels are not those the model was trained with: it is another source now")
+        raise UserError("its label vectors differ from the ones the model was trained with: the source has changed")

@@ -1,4 +1,4 @@
-"""Make a model folder of CLIP's two towers, without training."""
+"""Build a model folder from the two towers of a CLIP model, without training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from zsl_tagger.words.text_towers import OpenClipSource
 
 logger = logging.getLogger(__name__)
 
-#: What of the image tower each ``pool`` needs, and how a card names it.
+#: Projection of the image tower for each ``pool``, and its name in the model card.
 POOLS: dict[Pool, tuple[Projection, str]] = {
     "global": ("pooled", "the image's vector"),
     "tokens": ("tokens", "the mean of the image's projected tokens"),
@@ -40,19 +40,19 @@ POOLS: dict[Pool, tuple[Projection, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotRun:
-    """Hold the options of one run.
+    """Options of one run.
 
     Attributes:
-        backbone: a CLIP or SigLIP image tower of timm's.
+        backbone: a CLIP or SigLIP image tower in timm.
         word_vectors: the text tower, ``open_clip:...`` or ``st:...``.
-        labels_file: the words that tag looks for by default, one a line.
-        init: "timm", or a file of the image tower's weights, such as a checkpoint of open_clip with both towers.
+        labels_file: file of the words that tag looks for by default, one per line.
+        init: "timm", or a weights file of the image tower, such as an open_clip checkpoint with both towers.
         templates: a file of prompts; None: "a photo of a {}."
         phrases: a file of other names and sentences for labels, see :mod:`zsl_tagger.words.phrases`.
-        pool: "global": the tower's own vector of the image; "tokens": the mean of its projected tokens;
+        pool: "global": the tower's image vector; "tokens": the mean of its projected tokens;
             "local-global": the mean of two cosines, see :mod:`zsl_tagger.model.local_global`.
-        scale, bias: what makes logits of cosines; None: those of the text tower's checkpoint, or CLIP's.
-        crop_pct: the image tower sees the middle of a photo, this share of its shorter side; None: the whole photo.
+        scale, bias: convert cosines to logits; None: values of the text tower's checkpoint, or CLIP's.
+        crop_pct: centre crop as a share of the shorter side; None: the whole photo.
     """
 
     backbone: str
@@ -72,11 +72,11 @@ def build_zero_shot(run: ZeroShotRun) -> list[str]:
     """Write the model folder.
 
     Returns:
-        what a person reads at the end.
+        lines to print.
 
     Raises:
-        UserError: a tower that cannot be had or has no projection, towers of different spaces, or labels that cannot
-            be read; nothing was written then.
+        UserError: a tower cannot be loaded or has no projection, the towers do not share a space, or the labels cannot
+            be read; nothing was written.
     """
     check_free(run.output)
     labels = _labels(run.labels_file)
@@ -99,7 +99,7 @@ def build_zero_shot(run: ZeroShotRun) -> list[str]:
 def _labels(file: Path) -> list[str]:
     labels = list(dict.fromkeys(read_class_list(file)))
     if not labels:
-        raise UserError(f"the labels file {file} names no label: expected one a line")
+        raise UserError(f"the labels file {file} is empty: expected one label per line")
     return labels
 
 
@@ -131,8 +131,8 @@ def _image_tower(run: ZeroShotRun) -> Backbone:
 def _check_same_space(run: ZeroShotRun, backbone: Backbone, source: TextEncoderSource) -> None:
     if backbone.channels != source.word_dim:
         raise UserError(
-            f"the two towers have no common space: {run.backbone} gives vectors {backbone.channels} wide, "
-            f"{run.word_vectors} {source.word_dim} wide: give the image tower and the text tower of one model"
+            f"the two towers do not share a space: {run.backbone} has {backbone.channels} dimensions, "
+            f"{run.word_vectors} has {source.word_dim}: give the image tower and the text tower of one model"
         )
     theirs = source.hub if isinstance(source, OpenClipSource) else ""
     ours = str(backbone.network.pretrained_cfg.get("hf_hub_id") or "")
@@ -192,7 +192,7 @@ zsl-tagger tag photos --model .
 ## Limits
 Nothing was trained or measured here. Every threshold is {threshold}: `zsl-tagger calibrate --model . --data DATA`
 chooses them, `zsl-tagger evaluate` measures, `zsl-tagger export --model . --bake-words FILE` makes more words known.
-The licences of both towers' weights apply; look at them before you pass the model on.
+The licences of both towers' weights apply; read them before you distribute the model.
 """
 
 

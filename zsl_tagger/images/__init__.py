@@ -1,1 +1,1 @@
-"""Image files: finding and decoding them."""
+"""Find and decode image files."""

@@ -1,6 +1,6 @@
-"""Pixels of any mode and colour space -> 8-bit sRGB; a large image is reduced first, a band at a time.
+"""Convert pixels of any mode and colour space to 8-bit sRGB; large images are reduced first, in bands.
 
-Ordinary photos (RGB without a profile, or with one that says sRGB) pass through without a change.
+Ordinary photos (RGB without a profile, or with an sRGB profile) are not changed.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from PIL import Image, ImageCms
 
 from zsl_tagger.images.opening import ImageError, is_white_zero
 
-_BAND_PIXELS = 1 << 20  # converted at a time
-_GAP = 2.0  # reduced by whole factors to no less than twice the size; bicubic does the rest
+_BAND_PIXELS = 1 << 20  # pixels converted at a time
+_GAP = 2.0  # reduce by integer factors to at least twice the target size; bicubic resizing does the rest
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Return whether nothing is to be converted: RGB, and nothing transparent."""
+    """Return whether an image needs no conversion: RGB without transparency."""
     return image.mode == "RGB" and "transparency" not in image.info
 
 
 def reduction(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Return the whole factors across and down that leave an image at least twice as large as ``target`` each way."""
+    """Return the integer factors (x, y) that leave an image at least twice as large as ``target`` each way."""
     across, down = (max(1, int(side / wanted / _GAP)) for side, wanted in zip(size, target, strict=True))
     return across, down
 
 
 def reduced(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
-    """Convert a loaded image to 8 bits, reduced by whole ``factors`` across and down.
+    """Convert a loaded image to 8 bits, reduced by integer ``factors`` (x, y).
 
-    The whole image is never held in another mode: bands of it are converted and reduced. The result is RGB, RGBa (alpha
-    premultiplied), L or CMYK; its last row or column may stand for less than a whole pixel.
+    The image is converted and reduced in bands, never as a whole. The result is RGB, RGBa (premultiplied alpha), L or
+    CMYK; its last row or column may cover less than a full block.
 
     Raises:
-        ImageError: values that are no brightness of a picture.
+        ImageError: the values cannot be interpreted as brightness.
     """
     convert = _converter(image)
     width, height = image.size
@@ -55,22 +55,22 @@ def reduced(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert an image of :func:`reduced`, or a plain one, to sRGB; white shines through what is transparent.
+    """Convert an image of :func:`reduced`, or a plain one, to sRGB, with transparency blended over white.
 
     Args:
-        profile: the ICC profile of its colours, if it has one.
+        profile: ICC profile of the image, if any.
     """
     if image.mode in ("RGBa", "RGBA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     known = _transform(profile) if profile else None
     if known is not None and known.mode == image.mode:
-        image = ImageCms.applyTransform(image, known.transform) or image  # None would mean: changed in place
+        image = ImageCms.applyTransform(image, known.transform) or image  # None would mean that it was changed in place
     return image.convert("RGB")
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Return the function that converts a band of this image."""
+    """Return the function that converts bands of this image."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         white, inverted = _white_of(image), is_white_zero(image)
         return lambda band: _wide_to_grey(band, white, inverted)
@@ -89,8 +89,8 @@ def _has_profile(image: Image.Image) -> bool:
 # --- 16 bits and float -----------------------------------------------------------------------------------------------
 
 _WHITES = (1, 255, 65535)
-_SLACK = 0.1  # part of white by which floats may overshoot, as those of a sharpened picture do
-#: Least mean of a float picture, as a part of white. A darker one is more likely to have highlights above a white of 1.
+_SLACK = 0.1  # fraction of white by which floats may overshoot, e.g. after sharpening
+#: Minimum mean of a float image, as a fraction of white. A darker one more likely has highlights above a white of 1.
 _LEAST_MEAN = 4 / 255
 
 
@@ -98,18 +98,18 @@ def _white_of(image: Image.Image) -> int:
     """Return the value of white in a 16-bit, integer or float image; 0 is black.
 
     Raises:
-        ImageError: its values do not say, or do not fit.
+        ImageError: white cannot be determined, or values are out of range.
     """
     if image.mode not in ("I", "F"):
         return 65535
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("holds NaN or infinite values")
+        raise ImageError("contains NaN or infinite values")
     slack = _SLACK if image.mode == "F" else 0.0
     white = next((white for white in _WHITES if high <= white * (1 + slack)), 0)
     if low < -white * slack or white == 0 or (image.mode == "F" and white > 1 and _mean(image) < white * _LEAST_MEAN):
         raise ImageError(
-            f"holds values from {low:g} to {high:g}: expected 0 for black and 1, 255 or 65535 for white; "
+            f"contains values from {low:g} to {high:g}: expected 0 for black and 1, 255 or 65535 for white; "
             "save it with 8 or 16 bits"
         )
     return white
@@ -122,26 +122,26 @@ def _mean(image: Image.Image) -> float:
 def _wide_to_grey(band: Image.Image, white: int, inverted: bool) -> Image.Image:
     values = np.asarray(band).astype(np.float32)  # (rows, W)
     if not np.isfinite(values).all():
-        raise ImageError("holds NaN or infinite values")
+        raise ImageError("contains NaN or infinite values")
     grey = np.clip(values * (255.0 / white), 0, 255).round().astype(np.uint8)
     return Image.fromarray(255 - grey if inverted else grey)
 
 
 # --- ICC profiles ----------------------------------------------------------------------------------------------------
 
-_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space in an ICC profile -> Pillow's mode
-_PROFILE_BYTES = 8_000_000  # larger than any real one
-_NEAR = 3  # profiles that change no colour by more than this are sRGB, of which there are many versions
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of an ICC profile -> Pillow mode
+_PROFILE_BYTES = 8_000_000  # larger than any real profile
+_NEAR = 3  # profiles that change no colour by more than this are variants of sRGB
 
 
 class _Transform(NamedTuple):
-    mode: str  # of the images that it converts
+    mode: str  # of the images it converts
     transform: ImageCms.ImageCmsTransform
 
 
 @lru_cache(8)
 def _transform(profile: bytes) -> _Transform | None:
-    """Return what converts the colours of a profile to sRGB; None where they are sRGB, or nobody can know."""
+    """Return the transform from a profile to sRGB; None if it is sRGB already or unusable."""
     if len(profile) > _PROFILE_BYTES:
         return None
     try:
@@ -156,7 +156,7 @@ def _transform(profile: bytes) -> _Transform | None:
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ImportError, KeyError, TypeError, ValueError):
-        return None  # a profile that cannot be read says nothing
+        return None  # an unreadable profile is ignored
     return None if _is_srgb(mode, transform) else _Transform(mode, transform)
 
 

@@ -1,4 +1,4 @@
-"""What the user names on the command line -> image files, folders walked recursively."""
+"""Find image files in the paths, folders and patterns given on the command line."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.images.raw import PHOTO_SUFFIXES, RAW_SUFFIXES, reads_raw
 from zsl_tagger.records.record import Record
 
-Identity = tuple[int, int]  # device and inode: the same folder under whatever path
+Identity = tuple[int, int]  # device and inode, which identify a folder under any path
 
-#: Folders that systems and archives make beside a person's own: thumbnails, recycle bins, resource forks. Any case.
+#: Folders created by systems and archives: thumbnails, recycle bins, resource forks. Compared in lower case.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 )
 _KNOWN_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
-MOST_SUFFIXES = 12  # that a summary names
+MOST_SUFFIXES = 12  # listed in a summary
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which files and folders are left out of a search for images, and how many files were.
+    """Rules for skipping files and folders while looking for images, and counts of the skipped files.
 
     Args:
-        exclude: globs; what is called so, or whose path ends so ("raw", "2019/raw", "*_small.jpg"), is left out.
-        entered: names of system folders that are entered all the same, in lower case.
+        exclude: globs that match a name or the end of a path ("raw", "2019/raw", "*_small.jpg").
+        entered: lower-case names of system folders that are entered nevertheless.
 
     Attributes:
-        left_out: suffixes of files of folders that are no images.
+        left_out: suffixes of skipped files that are not images.
     """
 
     exclude: Sequence[str] = ()
@@ -43,7 +43,7 @@ class Selection:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def leaves_out(self, path: str) -> bool:
-        """Return whether a path of a folder is that of a system folder, or excluded; not whether a folder above is."""
+        """Return whether a path is excluded or a system folder; its parent folders are not checked."""
         name = os.path.basename(path)
         if name.lower() in SYSTEM_FOLDERS and name.lower() not in self.entered:
             return True
@@ -63,10 +63,10 @@ class Selection:
         ]
 
     def takes(self, path: str, raw: bool = True) -> bool:
-        """Return whether a file of a folder is an image by its suffix; count what is neither that nor a sidecar.
+        """Return whether a file has an image suffix; count it if it is neither an image nor a sidecar.
 
         Args:
-            raw: raw photos are images too, where they can be read.
+            raw: accept raw photos, if they can be read.
         """
         suffix = os.path.splitext(path)[1].lower()
         if suffix in IMAGE_SUFFIXES or (raw and suffix in RAW_SUFFIXES and reads_raw()):
@@ -75,26 +75,26 @@ class Selection:
         return False
 
     def summary(self) -> str:
-        """Return one line on the files that were left out, "" where there were none."""
+        """Return one line about the skipped files, or "" if there were none."""
         raw = Counter({suffix: count for suffix, count in self.left_out.items() if suffix in RAW_SUFFIXES})
         others = self.left_out - raw
         lines = []
         if count := others.total():
-            lines.append(f"{count:,} file{'s' if count > 1 else ''} left out, not photos: {_suffixes(others)}")
+            lines.append(f"{count:,} file{'s' if count > 1 else ''} skipped, not photos: {_suffixes(others)}")
         if count := raw.total():
             reason = "they are not read from URLs" if reads_raw() else install_command("raw")
-            lines.append(f"{count:,} raw photo{'s' if count > 1 else ''} left out ({_suffixes(raw)}): {reason}")
+            lines.append(f"{count:,} raw photo{'s' if count > 1 else ''} skipped ({_suffixes(raw)}): {reason}")
         return "; ".join(lines)
 
 
 def _suffixes(counts: Counter[str]) -> str:
-    """Return the most frequent suffixes in alphabetical order, for a person."""
+    """Return the most frequent suffixes in alphabetical order, as text."""
     known = [suffix for suffix, _ in counts.most_common() if _KNOWN_SUFFIX.fullmatch(suffix)][:MOST_SUFFIXES]
     return ", ".join(sorted(known) + ["others"] * (len(counts) > len(known)))
 
 
 def _is_sidecar(path: str) -> bool:
-    """Return whether a file is one that belongs to a photo: photo.xmp, photo.jpg.txt, photo.jpg.tags.json."""
+    """Return whether a file is a photo's sidecar: photo.xmp, photo.jpg.txt or photo.jpg.tags.json."""
     stem, suffix = os.path.splitext(path)
     named = os.path.splitext(stem.removesuffix(".tags"))[1] in PHOTO_SUFFIXES
     return suffix == ".xmp" or (suffix in (".txt", ".json") and named)
@@ -105,15 +105,15 @@ def find_images(
     elsewhere: Callable[[str], Iterable[str | Record] | None] | None = None,
     selection: Selection | None = None,
 ) -> Iterator[str | Record]:
-    """Paths of images in a stable order, and an error record for what cannot be followed.
+    """Yield the paths of images in a stable order, and an error record for each argument that cannot be read.
 
-    A file named explicitly is always taken; in a folder, files are chosen by suffix, and hidden ones (thumbnail
-    caches, "._" companions) and system folders (recycle bins) are left out. Links to folders are followed, but each
-    folder is walked once.
+    A file named explicitly is always used. In folders, files are selected by suffix; hidden files (thumbnail caches,
+    "._" companions) and system folders (recycle bins) are skipped. Links to folders are followed, but each folder is
+    visited once.
 
     Args:
-        elsewhere: what an argument that is no local path stands for; None for one that is.
-        selection: what else is left out of folders and patterns. It counts the files that are no images.
+        elsewhere: returns the images of an argument that is not a local path, None for a local path.
+        selection: further rules for folders and patterns; it counts the files that are not images.
     """
     selection = selection or Selection()
     visited: set[Identity] = set()
@@ -131,14 +131,14 @@ def find_images(
 
 
 def _walk(folder: str, selection: Selection, visited: set[Identity]) -> Iterator[str | Record]:
-    """Images of a folder and of those in it, by suffix."""
+    """Yield the images of a folder and its subfolders, by suffix."""
     for item in _files(folder, selection, visited):
         if isinstance(item, Record) or selection.takes(item):
             yield item
 
 
 def _matching(pattern: str, selection: Selection, visited: set[Identity]) -> Iterator[str | Record]:
-    """Every file that a pattern matches, and the images of a folder that it matches."""
+    """Yield every file that a pattern matches, and the images of every folder that it matches."""
     parts = _parts(pattern)
     selection = replace(selection, entered=frozenset(map(str.lower, parts)))
     fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
@@ -157,7 +157,7 @@ def _matching(pattern: str, selection: Selection, visited: set[Identity]) -> Ite
 
 
 def _is_left_out(names: list[str], fixed: int, selection: Selection) -> bool:
-    """Return whether a path or a folder above it is left out; its first ``fixed`` names are not asked about."""
+    """Return whether a path or one of its parents is excluded; the first ``fixed`` names are not checked."""
     return any(selection.leaves_out(os.sep.join(names[:end])) for end in range(fixed + 1, len(names) + 1))
 
 
@@ -166,9 +166,9 @@ def _parts(pattern: str) -> list[str]:
 
 
 def _below(pattern: str, selection: Selection) -> Iterator[str | Record]:
-    """Files that a pattern with ``**``, any number of folders, matches. Each folder is entered once.
+    """Yield the files that a pattern with ``**`` (any number of folders) matches, entering each folder once.
 
-    (:func:`glob.glob` would follow a link to a parent folder again and again.)
+    (:func:`glob.glob` would follow a link to a parent folder over and over.)
     """
     parts = _parts(pattern)
     at = parts.index("**")
@@ -182,7 +182,7 @@ def _below(pattern: str, selection: Selection) -> Iterator[str | Record]:
 
 
 def _fits(names: list[str], parts: list[str]) -> bool:
-    """Whether the names of a path fit the parts of a pattern; a hidden name needs a part with the dot."""
+    """Return whether the names of a path match the parts of a pattern; hidden names need a part with the dot."""
     if not names or not parts:
         return not names and all(part == "**" for part in parts)
     if names[0].startswith(".") and not parts[0].startswith("."):
@@ -199,7 +199,7 @@ def _files(
     ancestors: tuple[Identity, ...] = (),
     hidden: bool = False,
 ) -> Iterator[str | Record]:
-    """Files of a folder ("": this one) and of those in it, by name, but of no folder that was visited."""
+    """Yield the files of a folder ("": the current one) and its unvisited subfolders, sorted by name."""
     try:
         status = os.stat(folder or os.curdir)
         entries = sorted(os.scandir(folder or os.curdir), key=lambda entry: entry.name)
@@ -208,7 +208,7 @@ def _files(
         return
     identity = (status.st_dev, status.st_ino)
     if identity in ancestors:
-        yield Record(folder, [], "folder loop: it links back to a folder that it lies in")
+        yield Record(folder, [], "folder loop: it links back to a folder that contains it")
     if identity in visited:
         return
     visited.add(identity)
@@ -226,6 +226,6 @@ def _files(
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()  # mostly known from the listing of its folder: no further call for each file
+        return entry.is_dir()  # usually known from listing the folder, without a system call per file
     except OSError:  # a link to itself
         return False

@@ -1,4 +1,4 @@
-"""Files that Pillow refuses and browsers show: a JPEG that lacks its end, a PNG with large texts."""
+"""Repair files that Pillow rejects but browsers show: truncated JPEGs and PNGs with large text chunks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 
 from zsl_tagger.images.opening import ImageError, scans_of
 
-#: A JPEG may lack this part of its pixels; a browser shows them grey, and the photo is still what it was.
+#: Share of its pixels that a JPEG may lack; browsers show them grey, and the photo is still recognisable.
 MOST_MISSING = 0.1
-#: A progressive one has every pixel after a few of its usual ten scans; the others add fine detail.
+#: A progressive JPEG has every pixel after a few of its usual ten scans; the rest add fine detail.
 ENOUGH_SCANS = 5
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -22,11 +22,11 @@ _PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 
 
 def mended(source: Path | bytes, error: Exception, decode: Callable[[io.BytesIO], Image.Image]) -> io.BytesIO | None:
-    """Return a file with the content of one that was refused, so that it can be read; None where it cannot.
+    """Return a readable version of a rejected file; None if it cannot be repaired.
 
     Args:
-        error: why it was refused.
-        decode: reads an image file, to see how much of it is there.
+        error: why it was rejected.
+        decode: reads an image file, to see how much of it is present.
     """
     cut = isinstance(error, OSError) and "truncated" in str(error)
     if isinstance(error, ImageError) or not (cut or isinstance(error, ValueError)):
@@ -40,11 +40,12 @@ def mended(source: Path | bytes, error: Exception, decode: Callable[[io.BytesIO]
 
 
 def _is_nearly_whole(content: bytes, decode: Callable[[io.BytesIO], Image.Image]) -> bool:
-    """Return whether a JPEG lacks little: with any data behind its end, most pixels come out the same."""
+    """Return whether little of a JPEG is missing: most pixels do not depend on the data appended to it."""
     scans = scans_of(io.BytesIO(content))
     if scans > 1:
         return scans >= ENOUGH_SCANS
-    noise = np.random.default_rng(0).integers(0, 255, len(content), dtype=np.uint8).tobytes()  # no marker: no 255
+    # Noise without the byte 255, which would start a marker.
+    noise = np.random.default_rng(0).integers(0, 255, len(content), dtype=np.uint8).tobytes()
     shown = np.asarray(decode(io.BytesIO(content + _JPEG_END)))
     other = np.asarray(decode(io.BytesIO(content.rstrip(b"\xff") + noise + _JPEG_END)))
     differs = shown != other

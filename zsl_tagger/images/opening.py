@@ -1,4 +1,4 @@
-"""Open image files that may come from anybody: photo formats only, the photo's page, within a budget of work."""
+"""Open untrusted image files: photo formats only, the right page, and a bounded amount of work."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image, TiffTags, UnidentifiedImageError, features
 
 from zsl_tagger.errors import MissingExtraError, PhotoError, first_line, install_command, require
 
-#: Larger images are refused before they are decoded: a few kilobytes of PNG can claim gigabytes of pixels.
+#: Larger images are rejected before decoding: a few kilobytes of PNG can expand to gigabytes of pixels.
 MAX_PIXELS = 150_000_000
 
-#: Each scan of a JPEG is a pass over all of its pixels. An image of the largest size may have this many (libjpeg's own
-#: progressive files have 10), a smaller one accordingly more.
+#: Each scan of a JPEG is a pass over all its pixels. An image of maximum size may have this many (libjpeg's progressive
+#: files have 10), a smaller one proportionally more.
 MAX_PASSES = 16
 
 _HEIF_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
@@ -28,12 +28,12 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES}
 )
 
-#: Of the formats that Pillow knows, some start other programs: EPS starts Ghostscript. Only these are tried; the common
-#: ones first, because loading the others takes time.
+#: Some of Pillow's formats start other programs: EPS starts Ghostscript. Only these are tried, the common ones first,
+#: because loading the others takes time.
 _COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 _OTHER_FORMATS = ("WEBP", "TIFF", "AVIF", "HEIF")
 
-#: The file type box at the start of HEIC and AVIF files names the kind (ISO/IEC 14496-12, "ftyp").
+#: The file type box at the start of HEIC and AVIF files names the format (ISO/IEC 14496-12, "ftyp").
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -41,12 +41,12 @@ _OPEN_LOCK = threading.Lock()
 
 
 class ImageError(PhotoError):
-    """An image that cannot be used. The message is one line that a person can act on."""
+    """An image cannot be used. The message is one line that a person can act on."""
 
 
 @contextmanager
-def told_as_no_file() -> Iterator[None]:
-    """Turn errors of opening what is no readable file into an :class:`ImageError`; other errors stay."""
+def open_errors() -> Iterator[None]:
+    """Convert errors of opening a file to an :class:`ImageError`; other errors propagate."""
     try:
         yield
     except FileNotFoundError:
@@ -59,16 +59,16 @@ def told_as_no_file() -> Iterator[None]:
 
 @contextmanager
 def image_errors() -> Iterator[None]:
-    """Turn whatever reading an image raises into an :class:`ImageError`, so that one photo never ends a run."""
+    """Convert any exception of reading an image to an :class:`ImageError`, so that one photo never ends a run."""
     try:
-        with told_as_no_file():
+        with open_errors():
             yield
     except UnidentifiedImageError:
         raise ImageError("not an image that Pillow can read") from None
     except Image.DecompressionBombError:
         raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from None
     except MemoryError:
-        raise ImageError("takes more memory than there is") from None
+        raise ImageError("not enough memory to decode it") from None
     except ImageError:
         raise
     except MissingExtraError as error:
@@ -78,8 +78,8 @@ def image_errors() -> Iterator[None]:
 
 
 def open_photo(file: Path | io.BytesIO) -> Image.Image:
-    """Open an image file lazily: only its headers are read. The caller checks its size with :func:`check_pixels`."""
-    with _OPEN_LOCK, warnings.catch_warnings():  # both are settings of the whole process
+    """Open an image file lazily, reading only its headers; the caller must check its size with :func:`check_pixels`."""
+    with _OPEN_LOCK, warnings.catch_warnings():  # both settings are process-wide
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -112,7 +112,7 @@ def _other_formats() -> list[str]:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file begins as an image does; read no more of it."""
+    """Return whether the start of a file is that of an image; nothing more is read."""
     try:
         with open_photo(path):
             return True
@@ -124,7 +124,7 @@ def is_image(path: Path) -> bool:
 
 
 def _heif_kind(file: Path | io.BytesIO) -> str | None:
-    """HEIC or AVIF, whatever a file is called; None for others."""
+    """Return HEIC or AVIF by the content of a file; None for other formats."""
     if isinstance(file, io.BytesIO):
         start = bytes(file.getbuffer()[:64])
     else:
@@ -137,10 +137,10 @@ def _heif_kind(file: Path | io.BytesIO) -> str | None:
 
 
 def _need_reader_of(kind: str) -> None:
-    """Teach Pillow to read HEIC; AVIF it knows by itself since 11.3.
+    """Register the HEIC reader with Pillow; AVIF is built in since 11.3.
 
     Raises:
-        ImageError: what is needed is not installed.
+        ImageError: the required package is not installed.
     """
     if kind == "AVIF":
         if not features.check("avif"):
@@ -158,17 +158,17 @@ _TAGS = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
 _BITS, _PLANES, _PHOTOMETRIC = _TAGS["BitsPerSample"], _TAGS["PlanarConfiguration"], _TAGS["PhotometricInterpretation"]
 _KIND = _TAGS["NewSubfileType"]
 _REDUCED, _MASK = 1, 4  # bits of _KIND
-_PAGES = 16  # looked at in search of the photo
+_PAGES = 16  # searched for the photo
 
 
 def _tiff_photo(image: Any, file: Path | io.BytesIO) -> Image.Image:
-    """Return a TIFF at the page that is the photo, set up so that its pixels come out right."""
+    """Return a TIFF at the page of the photo, set up so that its pixels are decoded correctly."""
     from PIL import TiffImagePlugin
 
     page = 0
     if image.is_animated:
         page = _photo_page(image)
-        image = _reopened(image, file, page)  # a page that Pillow cannot read has left its mark
+        image = _reopened(image, file, page)  # trying an unreadable page changed its state
     if _needs_libtiff(image):
         before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
         try:
@@ -189,9 +189,9 @@ def _reopened(image: Image.Image, file: Path | io.BytesIO, page: int) -> Any:
 
 
 def _photo_page(image: Any) -> int:
-    """Return the number of the page that is the photo: not the first one where that is only its thumbnail.
+    """Return the number of the page with the photo, skipping thumbnails.
 
-    A thumbnail says that it is one, or has the proportions of a page at least twice as large.
+    A thumbnail is marked as such, or has the proportions of a page at least twice as large.
     """
     kinds, sizes = [], []
     with suppress(Exception):  # no more pages, or none that Pillow can read
@@ -211,7 +211,7 @@ def _photo_page(image: Any) -> int:
 
 
 def _needs_libtiff(image: Any) -> bool:
-    """Return whether Pillow's own reader takes the samples of separate planes for 8-bit ones, which they are not."""
+    """Return whether Pillow's own reader would misread the samples of separate planes as 8-bit."""
     bits = image.tag_v2.get(_BITS, (1,))
     planar = image.tag_v2.get(_PLANES, 1) == 2
     return planar and (len(bits) == 1 or max(bits) > 8) and any(tile[0] == "raw" for tile in image.tile)
@@ -224,7 +224,7 @@ def _in_native_order(tile: Any) -> Any:
 
 
 def is_white_zero(image: Any) -> bool:
-    """Return whether 0 is white in a TIFF of 16 bits or float, which Pillow inverts for 8 bits only."""
+    """Return whether 0 is white in a 16-bit or float TIFF; Pillow handles that for 8 bits only."""
     wide = image.mode in ("F", "I") or image.mode.startswith("I;16")
     return wide and image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
 
@@ -233,7 +233,7 @@ def is_white_zero(image: Any) -> bool:
 
 
 def check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise an ImageError if an image has no pixels, or more than the limit."""
+    """Raise an ImageError if an image has no pixels or more than ``max_pixels``."""
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels // 1_000_000} million")
@@ -242,10 +242,10 @@ def check_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def check_work(image: Any, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise an ImageError if decoding would pass over the pixels so often that it takes minutes.
+    """Raise an ImageError if decoding needs too many passes over the pixels, which would take minutes.
 
-    A decoder cannot be stopped, so this is checked before: a JPEG of 500 kB may have 5,000 scans of the whole image, a
-    TIFF the same strip a million times.
+    A decoder cannot be interrupted, so this is checked first: a 500 kB JPEG may have 5,000 full scans, a TIFF the same
+    strip a million times.
     """
     width, height = image.size
     passes = scans_of(image.fp) if image.format in ("JPEG", "MPO") else _tile_passes(image)
@@ -266,12 +266,12 @@ def _tile_passes(image: Any) -> int:
 _PROGRESSIVE_FRAMES = {0xC2, 0xC6, 0xCA, 0xCE}
 _FRAMES = {0xC0, 0xC1, 0xC3, 0xC5, 0xC7, 0xC9, 0xCB, 0xCD, 0xCF, *_PROGRESSIVE_FRAMES}
 _SCAN, _END = 0xDA, 0xD9
-_BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment behind them
+_BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in coded data, ff 00 is a byte and ff d0 to ff d7 are restarts
 
 
 def scans_of(file: IO[bytes]) -> int:
-    """Return the number of scans of a JPEG. If the first one holds everything, only the headers are read."""
+    """Return the number of scans of a JPEG; only the headers are read if the first scan is the only one."""
     file.seek(0)
     components, progressive = 0, False
     while True:
@@ -286,7 +286,7 @@ def scans_of(file: IO[bytes]) -> int:
 
 
 def _next_segment(file: IO[bytes]) -> tuple[int | None, bytes]:
-    """Return (marker, its segment without the length); None at the end of the file."""
+    """Return (marker, its segment without the length); the marker is None at the end of the file."""
     byte = file.read(1)
     while byte and byte != b"\xff":
         byte = file.read(1)
@@ -300,7 +300,7 @@ def _next_segment(file: IO[bytes]) -> tuple[int | None, bytes]:
 
 
 def _scans_in(content: bytes) -> int:
-    """Return the number of scans that begin in what follows the first scan's header."""
+    """Return the number of scans that start in the data after the first scan's header."""
     scans, place = 0, 0
     while (found := _MARKER.search(content, place)) is not None:
         marker, place = content[found.start() + 1], found.end()
@@ -313,9 +313,9 @@ def _scans_in(content: bytes) -> int:
 
 
 class PixelBudget:
-    """A number of pixels that all threads of the process together may have in decode; others wait.
+    """Limit on the number of pixels that all threads together may be decoding; further images wait.
 
-    An image that alone is larger gets all of it. First come, first served: a large image is not overtaken for ever.
+    An image above the limit gets all of it. First come, first served, so that a large image does not wait forever.
     """
 
     def __init__(self, total: int):
@@ -327,7 +327,7 @@ class PixelBudget:
 
     @contextmanager
     def lend(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for an image, and hold it meanwhile."""
+        """Wait until there is room for an image, and reserve it inside the block."""
         changed = self._changed
         with self._turn, changed:
             changed.wait_for(lambda: self._used == 0 or self._used + pixels <= self._total)
@@ -340,7 +340,7 @@ class PixelBudget:
                 changed.notify_all()
 
 
-#: Decoded, a pixel takes up to 4 bytes: workers take the memory of one image of the largest size, not one each.
+#: A decoded pixel takes up to 4 bytes: all workers together use the memory of one image of maximum size.
 DECODING = PixelBudget(MAX_PIXELS)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=DECODING._reset)  # threads that hold a part do not exist there
+    os.register_at_fork(after_in_child=DECODING._reset)  # the threads that hold parts of it do not exist in the child

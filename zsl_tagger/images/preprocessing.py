@@ -1,8 +1,8 @@
-"""Turn an image file into an array: the one path used by training, evaluation, tagging and export.
+"""Convert an image file to the model's input array, for training, evaluation, tagging and export alike.
 
 The array is uint8 ``(S, S, 3)``. The network normalises it with mean and standard deviation (the first node of
-``encoder.onnx``), so an image is converted in one way wherever it is used. A large JPEG given as a path or as bytes
-is decoded at a reduced scale of at least twice S; a PIL image comes decoded, so its scores may differ a little.
+``encoder.onnx``), so every image is converted the same way everywhere. A large JPEG given as a path or bytes is
+decoded at a reduced scale of at least twice S; a PIL image is already decoded, so its scores may differ slightly.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from zsl_tagger.images.opening import DECODING, MAX_PIXELS, check_pixels, check_
 from zsl_tagger.images.opening import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from zsl_tagger.images.opening import ImageError as ImageError
 from zsl_tagger.images.opening import is_image as is_image
-from zsl_tagger.images.opening import told_as_no_file as told_as_no_file
+from zsl_tagger.images.opening import open_errors as open_errors
 from zsl_tagger.images.raw import RAW_SUFFIXES, embedded_preview
 
-#: Bump when the pixels of ordinary photos change (8-bit sRGB), and keep the old way for model folders that state it:
-#: they are read as they were made. Scores from different versions are not comparable. Pixels that were plainly wrong (a
-#: negative, a colour profile that was ignored) are right in all versions.
+#: Bump when the pixels of ordinary photos (8-bit sRGB) change, and keep the old code for model folders of the old
+#: version. Scores from different versions are not comparable. Fixes of wrong pixels (a negative, an ignored colour
+#: profile) apply to all versions.
 PREPROCESSING_VERSION = 1
 
 _TURNS = {
@@ -44,12 +44,12 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-#: Turns that swap width and height.
+#: Rotations that swap width and height.
 _SIDEWAYS = frozenset(
     {Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90}
 )
 
-#: Images of more pixels are turned after they are reduced, which may change the last bit of a value.
+#: Larger images are rotated after the reduction, which may change the last bit of a value.
 _GIANT = 50_000_000
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -60,16 +60,16 @@ Size = tuple[int, int]  # width, height
 
 Result = TypeVar("Result")
 
-Finish = Callable[[Image.Image, Size], Result]  # of a decoded image, and the size that the file states
+Finish = Callable[[Image.Image, Size], Result]  # (decoded image, size in the file header)
 
 
 class BinaryFile(Protocol):
-    """A file opened in binary mode, or anything else that reads bytes."""
+    """A binary file, or any object that reads bytes."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-#: Whatever one image can be given as.
+#: Everything that an image can be given as.
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | np.ndarray
 _ACCEPTED = (
     "a path (str or Path), the bytes of an image file, a file opened in binary mode, a PIL image, or a NumPy array "
@@ -79,7 +79,7 @@ _ACCEPTED = (
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes what the network reads; a part of each model folder's ``config.json``.
+    """Settings of the conversion from image to network input, stored in each model folder's ``config.json``.
 
     Attributes:
         image_size: side S of the square image, in pixels.
@@ -87,13 +87,13 @@ class Preprocessing:
             "center_crop": the shorter side is resized to S / ``crop_pct``, and the square is cut from the middle (as
             timm and torchvision evaluate on ImageNet).
         interpolation: "bicubic" or "bilinear".
-        mean, std: of RGB values in 0..1, which the network subtracts and divides by; None where a folder of an older
-            version does not say: those of the backbone.
-        version: ``PREPROCESSING_VERSION`` of the code that made the training images.
-        crop_pct: of "center_crop", 0..1: side of the square over the resized image's shorter side; else None.
+        mean, std: of RGB values in 0..1, for normalisation in the network; None in folders of older versions: those of
+            the backbone.
+        version: ``PREPROCESSING_VERSION`` of the code that trained the model.
+        crop_pct: for "center_crop", 0..1: side of the square relative to the resized image's shorter side; else None.
 
     Raises:
-        UserError: a value that this version of zsl-tagger cannot reproduce.
+        UserError: a value that this version of zsl-tagger does not support.
     """
 
     image_size: int
@@ -128,22 +128,22 @@ class Preprocessing:
         share = self.crop_pct
         if self.resize == "squash":
             if share is not None:
-                raise UserError(f'crop_pct needs resize "center_crop": a squashed image is whole, got {share!r}')
+                raise UserError(f'crop_pct needs resize "center_crop"; "squash" keeps the whole image, got {share!r}')
         elif not (_is_number(share) and 0 < share <= 1):  # type: ignore[operator]
             raise UserError(f"expected crop_pct above 0 and up to 1, got {share!r}")
 
     @property
     def decoded_side(self) -> int:
-        """Return the side in pixels that the shorter side of an image is resized to before anything is cut off."""
+        """Return the length in pixels to which the shorter side is resized before cropping."""
         return self.image_size if self.crop_pct is None else math.floor(self.image_size / self.crop_pct)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height that the whole of an image is resized to."""
+        """Return the width and height to which an image is resized before cropping."""
         side = self.decoded_side
         if self.resize == "squash":
             return side, side
         shorter, longer = sorted((width, height))
-        other = int(side * longer / shorter)  # torchvision's rounding
+        other = int(side * longer / shorter)  # rounds like torchvision
         return (side, other) if width <= height else (other, side)
 
     def seen_part(self, width: int, height: int) -> Box:
@@ -155,7 +155,7 @@ class Preprocessing:
         return left / across, upper / down, (left + self.image_size) / across, (upper + self.image_size) / down
 
     def other_than_usual(self) -> str:
-        """Return in words how pixels differ from those of a squashed bicubic image, "" where they do not."""
+        """Return how the settings differ from a squashed bicubic image, in words; "" if they do not."""
         words = [] if self.crop_pct is None else [f"{self.resize} {self.crop_pct:g}"]
         return ", ".join(words + ([] if self.interpolation == "bicubic" else [self.interpolation]))
 
@@ -172,20 +172,20 @@ def _is_number(value: object) -> bool:
 
 
 def load_array(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
-    """Return one image as the array the model reads.
+    """Load an image as the model's input array.
 
     Args:
         source: a path, the bytes of an image file, a binary file object (read from its start), a PIL image, or a NumPy
             array: grey ``(H, W)`` or ``(H, W, 1)``, RGB ``(H, W, 3)`` or RGBA ``(H, W, 4)``, in uint8 (0..255), uint16
-            (0..65535) or float (0..1). Grey is read as three equal channels; what is transparent becomes white.
-        preprocessing: of the model: ``tagger.preprocessing``, ``ModelFolder(...).config.preprocessing``.
+            (0..65535) or float (0..1). Grey is expanded to three equal channels; transparent pixels become white.
+        preprocessing: settings of the model: ``tagger.preprocessing``, ``ModelFolder(...).config.preprocessing``.
 
     Returns:
         uint8 ``(S, S, 3)``, RGB.
 
     Raises:
         ImageError: the file is missing, unreadable, truncated, too large or not an image.
-        UserError: ``source`` is of another kind.
+        UserError: ``source`` is of an unsupported type.
     """
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"expected a Preprocessing, e.g. Preprocessing(384), got {preprocessing!r}")
@@ -193,14 +193,14 @@ def load_array(source: ImageSource, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def load_upload(content: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return an image file that a stranger sent as the array that :func:`load_array` makes of the file.
+    """Load an uploaded image file, like :func:`load_array`, with a limit on its size.
 
     Args:
         content: the file's bytes.
-        max_pixels: more are refused before anything is decoded.
+        max_pixels: larger images are rejected before decoding.
 
     Raises:
-        ImageError: as :func:`load_array`.
+        ImageError: see :func:`load_array`.
     """
     with image_errors():
         side = preprocessing.decoded_side
@@ -211,41 +211,41 @@ def seen_part_of(content: bytes, preprocessing: Preprocessing, max_pixels: int =
     """Return the part of an upright image file that the model sees, as shares of its width and height.
 
     Raises:
-        ImageError: as :func:`load_array`.
+        ImageError: see :func:`load_array`.
     """
 
     def part(image: Image.Image, full: Size) -> Box:
-        return preprocessing.seen_part(*(full[::-1] if _turn_of(image) in _SIDEWAYS else full))
+        return preprocessing.seen_part(*(full[::-1] if _rotation_of(image) in _SIDEWAYS else full))
 
     with image_errors():
         return _read(content, preprocessing.decoded_side, part, max_pixels)
 
 
 def in_pixels(part: Box, width: float, height: float) -> Box:
-    """Return a part of an image in its pixels."""
+    """Convert a box from shares of the image to pixels."""
     left, upper, right, lower = part
     return left * width, upper * height, right * width, lower * height
 
 
 def load_photo(path: ImageSource, size: int) -> Image.Image:
-    """Read an image as an upright RGB image, for training to cut parts of about ``size`` pixels from.
+    """Load an upright RGB image, from which training cuts crops of about ``size`` pixels.
 
     A JPEG whose sides are more than twice ``size`` is decoded at a reduced scale; so is an image in another mode.
 
     Args:
-        path: or another source of :func:`load_array`.
+        path: a path, or any other source of :func:`load_array`.
 
     Raises:
-        ImageError, UserError: as :func:`load_array`.
+        ImageError, UserError: see :func:`load_array`.
     """
     return _load(path, size, lambda image, _: _upright_rgb(image, size))
 
 
 def load_small(path: str | Path, side: int) -> Image.Image:
-    """Read an image file as an upright RGB image of at most ``side`` pixels each way, in its own proportions.
+    """Load an image file as an upright RGB image of at most ``side`` pixels each way, keeping its aspect ratio.
 
     Raises:
-        ImageError: as :func:`load_array`.
+        ImageError: see :func:`load_array`.
     """
     photo = load_photo(path, side)
     photo.thumbnail((side, side))
@@ -253,7 +253,7 @@ def load_small(path: str | Path, side: int) -> Image.Image:
 
 
 def _load(source: ImageSource, size: int, finish: Finish[Result]) -> Result:
-    """Return what ``finish`` makes of an image of any source."""
+    """Decode an image of any source and return the result of ``finish``."""
     opened = _opened(source)
     with image_errors():
         if isinstance(opened, Image.Image):
@@ -264,10 +264,10 @@ def _load(source: ImageSource, size: int, finish: Finish[Result]) -> Result:
 
 
 def _opened(source: ImageSource) -> Path | bytes | Image.Image:
-    """Return a source as one of the three kinds that are read.
+    """Return a source as one of the three types that can be decoded.
 
     Raises:
-        UserError: it is none that is accepted.
+        UserError: its type is not accepted.
     """
     if isinstance(source, (Image.Image, bytes)):
         return source
@@ -283,7 +283,7 @@ def _opened(source: ImageSource) -> Path | bytes | Image.Image:
 
 
 def _content(file: Any) -> bytes:
-    """Return what a file object holds, from its start where it can go back there."""
+    """Return the content of a file object, from its start if it is seekable."""
     if isinstance(file, io.TextIOBase):
         raise UserError(f"expected {_ACCEPTED}; got a file opened as text: open it with 'rb'")
     try:
@@ -298,7 +298,7 @@ def _content(file: Any) -> bytes:
 
 
 def _read(source: Path | bytes, size: int, finish: Finish[Result], max_pixels: int = MAX_PIXELS) -> Result:
-    """Return what ``finish`` makes of a decoded image file; a JPEG has at least twice ``size`` where it has that."""
+    """Decode an image file, a JPEG to at least twice ``size`` if it is that large; return the result of ``finish``."""
     _check_file(source)
     if isinstance(source, Path) and source.suffix.lower() in RAW_SUFFIXES:
         source = embedded_preview(source)
@@ -328,38 +328,38 @@ def _decoded(file: Path | io.BytesIO, size: int, finish: Finish[Result], max_pix
         check_pixels(image, max_pixels)
         check_work(image, max_pixels)
         width, height = full = image.size
-        image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 scale where that is enough
-        if "progressive" not in image.info:  # of which all coefficients are held
+        image.draft("RGB", (2 * size, 2 * size))  # decode a JPEG at 1/2, 1/4 or 1/8 scale if that is enough
+        if "progressive" not in image.info:  # a progressive one holds all coefficients in memory
             width, height = image.size
         is_whole = image.size == full
         with DECODING.lend(width * height):
             image.load()
-            return finish(image, image.size if is_whole else full)  # a TIFF may have turned itself
+            return finish(image, image.size if is_whole else full)  # Pillow may have rotated a TIFF
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return the turn that the EXIF orientation asks for. Only that tag is read: a broken other one does no harm."""
-    try:  # a TIFF has turned itself when it was loaded, and then forgets the tag
+def _rotation_of(image: Image.Image) -> Image.Transpose | None:
+    """Return the rotation for the EXIF orientation. No other tag is read, so a broken one does no harm."""
+    try:  # Pillow rotates a TIFF when loading it and drops the tag
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # an EXIF block that cannot be parsed says nothing
+    except Exception:  # an EXIF block that cannot be parsed is ignored
         return None
 
 
 def _square(image: Image.Image, full: Size, preprocessing: Preprocessing) -> np.ndarray:
-    """Return a loaded image upright, uint8 ``(S, S, 3)``; what is transparent becomes white.
+    """Return a loaded image upright, uint8 ``(S, S, 3)``; transparent pixels become white.
 
     Args:
-        full: width and height of the image file, which may have been decoded at a reduced scale.
+        full: width and height in the file, which may have been decoded at a reduced scale.
     """
     profile, stored = image.info.get("icc_profile"), image.size
-    image, turn = _turned_unless_giant(image)
+    image, turn = _rotated_unless_giant(image)
     if image.size != stored:
         full = full[::-1]
     factors = (1, 1) if is_plain(image) else reduction(image.size, preprocessing.resized(*image.size))
     pixels = image if is_plain(image) else reduced(image, factors)
     box = in_pixels(preprocessing.seen_part(*full), image.width / factors[0], image.height / factors[1])
     size = (preprocessing.image_size, preprocessing.image_size)
-    # Only what is seen is resized: the whole of a panorama might not fit in memory at this scale.
+    # Resize only the visible part: a whole panorama might not fit into memory at this scale.
     small = pixels.resize(size, _FILTERS[preprocessing.interpolation], box=box, reducing_gap=2.0)
     small = to_srgb(small, profile)
     return np.asarray(small if turn is None else small.transpose(turn))
@@ -367,15 +367,15 @@ def _square(image: Image.Image, full: Size, preprocessing: Preprocessing) -> np.
 
 def _upright_rgb(image: Image.Image, size: int) -> Image.Image:
     profile = image.info.get("icc_profile")
-    image, turn = _turned_unless_giant(image)
-    factor = min(reduction(image.size, (size, size)))  # one for both sides: the aspect ratio stays
+    image, turn = _rotated_unless_giant(image)
+    factor = min(reduction(image.size, (size, size)))  # the same for both sides, to keep the aspect ratio
     rgb = to_srgb(image if is_plain(image) else reduced(image, (factor, factor)), profile)
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _turned_unless_giant(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
-    """Return (image, turn that is left to do). A turn takes the memory of a second image: a giant is reduced before."""
-    turn = _turn_of(image)
+def _rotated_unless_giant(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """Return (image, rotation left to do). Rotating needs the memory of a second image, so giants are reduced first."""
+    turn = _rotation_of(image)
     if turn is None or image.width * image.height > _GIANT:
         return image, turn
     return image.transpose(turn), None
@@ -392,7 +392,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         if array.size and not (np.nanmin(array) >= 0.0 and np.nanmax(array) <= 1.0):
             raise ImageError("expected float values in 0..1; give uint8 for 0..255")
         if np.isnan(array).any():
-            raise ImageError("the array holds NaN")
+            raise ImageError("the array contains NaN")
         array = (array * 255.0).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ImageError(f"expected uint8, uint16 or float values, got {array.dtype}")

@@ -1,6 +1,6 @@
-"""Raw photos: the preview that a camera embeds in each, read by LibRaw, which the ``raw`` extra brings (rawpy).
+"""Read the preview that cameras embed in raw photos, with LibRaw (rawpy, the ``raw`` extra).
 
-The sensor's data are not developed: that takes seconds, and the preview shows what the photographer saw.
+The sensor data are not developed: that takes seconds, and the preview shows what the photographer saw.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ RAW_SUFFIXES = frozenset(
         *(".ptx", ".pxn", ".r3d", ".raf", ".raw", ".rw2", ".rwl", ".rwz", ".sr2", ".srf", ".srw", ".x3f"),
     }
 )
-#: Whatever can be read with all extras.
+#: Suffixes of everything that can be read with all extras.
 PHOTO_SUFFIXES = IMAGE_SUFFIXES | RAW_SUFFIXES
 
-_ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # LibRaw's number of a turn -> that of EXIF
+_ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # LibRaw's orientation -> EXIF orientation
 
 
 @cache
@@ -36,7 +36,7 @@ def reads_raw() -> bool:
 
 
 def embedded_preview(path: Path) -> bytes:
-    """Return the largest preview in a raw photo as an image file, which says how it is to be turned.
+    """Return the largest preview in a raw photo as an image file with EXIF orientation.
 
     Raises:
         ImageError: rawpy is not installed, or the photo has no preview.
@@ -44,7 +44,7 @@ def embedded_preview(path: Path) -> bytes:
     require("rawpy", "raw", "raw photos")
     import rawpy  # only where such a photo turns up: it takes time
 
-    with path.open("rb") as file:  # LibRaw would not find names that are not UTF-8
+    with path.open("rb") as file:  # LibRaw cannot open names that are not UTF-8
         try:
             with rawpy.imread(file) as raw:
                 preview = raw.extract_thumb()
@@ -53,13 +53,13 @@ def embedded_preview(path: Path) -> bytes:
             raise ImageError("a raw photo without a preview that can be read: export it as JPEG first") from None
         except rawpy.LibRawError:
             raise ImageError("not a raw photo that LibRaw can read") from None
-    if preview.format == rawpy.ThumbFormat.JPEG:  # LibRaw wrote the turn into it
+    if preview.format == rawpy.ThumbFormat.JPEG:  # LibRaw wrote the orientation into it
         return bytes(preview.data)
     return _as_png(preview.data, turn)
 
 
 def _as_png(pixels: Any, turn: int) -> bytes:
-    """Return pixels (H, W, 3) as a file that says how they are to be turned."""
+    """Return pixels (H, W, 3) as a PNG file with EXIF orientation."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = turn
     file = io.BytesIO()

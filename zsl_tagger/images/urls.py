@@ -1,6 +1,6 @@
-"""Images at URLs that fsspec opens (``s3://``, ``gs://``, ``https://``, ``zip://...::archive.zip``): found, and read.
+"""Find and read images at URLs that fsspec opens (``s3://``, ``gs://``, ``https://``, ``zip://...::archive.zip``).
 
-Credentials and settings are fsspec's own: environment variables, or the files in ``~/.config/fsspec``.
+Credentials and settings are those of fsspec: environment variables, or files in ``~/.config/fsspec``.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from fsspec.utils import get_protocol
 
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.finding import Selection, find_images
-from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, told_as_no_file
+from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES, ImageError, open_errors
 from zsl_tagger.records.record import Record
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a disk of Windows
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a single letter is a Windows drive
 
 
 def is_url(argument: str) -> bool:
-    """Return whether an argument is a URL and not a path."""
+    """Return whether an argument is a URL rather than a path."""
     return _URL.match(argument) is not None
 
 
 def find_urls(url: str, selection: Selection | None = None) -> Iterator[str | Record]:
-    """URLs of images in a stable order, chosen as :func:`zsl_tagger.images.finding.find_images` chooses files.
+    """Yield URLs of images in a stable order, selected like files in :func:`zsl_tagger.images.finding.find_images`.
 
-    A ``file://`` URL stands for the local path that it names; ``http(s)://`` is one photo, whatever it looks like.
+    A ``file://`` URL means the local path; ``http(s)://`` always means a single photo.
 
     Args:
-        selection: as for local folders; in URLs, for folders only and not for patterns.
+        selection: as for local folders; with URLs it applies to folders only, not to patterns.
 
     Raises:
-        UserError: no file system of this name, or the package that opens it is not installed.
+        UserError: unknown file system, or its package is not installed.
     """
     try:
         files, name = _opened(url)
@@ -48,7 +48,7 @@ def find_urls(url: str, selection: Selection | None = None) -> Iterator[str | Re
             yield from _found(files, name, url, selection or Selection())
     except UserError:
         raise
-    except Exception as error:  # each file system raises its own kinds
+    except Exception as error:  # each file system raises its own exceptions
         yield Record(url, [], f"cannot be listed: {first_line(error)}")
 
 
@@ -60,11 +60,11 @@ def _found(files: Any, name: str, url: str, selection: Selection) -> Iterator[st
         for match in matches:
             if not files.isdir(match):
                 yield _url_of(files, match, url)
-            elif "**" not in name:  # which matches the folder's files as well
+            elif "**" not in name:  # "**" matches the folder's files as well
                 yield from _in_folder(files, match, url, selection)
     elif PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES and files.isdir(name):
         yield from _in_folder(files, name, url, selection)
-    else:  # what looks like an image is not asked for: lists of millions of URLs
+    else:  # do not query image URLs: lists may have millions
         yield url
 
 
@@ -74,34 +74,34 @@ def _in_folder(files: Any, folder: str, url: str, selection: Selection) -> Itera
         paths = [str(PurePosixPath(folder, path)) for path in (below, *below.parents[:-1])]
         if any(part.startswith(".") for part in below.parts) or any(map(selection.leaves_out, paths)):
             continue
-        if selection.takes(found, raw=False):  # read as bytes, which do not say so
+        if selection.takes(found, raw=False):  # read as bytes, without the file name
             yield _url_of(files, found, url)
 
 
 def _url_of(files: Any, name: str, url: str) -> str:
-    """With what comes behind ``::`` in the URL that it was found by: the archive that it lies in."""
+    """Return the URL of a file found by ``url``, with the archive after ``::``."""
     _, chained, rest = url.partition("::")
     return files.unstrip_protocol(name) + chained + rest
 
 
 def read_url(url: str) -> bytes | str:
-    """Return the bytes of a file, or the local path that a ``file://`` URL names.
+    """Return the bytes of a file, or the local path of a ``file://`` URL.
 
     Raises:
-        ImageError: it is missing, or cannot be read.
+        ImageError: it is missing or cannot be read.
     """
     try:
-        with told_as_no_file():
+        with open_errors():
             files, name = _opened(url)
             return name if _is_local(files) else files.cat_file(name)
     except ImageError:
         raise
-    except Exception as error:  # each file system raises its own kinds
+    except Exception as error:  # each file system raises its own exceptions
         raise ImageError(f"cannot be read: {first_line(error)}") from None
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """Return an fsspec file system, and the name in it."""
+    """Return the fsspec file system and the name in it."""
     try:
         return url_to_fs(url)
     except ImportError as error:  # fsspec names the package

@@ -1,4 +1,4 @@
-"""Any timm model -> tokens ``(B, L, C)``. The only file that knows timm and its layouts."""
+"""Turn any timm model into a source of tokens ``(B, L, C)``. Only this file knows timm and its layouts."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from torch.nn import functional as F
 
 from zsl_tagger.errors import UserError, first_line
 
-#: timm's modules whose networks give several maps, or class tokens alone: their last map is taken instead.
+#: timm modules whose networks return several maps or only class tokens: their last map is used instead.
 LAST_MAP = {"coat", "crossvit", "efficientvim", "pit"}
 
 
-#: What is used of a network; timm's own have it.
+#: Attributes of timm networks that are used here.
 TIMM_ATTRIBUTES = ("forward_features", "forward_head", "num_features", "pretrained_cfg", "reset_classifier")
 
-#: Classes of ImageNet's classifiers as timm has them: such a layer is no projection into the space of a text tower.
+#: Numbers of classes of timm's ImageNet classifiers; such a layer is not a projection into the space of a text tower.
 IMAGENET_CLASSIFIERS = {1000, 10450, 11221, 11821, 21841, 21843}
 
 RGB = tuple[float, float, float]
 
-#: Of an image tower that was trained with a text tower: none of it; each token by itself; or the one vector that the
-#: tower makes of the whole image; or that vector and then each token.
+#: Use of the projection of an image tower trained with a text tower: none; applied to each token; the pooled image
+#: vector as the only token; or that vector followed by the projected tokens.
 Projection = Literal["none", "tokens", "pooled", "both"]
 
 
 class Backbone(nn.Module):
-    """A timm network as a source of tokens.
+    """Source of tokens from a timm network.
 
     Args:
-        name: a timm model name, CNN or transformer; or a network of timm's, as it is.
+        name: a timm model name, CNN or transformer, or a timm network.
         pretrained: load timm's own weights (needs the network or a filled cache).
-        image_size: side of the images in pixels, for transformers that are made for one size.
-        stages: which feature maps give tokens, indices of the network's ``feature_info`` (-1 is the last one); each has
-            channels of its own, and zeros in those of the others, so that a linear layer over the tokens is one for
-            each map. None: what its own classifier reads.
-        projection: "tokens": each token goes through the layers with which a CLIP tower projects its pooled vector into
-            the space that it shares with its text tower; "pooled": that vector is the only token; "both": that
-            vector is the first token, before the projected ones.
-        options: for ``timm.create_model``.
+        image_size: side of the images in pixels, for transformers with a fixed size.
+        stages: feature maps to use as tokens, indices of the network's ``feature_info`` (-1 is the last one); each has
+            its own channels and zeros in the other maps' channels, so that a linear layer over the tokens acts
+            separately on each map. None: the input of the network's own classifier.
+        projection: "tokens": project each token like a CLIP tower projects its pooled vector into the space shared with
+            its text tower; "pooled": the projected pooled vector is the only token; "both": the pooled vector is the
+            first token, followed by the projected ones.
+        options: passed to ``timm.create_model``.
 
     Attributes:
         channels: C of the tokens.
 
     Raises:
-        UserError: timm has no such model, or no weights for it, or the model does not take an option or has no
+        UserError: timm has no such model or no weights for it, or the model does not accept an option or has no
             projection.
     """
 
@@ -82,11 +82,11 @@ class Backbone(nn.Module):
             self.channels = _projected_width(self.network, self.name, projection)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images ``(B, 3, H, W)`` -> tokens ``(B, L, C)``, class and register tokens left out."""
+        """Return tokens ``(B, L, C)`` of normalised images ``(B, 3, H, W)``, without class and register tokens."""
         return self.tokens(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what timm's ``forward_features`` does; with ``stages``, their tokens ``(B, sum of L_i, C)``."""
+        """Return the output of timm's ``forward_features``, or with ``stages`` their tokens ``(B, sum of L_i, C)``."""
         return self._unpooled(images) if self.stages is None else self._tokens_of_stages(self.stages, images)
 
     def _widths(self) -> list[int]:
@@ -107,11 +107,11 @@ class Backbone(nn.Module):
         features = self.network.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise UserError(f"{self.name} gives no single map of features: expected a tensor of rank 3 or 4, got {got}")
+            raise UserError(f"{self.name} returns no single feature map: expected a tensor of rank 3 or 4, got {got}")
         return features
 
     def tokens(self, features: Tensor) -> Tensor:
-        """Return the tokens ``(B, L, C)`` of :meth:`features`, class and register tokens left out.
+        """Return the tokens ``(B, L, C)`` of :meth:`features`, without class and register tokens.
 
         With a projection they are in the space of the text tower.
         """
@@ -136,17 +136,17 @@ class Backbone(nn.Module):
         return features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, L, C)
 
     def own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a checkpoint's tensors as they are, or of one with both towers of CLIP those of the image's."""
+        """Return a checkpoint's tensors; from a checkpoint with both CLIP towers, only the image tower's."""
         if not any(name.removeprefix("module.").startswith("visual.") for name in state):
             return state
         convert = getattr(sys.modules[type(self.network).__module__], "checkpoint_filter_fn", None)
         try:
             return state if convert is None else convert(state, self.network)
-        except Exception:  # a tower of another kind, whose tensors are then reported as they are
+        except Exception:  # another kind of tower, whose tensors are then reported unchanged
             return state
 
     def check_size(self, image_size: int) -> None:
-        """Raise a UserError where the network cannot read square images of this side."""
+        """Raise a UserError if the network cannot process square images of this size."""
         own = self.network.pretrained_cfg["input_size"][-1]
         try:
             with torch.no_grad():
@@ -154,15 +154,15 @@ class Backbone(nn.Module):
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = first_line(error)
             raise UserError(
-                f"{self.name} refuses images of {image_size} px ({reason}); its own size is {own}"
+                f"{self.name} cannot process images of {image_size} px ({reason}); its own size is {own}"
             ) from None
         if tokens.shape[1] == (1 if self.projection == "both" else 0):
-            raise UserError(f"{self.name} leaves no token of images of {image_size} px; its own size is {own}")
+            raise UserError(f"{self.name} has no tokens left for images of {image_size} px; its own size is {own}")
 
     def leave_out_unused(self, image_size: int) -> None:
-        """Take from training what no token depends on, such as the network's own classifier.
+        """Freeze parameters that no token depends on, such as the network's own classifier.
 
-        Several processes that train together wait for a gradient of every parameter that is trained.
+        Distributed training waits for a gradient of every trained parameter.
         """
         with torch.enable_grad():
             _in_evaluation(self, torch.zeros(1, 3, image_size, image_size)).sum().backward()
@@ -172,7 +172,7 @@ class Backbone(nn.Module):
 
 
 def check_timm(network: object) -> None:
-    """Raise a UserError unless this is a network as ``timm.create_model`` returns it."""
+    """Raise a UserError unless this is a network from ``timm.create_model``."""
     lacks = [name for name in TIMM_ATTRIBUTES if not hasattr(network, name)]
     if isinstance(network, str) or lacks:
         kind = f"{type(network).__module__}.{type(network).__qualname__}"
@@ -190,12 +190,12 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: dict[s
         return timm.create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
         raise UserError(f"{name} does not take the options {', '.join(options)}: {error}") from None
-    except Exception as error:  # timm and the hub raise what they like
+    except Exception as error:  # timm and the hub raise arbitrary exceptions
         if not pretrained:
             raise UserError(f"timm cannot make {name}: {error}") from None
         reason = first_line(error)
         raise UserError(
-            f"timm cannot bring pretrained weights of {name}: {reason.rstrip('.')}. Without a network, give a file of "
+            f"timm cannot load pretrained weights for {name}: {reason.rstrip('.')}. Without a network, give a file of "
             "its weights (init=FILE in training), or start from scratch (init=scratch)"
         ) from None
 
@@ -238,7 +238,7 @@ def _projected(network: Any, tokens: Tensor) -> Tensor:
 
 
 def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
-    """Tokens, with the mode that each part had before given back."""
+    """Compute tokens in evaluation mode, then restore the mode of each module."""
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
     try:
@@ -249,7 +249,7 @@ def _in_evaluation(backbone: Backbone, images: Tensor) -> Tensor:
 
 
 def _checked_stages(network: Any, stages: Sequence[int], name: str) -> tuple[int, ...]:
-    """Return the indices as numbers from 0 on, ascending."""
+    """Return the stage indices as non-negative numbers, ascending."""
     count = len(getattr(network, "feature_info", ()))
     if not stages or not all(-count <= stage < count for stage in stages):
         raise UserError(
@@ -259,7 +259,7 @@ def _checked_stages(network: Any, stages: Sequence[int], name: str) -> tuple[int
 
 
 def _prefix_tokens(network: nn.Module) -> int:
-    """Class and register tokens before the image's; timm states the number for most networks."""
+    """Return the number of class and register tokens; timm states it for most networks."""
     stated = getattr(network, "num_prefix_tokens", None)
     if stated is not None:
         return int(stated)
@@ -267,12 +267,12 @@ def _prefix_tokens(network: nn.Module) -> int:
 
 
 def _is_channels_last(network: nn.Module) -> bool:
-    """Swin-like networks give (B, h, w, C); timm states it on the network."""
+    """Return whether features are (B, h, w, C), as in Swin-like networks; timm states it on the network."""
     return str(getattr(network, "output_fmt", "NCHW")).upper().endswith("NHWC")
 
 
 def _token_channels(network: nn.Module) -> int:
-    """C of ``forward_features``; some networks widen it only in their head, so that is not asked."""
+    """Return C of ``forward_features``, before networks that widen it in their head."""
     return int(network.num_features)  # type: ignore[arg-type]
 
 
@@ -283,7 +283,7 @@ def normalization(backbone: Backbone) -> tuple[RGB, RGB]:
 
 
 def own_size(name: str) -> int | None:
-    """Return the side in pixels of the images that a network was trained for; None where timm has no such model."""
+    """Return the image size of a network in pixels; None if timm has no such model."""
     if not timm.is_model(name):
         return None
     return int(timm.get_pretrained_cfg_value(name, "input_size")[-1])

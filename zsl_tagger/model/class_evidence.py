@@ -1,8 +1,8 @@
-"""What a backbone's own classifier says of an image, for words that mean one of its classes or several of them.
+"""Compute the backbone's class probabilities, as evidence for words that correspond to its classes.
 
-The decoder reads the classifier's opinion only as a mean word vector at each place (:mod:`.class_reading`), in which a
-class's own word is lost. So its probabilities leave the encoder too, and :mod:`zsl_tagger.tagging.class_evidence` adds
-them to the logits of the words that mean the classes.
+The decoder sees the classifier's output only as a mean word vector at each position (:mod:`.class_reading`), in which
+individual classes are lost. So the encoder also returns its probabilities, which
+:mod:`zsl_tagger.tagging.class_evidence` adds to the logits of the corresponding words.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from zsl_tagger.model.backbone import Backbone
 
 
 def has_class_evidence(backbone: Backbone, image_size: int, classes: int) -> bool:
-    """Return whether the backbone's classifier, over the mean of its tokens, is the backbone's own classification.
+    """Return whether the backbone's classifier, applied to the mean of its tokens, reproduces its classification.
 
-    That holds for networks that end in a mean over one square map and a linear layer. It is computed and compared on an
-    image of noise, since timm's networks differ in what they do before their classifier.
+    That holds for networks that end with a mean over one square map and a linear layer. It is tested on a noise image,
+    since timm's networks differ in the layers before their classifier.
 
     Args:
-        image_size: side of that image, in pixels.
-        classes: classes that it must have.
+        image_size: side of the test image, in pixels.
+        classes: required number of classes.
     """
     classifier = backbone.network.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != (classes, backbone.channels):
@@ -42,9 +42,9 @@ def has_class_evidence(backbone: Backbone, image_size: int, classes: int) -> boo
 
 
 def class_probabilities(tokens: Tensor, classifier: nn.Linear) -> Tensor:
-    """Return each class's probability in the window of the image where it is highest.
+    """Return each class's maximum probability over windows of the image.
 
-    Windows have half of the image's side and a quarter of it between them: 9 of 6 x 6 tokens for 12 x 12.
+    Windows have half the side of the image and a stride of a quarter: 9 windows of 6 x 6 tokens for 12 x 12.
 
     Args:
         tokens: ``(B, L, C)`` of the backbone, one square map.

@@ -1,8 +1,8 @@
-"""What a backbone's own classifier reads at each place of the image, as a word vector.
+"""Add the classifier's reading of each position, as a word vector, to the tokens.
 
 ConSE (Norouzi et al. 2014, arXiv 1312.5650) embeds a whole image as the mean of its class names' word
-vectors, weighted by class probability. Done for every token, this tells the decoder in the queries' own
-space what is where, so that a label it was never trained on finds the places that look like it.
+vectors, weighted by class probability. Applied to every token, this tells the decoder in the space of the
+queries what is where, so that an untrained label finds similar-looking positions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 
 class ClassReading(nn.Module):
-    """Tokens ``(B, L, C)`` -> tokens with their reading ``(B, L, C + word_dim)``.
+    """Append the reading to tokens: ``(B, L, C)`` -> ``(B, L, C + word_dim)``.
 
     Args:
         classifier: the backbone's linear classifier over C channels, N classes; it stays frozen.
         class_vectors: unit word vectors of the classes, ``(N, word_dim)``.
     """
 
-    #: The reading has norm at most 1 over word_dim channels: this brings them to the scale of the features.
+    #: The reading has norm at most 1 over word_dim channels; this factor matches the scale of the features.
     SCALE = 4.0
 
     weight: Tensor

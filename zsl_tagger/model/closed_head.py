@@ -1,4 +1,4 @@
-"""Share code between the baselines that ML-Decoder is compared with, heads for a closed set of classes."""
+"""Base class of the baseline heads for a closed set of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zsl_tagger.model.ml_decoder import check_embedded, check_numbers, check_tok
 
 
 class ClosedHead(nn.Module):
-    """Tokens ``(B, L, C)`` -> logits ``(B, K)`` of K classes; a subclass says how, in ``_score``.
+    """Map tokens ``(B, L, C)`` to logits ``(B, K)`` of K classes; subclasses implement ``_score``.
 
     It has the interface of a closed :class:`~zsl_tagger.model.ml_decoder.MLDecoder`, so that training, export and
     tagging treat both alike.
@@ -19,10 +19,10 @@ class ClosedHead(nn.Module):
     Args:
         in_channels: C of the tokens.
         num_classes: K.
-        dim: D of the embedded tokens; C where tokens are used as they are.
+        dim: D of the embedded tokens; C if tokens are used directly.
 
     Attributes:
-        kind: the ``head`` of settings and of ``config.json``.
+        kind: name of the head in settings and ``config.json``.
     """
 
     kind: ClassVar[str]
@@ -40,7 +40,7 @@ class ClosedHead(nn.Module):
         return self.score(self.embed_tokens(tokens), queries)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Return what is computed of each token alone: ``(B, L, C)`` -> ``(B, L, D)``."""
+        """Return the token-wise part of the head: ``(B, L, C)`` -> ``(B, L, D)``."""
         check_tokens(tokens, self.in_channels)
         return tokens.reshape(tokens.shape[0], -1, self.in_channels)  # tells an exported encoder its width
 
@@ -58,7 +58,7 @@ class ClosedHead(nn.Module):
         return logits
 
     def score_with_attention(self, embedded: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, K)``, and how much each place counts for each class, ``(B, K, L)``; rows sum to 1."""
+        """Return logits ``(B, K)``, and the weight of each position for each class, ``(B, K, L)``; rows sum to 1."""
         self._check(embedded, queries)
         return self._score(embedded)
 
@@ -74,7 +74,7 @@ class ClosedHead(nn.Module):
         raise NotImplementedError
 
     def query_of(self, classes: Tensor) -> Tensor:
-        """Return which row of the attention is that of each class, int64 ``(K,)`` -> ``(K,)``."""
+        """Return the row of the attention for each class, int64 ``(K,)`` -> ``(K,)``."""
         return classes
 
     def architecture(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The head of a tagger without training: the cosine of an image's vector and a text's, as CLIP classifies."""
+"""Head of a tagger without training: the cosine of the image vector and the text vector, as in CLIP."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from zsl_tagger.model.ml_decoder import PreparedQueries
 #: ``architecture["head"]`` of a model folder with this head.
 COSINE = "cosine"
 
-#: What CLIP's training multiplied cosines by in the end, for text towers that do not say.
+#: Final scale of the cosines in CLIP's training, for text towers that do not store it.
 CLIP_SCALE = 100.0
 
-#: Cosine at which a score is 0.5 where neither the checkpoint nor the user says a bias: CLIP's training compares
-#: captions of one batch, so that its cosines have no fixed meaning. Matching pairs usually have 0.2 to 0.3.
+#: Cosine with a score of 0.5 if neither the checkpoint nor the user gives a bias. CLIP's training compares captions
+#: within a batch only, so cosines have no absolute meaning; matching pairs usually have 0.2 to 0.3.
 CLIP_COSINE = 0.25
 
 
@@ -27,8 +27,8 @@ class CosineHead(nn.Module):
     It has the methods of :class:`~zsl_tagger.model.ml_decoder.MLDecoder` with word queries.
 
     Args:
-        dim: width of the tokens and of the queries, which are in one space.
-        scale, bias: what makes logits of cosines.
+        dim: dimension of the tokens and the queries, which share a space.
+        scale, bias: convert cosines to logits.
     """
 
     num_classes = None
@@ -40,24 +40,24 @@ class CosineHead(nn.Module):
         self.bias = nn.Parameter(torch.tensor([bias]))
 
     def architecture(self) -> dict[str, Any]:
-        """Return what ``config.json`` says of the head; its sizes are those of the backbone."""
+        """Return the head's entry in ``config.json``; its sizes follow from the backbone."""
         return {"head": COSINE}
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """``(B, L, D)`` -> each of length 1, ``(B, L, D)``."""
+        """Return the tokens ``(B, L, D)`` scaled to length 1."""
         return F.normalize(tokens, dim=-1)
 
     def prepare(self, queries: Tensor) -> PreparedQueries:
-        """Compute once what of a label set does not depend on images: queries ``(K, D)``."""
+        """Precompute the image-independent part of a label set: queries ``(K, D)``."""
         unit = F.normalize(queries, dim=-1)  # (K, D)
         return PreparedQueries(unit, unit * self.scale, ())
 
     def score(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> Tensor:
-        """Embedded tokens ``(B, L, D)`` -> logits ``(B, K)``."""
+        """Return the logits ``(B, K)`` of embedded tokens ``(B, L, D)``."""
         return self.score_with_attention(embedded, queries)[0]
 
     def score_with_attention(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, K)`` and where each label is most alike, ``(B, K, L)``, rows sum to 1."""
+        """Return logits ``(B, K)`` and the similarity of each position, ``(B, K, L)``; rows sum to 1."""
         prepared = queries if isinstance(queries, PreparedQueries) else self.prepare(queries)
         images = F.normalize(embedded.mean(dim=1), dim=-1)  # (B, D)
         logits = images @ prepared.states.T * self.scale + self.bias  # (B, K)
@@ -65,5 +65,5 @@ class CosineHead(nn.Module):
         return logits, alike.transpose(1, 2)
 
     def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries) -> Tensor:
-        """Tokens ``(B, L, D)``, queries ``(K, D)`` -> logits ``(B, K)``."""
+        """Return the logits ``(B, K)`` of tokens ``(B, L, D)`` and queries ``(K, D)``."""
         return self.score(self.embed_tokens(tokens), queries)

@@ -2,16 +2,16 @@
 
 With the classifier ``m_i`` of class i, tokens ``x_j`` and temperature T::
 
-    s_ij = exp(T x_j . m_i) / sum_k exp(T x_k . m_i)     where class i is looked for
+    s_ij = exp(T x_j . m_i) / sum_k exp(T x_k . m_i)     attention of class i
     a_i  = sum_j s_ij x_j                                 class-specific pooling
     g    = (1/L) sum_j x_j                                average pooling
     y_i  = m_i . (g + lambda a_i)
 
-Multi-head: the logits of H such heads are added up, each with a classifier and a temperature of its own, the same
-lambda. The last of several heads has T at infinity, which is max pooling (the released code writes 99).
+Multi-head: the logits of H heads are summed, each with its own classifier and temperature but the same lambda. The
+last of several heads has infinite T, which is max pooling (99 in the released code).
 
-Differences from the paper: a bias for each class, and m_i as it is. The released code divides m_i by its length, which
-bounds the logits by the length of a token; tokens of a frozen backbone cannot grow.
+Differences from the paper: a bias for each class, and m_i is not normalised. The released code divides m_i by its
+length, which bounds the logits by the length of a token; tokens of a frozen backbone cannot grow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zsl_tagger.model.closed_head import ClosedHead
 
-#: Temperatures by the number of heads.
+#: Number of heads -> temperatures.
 TEMPERATURES: dict[int, tuple[float, ...]] = {
     1: (1.0,),
     2: (1.0, math.inf),
@@ -35,12 +35,12 @@ TEMPERATURES: dict[int, tuple[float, ...]] = {
 
 
 class CSRA(ClosedHead):
-    """Tokens ``(B, L, C)`` -> logits ``(B, K)``.
+    """Class-specific residual attention: tokens ``(B, L, C)`` -> logits ``(B, K)``.
 
     Args:
-        weight: lambda, of the class-specific pooling beside the average.
-        heads: how many, one of :data:`TEMPERATURES`.
-        temperature: T of a single head; several have those of the table.
+        weight: lambda, the weight of the class-specific pooling relative to the average.
+        heads: number of heads, a key of :data:`TEMPERATURES`.
+        temperature: T of a single head; several heads use the table.
     """
 
     kind = "csra"
@@ -72,7 +72,7 @@ class CSRA(ClosedHead):
 
 
 def _attention(scores: Tensor, temperature: float) -> Tensor:
-    """Return s of scores ``(B, K, L)``; at an infinite temperature all of it is at the highest score."""
+    """Return s from scores ``(B, K, L)``; at infinite temperature only the highest score counts."""
     if math.isfinite(temperature):
         return (temperature * scores).softmax(dim=2)
     highest = (scores == scores.amax(dim=2, keepdim=True)).to(scores.dtype)  # (B, K, L)

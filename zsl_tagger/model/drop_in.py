@@ -1,4 +1,4 @@
-"""ML-Decoder in place of any timm network's classifier.
+"""Replace the classifier of any timm network with an ML-Decoder.
 
 >>> model = timm.create_model("resnet50", pretrained=True)
 >>> model = add_ml_decoder_head(model, num_classes=80)
@@ -18,26 +18,26 @@ from zsl_tagger.model.ml_decoder import MLDecoder, PreparedQueries
 
 
 class WithMLDecoder(nn.Module):
-    """A timm network with an ML-Decoder as its classifier; it has what timm's scripts ask of a network.
+    """A timm network with an ML-Decoder as its classifier, compatible with timm's scripts.
 
     Attributes:
-        num_classes: of a closed set; 0 for word queries, and without a classifier.
-        pretrained_cfg: of the network, for ``timm.data.resolve_model_data_config``.
+        num_classes: size of the closed set; 0 for word queries and without a classifier.
+        pretrained_cfg: configuration of the network, for ``timm.data.resolve_model_data_config``.
     """
 
     def __init__(self, backbone: Backbone, head: MLDecoder, options: dict[str, Any]):
         super().__init__()
         self.backbone, self.head = backbone, head
-        self._options = options  # of the head, for the next one
+        self._options = options  # for reset_classifier
         self.num_classes = head.num_classes or 0
         self.pretrained_cfg = self.default_cfg = backbone.network.pretrained_cfg
 
     def forward(self, images: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
-        """Normalised images ``(B, 3, H, W)``, for word queries also their vectors ``(K, word_dim)`` -> ``(B, K)``."""
+        """Return logits ``(B, K)`` of normalised images ``(B, 3, H, W)`` and, if used, queries ``(K, word_dim)``."""
         return self.forward_head(self.forward_features(images), queries=queries)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return what the network's ``forward_features`` does; with ``stages``, their tokens ``(B, L, C)``."""
+        """Return the output of the network's ``forward_features``, or with ``stages`` their tokens ``(B, L, C)``."""
         return self.backbone.features(images)
 
     def forward_head(
@@ -46,9 +46,8 @@ class WithMLDecoder(nn.Module):
         """Return the logits ``(B, K)`` of :meth:`forward_features`.
 
         Args:
-            pre_logits: return the features that the network pools for its own classifier, ``(B, C)``, as without a
-                classifier.
-            queries: word vectors ``(K, word_dim)``, or prepared ones, of a head for word queries.
+            pre_logits: return the network's pooled features ``(B, C)`` instead, as without a classifier.
+            queries: word vectors ``(K, word_dim)`` or prepared queries, for a head with word queries.
         """
         if pre_logits or not isinstance(self.head, MLDecoder):
             _check_poolable(self.backbone)
@@ -60,20 +59,20 @@ class WithMLDecoder(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new ML-Decoder for other classes in place of the head, or take it off.
+        """Replace the head with a new ML-Decoder for other classes, or remove it.
 
         Args:
-            num_classes: of the closed set; 0 takes the head off: the model then returns pooled features ``(B, C)``.
-            global_pool: how the network pools them; None for as before. An ML-Decoder does not pool.
+            num_classes: size of the closed set; 0 removes the head: the model then returns pooled features ``(B, C)``.
+            global_pool: pooling of these features; None: unchanged. An ML-Decoder does not pool.
 
         Raises:
-            UserError: 0 classes of a model over several stages, whose features have no pooling.
+            UserError: 0 classes for a model over several stages, whose features have no common pooling.
         """
         if global_pool is not None:
             self.backbone.network.reset_classifier(0, global_pool)
         if num_classes == 0:
             _check_poolable(self.backbone)
-            self.head = nn.Identity()  # type: ignore[assignment]  # as timm's networks have it
+            self.head = nn.Identity()  # type: ignore[assignment]  # as in timm's networks
         else:
             options = dict(self._options)
             if (groups := options.get("groups")) is not None:
@@ -100,17 +99,17 @@ def add_ml_decoder_head(
     stages: Sequence[int] | None = None,
     **head: Any,
 ) -> WithMLDecoder:
-    """Put an ML-Decoder in place of a timm network's classifier, which is taken off.
+    """Replace the classifier of a timm network with an ML-Decoder.
 
     Args:
-        network: of ``timm.create_model``: CNN or transformer, channels first or last, with or without class tokens.
-        num_classes: of a closed set; by default, and without ``word_dim``, as many as the network had.
-        word_dim: width of word vectors that are given as queries with each call, for zero-shot use.
-        stages: feature maps to look at, see :class:`Backbone`; by default what the network's own classifier read.
+        network: result of ``timm.create_model``: CNN or transformer, any layout, with or without class tokens.
+        num_classes: size of the closed set; by default, without ``word_dim``, the network's own number.
+        word_dim: dimension of the word vectors passed as queries to each call, for zero-shot use.
+        stages: feature maps to use, see :class:`Backbone`; by default the input of the network's own classifier.
         head: groups, dim, ffn_dim, heads, dropout of :class:`MLDecoder`.
 
     Raises:
-        UserError, ValueError: a network that is not timm's, or sizes that do not fit; the message says what to change.
+        UserError, ValueError: the network is not from timm, or sizes do not fit.
     """
     check_timm(network)
     if num_classes is None and word_dim is None:

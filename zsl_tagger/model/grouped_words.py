@@ -1,17 +1,17 @@
-"""Group decoding with word queries. New: it is not in the ML-Decoder paper.
+"""Group decoding with word queries, an addition to the ML-Decoder paper.
 
-The paper lets a few queries answer for all classes of a closed set (section 3.2: each class has free weights over the
-state of its group), but word queries one label each (3.3). Here the decoder has a fixed number of queries G and any
-words can still be asked, since a label's weights over a group's state are a linear map of its word vector q_k::
+In the paper, a few queries serve all classes of a closed set (section 3.2: each class has free weights over the state
+of its group), but word queries serve one label each (3.3). Here the decoder has a fixed number of queries G and still
+accepts any words, since a label's weights over a group's state are a linear map of its word vector q_k::
 
     c_g  = centre of a cluster of the trained labels' word vectors, length 1, never trained
     s_g  = state of the query ReLU(W c_g) after ML-Decoder's layer has looked at the image
-    a_kg = softmax over g of 50 c_g . q_k / |q_k|     the group of label k, hardly ever two of them
+    a_kg = softmax over g of 50 c_g . q_k / |q_k|     the group of label k, hardly ever two groups
     y_k  = sum_g a_kg s_g . (U q_k + u) / 4 + b
 
-So K labels cost K products with each state, and not K queries. In ``benchmarks/results/zero_shot.json``, where a label
-had its nearest group alone, 16 groups were better than a query a label. The softmax has no jump between two groups, at
-which torch and ONNX Runtime would differ.
+So K labels cost K products with each state instead of K queries. In ``benchmarks/results/zero_shot.json``, where each
+label used only its nearest group, 16 groups were better than one query per label. The softmax avoids a jump between
+groups, at which torch and ONNX Runtime could differ.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from zsl_tagger.model.ml_decoder import (
 
 SHARPNESS = 50.0
 SCALE = 0.25
-CLUSTERINGS = 4  # the one with the least distances is taken
+CLUSTERINGS = 4  # the one with the smallest distances is used
 
 
 class GroupedLabels(NamedTuple):
-    """Hold what of K labels does not depend on images.
+    """Image-independent part of K labels.
 
     Attributes:
         states: each label's weights over a group's state, ``(K, D)``.
-        groups: each label's share in each group, ``(K, G)``; rows sum to 1.
+        groups: each label's weight in each group, ``(K, G)``; rows sum to 1.
     """
 
     states: Tensor
@@ -53,13 +53,13 @@ class GroupedLabels(NamedTuple):
 
 
 class GroupedWords(nn.Module):
-    """Tokens ``(B, L, C)`` and word vectors ``(K, word_dim)`` -> logits ``(B, K)``; G queries look at an image.
+    """Head with G queries: tokens ``(B, L, C)`` and word vectors ``(K, word_dim)`` -> logits ``(B, K)``.
 
     Args:
         in_channels: C of the tokens.
         word_dim: width of the word vectors.
         groups: G.
-        dim, ffn_dim, heads, dropout: as of :class:`~zsl_tagger.model.ml_decoder.MLDecoder`.
+        dim, ffn_dim, heads, dropout: see :class:`~zsl_tagger.model.ml_decoder.MLDecoder`.
     """
 
     centres: Tensor
@@ -86,14 +86,14 @@ class GroupedWords(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def group(self, vectors: np.ndarray, seed: int) -> None:
-        """Make the groups of the trained labels' word vectors, float32 ``(K, word_dim)``.
+        """Cluster the word vectors of the trained labels, float32 ``(K, word_dim)``, into groups.
 
         Raises:
-            UserError: fewer labels than groups.
+            UserError: there are fewer labels than groups.
         """
         groups = len(self.centres)
         if len(vectors) < groups:
-            raise UserError(f"groups={groups} needs as many trained labels, there are {len(vectors)}: lower groups")
+            raise UserError(f"groups={groups} needs at least as many trained labels, got {len(vectors)}: lower groups")
         random = np.random.default_rng(seed)
         found = [kmeans2(vectors, groups, minit="++", seed=random)[0] for _ in range(CLUSTERINGS)]
         best = min(found, key=lambda centres: float(vq(vectors, centres)[1].sum()))  # (G, word_dim)
@@ -104,7 +104,7 @@ class GroupedWords(nn.Module):
 
         Args:
             tokens: ``(B, L, C)``.
-            queries: word vectors ``(K, word_dim)``, or what :meth:`prepare` made of them.
+            queries: word vectors ``(K, word_dim)``, or the output of :meth:`prepare`.
         """
         return self.score(self.embed_tokens(tokens), queries)
 
@@ -115,19 +115,19 @@ class GroupedWords(nn.Module):
             return F.relu(self.embed(tokens))
 
     def prepare(self, queries: Tensor | None) -> GroupedLabels:
-        """Compute what of labels ``(K, word_dim)`` does not depend on images."""
+        """Precompute the image-independent part of labels ``(K, word_dim)``."""
         queries = check_queries(queries, self.word_dim)
         with range_of_float32(queries):
             cosines = F.normalize(queries) @ self.centres.T  # (K, G)
             return GroupedLabels(SCALE * self.label_weights(queries), (SHARPNESS * cosines).softmax(dim=1))
 
     def score(self, embedded: Tensor, queries: Tensor | GroupedLabels | None = None) -> Tensor:
-        """Return the logits ``(B, K)`` of embedded tokens ``(B, L, D)``; ``queries`` as of :meth:`forward`."""
+        """Return the logits ``(B, K)`` of embedded tokens ``(B, L, D)``; ``queries`` as in :meth:`forward`."""
         check_embedded(embedded, self.dim)
         t, q = self._queries()
         with range_of_float32(embedded):
             read = self.layer.attention.read(embedded)
-        logits = self._logits(self.layer(t, q, read), self._of_labels(queries))
+        logits = self._logits(self.layer(t, q, read), self._grouped(queries))
         if not self.training and not is_traced():
             check_numbers(logits, embedded)
         return logits
@@ -135,9 +135,9 @@ class GroupedWords(nn.Module):
     def score_with_attention(
         self, embedded: Tensor, queries: Tensor | GroupedLabels | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, K)`` and where each label's group looked, ``(B, K, L)``; rows sum to 1."""
+        """Return logits ``(B, K)`` and the attention of each label's group, ``(B, K, L)``; rows sum to 1."""
         check_embedded(embedded, self.dim)
-        (t, q), labels = self._queries(), self._of_labels(queries)
+        (t, q), labels = self._queries(), self._grouped(queries)
         mixed, weights = self.layer.attention.with_weights(q, *self.layer.attention.read(embedded))  # (B, G, L)
         return self._logits(self.layer.finish(t, mixed), labels), labels.groups @ weights  # (B, K), (B, K, L)
 
@@ -145,13 +145,13 @@ class GroupedWords(nn.Module):
         with range_of_float32(self.bias):
             return self.layer.prepare(F.relu(self.word_embed(self.centres)))  # (G, D) each
 
-    def _of_labels(self, queries: Tensor | GroupedLabels | None) -> GroupedLabels:
+    def _grouped(self, queries: Tensor | GroupedLabels | None) -> GroupedLabels:
         return queries if isinstance(queries, GroupedLabels) else self.prepare(queries)
 
     def _logits(self, states: Tensor, labels: GroupedLabels) -> Tensor:
         with range_of_float32(states):
-            of_groups = states.to(labels.states.dtype) @ labels.states.T  # (B, G, D) @ (D, K) -> (B, G, K)
-            return (of_groups * labels.groups.T).sum(dim=1) + self.bias  # (B, K)
+            group_logits = states.to(labels.states.dtype) @ labels.states.T  # (B, G, D) @ (D, K) -> (B, G, K)
+            return (group_logits * labels.groups.T).sum(dim=1) + self.bias  # (B, K)
 
     def architecture(self) -> dict[str, Any]:
         """Return its sizes as ``config.json`` states them."""

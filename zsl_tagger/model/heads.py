@@ -1,4 +1,4 @@
-"""Make the head that an architecture of ``config.json`` states."""
+"""Build the head described by the architecture in ``config.json``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from zsl_tagger.model.query2label import Query2Label
 
 Head = MLDecoder | GroupedWords | CosineHead | LocalGlobalHead | LinearHead | CSRA | Query2Label
 
-#: Makes a head of one's own from the width of the tokens, and the width of the word vectors or the number of classes.
+#: Builds a custom head from the token dimension, and the word vector dimension or the number of classes.
 OwnHead = Callable[[int, int], nn.Module]
 
-#: What training, export and tagging use of a head, beside ``prepare`` (word queries) or ``query_of`` (a closed set).
+#: Members of a head that are used, besides ``prepare`` (word queries) or ``query_of`` (closed set).
 NEEDED = ("architecture", "embed_tokens", "num_classes", "score", "score_with_attention", "word_dim")
 
-#: Sizes that an architecture must state, by its ``head``; "" is ML-Decoder, which architectures do not name.
+#: Sizes that an architecture must state, by its ``head``; "" is ML-Decoder, which has no ``head`` entry.
 REQUIRED = {
     "": ("dim", "ffn_dim", "heads"),
     COSINE: (),
@@ -69,14 +69,14 @@ def build_head(architecture: dict[str, Any], channels: int, word_dim: int | None
 
 
 def build_own_head(make: OwnHead, channels: int, word_dim: int | None, classes: int) -> Any:
-    """Return a head of one's own.
+    """Build and check a custom head.
 
     Args:
         channels: C of the tokens.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
 
     Raises:
-        UserError: it lacks what is used of a head, or states other sizes, or the name of another head.
+        UserError: it lacks a method of a head, or states other sizes or the name of another head.
     """
     closed = word_dim is None
     head: Any = make(channels, classes if word_dim is None else word_dim)

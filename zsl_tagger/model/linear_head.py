@@ -11,7 +11,7 @@ from zsl_tagger.model.closed_head import ClosedHead
 
 
 class LinearHead(ClosedHead):
-    """Tokens ``(B, L, C)`` -> logits ``(B, K)``."""
+    """Linear classifier: tokens ``(B, L, C)`` -> logits ``(B, K)``."""
 
     kind = "linear"
 
@@ -21,5 +21,5 @@ class LinearHead(ClosedHead):
 
     def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.classifier(embedded.mean(dim=1)) + self.bias  # (B, L, C) -> (B, C) -> (B, K)
-        weights = embedded.new_ones(embedded.shape[:2]) / embedded.shape[1]  # (B, L): every place counts the same
+        weights = embedded.new_ones(embedded.shape[:2]) / embedded.shape[1]  # (B, L): all positions have equal weight
         return logits, weights.unsqueeze(1).expand(-1, self.num_classes, -1)  # (B, K, L)

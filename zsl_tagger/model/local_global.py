@@ -1,19 +1,19 @@
-"""Score by the two streams of MKT (He et al., AAAI 2023, arXiv 2207.01887): a global and a local cosine.
+"""Score with the two streams of MKT (He et al., AAAI 2023, arXiv 2207.01887): a global and a local cosine.
 
 With the image's vector x_0 and its patches x_1 ... x_L as CLIP's tower projects them, and the text vector q_k of label
 k::
 
     g_k  = cos(W x_0, q_k)                                        global: the whole image
-    l_k  = mean of the n largest of cos(V x_j, q_k), j = 1 ... L  local: the patches that are most alike
+    l_k  = mean of the n largest of cos(V x_j, q_k), j = 1 ... L  local: the most similar patches
     y_k  = s (g_k + l_k) / 2 + b
 
-W, V, s and b are trained; W and V are the identity at first, so that an untrained head scores as CLIP does. n is 16,
-the default of the released code, or L where there are fewer patches.
+W, V, s and b are trained; W and V start as the identity, so that an untrained head scores like CLIP. n is 16, the
+default of the released code, or L if there are fewer patches.
 
 Differences from the paper and its code (github.com/sunanhe/MKT): there the tower's own projection and layers are
-trained; here W and V come after the projection, so that the tower can stay frozen. Half the sum of both streams is that
-of the code, which divides each stream's scores by their length over all labels; here they are cosines, since a label's
-score must not depend on which other labels are asked. The loss is the trainer's and not a ranking loss, and there is
+trained; here W and V come after the projection, so that the tower can stay frozen. Averaging both
+streams follows the code, which however normalises each stream's scores over all labels; here they are cosines, since a
+label's score must not depend on the other labels. The loss is the trainer's and not a ranking loss, and there is
 neither distillation from CLIP nor the second stage, which tunes prompts.
 """
 
@@ -32,19 +32,19 @@ from zsl_tagger.model.ml_decoder import PreparedQueries, check_tokens, range_of_
 #: ``architecture["head"]`` of a model folder with this head, and ``head`` of settings.
 LOCAL_GLOBAL = "local-global"
 
-#: n of the released code.
+#: n in the released code.
 LOCAL_TOP = 16
 
 
 class LocalGlobalHead(nn.Module):
-    """Tokens ``(B, 1 + L, D)``, the image's vector first, and queries ``(K, D)`` -> logits ``(B, K)``.
+    """Head on tokens ``(B, 1 + L, D)``, the image vector first, and queries ``(K, D)`` -> logits ``(B, K)``.
 
     It has the methods of :class:`~zsl_tagger.model.ml_decoder.MLDecoder` with word queries.
 
     Args:
-        dim: width of the tokens and of the queries, which are in one space.
-        scale, bias: what makes logits of cosines at first.
-        top: n, of the patches that are most like a label.
+        dim: dimension of the tokens and the queries, which share a space.
+        scale, bias: initial conversion of cosines to logits.
+        top: n, the number of most similar patches.
     """
 
     num_classes = None
@@ -60,7 +60,7 @@ class LocalGlobalHead(nn.Module):
         self.of_image, self.of_patches = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         for layer in (self.of_image, self.of_patches):
             nn.init.eye_(layer.weight)
-        # Scalars, not of shape (1,): the bias of another head is of other logits, and never taken over into this one.
+        # Scalars, not of shape (1,), so that the bias of another head is never copied into this one.
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
@@ -81,7 +81,7 @@ class LocalGlobalHead(nn.Module):
             return F.normalize(both, dim=-1)
 
     def prepare(self, queries: Tensor) -> PreparedQueries:
-        """Compute once what of labels ``(K, D)`` does not depend on images."""
+        """Precompute the image-independent part of labels ``(K, D)``."""
         unit = F.normalize(queries, dim=-1)  # (K, D)
         return PreparedQueries(unit, unit * self.scale, ())
 
@@ -90,7 +90,7 @@ class LocalGlobalHead(nn.Module):
         return self._score(embedded, queries)[0]
 
     def score_with_attention(self, embedded: Tensor, queries: Tensor | PreparedQueries) -> tuple[Tensor, Tensor]:
-        """Return logits ``(B, K)`` and which patches each label is like, ``(B, K, L)``; rows sum to 1."""
+        """Return logits ``(B, K)`` and the similarity of each patch, ``(B, K, L)``; rows sum to 1."""
         logits, local = self._score(embedded, queries)
         return logits, local.softmax(dim=1).transpose(1, 2)  # (B, L, K) -> (B, K, L)
 
@@ -105,5 +105,5 @@ class LocalGlobalHead(nn.Module):
             return (whole + best.mean(dim=1)) / 2 + self.bias, local
 
     def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries) -> Tensor:
-        """Tokens ``(B, 1 + L, D)``, queries ``(K, D)`` -> logits ``(B, K)``."""
+        """Return the logits ``(B, K)`` of tokens ``(B, 1 + L, D)`` and queries ``(K, D)``."""
         return self.score(self.embed_tokens(tokens), queries)

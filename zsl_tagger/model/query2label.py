@@ -1,15 +1,15 @@
-"""Query2Label (Liu et al. 2021, arXiv 2107.10834, section 3): a transformer decoder with a learned query a class.
+"""Query2Label (Liu et al. 2021, arXiv 2107.10834, section 3): a transformer decoder with a learned query per class.
 
 F are the tokens after a linear layer C -> D, Q_0 the label embeddings ``(K, D)``, which are trained. In each layer i, a
 residual connection and a norm follow each line, as in Vaswani et al. 2017::
 
     Q1  = MultiHead(Q_i-1, Q_i-1, Q_i-1)     self-attention among the labels
-    Q2  = MultiHead(Q1, F, F)                cross-attention: labels look at places
+    Q2  = MultiHead(Q1, F, F)                cross-attention: labels attend to positions
     Q_i = FFN(Q2)
 
     y_k = W_k . Q_L,k + b_k                  a linear layer for each class
 
-ML-Decoder has one such layer without the self-attention, and groups of classes for a query.
+ML-Decoder has one such layer without self-attention, and groups of classes per query.
 
 Differences from the paper: tokens have no positional encodings, as for the other heads of this project (mosaics of
 cached features rely on it), and there is no encoder layer before the decoder. The two decoder layers are the paper's.
@@ -61,10 +61,10 @@ class Query2LabelLayer(nn.Module):
 
 
 class Query2Label(ClosedHead):
-    """Tokens ``(B, L, C)`` -> logits ``(B, K)``.
+    """Query2Label head: tokens ``(B, L, C)`` -> logits ``(B, K)``.
 
     Args:
-        dim, ffn_dim, heads, dropout: of each of the :data:`LAYERS` layers.
+        dim, ffn_dim, heads, dropout: sizes of each of the :data:`LAYERS` layers.
     """
 
     kind = "query2label"
@@ -91,13 +91,13 @@ class Query2Label(ClosedHead):
             return self.embed(super().embed_tokens(tokens))
 
     def _logits(self, embedded: Tensor) -> Tensor:
-        t: Tensor = self.label_embed  # (K, D): the same for every image until the labels look at it
+        t: Tensor = self.label_embed  # (K, D): the same for every image before attention
         for layer in self.layers:
             t = layer(t, embedded)  # (B, K, D)
         return self._classified(t)
 
     def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        t: Tensor = self.label_embed  # (K, D): the same for every image until the labels look at it
+        t: Tensor = self.label_embed  # (K, D): the same for every image before attention
         for layer in self.layers:
             t, weights = layer.with_weights(t, embedded)  # (B, K, D), (B, K, L)
         return self._classified(t), weights

@@ -1,4 +1,4 @@
-"""Read files of ``torch.save`` as tensors and plain data: nothing in them is run."""
+"""Read files of ``torch.save`` as tensors and plain data, without running code in them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from zsl_tagger.system.pickles import safe_globals
 
 
 def read_torch_file(path: Path, expected: str = "a torch file of tensors and plain data") -> Any:
-    """Return the content of a file; objects that savers put beside tensors, such as an argparse.Namespace, are inert.
+    """Return the content of a file; other objects in it, such as an argparse.Namespace, are inert.
 
     Args:
-        expected: what the error says that the file should be.
+        expected: description of a valid file, for the error message.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is broken, or holds something else than tensors and plain data.
+        UserError: it is broken, or contains something other than tensors and plain data.
     """
     try:
         with torch.serialization.safe_globals(safe_globals()):
@@ -32,7 +32,7 @@ def read_torch_file(path: Path, expected: str = "a torch file of tensors and pla
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, without torch's advice to load the file unsafely."""
+    """Return the cause of an error, without torch's advice to load the file unsafely."""
     text = str(error)
     if named := re.search(r"GLOBAL (\S+) ", text):
         return (

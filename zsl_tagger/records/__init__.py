@@ -1,1 +1,1 @@
-"""One record an image: the record itself and the files that hold records."""
+"""Records, one per image, and the files that store them."""

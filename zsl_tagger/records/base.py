@@ -1,4 +1,4 @@
-"""A file of records that a stopped run can be resumed from: what all formats share."""
+"""Base class of record files from which a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from zsl_tagger.records.writers import as_utf8
 
 logger = logging.getLogger(__name__)
 
-Settings = dict[str, Any]  # names -> values that JSON can hold
+Settings = dict[str, Any]  # name -> JSON value
 
 
 class RecordFile:
-    """A record file of any format. ``with file: file(record)``.
+    """Record file of any format; use it as ``with file: file(record)``.
 
     Args:
-        path: a regular file, or where one shall be; no link.
-        settings: how this run makes records.
-        resume: go on with what is there, else it is replaced.
+        path: a regular file, which need not exist; not a link.
+        settings: settings that this run's records depend on.
+        resume: continue an existing file; otherwise it is replaced.
 
     Raises:
-        UserError: on entering: what is there cannot be gone on with.
+        UserError: on entering, if the existing file cannot be resumed.
     """
 
     def __init__(self, path: Path, settings: Settings, resume: bool):
         self.path, self.settings, self.resume = path, settings, resume
-        self.output = path  # what a person calls it
-        self._kept: list[Record] = []  # errors of images that have tags
+        self.output = path  # the path to show in messages
+        self._kept: list[Record] = []  # errors of images that already have tags
 
     def __enter__(self) -> RecordFile:
         raise NotImplementedError
@@ -41,29 +41,29 @@ class RecordFile:
         raise NotImplementedError
 
     def tags_of(self, sha256: str) -> list[Tag] | None:
-        """Return the tags that an earlier run found for this content under any path; may be called from any thread."""
+        """Return the tags that an earlier run found for this content under any path. Thread-safe."""
         raise NotImplementedError
 
     def sha256_of(self, path: str) -> str | None:
-        """Return the hash of the content that an earlier run tagged under this path, without an error; else None."""
+        """Return the hash of the content that an earlier run tagged at this path without an error, or None."""
         raise NotImplementedError
 
     def error_of(self, path: str) -> str | None:
-        """Why an image could not be read before; "" where it has tags, None where nothing is known of it."""
+        """Return why an image could not be read before; "" if it has tags, None if it is not in the file."""
         raise NotImplementedError
 
     def add(self, record: Record) -> None:
-        """Add a record, which takes the place of the one before of this path."""
+        """Add a record, replacing any earlier one of the same path."""
         raise NotImplementedError
 
     def __call__(self, record: Record) -> None:
-        """Add a record that is not there; but no error in the place of tags: a lost disk must not cost them."""
+        """Add a record unless it is stored already; errors never replace tags: a missing disk must not erase them."""
         if record.error is None and record.sha256 is not None and self.is_done(record.path, record.sha256):
             return
         before = None if record.error is None or record.tags else self.error_of(record.path)
         if before == "":
             self._kept.append(record)
-        elif before is None or before != as_utf8(record.error or ""):  # else it says so already
+        elif before is None or before != as_utf8(record.error or ""):  # otherwise it is already stored
             self.add(record)
 
     def __exit__(
@@ -80,10 +80,10 @@ class RecordFile:
         if held != self.settings:
             raise UserError(
                 f"{self.output} was written with other settings ({difference(held, self.settings)}): "
-                "give the same, another --output, or --overwrite"
+                "use the same settings, another --output, or --overwrite"
             )
 
 
 def ended_in_order(kind: type[BaseException] | None) -> bool:
-    """Return whether a run finished or was asked to stop; after an error the file is left untouched."""
+    """Return whether a run finished or was interrupted; after any other error the file is left untouched."""
     return kind is None or issubclass(kind, KeyboardInterrupt)

@@ -1,6 +1,6 @@
-"""Records as Parquet: one row an image. What writes Parquet, on one machine or on many, writes this schema.
+"""Store records as Parquet, one row per image.
 
-Needs pyarrow, which the ``parquet`` extra brings.
+Needs pyarrow (the ``parquet`` extra).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 from zsl_tagger.system.files import parse_json
 
-#: ``tags`` is best first, and empty where no label was reached or the image could not be read. ``error`` says why it
-#: could not be read, or its sidecar not written.
+#: ``tags`` are best first; empty if no label reached its threshold or the image could not be read. ``error`` says why
+#: the image could not be read or its sidecar could not be written.
 PARQUET_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -31,12 +31,12 @@ PARQUET_SCHEMA = pa.schema(
     ]
 )
 
-ROWS = 10_000  # of a row group: what is in memory at a time
-SETTINGS = b"zsl_tagger"  # the key of a run's settings in the file's metadata
+ROWS = 10_000  # per row group; bounds memory
+SETTINGS = b"zsl_tagger"  # key of the run's settings in the file metadata
 
 
 def records_table(records: Iterable[Record]) -> pa.Table:
-    """Return a table of ``PARQUET_SCHEMA``, a row for each record in their order; scores have 4 digits, as in JSON."""
+    """Return records as a table of ``PARQUET_SCHEMA``, in order; scores have 4 digits, as in JSON."""
     rows = [
         {
             "path": as_utf8(record.path),
@@ -50,7 +50,7 @@ def records_table(records: Iterable[Record]) -> pa.Table:
 
 
 def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None:
-    """Write a whole Parquet file, with the settings of the run in its metadata."""
+    """Write a Parquet file with the settings of the run in its metadata."""
     schema = PARQUET_SCHEMA.with_metadata({SETTINGS: json.dumps(settings)})
     records = iter(records)
     with pq.ParquetWriter(file, schema) as writer:
@@ -59,17 +59,17 @@ def write(file: BinaryIO, records: Iterable[Record], settings: Settings) -> None
 
 
 def read(path: Path) -> tuple[int, Settings, Iterator[Record]]:
-    """Read what :func:`write` wrote: the number of records, the settings, the records.
+    """Read a file of :func:`write`: the number of records, the settings and the records.
 
     Raises:
-        UserError: it is another file.
+        UserError: it was not written by :func:`write`.
     """
     try:
         held = pq.read_metadata(path)
         settings = dict(parse_json((held.metadata or {})[SETTINGS]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        reason = "it does not say how it was made" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(f"cannot go on with {path}: {reason}: give another --output, or --overwrite") from None
+        reason = "the settings that it was made with are missing" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(f"cannot resume {path}: {reason}: give another --output, or --overwrite") from None
     return held.num_rows, settings, _rows(path)
 
 

@@ -1,4 +1,4 @@
-"""A Parquet file of records: written from a journal when a run ends."""
+"""Parquet file of records, written from a journal at the end of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from zsl_tagger.system.files import json_bytes, write_whole
 
 
 class ParquetFile(JsonLinesFile):
-    """Parquet cannot be added to: records go to ``tags.parquet.journal.jsonl``, and the file is made of it at the end.
+    """Record file in Parquet, which cannot be appended to: records go to a journal and are converted at the end.
 
-    A stopped run goes on with the journal. Where there is none any more, it is made from the Parquet file first.
+    The journal is ``tags.parquet.journal.jsonl``. A resumed run continues it; if it is gone, it is rebuilt from the
+    Parquet file first.
     """
 
     def __init__(self, path: Path, settings: Settings, resume: bool):
@@ -22,7 +23,7 @@ class ParquetFile(JsonLinesFile):
         self.output = path
 
     def __enter__(self) -> RecordFile:
-        require("pyarrow", "parquet")  # before the work, not at its end
+        require("pyarrow", "parquet")  # fail before the work, not after it
         from zsl_tagger.records import parquet as parquet_records
 
         if self.resume and not self.path.exists() and self.output.exists():
@@ -49,5 +50,5 @@ class ParquetFile(JsonLinesFile):
 
 
 def journal_of(parquet: Path) -> Path:
-    """Return the journal beside a Parquet file, which holds its records until the end of the run."""
+    """Return the path of a Parquet file's journal, which holds the records until the end of the run."""
     return parquet.with_name(f"{parquet.name}.journal.jsonl")

@@ -1,4 +1,4 @@
-"""One image's result: its tags, best first, or why it could not be read. A leaf: it imports nothing of ours."""
+"""The result for one image. This module imports nothing else of zsl-tagger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Tag(NamedTuple):
-    """Hold a label that is true of an image, and its score."""
+    """A label that applies to an image, and its score."""
 
     label: str
     score: float  # 0..1
@@ -15,11 +15,11 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one image: its tags, best first, or why it could not be read.
+    """Result for one image: its tags, best first, or the error.
 
     Attributes:
-        error: None where all went well. A photo that was tagged, but whose sidecar could not be written, has both.
-        sha256: of the file's content, 64 hexadecimal digits; None where nobody asked, and where it could not be read.
+        error: None on success. A photo that was tagged but whose sidecar could not be written has tags and an error.
+        sha256: of the file's content, 64 hexadecimal digits; None if it was not requested or the file was unreadable.
     """
 
     path: str
@@ -28,9 +28,9 @@ class Record:
     sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` where known.
+        """Return ``{"path", "sha256", "tags": [{"label", "score"}]}`` or ``{"path", "error"}``; ``sha256`` if known.
 
-        A photo that was tagged, but whose sidecar could not be written, has ``tags`` and ``error``.
+        A photo that was tagged but whose sidecar could not be written has ``tags`` and ``error``.
         """
         tags = [{"label": tag.label, "score": round(tag.score, 4)} for tag in self.tags]
         known = {} if self.sha256 is None else {"sha256": self.sha256}

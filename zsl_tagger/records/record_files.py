@@ -1,9 +1,9 @@
-"""Open the files of records that a stopped run resumes: JSON Lines, CSV, Parquet or SQLite.
+"""Open record files that a stopped run can resume: JSON Lines, CSV, Parquet or SQLite.
 
-A record is added whole, in the order of the run, and later runs skip what is done: the same path with the same content.
-Whatever ends a run, at most the records in hand are missing: a torn last record is dropped when the next run starts.
-Beside ``tags.jsonl`` lies ``tags.jsonl.settings.json``, which says how its records were made. A file holds one record a
-path; where a later one takes its place, both are there until the run ends, and the later one counts.
+Records are appended whole, in the order of the run, and later runs skip what is done: the same path with the same
+content. However a run ends, at most the records in progress are missing: an incomplete last record is dropped when the
+next run starts. ``tags.jsonl.settings.json`` next to ``tags.jsonl`` stores the settings its records depend on. A file
+holds one record per path; if a later one replaces it, both are present until the run ends, and the later one counts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from zsl_tagger.records.parquet_file import ParquetFile, journal_of
 from zsl_tagger.records.text import CsvFile, JsonLinesFile
 from zsl_tagger.records.writers import LASTING, WRITERS
 
-#: Text of more bytes is not replaced unasked: about a minute of tagging. A database or Parquet file never is.
+#: Larger text files (a minute of tagging) are not replaced without --overwrite, databases and Parquet files never.
 LONG = 100_000
 
 
 def open_record_file(kind: str, path: Path, settings: Settings, resume: bool) -> RecordFile:
-    """Return the file for one of the formats ``LASTING``, to be entered with ``with``."""
+    """Return the record file for a format of ``LASTING``; enter it with ``with``."""
     if kind == "sqlite":
         from zsl_tagger.records.sqlite import SqliteFile
 
@@ -30,9 +30,9 @@ def open_record_file(kind: str, path: Path, settings: Settings, resume: bool) ->
 
 
 def check_not_lost(kind: str, path: Path) -> None:
-    """Raise a UserError where a new run would replace what took long to make."""
+    """Raise a UserError if a new run would replace the result of much work."""
     there = [file for file in (path, journal_of(path)) if file.is_file()]
     size = max((file.stat().st_size for file in there), default=0)
     if size > (LONG if kind in WRITERS else 0):
-        goes_on = "--resume goes on with it, " if kind in LASTING else ""
-        raise UserError(f"{there[0]} is there already, {size:,} bytes: {goes_on}--overwrite replaces it")
+        resume = "--resume continues it, " if kind in LASTING else ""
+        raise UserError(f"{there[0]} already exists, {size:,} bytes: {resume}--overwrite replaces it")

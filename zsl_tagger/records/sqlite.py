@@ -1,4 +1,4 @@
-"""Records in an SQLite database: a table of photos, a table of their tags, one transaction a photo.
+"""Store records in an SQLite database: a table of photos and a table of tags, one transaction per photo.
 
 >>> SELECT path, score FROM tags JOIN photos ON photos.id = tags.photo WHERE label = 'dog' ORDER BY score DESC;
 """
@@ -19,15 +19,15 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import as_utf8
 from zsl_tagger.system.files import parse_json
 
-APPLICATION = 0x7A736C74  # "zslt", in the header of the file: the database is ours
-WAIT = 60  # seconds for another program that writes to it
+APPLICATION = 0x7A736C74  # "zslt" in the file header marks our databases
+WAIT = 60  # seconds to wait for another program that writes to it
 
 SCHEMA = """
 CREATE TABLE photos (
-    id INTEGER PRIMARY KEY,  -- in the order they were done
+    id INTEGER PRIMARY KEY,  -- in processing order
     path TEXT NOT NULL UNIQUE,
     sha256 TEXT,             -- of the file's content
-    error TEXT               -- why it could not be read, or its sidecar written; NULL: all went well
+    error TEXT               -- why it could not be read or its sidecar not written; NULL: none
 );
 CREATE INDEX photos_sha256 ON photos (sha256);
 CREATE TABLE tags (
@@ -42,14 +42,14 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT);  -- of the run, as JS
 
 
 class SqliteFile(RecordFile):
-    """``photos(id, path, sha256, error)``, ``tags(photo, label, score)``, ``settings(name, value)``."""
+    """Record file with tables ``photos(id, path, sha256, error)``, ``tags(photo, label, score)`` and ``settings``."""
 
     def __enter__(self) -> RecordFile:
         if not self.resume:
             for suffix in ("-wal", "-shm", ""):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        self._lock = threading.Lock()  # one connection, for all threads in turn
-        with self._told():
+        self._lock = threading.Lock()  # all threads share one connection
+        with self._errors():
             self._database = sqlite3.connect(self.path, WAIT, isolation_level=None, check_same_thread=False)
             try:
                 self._open()
@@ -59,22 +59,24 @@ class SqliteFile(RecordFile):
         return self
 
     def _open(self) -> None:
-        ask = self._database.execute
-        if ask("PRAGMA application_id").fetchone()[0] != APPLICATION:
-            if ask("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        execute = self._database.execute
+        if execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise UserError(f"{self.path} is the database of another program: give another --output")
             with self._transaction():
                 for statement in SCHEMA.split(";\n"):
-                    ask(statement)
-                ask(f"PRAGMA application_id = {APPLICATION}")
-        if ask("SELECT count(*) FROM photos").fetchone()[0]:
-            self._check_settings({name: parse_json(value) for name, value in ask("SELECT name, value FROM settings")})
-        ask("PRAGMA journal_mode = WAL")  # others read while this writes; a killed run loses no transaction
-        ask("PRAGMA synchronous = NORMAL")  # none waits for the disk: a power cut may take the last ones
-        ask("PRAGMA foreign_keys = ON")
+                    execute(statement)
+                execute(f"PRAGMA application_id = {APPLICATION}")
+        if execute("SELECT count(*) FROM photos").fetchone()[0]:
+            self._check_settings(
+                {name: parse_json(value) for name, value in execute("SELECT name, value FROM settings")}
+            )
+        execute("PRAGMA journal_mode = WAL")  # others can read while this writes; a killed run loses no transaction
+        execute("PRAGMA synchronous = NORMAL")  # no flush per transaction: a power cut may lose the last ones
+        execute("PRAGMA foreign_keys = ON")
         rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in self.settings.items()]
         with self._transaction():
-            ask("DELETE FROM settings")
+            execute("DELETE FROM settings")
             self._database.executemany("INSERT INTO settings VALUES (?, ?)", rows)
 
     def is_done(self, path: str, sha256: str) -> bool:
@@ -99,11 +101,11 @@ class SqliteFile(RecordFile):
 
     def add(self, record: Record) -> None:
         error = None if record.error is None else as_utf8(record.error)
-        with self._lock, self._told(), self._transaction():
-            ask = self._database.execute
-            ask("DELETE FROM photos WHERE path = ?", (as_utf8(record.path),))
+        with self._lock, self._errors(), self._transaction():
+            execute = self._database.execute
+            execute("DELETE FROM photos WHERE path = ?", (as_utf8(record.path),))
             row = (as_utf8(record.path), record.sha256, error)
-            photo = ask("INSERT INTO photos (path, sha256, error) VALUES (?, ?, ?)", row).lastrowid
+            photo = execute("INSERT INTO photos (path, sha256, error) VALUES (?, ?, ?)", row).lastrowid
             tags = [(photo, as_utf8(tag.label), round(tag.score, 4)) for tag in record.tags]
             self._database.executemany("INSERT INTO tags VALUES (?, ?, ?)", tags)
 
@@ -113,15 +115,15 @@ class SqliteFile(RecordFile):
         with self._lock:
             try:
                 if ended_in_order(kind):
-                    self._database.execute("PRAGMA journal_mode = DELETE")  # one file, which can be copied
-            except sqlite3.Error:  # somebody reads it now: it stays as it is, which is as good
+                    self._database.execute("PRAGMA journal_mode = DELETE")  # leave a single file that can be copied
+            except sqlite3.Error:  # another program is reading it: keep WAL mode, which works as well
                 pass
             finally:
                 self._database.close()
         super().__exit__(kind, error, trace)
 
     def _all(self, query: str, *values: str | int) -> list[Any]:
-        with self._lock, self._told():
+        with self._lock, self._errors():
             return self._database.execute(query, values).fetchall()
 
     @contextmanager
@@ -135,7 +137,7 @@ class SqliteFile(RecordFile):
         self._database.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:

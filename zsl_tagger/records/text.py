@@ -1,4 +1,4 @@
-"""Record files in text, JSON Lines and CSV: read by byte position, appended, rewritten whole at the end."""
+"""Record files as text (JSON Lines, CSV): indexed by byte position, appended to, rewritten at the end."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ logger = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
-    """A record in a text file: what it says, and from which byte to which."""
+    """Summary of a record in a text file, and its byte range."""
 
     sha256: bytes | None
-    error: str  # "" where all went well
+    error: str  # "" for none
     start: int
     end: int
 
 
 class Found(NamedTuple):
-    """A record as it was read; None where the bytes up to ``end`` are none."""
+    """A record parsed from the file; None if the bytes up to ``end`` are not a record."""
 
     record: Record | None
     end: int
-    line: int  # where it begins, from 1
+    line: int  # line number of its start, from 1
 
 
 class TextFile(RecordFile):
-    """One record after the other; a format says how one is written and read."""
+    """Record file of consecutive records; subclasses define how one is written and read."""
 
     header = b""
 
@@ -55,20 +55,20 @@ class TextFile(RecordFile):
         raise NotImplementedError
 
     def read(self, file: BinaryIO) -> Iterator[Found]:
-        """From where the file stands, behind the header, to its end."""
+        """Yield the records from the current position, after the header, to the end."""
         raise NotImplementedError
 
     def __enter__(self) -> RecordFile:
-        if not (self.resume and self._goes_on()):
+        if not (self.resume and self._resumes()):
             with open_unlinked(self.path, "wb") as file:
-                file.write(self.header)  # first: settings must not stand beside records of others
+                file.write(self.header)  # before the settings, which must not be stored next to other records
             write_whole(self.settings_path, json_bytes(self.settings))
         self._file = open_unlinked(self.path, "ab")
         self._stored = self.path.open("rb")
         return self
 
-    def _goes_on(self) -> bool:
-        """Look at what is there; False where there is no record."""
+    def _resumes(self) -> bool:
+        """Index the existing file; return False if it holds no record."""
         if not self.path.exists() or self.path.stat().st_size <= len(self.header):
             return False
         self._check_settings(self._read_settings())
@@ -77,7 +77,7 @@ class TextFile(RecordFile):
                 raise UserError(f"{self.path}: expected its first line to be {self.header.decode().strip()}")
             end = self._look_at(file)
             if dropped := self.path.stat().st_size - end:
-                lost = f"its last {dropped:,} bytes were no whole record; that image is done again"
+                lost = f"its last {dropped:,} bytes were not a complete record; that image is tagged again"
                 logger.info("%s: %s", self.path, lost)
                 file.truncate(end)
         return True
@@ -87,20 +87,19 @@ class TextFile(RecordFile):
             return dict(parse_json(self.settings_path.read_bytes()))
         except (OSError, ValueError, TypeError):
             raise UserError(
-                f"cannot go on with {self.path}: {self.settings_path.name}, which says how it was made, is not there "
-                "or cannot be read: give another --output, or --overwrite"
+                f"cannot resume {self.path}: {self.settings_path.name}, which stores its settings, is missing "
+                "or unreadable: give another --output, or --overwrite"
             ) from None
 
     def _look_at(self, file: BinaryIO) -> int:
-        """Remember each record; returns where the last whole one ends."""
+        """Index each record; return where the last complete one ends."""
         end, torn = file.tell(), 0
         for found in self.read(file):
             if found.record is None:
                 torn = torn or found.line
             elif torn:
                 raise UserError(
-                    f"{self.path}: line {torn} is not as it was written, and records follow it: "
-                    "mend or delete it, or give --overwrite"
+                    f"{self.path}: line {torn} is damaged, and records follow it: fix or delete it, or give --overwrite"
                 )
             else:
                 self._remember(found.record, end, found.end)
@@ -171,7 +170,7 @@ class TextFile(RecordFile):
 
 
 class JsonLinesFile(TextFile):
-    """One JSON object a line: ``{"path", "sha256", "tags"}`` or ``{"path", "error"}``."""
+    """Record file with one JSON object per line: ``{"path", "sha256", "tags"}`` or ``{"path", "error"}``."""
 
     def to_bytes(self, record: Record) -> bytes:
         return f"{json_line(record.as_dict())}\n".encode()
@@ -197,9 +196,9 @@ def _from_json(line: bytes) -> Record | None:
 
 
 class CsvFile(TextFile):
-    """One row a tag; ``n_tags`` says how many rows an image has, so that half an image is not taken for a whole one.
+    """Record file with one row per tag; ``n_tags`` is the number of rows of an image, to detect incomplete images.
 
-    An image without tags has ``n_tags`` 0 and one row.
+    An image without tags has one row with ``n_tags`` 0.
     """
 
     columns = ("path", "label", "score", "error", "sha256", "n_tags")
@@ -213,7 +212,7 @@ class CsvFile(TextFile):
         return as_utf8(text.getvalue()).encode()
 
     def read(self, file: BinaryIO) -> Iterator[Found]:
-        rows: list[_Row] = []  # of one image
+        rows: list[_Row] = []  # rows of one image
         for row in _rows(file):
             if rows and (row.cells is None or _image_of(row) != _image_of(rows[0])):
                 yield Found(None, rows[-1].end, rows[0].line)
@@ -230,7 +229,7 @@ class CsvFile(TextFile):
 
 
 class _Row(NamedTuple):
-    cells: list[str] | None  # None: not a whole row of the columns
+    cells: list[str] | None  # None: not a complete row
     end: int
     line: int
 

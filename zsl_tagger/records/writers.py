@@ -1,7 +1,7 @@
-"""Records -> text: a table for people, JSON Lines, JSON and CSV for programs.
+"""Write records as text: a table for people; JSON Lines, JSON and CSV for programs.
 
-Each writer is called as ``with Writer(stream) as write: write(record)``. What has been written is readable at
-any moment: a record is written whole and flushed, and an interrupted JSON array is closed.
+Use a writer as ``with Writer(stream) as write: write(record)``. The output is valid at any time: records are written
+whole and flushed, and an interrupted JSON array is closed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BAR_WIDTH = 20
 
 
 def as_utf8(text: str) -> str:
-    """Return a file name with bytes that are not UTF-8 as ``\\udcXX``, as every file holds it; other text as it is."""
+    """Return a file name with non-UTF-8 bytes as ``\\udcXX``, as written to all files; other text is unchanged."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 class JsonLinesWriter:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -42,7 +42,7 @@ class JsonLinesWriter:
 
 
 class JsonWriter(JsonLinesWriter):
-    """One JSON array."""
+    """Write one JSON array."""
 
     _separator = "[\n"
 
@@ -59,10 +59,10 @@ class JsonWriter(JsonLinesWriter):
 
 
 class CsvWriter(JsonLinesWriter):
-    """One row a tag: ``path,label,score,error``; an image without tags has one row with an empty label.
+    """Write one row per tag: ``path,label,score,error``; an image without tags has one row with an empty label.
 
-    People open it in a spreadsheet, so what would be a formula there gets an apostrophe. The CSV file that a stopped
-    run resumes (:class:`zsl_tagger.records.text.CsvFile`) holds all names exactly.
+    Text that a spreadsheet would run as a formula gets an apostrophe. The CSV file that a stopped run can resume
+    (:class:`zsl_tagger.records.text.CsvFile`) keeps all names exactly.
     """
 
     def __enter__(self) -> CsvWriter:
@@ -79,10 +79,10 @@ class CsvWriter(JsonLinesWriter):
 
 
 class TableWriter(JsonLinesWriter):
-    """The path, then a line a tag with its score and a bar.
+    """Write the path, then one line per tag with its score and a bar.
 
-    An image without tags is one line. Those lines wait for the first image with a tag: where there is none, one line at
-    the end stands for all of them.
+    An image without tags takes one line. These lines are held back until the first image with a tag; if there is none,
+    a single line at the end summarises them.
     """
 
     def __enter__(self) -> TableWriter:
@@ -127,14 +127,14 @@ class TableWriter(JsonLinesWriter):
 
 
 def bar(score: float) -> str:
-    """Return a score as a bar of text."""
+    """Return a score as a text bar."""
     return "█" * max(1, round(score * BAR_WIDTH))
 
 
 WRITERS = {"table": TableWriter, "json": JsonWriter, "jsonl": JsonLinesWriter, "csv": CsvWriter}
-#: Formats of a file that a stopped run goes on with (:mod:`zsl_tagger.records.record_files`).
+#: Formats of files that a stopped run can resume (:mod:`zsl_tagger.records.record_files`).
 LASTING = ("jsonl", "csv", "parquet", "sqlite")
-#: The format of an output by its suffix; that of any other is ``table``.
+#: Output format by file suffix; ``table`` for any other suffix.
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints of the released ML-Decoder code: their names and their import."""
+"""Import checkpoints of the released ML-Decoder code."""
 
 from zsl_tagger.errors import require
 

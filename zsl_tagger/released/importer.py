@@ -1,4 +1,4 @@
-"""A released ML-Decoder checkpoint, or one of timm's naming -> a model folder that ``tag`` uses."""
+"""Convert a released ML-Decoder checkpoint, or one with timm's names, to a model folder for ``tag``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from zsl_tagger.words.table import UnknownLabelError, WordTable
 
 REPORT_FILE = "import_report.txt"
 
-#: Side in pixels at which ML-Decoder's TResNets were trained, where nothing else is said.
+#: Default image side in pixels of ML-Decoder's TResNets.
 TRESNET_SIZE = 448
 
-#: Of the packaged words, the first so many that the source of the vectors knows can be asked too.
+#: Number of packaged words to add to the word table, as far as the word source knows them.
 MORE_WORDS = 20_000
 
 Show = Callable[[list[str]], None]
@@ -42,12 +42,12 @@ Show = Callable[[list[str]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRun:
-    """One ``zsl-tagger import-checkpoint``; None stands for what the checkpoint or timm says.
+    """Options of ``zsl-tagger import-checkpoint``; None: use the value from the checkpoint or timm.
 
     Attributes:
-        labels_file: label names: the K classes in order, or the words that a model with word queries asks first.
-        word_vectors: a source, for a head with word queries.
-        crop_pct, interpolation: how it saw its images, as in ``Preprocessing``; None: the whole image, squashed.
+        labels_file: label names: the K classes in order, or the default words of a model with word queries.
+        word_vectors: word source, for a head with word queries.
+        crop_pct, interpolation: see ``Preprocessing``; None: the whole image, squashed.
     """
 
     checkpoint: Path
@@ -64,20 +64,20 @@ def import_checkpoint(run: ImportRun, show: Show) -> list[str]:
     """Write the model folder.
 
     Args:
-        show: gets lines of the report, before the rest is done.
+        show: called with lines of the report as soon as they are known.
 
     Returns:
-        what a person reads at the end.
+        lines to print.
 
     Raises:
-        UserError: not every tensor has its place, or names or vectors do not fit; nothing was written then.
+        UserError: tensors, names or vectors do not fit; nothing was written.
     """
     check_free(run.output)
     state, beside = read_checkpoint(run.checkpoint)
     released = read_released(state)
     model, size, report = _load(run, released, show)
     model.backbone.check_size(size)
-    names, words, templates = _asked(
+    names, words, templates = _vocabulary(
         run, released, read_class_list(run.labels_file) if run.labels_file else _names_beside(beside)
     )
     config = _config(run, model, size, words, templates)
@@ -98,8 +98,8 @@ def _load(run: ImportRun, released: Released, show: Show) -> tuple[TaggerModel, 
     name = run.backbone or guess_backbone(released)
     if name is None:
         raise UserError(
-            "the backbone is none that is known by its tensors (ML-Decoder's TResNet-M and -L, ResNet-18 to -152): "
-            "say which timm model it is with --backbone NAME"
+            "cannot recognise the backbone from its tensors (known: ML-Decoder's TResNet-M and -L, ResNet-18 to -152): "
+            "give the timm model as --backbone NAME"
         )
     size = run.image_size or (TRESNET_SIZE if name.startswith("tresnet") else None)
     backbone = Backbone(name, image_size=size)
@@ -113,7 +113,7 @@ def _load(run: ImportRun, released: Released, show: Show) -> tuple[TaggerModel, 
         _refuse(run, released, report, name, show)
     broken = [one.source for one in released.tensors if not one.tensor.isfinite().all()]
     if broken:
-        raise UserError(f"{run.checkpoint} has values that are no numbers (nan or inf) in {some(broken)}")
+        raise UserError(f"{run.checkpoint} has values that are not numbers (nan or inf) in {some(broken)}")
     given = {one.target: one.tensor for one in released.tensors if one.target in ours}
     model.load_state_dict({place: given.get(place, torch.zeros_like(value)) for place, value in ours.items()})
     return model.eval(), size or backbone.network.pretrained_cfg["input_size"][-1], report
@@ -125,7 +125,7 @@ def _refuse(run: ImportRun, released: Released, report: Report, name: str, show:
     guess = guess_backbone(released)
     hint = f"; its tensors look like timm's {guess}" if guess and guess != name else ""
     raise UserError(
-        f"{run.checkpoint} does not fit ML-Decoder on {name}: {len(faults)} tensors are at fault, first "
+        f"{run.checkpoint} does not fit ML-Decoder on {name}: {len(faults)} tensors do not match, first "
         f"{' '.join(faults[0].split())}{hint}. Nothing was written"
     )
 
@@ -134,7 +134,7 @@ def _refuse(run: ImportRun, released: Released, report: Report, name: str, show:
 
 
 def _names_beside(beside: dict[str, Any]) -> list[str]:
-    """``idx_to_class`` of the container: by index where it has all of 0..K-1, else in its order, as it was released."""
+    """Return ``idx_to_class`` of the container: by index if it covers 0..K-1, otherwise in stored order."""
     content = beside.get("idx_to_class")
     if isinstance(content, (list, tuple)):
         content = dict(enumerate(content))
@@ -146,12 +146,14 @@ def _names_beside(beside: dict[str, Any]) -> list[str]:
     return [str(name) for name in content.values()]
 
 
-def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[str], WordTable | None, tuple[str, ...]]:
+def _vocabulary(
+    run: ImportRun, released: Released, names: list[str]
+) -> tuple[list[str], WordTable | None, tuple[str, ...]]:
     """Return the names of the default vocabulary, the table of all words (None of a closed set), and its templates."""
     where = run.labels_file or f"idx_to_class of {run.checkpoint}"
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{where} has names twice: {some(twice)}; give --labels-file FILE without")
+        raise UserError(f"{where} has duplicate names: {some(twice)}; give --labels-file FILE without duplicates")
     if released.word_dim is not None:
         return _words(run, released.word_dim, names)
     classes = released.architecture["classes"]
@@ -160,7 +162,7 @@ def _asked(run: ImportRun, released: Released, names: list[str]) -> tuple[list[s
     if not names:
         raise UserError(
             f"the checkpoint has {classes} classes and no names for them (idx_to_class): "
-            f"give --labels-file FILE with {classes} names, one a line, in the order of its outputs"
+            f"give --labels-file FILE with {classes} names, one per line, in the order of its outputs"
         )
     if len(names) != classes:
         raise UserError(f"{where}: expected {classes} names, one for each class of the checkpoint, got {len(names)}")
@@ -171,23 +173,24 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
     spec = run.word_vectors
     if not spec:
         raise UserError(
-            f"the checkpoint has word queries {word_dim} wide: give the vectors it was trained with, --word-vectors "
-            "gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, or file:wordvec_array.pth"
+            f"the checkpoint has word queries of {word_dim} dimensions: give the vectors it was trained with, "
+            "--word-vectors gensim:NAME or FILE, st:NAME or FOLDER, open_clip:NAME:PRETRAINED, or "
+            "file:wordvec_array.pth"
         )
     source = open_word_source(spec, names)
     if source.word_dim != word_dim:
         raise UserError(
-            f"the checkpoint has word queries {word_dim} wide, the vectors of {spec} are {source.word_dim} wide"
+            f"the checkpoint has word queries of {word_dim} dimensions, the vectors of {spec} have {source.word_dim}"
         )
     own = source if isinstance(source, WordTable) and spec.startswith("file:") else None
     names = names or list(own.words if own else ())
     if not names:
-        raise UserError("give --labels-file FILE: the words that tag asks where it is given none, one a line")
+        raise UserError("give --labels-file FILE: the words that tag uses by default, one per line")
     found = {name: source.resolve(name) for name in names}
     unknown = [name for name, one in found.items() if one is None]
     if unknown:
         raise UnknownLabelError({name: source.suggest(name) for name in unknown})
-    if own:  # the released code asks the columns of such a file as they are
+    if own:  # the released code uses the columns of such a file without normalisation
         return names, WordTable(own.words, own.raw_vectors, unit=_are_unit(own.raw_vectors)), ()
     packaged = WordTable.load(PACKAGED)
     others = packaged if spec == "packaged" else bake_words(source, [*names, *packaged.words[:MORE_WORDS]])
@@ -243,9 +246,9 @@ zsl-tagger tag photos --model .
 ## Limits
 Nothing was trained or measured here. Every threshold is {threshold}: `zsl-tagger calibrate --model . --data DATA`
 chooses them, `zsl-tagger evaluate` measures. A checkpoint does not say which labels it was trained on: all count as
-trained. Nor does it say how its pixels were scaled: the line above is what timm's weights of that network, or
-ML-Decoder's TResNets, were trained with.
-The checkpoint's licence, and those of what it was trained on, apply; look at them before you pass the model on.
+trained. Nor does it say how its pixels were scaled: the line above is the scaling with which timm's weights of that
+network, or ML-Decoder's TResNets, were trained.
+The licences of the checkpoint and of its training data apply; read them before you distribute the model.
 """
 
 
@@ -257,7 +260,7 @@ def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str
         backbone=config.architecture["backbone"],
         size=config.image_size,
         version=installed_version(),
-        ask=_ask(config),
+        ask=_describe_queries(config),
         file=source["file"],
         sha256=source["sha256"],
         counts=counts,
@@ -269,12 +272,12 @@ def _card(config: ModelConfig, model: TaggerModel, names: list[str], counts: str
     )
 
 
-def _ask(config: ModelConfig) -> str:
+def _describe_queries(config: ModelConfig) -> str:
     shape = config.architecture
     if config.closed_set:
-        return f"a closed set of {shape['classes']:,} classes, which {shape['groups']:,} queries answer"
-    length = "" if config.unit_queries else ", as long as the file has them"
-    return f"word queries {config.word_dim} wide{length}: it can also be asked words it was not trained on"
+        return f"a closed set of {shape['classes']:,} classes, scored by {shape['groups']:,} queries"
+    length = "" if config.unit_queries else ", not normalised"
+    return f"word queries of {config.word_dim} dimensions{length}: it also accepts words it was not trained on"
 
 
 def _pixels(config: ModelConfig, model: TaggerModel) -> str:
@@ -287,9 +290,9 @@ def _pixels(config: ModelConfig, model: TaggerModel) -> str:
 def _summary(run: ImportRun, config: ModelConfig, model: TaggerModel) -> list[str]:
     return [
         f"{run.output}: ML-Decoder on {config.architecture['backbone']} at {config.image_size} px",
-        f"  {_ask(config)}",
+        f"  {_describe_queries(config)}",
         f"  pixels: {_pixels(config, model)}",
-        f"  what became of each tensor: {run.output / REPORT_FILE}",
+        f"  report on every tensor: {run.output / REPORT_FILE}",
         f"  every threshold is {THRESHOLD}: zsl-tagger calibrate --model {run.output} --data DATA chooses them",
         f"  tag with it: zsl-tagger tag photos --model {run.output}",
     ]

@@ -1,4 +1,4 @@
-"""Released ML-Decoder checkpoints, and timm's copy of the head: names and shapes of theirs -> ours, and nothing else.
+"""Map names and shapes of released ML-Decoder checkpoints, and of timm's copy of the head, to ours.
 
 The head's names are those of github.com/Alibaba-MIIL/ML_Decoder, ``src_files/ml_decoder/ml_decoder.py``; timm
 (``timm.layers.ml_decoder``) leaves ``decoder.`` out of the first four. K classes, G groups, D and F widths:
@@ -16,11 +16,11 @@ released, after ``head.`` or ``fc.``       shape                        here, in
 ``wordvec_proj.*``                         (D, word_dim), words only    ``word_embed.*``
 =========================================  ===========================  ==========================================
 
-Backbones have timm's names already (ResNet), or those of the released TResNet, whose ``body.layer2.0.conv1.0.0`` is
-timm's ``body.layer2.0.conv1.conv``. Norms of released TResNet names are always InplaceABN, which computes with
-``|w| + 1e-5``; inplace-abn 1.1.0 and later stores ``num_batches_tracked`` beside them, earlier versions do not.
+Backbones have timm's names (ResNet), or the names of the released TResNet, whose ``body.layer2.0.conv1.0.0`` is timm's
+``body.layer2.0.conv1.conv``. Norms of released TResNet names are always InplaceABN, which computes with
+``|w| + 1e-5``; inplace-abn 1.1.0 and later also stores ``num_batches_tracked``, earlier versions do not.
 
-What wrappers put before all names (``module.``, ``model.``, ``net.module.``, ...) is found by the head, which is there
+Prefixes of wrappers (``module.``, ``model.``, ``net.module.``, ...) are found from the name of the head, which occurs
 once.
 """
 
@@ -38,7 +38,7 @@ from zsl_tagger.errors import UserError, some
 State = Mapping[str, Tensor]
 Shape = tuple[int, ...]
 
-#: Of the attention; no tensor's shape says it, and the released code has no other number.
+#: Attention heads: not visible in any tensor's shape, and fixed in the released code.
 HEADS = 8
 
 #: InplaceABN computes with ``|w| + epsilon`` where a BatchNorm computes with ``w``.
@@ -52,8 +52,8 @@ _COUNTER = ".num_batches_tracked"
 _TRESNETS: dict[tuple[bool, Shape, int], str] = {
     (False, (3, 4, 11, 3), 64): "tresnet_m",
     (True, (3, 4, 23, 3), 64): "tresnet_v2_l",  # ML-Decoder calls it tresnet_l
-    (False, (4, 5, 18, 3), 76): "tresnet_l",  # which ML-Decoder never used
-    (False, (4, 5, 24, 3), 83): "tresnet_xl",  # neither
+    (False, (4, 5, 18, 3), 76): "tresnet_l",  # not used by ML-Decoder
+    (False, (4, 5, 24, 3), 83): "tresnet_xl",  # not used either
 }
 _RELEASED_XL = (True, (3, 8, 34, 5), 64)
 _RESNETS: dict[tuple[bool, Shape], str] = {
@@ -80,12 +80,12 @@ _HEAD_TENSORS = {
 
 @dataclass(frozen=True)
 class Converted:
-    """A tensor under our name.
+    """A tensor with its name in this project.
 
     Attributes:
-        source: its name in the checkpoint.
-        target: its name in :class:`TaggerModel`; "" for a name of the head that nobody knows.
-        how: what was done to its values; "" for nothing.
+        source: name in the checkpoint.
+        target: name in :class:`TaggerModel`; "" for an unknown name of the head.
+        how: how the values were changed; "" for not at all.
     """
 
     source: str
@@ -96,14 +96,14 @@ class Converted:
 
 @dataclass(frozen=True)
 class Released:
-    """A checkpoint read as ML-Decoder on a backbone.
+    """A checkpoint parsed as ML-Decoder on a backbone.
 
     Attributes:
-        tensors: every tensor of the checkpoint; ``in_proj`` comes as three.
-        architecture: dim, ffn_dim, heads, and of a closed set classes and groups, as ``config.json`` states them.
+        tensors: every tensor of the checkpoint; ``in_proj`` is split into three.
+        architecture: dim, ffn_dim, heads, and for a closed set classes and groups, as in ``config.json``.
         word_dim: width of the word vectors; None for a closed set.
-        wrapper: how the names of the model's tensors begin in the checkpoint; "" if they have nothing in common.
-        outside: names and shapes of tensors that lie outside the wrapper, such as ``n_averaged`` of averaged weights.
+        wrapper: common prefix of the model's tensors in the checkpoint; "" if there is none.
+        outside: names and shapes of tensors outside the wrapper, such as ``n_averaged`` of averaged weights.
     """
 
     tensors: list[Converted]
@@ -114,10 +114,10 @@ class Released:
 
 
 def read_released(state: State) -> Released:
-    """Names and sizes of a checkpoint.
+    """Parse the names and sizes of a checkpoint.
 
     Raises:
-        UserError: it holds no ML-Decoder head, or one without the tensors that say its sizes.
+        UserError: it has no ML-Decoder head, or lacks the tensors that determine its sizes.
     """
     head_place = _head_place(list(state))
     wrapper = _wrapper(list(state), head_place)
@@ -126,7 +126,9 @@ def read_released(state: State) -> Released:
     outside: dict[str, Shape] = {}
     for source, tensor in state.items():
         if source.startswith(head_place):
-            short = source.removeprefix(head_place).removeprefix("decoder.")  # what released and timm's names share
+            short = source.removeprefix(head_place).removeprefix(
+                "decoder."
+            )  # the common part of released names and timm's
             head[short] = tensor
             tensors += _head_tensors(source, short, tensor)
         elif source.startswith(wrapper):
@@ -137,7 +139,7 @@ def read_released(state: State) -> Released:
 
 
 def _head_place(names: list[str]) -> str:
-    """Return how the names of the head's tensors begin: ``head.``, ``fc.``, ``model.module.fc.``, ...
+    """Return the prefix of the head's tensors: ``head.``, ``fc.``, ``model.module.fc.``, ...
 
     Raises:
         UserError: there is no head, or more than one.
@@ -157,7 +159,7 @@ def _head_place(names: list[str]) -> str:
 
 
 def _wrapper(names: list[str], head_place: str) -> str:
-    """Return the longest beginning of the head's place that most tensors of the backbone have too."""
+    """Return the longest prefix that the head shares with most tensors of the backbone."""
     backbone = [name for name in names if not name.startswith(head_place)]
     parts = head_place.split(".")[:-2]  # without the head's own name, such as "fc", and the text after the last dot
     beginnings = ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts), -1, -1)]
@@ -182,7 +184,7 @@ def _backbone_tensor(source: str, name: str, tensor: Tensor) -> Converted:
     """Return a tensor under timm's name.
 
     Args:
-        name: ``source`` without what a wrapper put before it.
+        name: ``source`` without the prefix of a wrapper.
     """
     match = _TRESNET_PART.fullmatch(name)
     if not match:
@@ -194,12 +196,14 @@ def _backbone_tensor(source: str, name: str, tensor: Tensor) -> Converted:
 
 
 def _head_sizes(head: State) -> tuple[dict[str, Any], int | None]:
-    """Architecture and word_dim, off the shapes."""
+    """Derive the architecture and word_dim from the shapes."""
     dim = _shape(head, "embed_standart.weight", 2)[0]
     ffn_dim = _shape(head, "layers.0.linear1.weight", 2)[0]
     architecture: dict[str, Any] = {"dim": dim, "ffn_dim": ffn_dim, "heads": HEADS}
     if dim % HEADS:
-        raise UserError(f"the head of the checkpoint is {dim} wide, which its {HEADS} attention heads do not divide")
+        raise UserError(
+            f"the head of the checkpoint has width {dim}, which is not a multiple of its {HEADS} attention heads"
+        )
     if "wordvec_proj.weight" in head:
         return architecture, _shape(head, "wordvec_proj.weight", 2)[1]
     if "query_embed.weight" not in head:
@@ -217,7 +221,7 @@ def _head_sizes(head: State) -> tuple[dict[str, Any], int | None]:
 
 def _shape(head: State, name: str, rank: int) -> Shape:
     if name not in head:
-        raise UserError(f"the head of the checkpoint lacks {name}, which says its size")
+        raise UserError(f"the head of the checkpoint lacks {name}, which determines its size")
     shape = tuple(head[name].shape)
     if len(shape) != rank:
         raise UserError(f"{name} of the checkpoint: expected a tensor of rank {rank}, got {shape}")
@@ -228,7 +232,7 @@ def _shape(head: State, name: str, rank: int) -> Shape:
 
 
 def guess_backbone(released: Released) -> str | None:
-    """Return timm's name of the backbone, by its layers and width; None where it is not known.
+    """Return timm's name of the backbone from its layers and width; None if it is unknown.
 
     Raises:
         UserError: it is the released TResNet-XL.
@@ -253,7 +257,7 @@ def guess_backbone(released: Released) -> str | None:
 
 
 def _stages(prefix: str, shapes: Mapping[str, Shape]) -> Shape:
-    """Blocks of the four stages."""
+    """Return the number of blocks in the four stages."""
     pattern = re.compile(re.escape(prefix) + r"layer([1-4])\.(\d+)\.")
     blocks = {match.groups() for name in shapes if (match := pattern.match(name))}
     return tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(1, 5))
@@ -264,7 +268,7 @@ def _stages(prefix: str, shapes: Mapping[str, Shape]) -> Shape:
 
 @dataclass(frozen=True)
 class Line:
-    """What became of one tensor.
+    """Result of one tensor in the report.
 
     Attributes:
         status: one of :data:`STATUSES`.
@@ -280,7 +284,7 @@ STATUSES = ("matched", "renamed", *FAULTS, "left out")
 
 @dataclass(frozen=True)
 class Report:
-    """Every tensor of a checkpoint and of the model it is brought into."""
+    """Report on every tensor of a checkpoint and of the target model."""
 
     lines: list[Line]
 
@@ -289,17 +293,17 @@ class Report:
         return [line for line in self.lines if line.status in FAULTS]
 
     def counts(self) -> str:
-        """``"318 matched, 24 renamed, 0 missing, ..."``."""
+        """Return the counts, ``"318 matched, 24 renamed, 0 missing, ..."``."""
         return ", ".join(f"{sum(line.status == status for line in self.lines)} {status}" for status in STATUSES)
 
     def text(self) -> list[str]:
-        """One line a tensor, the faults first."""
+        """Return one line per tensor, mismatches first."""
         ordered = sorted(self.lines, key=lambda line: line.status not in FAULTS)
         return [f"{line.status:12}{line.text}" for line in ordered]
 
 
 def compare(released: Released, model: Mapping[str, Shape], own_classifier: str) -> Report:
-    """Return the tensors of a checkpoint that fit a model, and those that do not.
+    """Compare the tensors of a checkpoint with a model.
 
     Args:
         model: names and shapes of the model's state dict.

@@ -1,1 +1,1 @@
-"""Pages and tables that commands show."""
+"""HTML pages and text tables."""

@@ -1,4 +1,4 @@
-"""What the HTML reports share: a page from a template, plots as inline SVG, thumbnails as inline JPEG."""
+"""Shared parts of the HTML reports: pages from templates, plots as inline SVG, thumbnails as inline JPEG."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ THUMBNAIL = 96  # pixels
 
 
 class Plot(NamedTuple):
-    """Hold a plot of a page and its title."""
+    """A plot and its title."""
 
     title: str
     svg: str
 
 
 def render(package: str, template: str, **content: Any) -> str:
-    """Return a page that needs no other file, from a Jinja template of a package."""
+    """Render a self-contained page from a Jinja template of a package."""
     require("jinja2", "train")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -34,13 +34,13 @@ def render(package: str, template: str, **content: Any) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # markup, such as a plot, stays
+        finalize=lambda value: printable(value) if type(value) is str else value,  # keep markup, such as plots
     )
     return environment.get_template(template).render(**content)
 
 
 def thumbnail(path: Path) -> str | None:
-    """Return a data URL, or None where the image cannot be read."""
+    """Return a thumbnail as a data URL, or None if the image cannot be read."""
     from PIL.Image import fromarray
 
     try:
@@ -51,7 +51,7 @@ def thumbnail(path: Path) -> str | None:
 
 
 def jpeg_url(picture: Image) -> str:
-    """Return a picture as a data URL, to stand in a page itself."""
+    """Return a picture as a data URL, to embed in a page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(picture)).decode()
 
 
@@ -63,7 +63,7 @@ def jpeg_bytes(picture: Image) -> bytes:
 
 
 def figure(width: float = 6, height: float = 3.4) -> Any:
-    """(figure, axes) of matplotlib, without a window."""
+    """Return (figure, axes) of matplotlib, without a window."""
     require("matplotlib", "train")
     from matplotlib.figure import Figure
 
@@ -74,7 +74,7 @@ def figure(width: float = 6, height: float = 3.4) -> Any:
 
 
 def svg(drawn: Any) -> str:
-    """Return a drawing as SVG, the same bytes in every run."""
+    """Return a drawing as SVG, with identical bytes in every run."""
     import matplotlib
 
     file = io.StringIO()

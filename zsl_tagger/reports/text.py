@@ -1,4 +1,4 @@
-"""What reports on a terminal share."""
+"""Shared layout of text reports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ WIDTH = 80  # columns of a terminal
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line for each row of cells, with columns as wide as their widest cell."""
+    """Return one line per row of cells, with columns as wide as their widest cell."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def wrapped(text: str, indent: int = 0) -> list[str]:
-    """Return a sentence as lines of at most ``WIDTH`` columns, indented; words and paths are not broken."""
+    """Wrap a sentence to indented lines of at most ``WIDTH`` columns, without breaking words or paths."""
     return textwrap.wrap(
         text,
         WIDTH,

@@ -1,4 +1,4 @@
-"""A text file's bytes as text, and back to the same bytes: the byte order mark stays, as the first character."""
+"""Decode text files losslessly: the byte order mark is kept as the first character."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import re
 
 from zsl_tagger.sidecars.keywords import SidecarError
 
-_MARKS = (  # the longer one first: UTF-32's begins like UTF-16's
+_MARKS = (  # UTF-32 first: its mark starts with the UTF-16 mark
     (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
 _XML_STARTS = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
 _DECLARED = re.compile(rb"""^(?:\xef\xbb\xbf)?<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
-#: Of those that an XML file may declare: these are read, as they keep every byte.
+#: Declared XML encodings that are supported, since they preserve every byte.
 _READ = ("utf-8", "ascii", "iso8859-1", "cp1252")
 
 
 def encoding_of(content: bytes) -> str:
-    """By the byte order mark, else UTF-8."""
+    """Return the encoding given by the byte order mark, otherwise UTF-8."""
     return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
 
 
 def xml_encoding_of(content: bytes) -> str:
-    """By the byte order mark, else as the file declares.
+    """Return the encoding given by the byte order mark, otherwise the declared one.
 
     Raises:
-        SidecarError: an encoding that is not read.
+        SidecarError: the encoding is not supported.
     """
     name = _XML_STARTS.get(content[:2]) or encoding_of(content)
     declared = _DECLARED.match(content)
@@ -37,20 +37,20 @@ def xml_encoding_of(content: bytes) -> str:
     except LookupError:
         name = ""
     if name not in _READ:
-        raise SidecarError(f"expected UTF-8 or UTF-16, it declares {declared[1].decode()}: left as it is")
+        raise SidecarError(f"expected UTF-8 or UTF-16, but it declares {declared[1].decode()}: left as it is")
     return name
 
 
 def decoded(content: bytes, encoding: str) -> str:
-    """Text that encodes to the same bytes.
+    """Decode bytes to text that encodes to the same bytes again.
 
     Raises:
-        SidecarError: it does not.
+        SidecarError: that is not possible.
     """
     try:
         text = content.decode(encoding)
     except UnicodeError:
         raise SidecarError(f"not text in {encoding}: left as it is") from None
     if text.encode(encoding) != content:
-        raise SidecarError(f"not sound text in {encoding}: left as it is")
+        raise SidecarError(f"not valid text in {encoding}: left as it is")
     return text

@@ -1,4 +1,4 @@
-"""JSON: tags with their scores under one key of this tool's own; all other text of the file stays to the letter."""
+"""JSON sidecars: tags and scores under one key of this tool; all other text of the file is preserved exactly."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from zsl_tagger.sidecars.keywords import SidecarError, check_parts, keyword
 
 KEY = "zsl-tagger"
 _BEFORE = "file_before"
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # a number stays what is written
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # keep numbers as written
 _SPACE = " \t\r\n"
 _PARTS = re.compile(r"[,\[{]")
 
 
 class _Member(NamedTuple):
-    """``"key": value``, which is ``text[start:end]``."""
+    """A member ``"key": value``, located at ``text[start:end]``."""
 
     key: str
     value: Any
@@ -28,7 +28,7 @@ class _Member(NamedTuple):
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
-    """Return a sidecar with these tags in place of ours (see the package).
+    """Return a sidecar in which these tags replace our previous ones (see the package).
 
     Raises:
         SidecarError: ``content`` is not a JSON object.
@@ -54,7 +54,7 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
     return text.encode(encoding)
 
 
-def ours(content: bytes) -> list[str]:
+def owned_keywords(content: bytes) -> list[str]:
     """Return the labels under our key.
 
     Raises:
@@ -66,10 +66,10 @@ def ours(content: bytes) -> list[str]:
 
 
 def _value(tags: Sequence[Tag], before: str | None) -> str:
-    """Return our value as JSON, a line a tag.
+    """Return our value as JSON, one line per tag.
 
     Args:
-        before: what a file that was there held if that was nothing: "" or "{}"; else None.
+        before: content of an existing but empty file: "" or "{}"; else None.
     """
     rows = ({"label": keyword(tag.label), "score": round(tag.score, 4)} for tag in tags)
     lines = ",".join("\n  " + json.dumps(row, ensure_ascii=False) for row in rows)
@@ -78,7 +78,7 @@ def _value(tags: Sequence[Tag], before: str | None) -> str:
 
 
 def _before(own: _Member | None) -> str | None:
-    """Return what our value says that the file held before: "", "{}", or None for anything else."""
+    """Return the recorded previous content of the file: "", "{}", or None for anything else."""
     before = own.value.get(_BEFORE) if own and isinstance(own.value, dict) else None
     return before if before in ("", "{}") else None
 
@@ -91,7 +91,7 @@ def _own(members: Sequence[_Member]) -> _Member | None:
 
 
 def _without(text: str, members: Sequence[_Member], own: _Member) -> str:
-    """Cut from the brace or comma before a member to the comma after it; or, of the last one, with the comma before."""
+    """Cut a member with the comma after it, or for the last one with the comma before it."""
     place = members.index(own)
     before = text[: own.start].rstrip(_SPACE)
     if place + 1 < len(members):
@@ -104,10 +104,10 @@ def _members(text: str) -> list[_Member]:
     try:
         return _read_members(text)
     except (ValueError, RecursionError, IndexError) as error:
-        raise SidecarError(f"expected a JSON object ({_told(error)}): left as it is") from None
+        raise SidecarError(f"expected a JSON object ({_reason(error)}): left as it is") from None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, line {error.lineno}"
     return "nested too deeply" if isinstance(error, RecursionError) else "cut off"
@@ -141,7 +141,7 @@ def _skip(text: str, position: int) -> int:
 
 
 def _expect(text: str, position: int, mark: str) -> int:
-    """Past ``mark``, which comes next."""
+    """Return the position after ``mark``, which must come next."""
     position = _skip(text, position)
     if text[position] != mark:
         raise json.JSONDecodeError(f"expected {mark!r}", text, position)

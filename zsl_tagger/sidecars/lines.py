@@ -1,4 +1,4 @@
-"""Text: one tag a line, in a block of this tool's own at the head of the file; all other lines are the user's."""
+"""Text sidecars: one tag per line, in a block of this tool at the top of the file; all other lines are the user's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from zsl_tagger.sidecars.keywords import SidecarError, check_parts, keywords_of,
 BEGIN = "# tags by zsl-tagger, which its next run replaces"
 END = "# end of tags by zsl-tagger"
 _BEGINS = re.compile(rf"(?:^|(?<=\ufeff)){BEGIN}[ \t]*\r?\n", re.MULTILINE)
-#: What the last line says further in a file that was there, but empty.
+#: Suffix of the last line in a file that existed but was empty.
 WAS_EMPTY = ", in a file that was empty"
 _ENDS = re.compile(rf"^{END}({WAS_EMPTY})?[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
-_LINES = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # as str.splitlines
+_LINES = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # like str.splitlines
 
 
 class _Text(NamedTuple):
-    """What is before our block, the tags in it, and what is after it; without one ``tags`` is None.
+    """The text before our block, the tags in it (None without a block), and the text after it.
 
     Attributes:
-        was_empty: the file was there before the block, but empty.
+        was_empty: the file existed before the block but was empty.
     """
 
     encoding: str
@@ -34,10 +34,10 @@ class _Text(NamedTuple):
 
 
 def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
-    """Return a sidecar with these tags in place of ours (see the package).
+    """Return a sidecar in which these tags replace our previous ones (see the package).
 
     Raises:
-        SidecarError: ``content`` is not text, or has half a block.
+        SidecarError: ``content`` is not text, or has an incomplete block.
     """
     text = _read(content or b"")
     rest = text.before + text.after
@@ -53,17 +53,17 @@ def merged(content: bytes | None, tags: Sequence[Tag]) -> bytes | None:
     return rest.encode(text.encoding, "surrogateescape" if text.encoding == "utf-8" else "strict")
 
 
-def ours(content: bytes) -> list[str]:
+def owned_keywords(content: bytes) -> list[str]:
     """Return the tags in the block.
 
     Raises:
-        SidecarError: ``content`` is not text, or has half a block.
+        SidecarError: ``content`` is not text, or has an incomplete block.
     """
     return _read(content).tags or []
 
 
 def _read(content: bytes) -> _Text:
-    """Bytes that are not UTF-8 stand as halves of characters. Without a block, it is to come at the head."""
+    """Parse a sidecar; bytes that are not UTF-8 become lone surrogates. A new block goes to the top."""
     encoding = encoding_of(content)
     text = content.decode("utf-8", "surrogateescape") if encoding == "utf-8" else decoded(content, encoding)
     if "\0" in text:
@@ -75,6 +75,6 @@ def _read(content: bytes) -> _Text:
         return _Text(encoding, text[:mark], None, text[mark:], was_empty=len(text) == mark)
     end = _ENDS.search(text, begin.end())
     if end is None:
-        raise SidecarError(f"has the line {BEGIN!r} without {END!r} below: left as it is, put that line back")
+        raise SidecarError(f"has the line {BEGIN!r} without {END!r} below: left as it is; restore that line")
     tags = text[begin.end() : end.start()].splitlines()
     return _Text(encoding, text[: begin.start()], tags, text[end.end() :], was_empty=end[1] is not None)

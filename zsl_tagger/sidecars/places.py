@@ -1,4 +1,4 @@
-"""Which file is a photo's sidecar."""
+"""Locate the sidecar of a photo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
 
-#: Files that ``photo.xmp`` may be the sidecar of, beside those that can be tagged: other images, films.
+#: Suffixes of files that ``photo.xmp`` may belong to, besides images that can be tagged: other images, videos.
 _OTHER_PHOTOS = frozenset(
     {
         *(".exr", ".hdr", ".jp2", ".jxl", ".psb", ".psd", ".tga", ".xcf"),
@@ -18,12 +18,12 @@ _OTHER_PHOTOS = frozenset(
 
 
 class Places:
-    """Names sidecars ``photo.jpg.xmp`` or ``photo.xmp``.
+    """Naming of sidecars, ``photo.jpg.xmp`` or ``photo.xmp``.
 
     Args:
-        ending: of the sidecars, ``.xmp``.
-        stem: ``photo.xmp`` is a name too, which other photos must not share.
-        new_by_stem: and that of new sidecars.
+        ending: suffix of the sidecars, e.g. ``.xmp``.
+        stem: also accept ``photo.xmp``, unless several photos share the stem.
+        new_by_stem: name new sidecars that way.
     """
 
     def __init__(self, ending: str, stem: bool, new_by_stem: bool):
@@ -32,9 +32,9 @@ class Places:
         self._avoided: list[Path] = []
 
     def of(self, photo: Path) -> Path:
-        """Return the sidecar that is there, ``photo.jpg.xmp`` before ``photo.xmp``; else the name of a new one.
+        """Return the existing sidecar, preferring ``photo.jpg.xmp`` to ``photo.xmp``, or the name of a new one.
 
-        ``photo.xmp`` is nobody's where several photos share the stem.
+        ``photo.xmp`` is not used if several photos share the stem.
         """
         full, short = self._full(photo), self._short(photo)
         if short is None or os.path.lexists(full):
@@ -47,16 +47,16 @@ class Places:
         return short
 
     def avoided(self) -> str:
-        """For a person: whose ``photo.xmp`` was not taken."""
+        """Return a message about photos whose ``photo.xmp`` was not used."""
         if not self._avoided:
             return ""
         photo = self._avoided[0]
         more = f" (and {len(self._avoided) - 1:,} more)" if len(self._avoided) > 1 else ""
         short, full = photo.with_suffix(self._ending).name, self._full(photo).name
-        return f"; {short} could be of several photos, {photo.name} has {full}{more}"
+        return f"; {short} could belong to several photos, so {photo.name} uses {full}{more}"
 
     def all_of(self, photo: Path) -> list[Path]:
-        """Those that are there, under either name."""
+        """Return the existing sidecars, under either name."""
         names = (self._full(photo), self._short(photo))
         return [name for name in dict.fromkeys(names) if name is not None and os.path.lexists(name)]
 
@@ -64,7 +64,7 @@ class Places:
         return photo.with_name(photo.name + self._ending)
 
     def _short(self, photo: Path) -> Path | None:
-        """None where it is no other file: a photo that ends like a sidecar."""
+        """Return ``photo.xmp``; None if that is the photo itself, which ends like a sidecar."""
         return photo.with_suffix(self._ending) if self._stem and photo.suffix.lower() != self._ending else None
 
     def _shared(self, photo: Path) -> bool:

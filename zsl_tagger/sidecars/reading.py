@@ -1,6 +1,6 @@
-"""Read the keywords that people gave their photos: XMP sidecars, XMP and IPTC inside the photos.
+"""Read the keywords of photos from XMP sidecars, and from XMP and IPTC inside the photos.
 
-What zsl-tagger itself wrote is left out, so that it never learns from its own guesses.
+Keywords written by zsl-tagger are excluded, so that it never learns from its own predictions.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ logger = logging.getLogger(__name__)
 
 _IPTC_KEYWORDS, _IPTC_CHARSET, _UTF8 = (2, 25), (1, 90), b"\x1b%G"
 _TIFF_XMP = 700
-#: Formats whose IPTC Pillow reads.
+#: Formats of which Pillow reads IPTC.
 _WITH_IPTC = frozenset({"JPEG", "TIFF"})
 
 
 def keywords_of_photo(photo: Path, places: Places) -> list[str]:
-    """Return the keywords of a photo, each once, by whatever program they were given.
+    """Return the keywords of a photo, without duplicates, from all programs.
 
     Args:
-        places: of XMP sidecars, under either name.
+        places: naming of the XMP sidecars.
 
     Raises:
-        SidecarError: a sidecar, or what is embedded, is not XMP, or cannot be read.
+        SidecarError: a sidecar or the embedded XMP is invalid or cannot be read.
         ImageError: the photo cannot be opened.
     """
     words: list[str] = []
@@ -69,7 +69,7 @@ def _in_sidecar(path: Path) -> list[str]:
 
 
 def _embedded(image: Image.Image) -> list[str]:
-    """Return the keywords inside an opened photo; its pixels are not decoded."""
+    """Return the keywords embedded in an opened photo, without decoding its pixels."""
     found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or _tag(image, _TIFF_XMP)
     content = found.encode() if isinstance(found, str) else bytes(found or b"").rstrip(b"\0")
     words = of_user(content) if content else []
@@ -90,7 +90,7 @@ def _iptc(image: ImageFile) -> list[str]:
 
 
 def _decoded(value: bytes, is_utf8: bool) -> str:
-    """Return a keyword of an IPTC block, which often is UTF-8 where it does not say so."""
+    """Decode a keyword of an IPTC block, which is often UTF-8 without saying so."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
@@ -99,11 +99,11 @@ def _decoded(value: bytes, is_utf8: bool) -> str:
 
 @dataclass
 class KeywordCounts:
-    """Count the keywords of a library: of each the photos that have it, under its commonest spelling.
+    """The photos of each keyword in a library, under the most common spelling of the keyword.
 
     Attributes:
-        paths: of the photos that were read.
-        with_keywords: how many of them have a keyword.
+        paths: paths of the photos that were read.
+        with_keywords: number of photos with a keyword.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -113,11 +113,11 @@ class KeywordCounts:
 
     @property
     def photos(self) -> int:
-        """Return how many photos were read."""
+        """Return the number of photos that were read."""
         return len(self.paths)
 
     def add(self, path: str, keywords: Iterable[str]) -> None:
-        """Count a photo and its keywords."""
+        """Add a photo and its keywords."""
         self.paths.append(path)
         spelled = {normalize_label(word): word for word in keywords}
         spelled.pop("", None)
@@ -127,7 +127,7 @@ class KeywordCounts:
             self._spellings[key][word] += 1
 
     def by_keyword(self) -> dict[str, list[str]]:
-        """Return the photos of each keyword, the commonest first; a plural joins its singular, where that is there."""
+        """Return the photos of each keyword, most common first; plurals are merged into an existing singular."""
         paths, spellings = {key: list(own) for key, own in self._paths.items()}, dict(self._spellings)
         for key in list(paths):
             one = next((form for form in singular_forms(key) if form in paths and form != key), None)
@@ -139,7 +139,7 @@ class KeywordCounts:
 
 
 def read_keywords(folders: Sequence[str], workers: int) -> KeywordCounts:
-    """Read the keywords of all photos of folders; what cannot be read is logged.
+    """Read the keywords of all photos in folders; unreadable photos are logged.
 
     Raises:
         UserError: there are no photos.
@@ -164,5 +164,5 @@ def read_keywords(folders: Sequence[str], workers: int) -> KeywordCounts:
             else:
                 counts.add(path, found)
     if not counts.photos:
-        raise UserError(f"no photos that can be read in {', '.join(map(str, folders))}")
+        raise UserError(f"no readable photos in {', '.join(map(str, folders))}")
     return counts

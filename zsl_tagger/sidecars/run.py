@@ -1,4 +1,4 @@
-"""What ``tag --sidecar`` does with each photo's tags, and ``--remove`` without any."""
+"""Write the sidecars of ``tag --sidecar``, and undo that with ``--remove``."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from zsl_tagger.system.untrusted_text import printable
 #: Returns the new content of a sidecar; None for no file.
 _Merge = Callable[[bytes | None], bytes | None]
 
-MAX_BYTES = 64_000_000  # darktable's with many drawn masks have some megabytes
+MAX_BYTES = 64_000_000  # darktable sidecars with many drawn masks have several megabytes
 
 
 class _Kind(NamedTuple):
     ending: str
     merged: Callable[[bytes | None, Sequence[Tag]], bytes | None]
-    ours: Callable[[bytes], list[str]]
+    owned_keywords: Callable[[bytes], list[str]]
 
 
 KINDS = {
-    "xmp": _Kind(".xmp", xmp.merged, xmp.ours),
-    "txt": _Kind(".txt", lines.merged, lines.ours),
-    "json": _Kind(".tags.json", json_key.merged, json_key.ours),  # Google Takeout has photo.jpg.json
+    "xmp": _Kind(".xmp", xmp.merged, xmp.owned_keywords),
+    "txt": _Kind(".txt", lines.merged, lines.owned_keywords),
+    "json": _Kind(".tags.json", json_key.merged, json_key.owned_keywords),  # Google Takeout uses photo.jpg.json
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one sidecar, as bytes; None where there is no file."""
+    """Content of one sidecar before and after, as bytes; None for no file."""
 
     path: Path
     before: bytes | None
@@ -48,42 +48,42 @@ class Change:
     kind: _Kind
 
     @property
-    def became(self) -> str:
-        """new, changed, deleted or unchanged."""
+    def outcome(self) -> str:
+        """Return "new", "changed", "deleted" or "unchanged"."""
         if self.before == self.after:
             return "unchanged"
         return "new" if self.before is None else "deleted" if self.after is None else "changed"
 
     def lines(self) -> list[str]:
-        """For a person: the file, and a line for each tag that it gets or loses; none where it stays as it is."""
-        if self.became == "unchanged":
+        """Describe the change: the file and one line per added or removed tag; empty if unchanged."""
+        if self.outcome == "unchanged":
             return []
-        head = str(self.path) if self.became == "changed" else f"{self.path} ({self.became})"
+        head = str(self.path) if self.outcome == "changed" else f"{self.path} ({self.outcome})"
         return [head, *(f"  + {word}" for word in self.gained), *(f"  - {word}" for word in self.lost)]
 
     @property
     def gained(self) -> list[str]:
         """Return the keywords of this tool that the sidecar gets."""
-        return self._ours(self.after, but=self._ours(self.before))
+        return self._owned(self.after, but=self._owned(self.before))
 
     @property
     def lost(self) -> list[str]:
         """Return the keywords of this tool that the sidecar loses."""
-        return self._ours(self.before, but=self._ours(self.after))
+        return self._owned(self.before, but=self._owned(self.after))
 
-    def _ours(self, content: bytes | None, but: Sequence[str] = ()) -> list[str]:
-        return [word for word in self.kind.ours(content) if word not in but] if content else []
+    def _owned(self, content: bytes | None, but: Sequence[str] = ()) -> list[str]:
+        return [word for word in self.kind.owned_keywords(content) if word not in but] if content else []
 
 
 class Sidecars:
-    """The sidecars of one kind.
+    """Sidecars of one format.
 
     Args:
         kind: xmp, txt or json.
-        by_stem: a new XMP one is ``photo.xmp``, not ``photo.jpg.xmp``.
-        dry_run: nothing is written.
-        parents: labels above a label, which lists of paths say too.
-        show: told what changes, in lines; None where nobody looks.
+        by_stem: name new XMP sidecars ``photo.xmp`` instead of ``photo.jpg.xmp``.
+        dry_run: write nothing.
+        parents: parents of labels, for hierarchical keyword lists.
+        show: called with each line that describes a change; None: no output.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Sidecars:
         self._counts: Counter[str] = Counter()
 
     def tagged(self, record: Record) -> Record:
-        """Bring a photo's tags into its sidecar; return the record, with an error where that could not be done."""
+        """Write a photo's tags to its sidecar; return the record, with an error if that failed."""
         if record.error is not None:
             return record
         try:
@@ -110,12 +110,12 @@ class Sidecars:
         return record
 
     def remove(self, photo: str) -> list[Tag]:
-        """Take out of a photo's sidecars what this tool wrote, and return what is left, which is no tag.
+        """Remove what this tool wrote from a photo's sidecars, and return the remaining tags: none.
 
-        The photo itself need not be readable, nor there.
+        The photo itself need not exist or be readable.
 
         Raises:
-            SidecarError: a sidecar is left as it is.
+            SidecarError: a sidecar is left unchanged.
         """
         self._change(photo, lambda before: self._merged(before, []), self._places.all_of)
         return []
@@ -135,16 +135,16 @@ class Sidecars:
         return self._change(photo, merge, self._place)[0]
 
     def summary(self) -> str:
-        """How many sidecars became what."""
+        """Return the number of sidecars by outcome."""
         counts = [f"{self._counts[kind]:,} {kind}" for kind in ("new", "changed", "deleted", "unchanged")]
-        told = ", ".join(count for count in counts if not count.startswith("0 ")) or "none"
-        return f"sidecars{' would be' if self._dry_run else ''}: {told}{self._places.avoided()}"
+        outcomes = ", ".join(count for count in counts if not count.startswith("0 ")) or "none"
+        return f"sidecars{' would be' if self._dry_run else ''}: {outcomes}{self._places.avoided()}"
 
     def _place(self, photo: Path) -> list[Path]:
         return [self._places.of(photo)]
 
     def _change(self, path: str, merge: _Merge, places: Callable[[Path], list[Path]]) -> list[Change]:
-        """Change sidecars of a photo, and show and count what changed, also before an error."""
+        """Change the sidecars of a photo; show and count the changes, even those before an error."""
         photo = Path(path)
         changes: list[Change] = []
         try:
@@ -156,23 +156,23 @@ class Sidecars:
         except OSError as error:
             raise SidecarError(f"no sidecar: {error.strerror or error}") from None
         finally:
-            self._counts.update(change.became for change in changes)
+            self._counts.update(change.outcome for change in changes)
             if self._show is not None:
                 for line in (line for change in changes for line in change.lines()):
                     self._show(printable(line))
         return changes
 
     def _changed(self, place: Path, merge: _Merge) -> Change:
-        """Carried out, if this is no dry run.
+        """Change a sidecar, unless this is a dry run.
 
         Raises:
-            UserError: the sidecar is left as it is.
+            UserError: the sidecar is left unchanged.
         """
         try:
             file = self._file_of(place)
             before, status = read_sidecar(file)
             change = Change(place, before, merge(before), self._kind)
-            if change.became == "unchanged" or self._dry_run:
+            if change.outcome == "unchanged" or self._dry_run:
                 return change
             if status is not None and not os.access(file, os.W_OK):
                 raise SidecarError("write-protected: left as it is")
@@ -192,7 +192,7 @@ class Sidecars:
         )
 
     def _file_of(self, place: Path) -> Path:
-        """Itself, or what it links to, which must be called like a sidecar: a link may come out of an archive."""
+        """Resolve a link, whose target must be named like a sidecar: a link may come from an archive."""
         if not place.is_symlink():
             return place
         file = place.resolve()
@@ -204,10 +204,10 @@ class Sidecars:
 
 
 def read_sidecar(file: Path) -> tuple[bytes | None, os.stat_result | None]:
-    """Return (content, status); None for both where there is no file.
+    """Return (content, status); both None if there is no file.
 
     Raises:
-        SidecarError: it is too large, no regular file, or cannot be read.
+        SidecarError: it is too large, not a regular file, or cannot be read.
     """
     try:
         status = file.stat()

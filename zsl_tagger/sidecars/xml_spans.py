@@ -1,7 +1,7 @@
-"""XML as a tree that knows where in the bytes each element and attribute lies, to cut and insert there.
+"""XML tree with the byte position of each element and attribute, for edits in place.
 
-expat finds the elements and refuses what is not well-formed. A document type is refused before it is read, so there
-are no entities to expand and nothing outside the file is opened.
+expat finds the elements and rejects XML that is not well-formed. A document type is rejected before it is parsed, so
+there are no entities to expand and nothing outside the file is opened.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from xml.parsers import expat
 
 from zsl_tagger.sidecars.keywords import SidecarError, check_parts
 
-MAX_DEPTH = 500  # real ones have about ten
-MAX_KEPT = 100_000  # elements, with their attributes; real ones keep some hundred
+MAX_DEPTH = 500  # real files have about ten
+MAX_KEPT = 100_000  # elements and attributes; real files keep a few hundred
 
 _ATTRIBUTE = rb"""\s+([^\s=>/]+)\s*=\s*("[^"]*"|'[^']*')"""
 _START_TAG = re.compile(rb"<[^\s/>]+((?:" + _ATTRIBUTE + rb")*)\s*(/?)>")
@@ -22,10 +22,10 @@ _ATTRIBUTES = re.compile(_ATTRIBUTE)
 
 #: (namespace, local name)
 Name = tuple[str, str]
-#: (start, end, what comes there instead)
+#: (start, end, replacement)
 Edit = tuple[int, int, bytes]
 
-#: Every start of an element or attribute, and some other things.
+#: Matches every start of an element or attribute, and some more.
 _PARTS = re.compile(rb"""<[^/!?]|=\s*["']""")
 
 XMLNS = "http://www.w3.org/2000/xmlns/"
@@ -33,7 +33,7 @@ XMLNS = "http://www.w3.org/2000/xmlns/"
 
 @dataclass(slots=True)
 class Attribute:
-    """``xmlns`` ones too, in the namespace :data:`XMLNS`. Its span begins with the white space before it."""
+    """An attribute, or an ``xmlns`` declaration (in namespace :data:`XMLNS`), with leading white space in its span."""
 
     name: Name
     value: str
@@ -43,7 +43,7 @@ class Attribute:
 
 @dataclass(slots=True)
 class Element:
-    """``xml[start:end]`` is all of it, ``xml[inside:inside_end]`` what is between its tags; ``<a/>`` is ``empty``."""
+    """An element at ``xml[start:end]`` with its content at ``xml[inside:inside_end]``; ``<a/>`` is ``empty``."""
 
     name: Name
     raw_name: bytes
@@ -58,26 +58,26 @@ class Element:
 
     @property
     def text(self) -> str:
-        """What stands between its tags and outside of other elements, entities resolved."""
+        """Return the text of the element, without child elements and with entities resolved."""
         return "".join(self.pieces)
 
     def own_attributes(self) -> list[Attribute]:
-        """Without declarations of namespaces."""
+        """Return the attributes except namespace declarations."""
         return [attribute for attribute in self.attributes if attribute.name[0] != XMLNS]
 
 
 class XmlTree:
-    """A document as UTF-8 bytes.
+    """An XML document as UTF-8 bytes.
 
     Args:
-        keeps: whether the children of the last of these nested elements are kept in the tree.
+        keeps: whether to keep the children of the last of these nested elements.
 
     Attributes:
-        root: the outermost element.
-        comments: whether there are comments, or instructions other than ``xpacket``.
+        root: root element.
+        comments: whether there are comments or processing instructions other than ``xpacket``.
 
     Raises:
-        SidecarError: not well-formed, with a document type, nested too deeply, or with too many elements.
+        SidecarError: it is not well-formed, has a document type, is nested too deeply, or has too many elements.
     """
 
     def __init__(self, xml: bytes, keeps: Callable[[Sequence[Element]], bool]):
@@ -86,8 +86,8 @@ class XmlTree:
         self._keeps, self._kept = keeps, 0
         self._open: list[Element] = []
         self._prefixes: dict[str, list[str]] = {"xml": ["http://www.w3.org/XML/1998/namespace"]}
-        self._parser = parser = expat.ParserCreate("utf-8")  # whatever it declares: it was decoded already
-        parser.buffer_text = True  # else each line and each entity is a piece of its own
+        self._parser = parser = expat.ParserCreate("utf-8")  # whatever it declares: it has been decoded already
+        parser.buffer_text = True  # otherwise each line and entity is reported separately
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
         parser.CharacterDataHandler = self._text
@@ -95,11 +95,11 @@ class XmlTree:
         try:
             parser.Parse(xml, True)
         except expat.ExpatError as error:
-            told = f"{expat.ErrorString(error.code)}, line {error.lineno}"
-            raise SidecarError(f"not well-formed XML ({told}): left as it is") from None
+            reason = f"{expat.ErrorString(error.code)}, line {error.lineno}"
+            raise SidecarError(f"not well-formed XML ({reason}): left as it is") from None
 
     def _doctype(self, *_: object) -> None:
-        raise SidecarError("has a document type (<!DOCTYPE), which XMP has not: left as it is")
+        raise SidecarError("has a document type (<!DOCTYPE), which XMP does not allow: left as it is")
 
     def _comment(self, _: str) -> None:
         self.comments = True
@@ -116,10 +116,10 @@ class XmlTree:
         start = self._parser.CurrentByteIndex
         tag = _START_TAG.match(self.xml, start)
         if tag is None:
-            raise SidecarError("its tags are not understood: left as it is")
+            raise SidecarError("its tags cannot be parsed: left as it is")
         for key, value in values.items():
             if (prefix := _declared_prefix(key)) is not None:
-                if value == XMLNS:  # else attributes of that prefix would count as declarations
+                if value == XMLNS:  # otherwise attributes with that prefix would count as declarations
                     raise SidecarError(f"not well-formed XML (prefix {prefix!r} is bound to {XMLNS}): left as it is")
                 self._prefixes.setdefault(prefix, []).append(value)
         attributes = [
@@ -163,7 +163,7 @@ class XmlTree:
         return self._prefixes[prefix][-1], local
 
     def space_before(self, position: int) -> int:
-        """Where the white space begins that ends at ``position``."""
+        """Return the start of the white space that ends at ``position``."""
         while self.xml[position - 1 : position].isspace():
             position -= 1
         return position
@@ -174,7 +174,7 @@ def _declared_prefix(attribute: str) -> str | None:
 
 
 def edited(xml: bytes, edits: Iterable[Edit]) -> bytes:
-    """Bytes with edits that don't overlap; of two at one place the first given comes first."""
+    """Apply edits that do not overlap; edits at the same position keep their order."""
     return b"".join(_pieces(xml, sorted(edits, key=lambda edit: edit[:2])))
 
 

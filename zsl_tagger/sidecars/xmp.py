@@ -1,16 +1,16 @@
-"""XMP: keywords in the lists that darktable, digiKam and Lightroom read, and beside them what this tool added there.
+"""XMP sidecars: keywords in the lists that darktable, digiKam and Lightroom read, and a record of what we added.
 
-``dc:subject`` and ``lr:hierarchicalSubject`` are written always; a tag with parents stands in the latter, and in other
-lists of paths, as ``animal|mammal|dog``. Programs differ in which list they believe, so:
+``dc:subject`` and ``lr:hierarchicalSubject`` are always written; in hierarchical lists, a tag with parents becomes
+``animal|mammal|dog``. Programs differ in which list they use, so:
 
-* darktable reads ``lr:hierarchicalSubject``, and ``dc:subject`` only where there is none: a new
-  ``lr:hierarchicalSubject`` takes the user's keywords of ``dc:subject`` too.
-* digiKam reads the first that there is of ``digiKam:TagsList``, ``MicrosoftPhoto:LastKeywordXMP`` and
-  ``lr:hierarchicalSubject``: the first two are written where a sidecar has them already.
+* darktable reads ``lr:hierarchicalSubject``, and ``dc:subject`` only if it is absent: a new
+  ``lr:hierarchicalSubject`` therefore includes the user's keywords of ``dc:subject``.
+* digiKam reads the first existing one of ``digiKam:TagsList``, ``MicrosoftPhoto:LastKeywordXMP`` and
+  ``lr:hierarchicalSubject``: the first two are written if a sidecar already has them.
 
-A keyword that the user has in ``dc:subject`` is the user's: it is neither written again nor taken back. What was added
-to each list stands in one of our own, ``addedSubject`` and so on in the namespace :data:`OURS`, so it can be taken back
-after other programs rewrote the file.
+A keyword of the user in ``dc:subject`` is neither written again nor removed. What we added to each list is recorded in
+a list of our own, ``addedSubject`` etc. in the namespace :data:`OURS`, so that it can be removed even after other
+programs have rewritten the file.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _NEW = f"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class _List(NamedTuple):
-    """A property that holds keywords: its namespace, its name, and what stands between the levels of a path."""
+    """A property with keywords: its namespace, its name, and the separator of hierarchical keywords."""
 
     namespace: str
     prefix: str
     local: str
     separator: str | None
-    always: bool  # or only where the sidecar has it
+    always: bool  # otherwise only if the sidecar has it
 
     @property
     def name(self) -> Name:
@@ -56,7 +56,7 @@ class _List(NamedTuple):
 
     @property
     def record(self) -> str:
-        """Our list of what we added. Not the same name: exiftool would show it in place of the other."""
+        """Return the name of our record of additions; it differs, since exiftool would otherwise show it instead."""
         return f"added{self.local[0].upper()}{self.local[1:]}"
 
 
@@ -68,23 +68,23 @@ _PATHS = (
 )
 _LISTS = (_SUBJECT, *_PATHS)
 
-#: What this tool says of the file in attributes of its own block: it made the file; it filled one that was there, but
-#: empty; it opened an rdf:RDF that was self-closed.
+#: Notes about the file in attributes of our block: we created it; it existed but was empty; its rdf:RDF was
+#: self-closed.
 _MADE, _FILLED, _OPENED = "madeFile", "filledFile", "openedRdf"
 _VALUE = RDF, "value"
 
-#: What is in each list, by its local name.
+#: Content of each list, by local name.
 _Words = dict[str, list[str]]
 
 
 def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = MappingProxyType({})) -> bytes | None:
-    """Return a sidecar with these tags in place of ours (see the package).
+    """Return a sidecar in which these tags replace our previous ones (see the package).
 
     Args:
-        parents: labels above a label, the most general one first.
+        parents: parents of a label, most general first.
 
     Raises:
-        SidecarError: ``content`` is not XMP, or its keywords are in no list.
+        SidecarError: ``content`` is not XMP, or its keywords are not in a list.
     """
     keywords = keywords_of(tags)
     parents = {keyword(tag.label): [keyword(parent) for parent in parents.get(tag.label, ())] for tag in tags}
@@ -106,7 +106,7 @@ def merged(content: bytes | None, tags: Sequence[Tag], parents: Parents = Mappin
     return new.decode().encode(encoding, "xmlcharrefreplace")
 
 
-def ours(content: bytes) -> list[str]:
+def owned_keywords(content: bytes) -> list[str]:
     """Return the keywords that this tool added.
 
     Raises:
@@ -143,10 +143,10 @@ def corrected(
 
 
 def of_user(content: bytes) -> list[str]:
-    """Return the keywords that this tool did not add; of a path the last level.
+    """Return the keywords that this tool did not add; for a hierarchical keyword, its last level.
 
     Raises:
-        SidecarError: ``content`` is not XMP, or its keywords are in no list.
+        SidecarError: ``content`` is not XMP, or its keywords are not in a list.
     """
     packet = _Packet(decoded(content, xml_encoding_of(content)).encode())
     bare = _Packet(packet.without_ours()[0]) if packet.recorded or packet.notes else packet
@@ -155,11 +155,11 @@ def of_user(content: bytes) -> list[str]:
 
 
 class _Packet:
-    """What a sidecar holds, as UTF-8.
+    """Parsed content of a sidecar, as UTF-8.
 
     Attributes:
         recorded: what this tool added to each list.
-        notes: what this tool says of the file.
+        notes: our notes about the file.
     """
 
     def __init__(self, xml: bytes):
@@ -184,10 +184,10 @@ class _Packet:
         return [element for block in self.rdf.children for element in block.children if element.name == name]
 
     def items(self, name: Name) -> list[Element]:
-        """Those of a list, wherever a broken sidecar has it more than once.
+        """Return the items of a list, which may occur more than once in a broken sidecar.
 
         Raises:
-            SidecarError: it is no list.
+            SidecarError: it is not a list.
         """
         if any(attribute.name == name for block in self.rdf.children for attribute in block.attributes):
             raise SidecarError(f"its {name[1]} is an attribute, not a list of keywords: left as it is")
@@ -208,7 +208,7 @@ class _Packet:
         return parents
 
     def without_ours(self) -> tuple[bytes, bool]:
-        """Return the sidecar without what this tool wrote, and whether all that it wrote was still there."""
+        """Return the sidecar without our additions, and whether all of them were still there."""
         cut: list[Element] = []
         all_there = True
         for each in _LISTS:
@@ -223,9 +223,9 @@ class _Packet:
         return _closed_again(bare) if _OPENED in self.notes else bare, all_there
 
     def _added_to(self, each: _List, left: Counter[str]) -> list[Element]:
-        """Items of a list that this tool added, or all of it where it holds no other; they are taken off ``left``.
+        """Return the items of a list that we added, or the whole list if it has no others; remove them from ``left``.
 
-        One that is there twice was written by the user since: one stays.
+        A duplicate was added by the user since: one is kept.
         """
         added: list[Element] = []
         for element in self.properties(each.name) if left else []:
@@ -238,7 +238,7 @@ class _Packet:
         return added
 
     def _cuts_of_block(self, block: Element, cut: set[int]) -> list[Edit]:
-        """Edits of one rdf:Description, to cut the elements with these ids; of all of it where it held only ours."""
+        """Return edits of an rdf:Description that cut the elements with these ids, or all of it if nothing is left."""
         gone = [one for one in block.children if id(one) in cut or one.name[0] == OURS]
         attributes = [one for one in block.attributes if one.name[0] == OURS]
         if (gone or attributes) and len(gone) == len(block.children) and not _values(block):
@@ -248,14 +248,14 @@ class _Packet:
         return [*map(self.whole, gone), *((one.start, one.end, b"") for one in attributes)]
 
     def whole(self, element: Element) -> Edit:
-        """Cut with the white space before it, which is what was inserted with it."""
+        """Return an edit that cuts an element with its leading white space, as it was inserted."""
         return self.tree.space_before(element.start), element.end, b""
 
 
 def _may_hold_keywords(opened: Sequence[Element]) -> bool:
-    """Return whether the last of these nested elements may contain a list of keywords, or be a part of one.
+    """Return whether the last of these nested elements may contain, or be part of, a list of keywords.
 
-    What is in others (edit histories, masks) is not kept: it may be much.
+    Other elements (edit histories, masks) are not kept, since they can be large.
     """
     rdf = next((depth for depth, element in enumerate(opened[:2]) if element.name == (RDF, "RDF")), 1)
     below = opened[rdf + 1 :]  # a block, a property, its container, ...
@@ -266,13 +266,13 @@ _KEPT = {name for each in _LISTS for name in (each.name, (OURS, each.record))}
 
 
 def _closed_again(xml: bytes) -> bytes:
-    """Make rdf:RDF self-closed where nothing is in it."""
+    """Make rdf:RDF self-closed if it is empty."""
     rdf = _Packet(xml).rdf
     return xml if rdf.inside < rdf.inside_end else edited(xml, [(rdf.inside - 1, rdf.end, b"/>")])
 
 
 def _values(block: Element) -> list[str]:
-    """Attributes of a block that say something of the user's: neither what it is about nor ours."""
+    """Return the attributes of a block with user data: neither rdf:about nor ours."""
     return [one.name[1] for one in block.own_attributes() if one.name != (RDF, "about") and one.name[0] != OURS]
 
 
@@ -281,10 +281,10 @@ def _declares_ours(attribute: Attribute) -> bool:
 
 
 def _items(element: Element) -> list[Element]:
-    """Those of the rdf:Bag, rdf:Seq or rdf:Alt in a property.
+    """Return the items of the rdf:Bag, rdf:Seq or rdf:Alt in a property.
 
     Raises:
-        SidecarError: a text in its place.
+        SidecarError: it contains text instead.
     """
     if element.text.strip() or any(one.name not in _CONTAINERS for one in element.children):
         raise SidecarError(f"its {element.name[1]} is not a list of keywords (rdf:Bag): left as it is")
@@ -292,7 +292,7 @@ def _items(element: Element) -> list[Element]:
 
 
 def _text_of(item: Element) -> str:
-    """Return the text of a list's item; that of its rdf:value where it is qualified."""
+    """Return the text of a list item, from its rdf:value if it is qualified."""
     for element in (item, *(one for one in item.children if one.name == (RDF, "Description"))):
         values = [one.value for one in element.attributes if one.name == _VALUE]
         values += [one.text for one in element.children if one.name == _VALUE]
@@ -305,10 +305,10 @@ _CONTAINERS = {(RDF, kind) for kind in ("Bag", "Seq", "Alt")}
 
 
 def _wanted(bare: _Packet, keywords: Iterable[str], parents: Parents) -> _Words:
-    """Return what to add to each list of a sidecar in which nothing is ours.
+    """Return the keywords to add to each list of a sidecar without our additions.
 
     Args:
-        parents: of a keyword, the most general one first.
+        parents: parents of a keyword, most general first.
     """
     of_user = bare.words(_SUBJECT)
     new = without_known(keywords, of_user)
@@ -327,7 +327,7 @@ def _wanted(bare: _Packet, keywords: Iterable[str], parents: Parents) -> _Words:
 
 
 def _level(word: str, each: _List) -> str:
-    """Return a keyword as one level of a path."""
+    """Return a keyword as one level of a hierarchical keyword."""
     return word.replace(each.separator or "", " ")
 
 
@@ -336,14 +336,14 @@ def _path(levels: Iterable[str], each: _List) -> str:
 
 
 def _same(wanted: _Words, recorded: _Words) -> bool:
-    """Whatever their order: scores that changed a little are no reason to write."""
+    """Compare regardless of order: slightly different scores are no reason to write."""
     return {name: set(words) for name, words in wanted.items()} == {
         name: set(words) for name, words in recorded.items()
     }
 
 
 def _with_keywords(xml: bytes, wanted: _Words, notes: AbstractSet[str]) -> bytes:
-    """Return a sidecar in which nothing is ours, with keywords added to its lists, and the lists that say which."""
+    """Add keywords, and the record of them, to a sidecar without our additions."""
     packet = _Packet(xml)
     edits: list[Edit] = []
     block: list[_NewList] = []
@@ -363,7 +363,7 @@ def _with_keywords(xml: bytes, wanted: _Words, notes: AbstractSet[str]) -> bytes
 
 
 def _added_items(tree: XmlTree, there: Sequence[Element], words: Iterable[str]) -> Edit:
-    """Return an edit that adds items after the last one of a list, written, indented and numbered like it."""
+    """Return an edit that appends items to a list, formatted, indented and numbered like its last one."""
     last = there[-1]
     space, name = tree.xml[tree.space_before(last.start) : last.start], last.raw_name.decode()
     numbers = [int(found[1]) for item in there if item.name[0] == RDF and (found := _NUMBERED.fullmatch(item.name[1]))]
@@ -376,7 +376,7 @@ def _added_items(tree: XmlTree, there: Sequence[Element], words: Iterable[str]) 
 _NUMBERED = re.compile(r"_([1-9]\d{0,8})")  # members of a container: rdf:_1, rdf:_2, ...
 
 
-#: Its prefix, its name and the words in it.
+#: (prefix, name, words)
 _NewList = tuple[str, str, Sequence[str]]
 
 
@@ -396,11 +396,11 @@ def _added_block(packet: _Packet, lists: Sequence[_NewList], notes: AbstractSet[
 
 
 def _block(rdf: Element, lists: Sequence[_NewList], notes: AbstractSet[str], space: bytes) -> str:
-    """Lines begin as the last line of ``space``; where that is no line, all is on one."""
+    """Format a block; lines start like the last line of ``space``, or everything is on one line without line breaks."""
     found = re.search(rb"\r?\n[ \t]*\Z", space)
     line = found[0].decode() if found else ""
     prefix = rdf.raw_name.rpartition(b":")[0].decode()
-    r = f"{prefix}:" if prefix else ""  # as rdf's elements are written; an attribute needs a prefix in any case
+    r = f"{prefix}:" if prefix else ""  # the prefix of rdf's elements; an attribute always needs one
     about = f"{r or 'rdf:'}about={quoteattr(_about(rdf))}" + ("" if prefix else f' xmlns:rdf="{RDF}"')
     namespaces = {each.prefix: each.namespace for each in _LISTS} | {_PREFIX: OURS}
     attributes = [f'xmlns:{own}="{namespaces[own]}"' for own in dict.fromkeys(own for own, _, _ in lists)]
@@ -416,6 +416,6 @@ def _block(rdf: Element, lists: Sequence[_NewList], notes: AbstractSet[str], spa
 
 
 def _about(rdf: Element) -> str:
-    """XMP wants the same in all blocks."""
+    """Return the rdf:about value, which XMP requires to be the same in all blocks."""
     named = (one.value for block in rdf.children for one in block.attributes if one.name == (RDF, "about"))
     return next(named, "")

@@ -1,9 +1,9 @@
-"""Files, threads, signals, messages and pickles. Knows nothing of images or words."""
+"""Files, threads, signals, messages and pickles, independent of images and words."""
 
 import logging
 
-#: The loggers of the two packages, above those of their modules.
+#: Top-level loggers of the two packages.
 PACKAGES = ("zsl_tagger", "data_prep")
 
-for _name in PACKAGES:  # a program that sets up no logging sees nothing, no warnings either
+for _name in PACKAGES:  # without logging set up, a program sees nothing, not even warnings
     logging.getLogger(_name).addHandler(logging.NullHandler())

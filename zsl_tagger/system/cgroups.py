@@ -1,6 +1,6 @@
 """Read the CPU quota of a container: Linux control groups, version 1 and 2.
 
-A container with ``--cpus 2`` still sees all cores of its host, in the affinity of its processes too.
+A container with ``--cpus 2`` still sees all cores of its host, even in the affinity of its processes.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ _MOUNTS, _GROUPS = "proc/self/mountinfo", "proc/self/cgroup"
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return how many cores' worth of time this process may use, None if there is no limit.
+    """Return the CPU quota of this process in cores, or None if there is no limit.
 
     Args:
         root: where ``/proc`` and ``/sys`` are.
     """
-    with suppress(OSError, ValueError):  # not Linux, or a format that we do not know: no limit
+    with suppress(OSError, ValueError):  # not Linux, or an unknown format: no limit
         quotas = [quota for folder in _group_folders(root) if (quota := _quota_of(folder)) is not None]
         return min(quotas, default=None)
     return None
 
 
 def _group_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's groups and of all groups above them, each of which may have a limit."""
+    """Yield the folders of this process's groups and their ancestors; each may set a limit."""
     own = dict(_own_groups(root))
     for line in _read(root / _MOUNTS).splitlines():
         mount, _, kind = line.partition(" - ")
@@ -39,7 +39,7 @@ def _group_folders(root: Path) -> Iterator[Path]:
 
 
 def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """Yield (controller, path of the group); version 2 has one group for all controllers, under the name ""."""
+    """Yield (controller, path of the group); version 2 has a single group with controller ""."""
     for line in _read(root / _GROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
@@ -47,7 +47,7 @@ def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
 
 
 def _folders_up(mounted: Path, group: PurePosixPath, top: PurePosixPath) -> Iterator[Path]:
-    """Yield the folders of a group and those above, as far as they are mounted; ``top`` is what the mount shows."""
+    """Yield the mounted folders of a group and its ancestors; ``top`` is the root of the mount."""
     inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
     for path in (inside, *inside.parents):
         yield mounted / path.as_posix().lstrip("/")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one run at a time writes to."""
+"""Write files atomically, and lock folders so that only one run writes to them."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ MOVING = ".moving"
 def write_whole(
     path: Path, content: bytes | Callable[[BinaryIO], Any], to_disk: bool = True, like: os.stat_result | None = None
 ) -> None:
-    """Write a file; it appears under its name when it is whole. A link of that name is replaced, not followed.
+    """Write a file atomically. A symbolic link at ``path`` is replaced, not followed.
 
     Args:
         content: bytes, or a function that writes into the open file.
-        to_disk: wait until the disk has it, so that it is whole even after a power cut.
-        like: status of the file it replaces, whose mode and owner it gets, as far as the system allows.
+        to_disk: flush it to disk, so that it is complete even after a power cut.
+        like: status of the file it replaces; the new file gets its mode and owner where the system allows it.
 
     Raises:
-        UserError: it cannot be written (a full disk); what was there before is still there.
+        UserError: it cannot be written (e.g. the disk is full); the previous file is kept.
     """
-    # A name that nobody can guess, created exclusively: no link that an archive brought is there. It is short, so that
-    # it fits where `path` does.
+    # An unguessable name, created exclusively, cannot be a link from an archive. It is short enough to fit wherever
+    # `path` fits.
     temporary = path.with_name(f".{os.urandom(8).hex()}{TEMPORARY}")
     with write_errors(path):
         try:
             with temporary.open("xb") as file:
-                if like is not None:  # first, so that nobody reads in between what is not for them
+                if like is not None:  # before writing, so that nobody else can read it in between
                     _make_like(file, like)
                 _ = file.write(content) if isinstance(content, bytes) else content(file)
                 file.flush()
@@ -62,10 +62,10 @@ def _make_like(file: BinaryIO, status: os.stat_result) -> None:
 
 
 def open_unlinked(path: Path, mode: str, **options: Any) -> Any:
-    """Open a file in place, as :func:`open` does, but refuse a symbolic link of that name.
+    """Open a file like :func:`open`, but refuse symbolic links.
 
     Raises:
-        OSError: it is a link, or cannot be opened.
+        OSError: it is a link or cannot be opened.
     """
     return open(path, mode, opener=_open_no_link, **options)
 
@@ -94,7 +94,7 @@ def folder_inside(root: Path, relative: str | Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete unfinished files of killed runs; only where no other run can be writing."""
+    """Delete temporary files of killed runs; call it only if no other run can be writing."""
     with write_errors(folder):
         for leftover in folder.glob(f".*{TEMPORARY}"):
             if leftover.is_symlink() or leftover.is_file():
@@ -102,7 +102,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     import hashlib  # 5 ms that a start without it need not pay
 
     digest = hashlib.sha256()
@@ -114,11 +114,11 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def scratch_inside(folder: Path) -> Iterator[Path]:
-    """Make an empty folder inside another one, to write what :func:`move_whole` then moves there; gone at the end."""
+    """Create a temporary folder inside ``folder`` to write files for :func:`move_whole`; it is deleted at the end."""
     scratch = folder / TEMPORARY
     with write_errors(scratch):
         finish_move(folder)
-        _remove(scratch)  # of a killed run
+        _remove(scratch)  # left by a killed run
         scratch.mkdir(parents=True)
     try:
         yield scratch
@@ -127,10 +127,10 @@ def scratch_inside(folder: Path) -> Iterator[Path]:
 
 
 def move_whole(scratch: Path, folder: Path) -> None:
-    """Move every file of a folder on the same disk into another, where each replaces what was there: all or none.
+    """Move all files of a folder on the same disk into another, replacing existing ones: all or none.
 
-    All are written to the disk first, and then the scratch folder becomes ``folder/.moving``. If the process is killed
-    after that, :func:`finish_move` moves the rest; until then a reader can see by that folder that files are missing.
+    All files are flushed to disk first, then the scratch folder is renamed to ``folder/.moving``. If the process is
+    killed after that, :func:`finish_move` moves the rest; until then that folder shows readers that files are missing.
     """
     with write_errors(folder):
         for path in _files_in(scratch):
@@ -141,7 +141,7 @@ def move_whole(scratch: Path, folder: Path) -> None:
 
 
 def finish_move(folder: Path) -> None:
-    """Move what a :func:`move_whole` into a folder has not moved yet, if one was killed.
+    """Finish a :func:`move_whole` that was killed.
 
     Raises:
         OSError: a file cannot be moved.
@@ -153,7 +153,7 @@ def finish_move(folder: Path) -> None:
 
 
 def is_half_moved(folder: Path) -> bool:
-    """Return whether a :func:`move_whole` into a folder was killed, or is at work."""
+    """Return whether a :func:`move_whole` into a folder is unfinished."""
     moving = folder / MOVING
     return moving.is_dir() and not moving.is_symlink()
 
@@ -163,7 +163,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def json_bytes(content: Any) -> bytes:
-    """JSON as UTF-8; where a file name is not, in ASCII with escapes, which reads back as the same name."""
+    """Return JSON as UTF-8, or as escaped ASCII if a file name is not valid UTF-8, so that it reads back unchanged."""
     try:
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:
@@ -184,36 +184,36 @@ def parse_json(content: str | bytes) -> Any:
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn an error of writing a file into one line that says what is left."""
+    """Turn an OSError while writing into a UserError that says what is left on disk."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Nothing half-written was left; "
-            "when that is put right, the same command goes on where it stopped"
+            f"cannot write {path}: {error.strerror or error}. No half-written file was left; "
+            "fix that, then run the same command again to continue where it stopped"
         ) from None
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Make a folder to write to, which takes its name when all is written, and leaves nothing where that fails.
+    """Create a temporary folder and rename it to ``path`` on success; on failure, delete it.
 
     Args:
-        path: where it shall be; nothing, or an empty folder.
+        path: final place, which must be free or an empty folder.
 
     Raises:
-        UserError: something is there already, or it cannot be written.
+        UserError: something exists there, or it cannot be written.
     """
     check_free(path)
     path = path.resolve()
     temporary = _beside(path, TEMPORARY)
     with write_errors(path):
-        _remove(temporary)  # of a run that was killed
+        _remove(temporary)  # left by a killed run
         temporary.mkdir(parents=True)
         try:
             yield temporary
             if path.is_dir():
-                path.rmdir()  # not every system replaces an empty folder
+                path.rmdir()  # not every system replaces an empty folder on rename
             temporary.replace(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -221,7 +221,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder with all that is in it, or a link to one, if it is there."""
+    """Delete a folder and its content, or a link to one, if it exists."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -229,7 +229,7 @@ def _remove(path: Path) -> None:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    """Return a hidden name for what belongs to ``path``, as long as disks allow (255 bytes)."""
+    """Return a hidden path next to ``path``, within the length limit of file systems (255 bytes)."""
     import hashlib
 
     name = f".{path.name}{ending}"
@@ -239,22 +239,22 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """Raise a UserError where something is at ``path``, other than an empty folder."""
+    """Raise a UserError if ``path`` exists and is not an empty folder."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} is there already: give a folder that is new or empty")
+        raise UserError(f"{path} already exists: give a new or empty folder")
 
 
-_held: set[int] = set()  # locks of this process
+_held: set[int] = set()  # descriptors of locks that this process holds
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process meanwhile, where the system can; the lock goes when the process dies.
+    """Lock a folder for this process, if the system supports locks; the lock ends with the process.
 
-    Unfinished files of killed runs are deleted.
+    Temporary files of killed runs are deleted.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process holds the lock.
     """
     if fcntl is None:
         yield
@@ -267,14 +267,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """Keep a file, there or not, to this process meanwhile, as :func:`locked` does a folder.
+    """Lock a file, which need not exist, like :func:`locked` locks a folder.
 
-    What is locked is an empty file ``.NAME.lock`` beside it, so that the file itself may be replaced. It goes with the
-    lock; one that a killed process left is of no importance.
+    The lock is held on an empty file ``.NAME.lock`` next to it, so that the file itself can be replaced. The lock file
+    is removed afterwards; one left by a killed process does no harm.
 
     Raises:
-        UserError: another process has it.
-        OSError: the lock cannot be made in this folder.
+        UserError: another process holds the lock.
+        OSError: the lock file cannot be created in this folder.
     """
     if fcntl is None:
         yield
@@ -283,7 +283,7 @@ def locked_file(path: Path) -> Iterator[None]:
     while True:
         with _opened(beside, os.O_RDWR | os.O_CREAT, _open_no_link) as lock:
             _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
-            if not _is_at(lock, beside):  # its last holder removed it after it was opened here
+            if not _is_at(lock, beside):  # the previous holder removed it after we opened it
                 continue
             try:
                 yield
@@ -300,7 +300,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _claim(lock: int, refusal: str) -> bool:
-    """Take a lock; False on a file system without locks."""
+    """Take a lock; return False on a file system without locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -312,9 +312,9 @@ def _claim(lock: int, refusal: str) -> bool:
 
 @contextlib.contextmanager
 def waited_lock(path: Path) -> Iterator[None]:
-    """Keep other runs from the files beside ``path`` meanwhile: wait for the one that has it. ``path`` stays as it is.
+    """Lock ``path`` to protect the files next to it, waiting for any other holder; ``path`` itself is not changed.
 
-    Where the system cannot, or ``path`` cannot be opened, nothing is kept.
+    Without locks in the system, or if ``path`` cannot be opened, nothing is locked.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
@@ -325,30 +325,30 @@ def waited_lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = os.O_RDONLY, open_file: Callable[..., int] = os.open) -> Iterator[int]:
-    """Its file descriptor, for a lock."""
-    lock = open_file(path, flags | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    """Yield the file descriptor of ``path`` for locking."""
+    lock = open_file(path, flags | os.O_NONBLOCK)  # opening a pipe would block until it has a writer
     _held.add(lock)
     try:
         yield lock
     finally:
-        if lock in _held:  # a forked child has let go already
+        if lock in _held:  # a forked child has already released it
             _held.discard(lock)
             os.close(lock)
 
 
-def _let_go_in_child() -> None:
-    """Let go of the locks in a forked worker, which would keep them for some seconds after its parent was killed."""
+def _release_in_child() -> None:
+    """Release the locks in a forked worker, which would hold them for seconds after its parent was killed."""
     for lock in _held:
         os.close(lock)
     _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 def content_of(path: str) -> str | None:
-    """Return the SHA-256 of a file's content, taken before it is decoded so that a later change is noticed."""
+    """Return the SHA-256 of a file's content, or None; taken before decoding so that a later change is noticed."""
     try:
         return sha256_of(Path(path)) if os.path.isfile(path) else None  # noqa: PTH113 (a null character is no error)
     except OSError:  # the image reader reports it

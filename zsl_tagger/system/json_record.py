@@ -1,4 +1,4 @@
-"""Turn the dataclasses of results into plain JSON data."""
+"""Convert result dataclasses to plain JSON data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ JsonObject: TypeAlias = dict[str, Json]
 
 
 class JsonRecord:
-    """Give a dataclass ``to_json``: a JSON object with a key for each field."""
+    """Base class of dataclasses that convert to a JSON object with one key per field."""
 
     def to_json(self) -> JsonObject:
-        """Return plain JSON data; numbers that are not finite become None, as JSON has no NaN."""
+        """Return plain JSON data; NaN and infinity become None, since JSON has neither."""
         return cast(JsonObject, _plain(self))
 
 
@@ -30,4 +30,4 @@ def _plain(value: Any) -> Json:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):
         return value
-    raise TypeError(f"expected a value that JSON has, got {type(value).__name__}")
+    raise TypeError(f"expected a JSON value, got {type(value).__name__}")

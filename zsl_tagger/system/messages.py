@@ -1,4 +1,4 @@
-"""Messages of a command on stderr: what the loggers say, a line each."""
+"""Print log messages of a command on stderr, one line each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zsl_tagger.system.untrusted_text import printable
 
 
 class OneLine(logging.Handler):
-    """Print each message on one line of stderr, above the progress bar where there is one."""
+    """Logging handler that prints each message on one line of stderr, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "note" if record.levelno == logging.INFO else record.levelname.lower()
@@ -18,16 +18,16 @@ class OneLine(logging.Handler):
 
 
 def show_messages(level: int) -> None:
-    """Print the messages of both packages from a level on; a program that calls the library does this itself."""
+    """Print messages of both packages at ``level`` or above; programs using the library set up logging themselves."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [OneLine()]
         logger.setLevel(level)
-        logger.propagate = False  # a library that sets up the root logger would print them a second time
+        logger.propagate = False  # else a library that configures the root logger would print them twice
 
 
 def say(line: str) -> None:
-    """Print a message on one line of stderr, whatever a file name in it holds."""
+    """Print a message on one line of stderr, escaping line breaks and control characters."""
     if sys.stderr is None:
         return
     line = printable(line)

@@ -1,8 +1,8 @@
-"""Read other people's pickles as data: nothing that a pickle names is imported, created or called.
+"""Read untrusted pickles as data: nothing that a pickle names is imported, created or called.
 
-Each class or function that a pickle names becomes a :class:`StandIn`, which only records what it is given. Names
-outside a short list are refused. Stand-ins are created for each load, so one file cannot prepare anything for the next.
-:func:`safe_globals` gives torch's own reader such stand-ins for what people save beside their tensors.
+Each class or function that a pickle names becomes a :class:`StandIn`, which only records its arguments. Names outside a
+short list are refused. Stand-ins are created per load, so that one file cannot affect the next. :func:`safe_globals`
+provides such stand-ins to torch's own reader, for objects that people save next to their tensors.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _KINDS = (
 )
 _PATHS = {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"}
 
-#: Names in checkpoints that other programs wrote, by module. torch reads ``OrderedDict`` and ``Counter`` itself.
+#: Names in checkpoints of other programs, by module. torch reads ``OrderedDict`` and ``Counter`` itself.
 _IN_CHECKPOINTS = {
     **{module: names for module, names in _ALLOWED.items() if module.startswith("numpy.")},
     "numpy": _ALLOWED["numpy"] | {kind.lower() for kind in _KINDS} | {"bool_"},
@@ -67,22 +67,22 @@ _IN_CHECKPOINTS = {
 
 
 def load_data(path: Path, encoding: str = "latin1") -> Any:
-    """Return the content of a pickle; objects other than texts, numbers and containers are stand-ins.
+    """Return the content of a pickle; objects other than strings, numbers and containers become stand-ins.
 
     Args:
         encoding: how to decode strings that Python 2 wrote; "bytes" keeps them as bytes.
 
     Raises:
-        pickle.UnpicklingError: it names something that is not data.
+        pickle.UnpicklingError: it names something other than data.
     """
     with path.open("rb") as file:
         return _DataOnlyUnpickler(file, encoding).load()
 
 
 def safe_globals() -> list[Any]:
-    """Return new stand-ins with the names that they replace, for ``torch.serialization.safe_globals``.
+    """Return new stand-ins and the names they replace, for ``torch.serialization.safe_globals``.
 
-    A ``defaultdict`` is read as a plain dictionary, a scalar of numpy as a plain number or text.
+    A ``defaultdict`` is read as a plain dictionary, a NumPy scalar as a plain number or string.
     """
     return [
         (_dict_without_factory if name == "defaultdict" else _stand_in(name), f"{module}.{name}")
@@ -92,12 +92,12 @@ def safe_globals() -> list[Any]:
 
 
 def _dict_without_factory(*_: Any) -> dict[Any, Any]:
-    """Return the empty dictionary that a pickled ``defaultdict`` is read into."""
+    """Return an empty dictionary in place of a pickled ``defaultdict``."""
     return {}
 
 
 def attributes_of(value: Any, classes: frozenset[str]) -> dict[str, Any] | None:
-    """Return the attributes of an object of one of some classes, named without module; None for anything else."""
+    """Return the attributes of an instance of ``classes`` (names without module); None for anything else."""
     if not isinstance(value, StandIn) or value.class_name not in classes:
         return None
     state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
@@ -105,15 +105,15 @@ def attributes_of(value: Any, classes: frozenset[str]) -> dict[str, Any] | None:
 
 
 def kind_of(value: Any) -> str:
-    """Return the name of a value's class, as the pickle has it."""
+    """Return the class name of a value as written in the pickle."""
     return value.class_name if isinstance(value, StandIn) else type(value).__name__
 
 
 def array_of(value: Any) -> np.ndarray:
-    """Return an array of numbers that a pickle holds, read-only.
+    """Return a numeric array from a pickle, read-only.
 
     Raises:
-        pickle.UnpicklingError: it is something else.
+        pickle.UnpicklingError: ``value`` is not a numeric array.
     """
     if not isinstance(value, _Array):
         raise pickle.UnpicklingError(f"expected an array of numbers, got {kind_of(value)}")
@@ -121,7 +121,7 @@ def array_of(value: Any) -> np.ndarray:
 
 
 class StandIn:
-    """What a pickle says of one object: the name of its class, its arguments and its state."""
+    """Stand-in for one pickled object: the name of its class, its arguments and its state."""
 
     class_name = ""
 
@@ -135,24 +135,24 @@ class StandIn:
 
     def __setstate__(self, *state: Any) -> None:
         if len(state) != 1:  # called on the class itself
-            raise pickle.UnpicklingError("it changes a class, which is no data: not opened")
+            raise pickle.UnpicklingError("it changes a class, which is not data: not opened")
         self.state = state[0]
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Ignore an item: no reader needs those of dictionaries that are not plain ones."""
+        """Ignore items of dictionary subclasses; no reader needs them."""
 
 
 class _Reconstructed(StandIn):
-    """``copyreg._reconstructor``: how protocols 0 and 1 create an object."""
+    """Stand-in for ``copyreg._reconstructor``, with which protocols 0 and 1 create objects."""
 
     def __new__(cls, created: Any = None, *_: Any) -> Any:
         if not (isinstance(created, type) and issubclass(created, StandIn)):
-            raise pickle.UnpicklingError("it creates an object of no class: not opened")
+            raise pickle.UnpicklingError("it creates an object without a class: not opened")
         return created()
 
 
 class _Latin1(StandIn):
-    """``_codecs.encode``: how protocols up to 2 write bytes."""
+    """Stand-in for ``_codecs.encode``, with which protocols up to 2 write bytes."""
 
     def __new__(cls, text: Any = None, encoding: Any = None) -> Any:
         if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
@@ -161,14 +161,14 @@ class _Latin1(StandIn):
 
 
 class _NoBytes(StandIn):
-    """``bytes()``: how protocols up to 2 write none."""
+    """Stand-in for ``bytes()``, with which protocols up to 2 write empty bytes."""
 
     def __new__(cls) -> Any:
         return b""
 
 
 class _Scalar(StandIn):
-    """``numpy.core.multiarray.scalar``, read as a plain number or text."""
+    """Stand-in for ``numpy.core.multiarray.scalar``, read as a plain number or string."""
 
     def __new__(cls, dtype: Any = None, raw: Any = None) -> Any:
         if (code := _code(dtype)) and re.fullmatch(r"U\d{1,6}", code) and isinstance(raw, bytes):
@@ -177,7 +177,7 @@ class _Scalar(StandIn):
 
 
 class _Array(StandIn):
-    """An array of numpy, in either form that its pickles have."""
+    """Stand-in for a NumPy array, in either of its pickled forms."""
 
     def array(self) -> np.ndarray:
         if self.class_name == "_frombuffer":
@@ -190,7 +190,7 @@ class _Array(StandIn):
 
 
 def _numbers(dtype: Any, raw: Any) -> np.ndarray:
-    """Return raw bytes as a flat array, if they are numbers: other types could hold pointers."""
+    """Return raw bytes as a flat numeric array; other types could hold pointers and are refused."""
     raw = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote it
     code = _code(dtype)
     if not isinstance(code, str) or not re.fullmatch(r"[biuf]\d{1,2}", code) or not isinstance(raw, (bytes, bytearray)):
@@ -199,7 +199,7 @@ def _numbers(dtype: Any, raw: Any) -> np.ndarray:
 
 
 def _code(dtype: Any) -> Any:
-    """Return numpy's code of a type, such as "f4"; None for something else."""
+    """Return the NumPy type code, such as "f4"; None for anything else."""
     code = dtype.arguments[0] if isinstance(dtype, StandIn) and dtype.class_name == "dtype" else None
     return code.decode("latin1") if isinstance(code, bytes) else code
 
@@ -225,7 +225,7 @@ class _DataOnlyUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in _ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no data: not opened")
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not data: not opened")
         if (module, name) not in self._stand_ins:
             self._stand_ins[module, name] = _stand_in(name)
         return self._stand_ins[module, name]

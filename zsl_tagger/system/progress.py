@@ -1,4 +1,4 @@
-"""Show how far a long run is."""
+"""Show the progress of a long run."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A run shorter than this shows nothing, and pays nothing for it.
+#: A shorter run shows nothing and has no overhead.
 SECONDS_UNTIL_SHOWN = 1.0
-#: Between two messages where stderr is no terminal.
+#: Interval between messages if stderr is not a terminal.
 SECONDS_A_MESSAGE = 30.0
 
 Item = TypeVar("Item")
 
 
 class Progress:
-    """Show done, total, rate and time left: a bar on a terminal, elsewhere a message every 30 seconds.
+    """Show count, total, rate and time left: as a bar on a terminal, otherwise as a message every 30 seconds.
 
-    Nothing is shown where messages of level INFO are not, so ``--quiet`` silences it. A run that ends by Ctrl-C or
-    SIGTERM says how many are done.
+    Nothing is shown unless INFO messages are, so ``--quiet`` silences it. A run stopped by Ctrl-C or SIGTERM reports
+    how many items are done.
 
     Args:
         what: what is being done, e.g. "tagging".
-        total: how many there are in all; None where that is not known, or not yet.
-        done: how many an earlier run did.
-        unit: what is counted, in the plural.
+        total: number of items; None if it is not known (yet).
+        done: number of items done by an earlier run.
+        unit: plural noun for the items.
         shown: False for all but one of several processes.
-        bar: False where the run prints on the same terminal; it still says how many are done when interrupted.
+        bar: False if the run prints on the same terminal; the count is still reported when the run is interrupted.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Progress:
             logger.info("%s stopped: %s done", self.what, self._count())
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, and count each when the next one is wanted."""
+        """Yield the items, counting each one when the next is requested."""
         for item in items:
             yield item
             self.advance()
@@ -72,10 +72,10 @@ class Progress:
         self.update(self.done + count)
 
     def update(self, done: int, measured: str = "") -> None:
-        """Set how many are done.
+        """Set the number of items done.
 
         Args:
-            measured: what was measured so far, e.g. "loss 3.2"; shown behind the rate.
+            measured: a measurement to show after the rate, e.g. "loss 3.2".
         """
         self.done = done
         if not self._shown:
@@ -94,7 +94,7 @@ class Progress:
             tqdm.monitor_interval = 0  # no thread of its own
             self._bar = tqdm(
                 desc=self.what, total=self.total, initial=self._first, unit=f" {self.unit}", dynamic_ncols=True,
-                leave=None,  # of a bar inside another one nothing stays
+                leave=None,  # a nested bar disappears at its end
                 mininterval=0.2, miniters=1, file=sys.stderr,
             )  # fmt: skip
             self._bar.start_t -= SECONDS_UNTIL_SHOWN
@@ -118,7 +118,7 @@ class Progress:
 
 @contextmanager
 def phase(what: str) -> Iterator[None]:
-    """Log the start of work whose steps cannot be counted, and every 30 seconds that it is still going on."""
+    """Log the start of work without countable steps, and every 30 seconds that it is still running."""
     logger.info("%s", what)
     start, ended = time.monotonic(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Iterate in a thread ahead of whoever uses the items, so that their number is known early."""
+"""Read an iterable in a thread ahead of its consumer, so that the number of items is known early."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-#: Items that may wait to be used, e.g. some 20 MB of paths.
+#: Maximum number of items read ahead, e.g. about 20 MB of paths.
 MOST_WAITING = 100_000
-_SECONDS = 0.2  # between two looks whether anybody still wants the items
+_SECONDS = 0.2  # between checks whether the items are still wanted
 
 
 class ReadAhead(Generic[Item]):
-    """Read the items of an iterable in a thread, and yield them in order.
+    """Read the items of an iterable in a thread and yield them in order.
 
-    An error of the iterable is raised where its next item would have come. On leaving the ``with``, the thread stops
-    soon; nobody waits for it, since the folder that it reads may be on a disk that does not answer.
+    An exception of the iterable is raised in place of its next item. On leaving the ``with`` block the thread stops
+    soon, but is not joined, since the folder it reads may be on a disk that does not respond.
 
     Args:
-        items: iterated over in the thread, once.
-        most: how many items may wait; then the thread waits.
+        items: iterated over once, in the thread.
+        most: maximum number of items read ahead.
 
     Attributes:
-        total: how many items there are; None until the last one was read.
+        total: number of items; None until the last one has been read.
     """
 
     def __init__(self, items: Iterable[Item], most: int = MOST_WAITING):
@@ -55,7 +55,7 @@ class ReadAhead(Generic[Item]):
         self._put(_End(error))
 
     def _put(self, item: Item | _End) -> bool:
-        """Return whether there was room before the end of the ``with``."""
+        """Queue an item; return False if the ``with`` block ended first."""
         while not self._closed.is_set():
             try:
                 self._waiting.put(item, timeout=_SECONDS)
@@ -71,7 +71,7 @@ class ReadAhead(Generic[Item]):
 
 
 class _End:
-    """Mark the end of the items, in order or by an error."""
+    """Marker for the end of the items, normal or by an exception."""
 
     def __init__(self, error: BaseException | None):
         self._error = error

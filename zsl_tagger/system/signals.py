@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM end a long run in good order, at a place where it can end.
+"""Stop a long run on Ctrl-C or SIGTERM at a safe point.
 
-Python would raise KeyboardInterrupt anywhere, also where a lock between threads was just taken and then stays taken for
-ever: the run would hang and never end.
+Python raises KeyboardInterrupt anywhere, even right after a lock between threads was taken, which is then never
+released and makes the run hang.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-LAST_SECONDS = 2.0  # after a second Ctrl-C, to close files in good order
+LAST_SECONDS = 2.0  # grace period after a second Ctrl-C, to close files
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 class StopRequest:
-    """Set by SIGTERM and SIGINT: what is in hand is finished first. A second SIGINT ends at once.
+    """Flag set by SIGTERM and SIGINT, so that the current item is finished first. A second SIGINT stops at once.
 
     Attributes:
-        signal: the number of the signal that came; None before.
+        signal: number of the signal received; None before.
     """
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class StopRequest:
             self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt, or ``Terminated``, where a signal came."""
+        """Raise KeyboardInterrupt or ``Terminated`` if a signal was received."""
         if self.signal is not None:
             raise Terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
 
     def iterate(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the same items; a signal that comes while waiting for the next one is raised at once."""
+        """Yield the items unchanged; raise at once if a signal arrives while waiting for the next one."""
         waiting = iter(items)
         while True:
             self._at_once = True
@@ -65,7 +65,7 @@ class StopRequest:
 
 @contextmanager
 def watching_signals() -> Iterator[StopRequest]:
-    """Handle SIGTERM and SIGINT meanwhile (in the main thread; elsewhere Python cannot). What is ignored stays so."""
+    """Handle SIGTERM and SIGINT inside the block (main thread only). Signals that are ignored stay ignored."""
     request = StopRequest()
     before: dict[signal.Signals, Any] = {}
     try:
@@ -83,12 +83,12 @@ def watching_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def second_interrupt_ends() -> Iterator[None]:
-    """End the process with status 130 soon after a second Ctrl-C, whatever its threads are doing.
+    """Exit with status 130 soon after a second Ctrl-C, whatever the threads are doing.
 
-    Python handles a signal between two steps of the main thread, never while a decoder runs there, and does not exit
-    before the decoders of other threads end. But it writes each signal's number to a socket at once; a thread reads it.
+    Python handles a signal only between bytecode steps of the main thread, never inside a decoder, and exits only after
+    the decoders of other threads return. But it writes each signal number to a socket at once, which a thread reads.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there signals can be set up
+    if threading.current_thread() is not threading.main_thread():  # signal handlers work only there
         yield
         return
     reader, writer = socket.socketpair()
@@ -101,7 +101,7 @@ def second_interrupt_ends() -> Iterator[None]:
     finally:
         _watched.remove(writer)
         signal.set_wakeup_fd(before)
-        writer.close()  # which ends the thread, unless it is about to end the process
+        writer.close()  # ends the thread, unless it is already ending the process
 
 
 def _end_on_second(reader: socket.socket) -> None:
@@ -118,7 +118,7 @@ _watched: set[socket.socket] = set()
 
 
 def _forget_in_child() -> None:
-    """Stop watching signals in a child process: a terminal sends Ctrl-C to it too, and it must count once."""
+    """Stop handling signals in a child process: the terminal sends Ctrl-C to it too, and it must count once."""
     if _watched:
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)

@@ -1,4 +1,4 @@
-"""Text files that other programs wrote, such as Excel: their encoding and the character between columns."""
+"""Detect the encoding and delimiter of text files written by other programs, such as Excel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from zsl_tagger.errors import UserError
 
-_MARKS = (  # UTF-32 first: its mark begins like that of UTF-16
+_MARKS = (  # UTF-32 first: its mark starts with the UTF-16 mark
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
 )  # fmt: skip
@@ -16,11 +16,11 @@ _BLOCK = 1 << 20  # bytes
 
 
 def encoding_of(path: Path) -> str:
-    """Return the encoding that the byte order mark of a text file names, UTF-8 if it has none.
+    """Return the encoding given by the byte order mark of a text file, or UTF-8 without one.
 
     Raises:
-        UserError: the file holds NUL characters, which no text has, or is not what its mark says.
-        UnicodeDecodeError: it is in another encoding.
+        UserError: the file contains NUL characters, so it is not text, or does not match its mark.
+        UnicodeDecodeError: it has another encoding.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -50,5 +50,5 @@ def _check_text(file: BinaryIO, path: Path, encoding: str) -> None:
 
 
 def delimiter_of(header: str) -> str:
-    """Return the character between the columns of a table, by its first line: a comma, semicolon, tab or bar."""
+    """Return the delimiter of a table, guessed from its first line: comma, semicolon, tab or vertical bar."""
     return max(",;\t|", key=header.count)

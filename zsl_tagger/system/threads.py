@@ -1,4 +1,4 @@
-"""Work on threads: how many, and in order. Decoding, resizing and networks let go of Python's lock, so threads help."""
+"""Map work over threads in order. Decoding, resizing and networks release the GIL, so threads help."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 2  # items a worker may be ahead of the one whose result is due
+AHEAD = 2  # items per worker that may be in progress ahead of the next result
 
 
-#: Default workers, at most. Each holds a photo or two in memory; with more cores, each worker's network has several.
+#: Maximum of the default number of workers. Each holds one or two photos in memory; with more cores, each worker's
+#: network uses several.
 MOST_WORKERS = 16
 
 
 def available_cores() -> int:
-    """Return how many processor cores this process may use, by its affinity and the CPU quota of its container."""
+    """Return the number of CPU cores this process may use, given its affinity and container quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def default_workers() -> int:
-    """Return how many images are in work at a time where the user does not say: one a core, within a bound."""
+    """Return the default number of images processed in parallel: one per core, up to a limit."""
     return min(available_cores(), MOST_WORKERS)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees (glibc only): networks on a processor free and ask for the same at each step.
+    """Keep freed memory in this process (glibc only): networks on the CPU free and allocate the same memory each step.
 
     Measured on two cores: features of EfficientNet-Lite0 at 94 instead of 50 photos/s.
     """
-    _mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the most it takes
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the maximum that glibc accepts
     _mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def give_large_memory_back() -> None:
-    """Let the system have what this process frees in large pieces (glibc only, which else keeps them for good).
+    """Return large freed blocks to the system (glibc only, which otherwise keeps them).
 
     Measured on a server: 680 MB after photos of 49 million pixels on two threads, 290 MB with this.
     """
-    _mallopt(_M_MMAP_THRESHOLD, 1 << 23)  # Pillow takes 16 MB at a time
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 23)  # Pillow allocates 16 MB at a time
 
 
 def _mallopt(parameter: int, value: int) -> None:
@@ -60,7 +61,7 @@ def _mallopt(parameter: int, value: int) -> None:
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
-    """``map`` on threads, with a bounded number of items in work; results in order."""
+    """Map ``work`` over items on threads and yield the results in order; the number of items in progress is bounded."""
     if workers == 1:
         yield from map(work, items)
         return

@@ -1,4 +1,4 @@
-"""Find the folder of the user's own data on this system."""
+"""Locate the user's data folder on this system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def user_folder(name: str) -> Path:
-    """Return a folder in the user's data folder of this system, there or not."""
+    """Return a folder inside the user's data folder; it need not exist."""
     from platformdirs import user_data_path  # 5 ms, which a run with folders of its own does not need
 
     return user_data_path("zsl-tagger", appauthor=False) / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def installed_version() -> str:
-    """Return the installed version of zsl-tagger, "0" in a checkout that is not installed."""
+    """Return the installed version of zsl-tagger, or "0" in a checkout that is not installed."""
     from importlib.metadata import PackageNotFoundError, version  # 15 ms that tagging need not pay
 
     try:

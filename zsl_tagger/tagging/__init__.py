@@ -1,1 +1,1 @@
-"""The model folder and the tagger. No torch here."""
+"""The model folder and the tagger, without torch."""

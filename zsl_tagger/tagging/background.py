@@ -1,9 +1,9 @@
-"""When is a word that was never trained true of a photo? When it scores higher there than on photos of anything.
+"""Choose thresholds for words that were never trained, from their scores on unrelated photos.
 
-Thresholds come from annotated photos, and no annotated photo shows such a word. But its log-odds on photos at large can
-be computed when it is first asked: the model folder keeps what the encoder made of some of them, ``background.npz``. A
-photo gets the word where its log-odds are above their mean there by ``DEVIATIONS`` standard deviations, above all of
-them, and not below ``LEAST``. benchmarks/README.md says how these were chosen.
+Other thresholds come from annotated photos, but no annotated photo shows such a word. Its log-odds on arbitrary photos
+can be computed when it is first used, since the model folder stores the encoder's output for some,
+``background.npz``. A photo gets the word if its log-odds exceed the background mean by ``DEVIATIONS`` standard
+deviations, exceed the background maximum, and are at least ``LEAST``. benchmarks/README.md explains the values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKGROUND_FILE = "background.npz"
 DEVIATIONS = 3.0
 LEAST = -1.4  # log-odds: a score of 0.2
 
-#: What numpy and zipfile raise on files that are damaged, or something else.
+#: Raised by numpy and zipfile on files that are damaged or of another kind.
 _DAMAGED = (
     ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, NotImplementedError,
     zipfile.BadZipFile, zlib.error,
@@ -35,7 +35,7 @@ _STEPS = 255
 
 @dataclass(frozen=True)
 class Background:
-    """What the encoder made of M photos of anything."""
+    """Encoder output for M arbitrary photos, the background."""
 
     encoded: Encoded
 
@@ -44,7 +44,7 @@ class Background:
         """Read ``background.npz``.
 
         Raises:
-            UserError: it cannot be read, or it is something else.
+            UserError: it cannot be read, or is not such a file.
         """
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -53,13 +53,13 @@ class Background:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
         except _DAMAGED:
-            raise UserError(f"{path} is no background of a model: expected arrays levels, step and low") from None
+            raise UserError(f"{path} is not a background file: expected arrays levels, step and low") from None
         if tokens.ndim != 3 or tokens.dtype != np.float32 or (classes is not None and len(classes) != len(tokens)):
-            raise UserError(f"{path} is no background of a model: expected tokens of photos, got shape {tokens.shape}")
+            raise UserError(f"{path} is not a background file: expected tokens of photos, got shape {tokens.shape}")
         return cls(Encoded(tokens, classes))
 
     def save(self, path: Path) -> None:
-        """Write ``background.npz``: tokens in 8 bits with a scale each, class probabilities in steps of 1/255."""
+        """Write ``background.npz``: tokens in 8 bits with one scale each, class probabilities in steps of 1/255."""
         tokens = self.encoded.tokens
         low = tokens.min(axis=2, keepdims=True).astype(np.float32)  # (M, L, 1)
         step = np.maximum((tokens.max(axis=2, keepdims=True) - low) / _STEPS, 1e-12).astype(np.float32)
@@ -70,6 +70,6 @@ class Background:
 
 
 def standing_out(log_odds: np.ndarray) -> np.ndarray:
-    """Return the log-odds ``(K,)`` from which a word stands out, of those on the background photos ``(M, K)``."""
+    """Return the log-odds ``(K,)`` at which words stand out from their background log-odds ``(M, K)``."""
     usual = np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), log_odds.max(axis=0))  # (K,)
     return np.maximum(usual, LEAST)

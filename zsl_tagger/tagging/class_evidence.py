@@ -1,13 +1,13 @@
-"""Add what the backbone's classifier says to the logits of the words that mean one of its classes.
+"""Add the backbone's class probabilities to the logits of words that correspond to its classes.
 
-A word that names classes ("lion"), or that lies above some in WordNet ("big cat"), hears their probabilities::
+A word that names classes ("lion"), or is a hypernym of some in WordNet ("big cat"), uses their probabilities::
 
     e        = max(0, log-odds(sum of the probabilities of the word's classes, at most 0.99) + 4)
     log-odds = scale * logit + weight * e + offset
 
-with a scale, a weight and an offset for each kind of word: those that name a class, those that only lie above some, and
-all others, whose weight is 0 (``scoring`` of ``config.json``). The probabilities are knowledge of the classes that the
-backbone was trained on, so this is no zero-shot evidence. benchmarks/README.md says how the numbers were chosen.
+with a scale, a weight and an offset per kind of word: words that name a class, words that are only hypernyms of
+classes, and all others, whose weight is 0 (``scoring`` in ``config.json``). The backbone was trained on these classes,
+so this evidence is not zero-shot. benchmarks/README.md explains the values.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from zsl_tagger.system.files import parse_json
 
 CLASS_WORDS_FILE = "class_words.json"
 
-#: Log-odds below which a class counts as not seen.
+#: Log-odds below which a class counts as absent.
 FLOOR = -4.0
-#: Probabilities come from several windows, so that their sum may pass 1; as a word's probability it goes up to this.
+#: Maximum probability of a word: the probabilities come from several windows, so their sum may exceed 1.
 MOST = 0.99
 
 NAMES, ABOVE, OTHER = KINDS = "names", "above", "other"
@@ -35,12 +35,12 @@ Weights = tuple[float, float, float]  # scale of the logit, weight of the eviden
 
 @dataclass(frozen=True)
 class Scoring:
-    """How logits and evidence make a score: scale, weight and offset of each kind of word.
+    """Scale, weight and offset that combine logits and evidence, per kind of word.
 
     Attributes:
-        names: of words that name a class.
-        above: of words that only lie above classes.
-        other: of all other words; its weight is 0.
+        names: for words that name a class.
+        above: for words that are only hypernyms of classes.
+        other: for all other words; its weight is 0.
     """
 
     names: Weights = (1.0, 0.67, -0.32)
@@ -60,7 +60,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ClassWord:
-    """The classes of one word, and whether it names them (or lies above them)."""
+    """Classes of a word, and whether it names them (otherwise it is a hypernym)."""
 
     classes: tuple[int, ...]
     names: bool
@@ -70,7 +70,7 @@ def read_class_words(path: Path) -> dict[str, ClassWord]:
     """Read ``class_words.json``: ``{"names": {word: classes}, "above": {word: classes}}``.
 
     Raises:
-        UserError: it cannot be read, or it is not that.
+        UserError: it cannot be read or has another format.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
@@ -95,11 +95,11 @@ def _are_classes(classes: object) -> bool:
 
 
 class LabelEvidence:
-    """The classes and the weights of K labels.
+    """Classes and weights of K labels.
 
     Attributes:
         scales, weights, offsets: float32 ``(K,)``.
-        columns: int64 ``(n,)``, the classes of all labels that have some, one label's after another's.
+        columns: int64 ``(n,)``, the classes of all labels, concatenated.
     """
 
     def __init__(self, words: Sequence[ClassWord | None], scoring: Scoring):
@@ -113,19 +113,19 @@ class LabelEvidence:
 
     @classmethod
     def of(cls, keys: Sequence[str], class_words: Mapping[str, ClassWord], scoring: Scoring) -> LabelEvidence:
-        """Look up labels by their keys (:attr:`LabelSet.keys`)."""
+        """Create the evidence of labels from their keys (:attr:`LabelSet.keys`)."""
         return cls([class_words.get(key) for key in keys], scoring)
 
     def only(self, keep: Sequence[int]) -> LabelEvidence:
-        """Return that of some of the labels, by their numbers."""
+        """Return the evidence of the labels with the indices ``keep``."""
         return LabelEvidence([self._words[index] for index in keep], self._scoring)
 
     def added(self, classes: np.ndarray) -> np.ndarray:
-        """Return what is added to the scaled logits: class probabilities ``(B, N)`` -> float32 ``(B, K)``."""
+        """Return the term to add to the scaled logits: class probabilities ``(B, N)`` -> float32 ``(B, K)``."""
         return self.added_by(classes[:, self.columns])
 
     def added_by(self, probabilities: np.ndarray) -> np.ndarray:
-        """:meth:`added` by the probabilities of ``columns`` alone: ``(B, n)`` -> float32 ``(B, K)``."""
+        """Do the same as :meth:`added` from the probabilities of ``columns`` only: ``(B, n)`` -> float32 ``(B, K)``."""
         added = np.tile(self.offsets, (len(probabilities), 1))  # (B, K)
         if len(self._labels):
             summed = np.add.reduceat(probabilities, self._starts, axis=1)  # (B, M)

@@ -1,4 +1,4 @@
-"""Open ONNX networks on the processor, or on an NVIDIA GPU where the installed ONNX Runtime has it."""
+"""Open ONNX networks on the CPU, or on an NVIDIA GPU if the installed ONNX Runtime supports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zsl_tagger.tagging.network_cache import open_on_processor, open_optimised
 DEVICES = get_args(choices.Device)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-#: Without TensorFloat-32, which keeps 10 bits of a number: scores are then those of the processor but for rounding.
+#: TensorFloat-32 is off, since its 10-bit mantissa would change scores by more than rounding.
 CUDA_OPTIONS = {"use_tf32": "0"}
 
 INSTALL = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
@@ -26,13 +26,13 @@ INSTALL = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cud
 def create_session(
     path: Path, options: onnxruntime.SessionOptions, device: str, keep: bool = False
 ) -> onnxruntime.InferenceSession:
-    """Return a network on a device of ``DEVICES``; "auto" is the GPU where it works, else the processor.
+    """Open a network on a device of ``DEVICES``; "auto" is the GPU if it works, otherwise the CPU.
 
     Args:
-        keep: on the processor, keep the optimised network for the next start (:mod:`.network_cache`).
+        keep: on the CPU, cache the optimised network for the next start (:mod:`.network_cache`).
 
     Raises:
-        UserError: there is no such device, or it does not work here.
+        UserError: there is no such device, or it does not work.
     """
     if device not in DEVICES:
         raise UserError(f"expected a device of {', '.join(DEVICES)}; got {device!r}")
@@ -59,14 +59,14 @@ def create_session(
 
 
 def device_of(session: onnxruntime.InferenceSession) -> str:
-    """Return where a network runs: "cuda" or "cpu"."""
+    """Return the device of a network: "cuda" or "cpu"."""
     return "cuda" if CUDA in session.get_providers() else "cpu"
 
 
 def _on_gpu(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Return a network that asks for CUDA; what the GPU cannot compute runs on the processor."""
+    """Open a network on CUDA; operators that the GPU lacks run on the CPU."""
     _load_libraries()
-    # No fallback of ONNX Runtime's own: it prints to stdout, among the records.
+    # Disable ONNX Runtime's own fallback, which prints to stdout, into the records.
     return onnxruntime.InferenceSession(
         str(path), options, providers=[(CUDA, CUDA_OPTIONS), CPU], enable_fallback=False
     )
@@ -74,7 +74,7 @@ def _on_gpu(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Infe
 
 @functools.cache
 def _load_libraries() -> None:
-    """Load the CUDA libraries that came by pip, where ONNX Runtime knows how (1.21 and later)."""
+    """Load CUDA libraries installed by pip, if ONNX Runtime supports it (1.21 and later)."""
     if hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what it did not find
+        with redirect_stdout(io.StringIO()):  # it prints the libraries that it did not find
             onnxruntime.preload_dlls()

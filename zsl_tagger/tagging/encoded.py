@@ -1,4 +1,4 @@
-"""What the encoder makes of images."""
+"""Encoder output."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder makes of B images, to ask any labels of.
+    """Encoder output for B images, from which any labels can be scored.
 
     Attributes:
         tokens: float32 ``(B, L, D)``.
-        classes: probabilities of the backbone's classes, float32 ``(B, N)`` in 0..1; None of a model without them.
+        classes: probabilities of the backbone's classes, float32 ``(B, N)`` in 0..1; None if the model has none.
     """
 
     tokens: np.ndarray

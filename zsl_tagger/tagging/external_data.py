@@ -1,6 +1,6 @@
-"""Tell whether an ONNX file takes weights from another file, which a stranger's model could make any file of the user.
+"""Detect ONNX files that load weights from another file, which an untrusted model could point to any file of the user.
 
-The onnx package is not part of the base install, so the few fields that matter are read here.
+The onnx package is not part of the base install, so the few relevant fields are parsed here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Fields of each message of onnx.proto that hold messages with tensors: field number -> kind of message.
+#: Fields of each onnx.proto message that contain messages with tensors: field number -> message type.
 _INNER = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -23,11 +23,11 @@ _INNER = {
 
 
 def has_external_data(path: Path) -> bool:
-    """Return whether a tensor of an ONNX file is in another file; a damaged one is left to ONNX Runtime."""
+    """Return whether an ONNX file stores a tensor in another file; errors in it are left to ONNX Runtime."""
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(b"location") < 0:  # the key of the other file's name; nearly always enough
+        if content.find(b"location") < 0:  # the key of the file name; nearly always sufficient
             return False
     messages = [("model", memoryview(path.read_bytes()))]
     try:
@@ -63,7 +63,7 @@ def _refuse() -> int:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return a number and the place after it."""
+    """Return a number and the position after it."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -1,8 +1,8 @@
-"""Where the decoder looked for a label: attention -> heat map -> picture.
+"""Show where the decoder looked for a label: attention -> heat map -> overlay.
 
-A map is the attention of the label's query over the places of the photo (ML-Decoder, section 3.2), mean over the
-heads, less the same for words in general: attention as it is goes first to places that draw every query, which says
-nothing of this one. ``benchmarks/heatmaps.py`` measures both.
+A map is the attention of the label's query over the positions of the photo (ML-Decoder, section 3.2), averaged over
+the heads, minus the average for arbitrary words: raw attention mostly goes to positions that attract every query,
+which does not tell anything about this label. ``benchmarks/heatmaps.py`` measures both.
 """
 
 from __future__ import annotations
@@ -22,56 +22,54 @@ from zsl_tagger.system.files import folder_inside, write_errors, write_whole
 
 #: Longer side of an overlay, in pixels.
 OVERLAY_SIDE = 800
-#: Pictures a photo without ``--top-k``: with --threshold 0 every word of the vocabulary is a tag.
+#: Maximum number of overlays per photo without ``--top-k``: with --threshold 0 every word of the vocabulary is a tag.
 MAPS_A_PHOTO = 10
 
-_GLOW = np.array([255, 120, 0], np.float32)  # orange: rare in photos, and read by the colour-blind
-_NAME_LENGTH = 200  # bytes of a label in a file name; disks take 255
+_GLOW = np.array([255, 120, 0], np.float32)  # orange: rare in photos, and visible to colour-blind people
+_NAME_LENGTH = 200  # bytes of a label in a file name; file systems allow 255
 
 
 def relative_maps(attention: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """Attention of labels -> where each was looked for more than words in general.
+    """Return where the decoder looked for each label more than for arbitrary words.
 
     Args:
-        attention: float32 ``(K, L)``, mean over heads, each row sums to 1; L places in rows of a square.
-        usual: float32 ``(L,)``, the mean of the same over many words.
+        attention: float32 ``(K, L)``, mean over heads, each row sums to 1; the L positions form a square grid.
+        usual: float32 ``(L,)``, the mean attention of many words.
 
     Returns:
-        float32 ``(K, R, R)`` with ``R * R = L``, 0..1: smoothed over neighbours (1, 2, 1 each way), what is below the
-        usual cut to 0, and each map over its largest value. 0 everywhere where a label was looked for as any other.
+        float32 ``(K, R, R)`` with ``R * R = L``, 0..1: smoothed over neighbours (1, 2, 1 each way), clipped at 0, and
+        divided by the maximum of each map. All zero for a label without any excess attention.
 
     Raises:
-        UserError: the places are no square: the tokens of several feature maps.
+        UserError: the positions are not a square grid, e.g. tokens of several feature maps.
     """
     side = math.isqrt(attention.shape[-1])
     if side * side != attention.shape[-1]:
-        raise UserError(
-            f"this model has no heat maps: its {attention.shape[-1]} tokens are not one square map of places"
-        )
+        raise UserError(f"this model has no heat maps: its {attention.shape[-1]} tokens are not one square grid")
     more = (attention - usual).reshape(-1, side, side)  # (K, R, R)
     more = np.maximum(_smooth(_smooth(more).swapaxes(1, 2)).swapaxes(1, 2), 0)
     return more / np.maximum(more.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
 def _smooth(maps: np.ndarray) -> np.ndarray:
-    """Along the rows ``(K, R, C)``, with the border repeated."""
+    """Smooth along the rows ``(K, R, C)``, repeating the border."""
     padded = np.pad(maps, ((0, 0), (1, 1), (0, 0)), mode="edge")  # (K, R + 2, C)
     return 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
 
 
 def overlay(photo: Image.Image, heat: np.ndarray, part: Box | None = None) -> Image.Image:
-    """Return the photo, darkened and grey where the decoder looked less, with a glow where it looked.
+    """Return the photo, dark and grey where the decoder looked little, with a glow where it looked.
 
     Args:
         photo: RGB, upright.
-        heat: one map of :meth:`Tagger.heatmap`, float32 ``(R, R)`` in 0..1, stretched over the photo as the photo was
-            squeezed to the square that the model reads.
-        part: what of the photo the model sees, ``tagger.preprocessing.seen_part(*photo.size)``; None: all of it.
+        heat: one map of :meth:`Tagger.heatmap`, float32 ``(R, R)`` in 0..1, stretched over the photo, as the photo was
+            squashed to the model's square input.
+        part: visible part of the photo, ``tagger.preprocessing.seen_part(*photo.size)``; None: all of it.
     """
     left, upper, right, lower = in_pixels(part or (0, 0, 1, 1), *photo.size)
     corner = (math.floor(left), math.floor(upper))
     size = (math.ceil(right) - corner[0], math.ceil(lower) - corner[1])
-    spread = Image.new("F", photo.size)  # 0: the decoder saw nothing there
+    spread = Image.new("F", photo.size)  # 0: outside the visible part
     spread.paste(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC), corner)
     share = np.clip(np.asarray(spread), 0, 1)[..., None]  # (H, W, 1)
     colour = np.asarray(photo, np.float32)  # (H, W, 3)
@@ -81,14 +79,14 @@ def overlay(photo: Image.Image, heat: np.ndarray, part: Box | None = None) -> Im
 
 
 class HeatmapFolder:
-    """Writes overlays: a folder for each photo, under its own path, with a picture for each tag.
+    """Writes overlays: one folder per photo, named by its path, with one picture per tag.
 
     Args:
         folder: ``photos/a.jpg`` with the tag "dog" becomes ``folder/photos/a.jpg/dog.jpg``.
-        inputs: what is tagged; a folder of pictures that lies among them would be tagged too.
+        inputs: paths being tagged; an output folder inside them would be tagged too.
 
     Raises:
-        UserError: it cannot be written, or lies inside an input.
+        UserError: it cannot be written, or is inside an input.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[str]):
@@ -97,7 +95,7 @@ class HeatmapFolder:
         for path in map(Path, inputs):
             if path.is_dir() and where.is_relative_to(path.resolve()):
                 raise UserError(
-                    f"the folder of heat maps {folder} lies in {path}, which is tagged: give one outside of it"
+                    f"the folder of heat maps {folder} is inside {path}, which is tagged: give a folder outside it"
                 )
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ class HeatmapFolder:
         """Write the overlays of one photo, for K tags and their maps ``(K, R, R)``.
 
         Args:
-            preprocessing: of the model, which may not see all of the photo.
+            preprocessing: settings of the model, which may not see the whole photo.
 
         Raises:
             ImageError: the photo cannot be read.
@@ -121,13 +119,13 @@ class HeatmapFolder:
 
 
 def _inside(path: str) -> Path:
-    """Return the path of a photo as one below a folder: without a root, and without steps up."""
+    """Return the path of a photo as a relative path, without a root and without ``..``."""
     whole = Path(os.path.abspath(path)) if ".." in Path(path).parts else Path(path)  # noqa: PTH100 - follows no link
     return whole.relative_to(whole.anchor)
 
 
 def _file_names(labels: Sequence[str]) -> list[str]:
-    """Return a file name for each label, all different also where a disk ignores case."""
+    """Return a file name for each label, unique even if case is ignored."""
     names: list[str] = []
     taken: set[str] = set()
     for label in labels:

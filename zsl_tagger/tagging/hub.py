@@ -1,7 +1,7 @@
-"""Download model folders from the Hugging Face Hub and upload them, through the huggingface_hub package.
+"""Download and upload model folders on the Hugging Face Hub, with the huggingface_hub package.
 
-Only the files of :data:`FILES` are ever asked for or sent, by their exact names: nothing pickled, no code, no folders
-inside the repository. huggingface_hub is imported when one of these functions is called.
+Only the files of :data:`FILES` are transferred, by their exact names: nothing pickled, no code, no subfolders.
+huggingface_hub is imported when one of these functions is called.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 logger = logging.getLogger(__name__)
 
-#: Small files that every model folder has. They come first: without them the large ones are not downloaded.
+#: Small files that every model folder has. They are downloaded first: without them the large ones are not needed.
 NEEDED = (CONFIG_FILE, LABELS_FILE)
 #: All files of a model folder.
 FILES = (
@@ -47,7 +47,7 @@ FILES = (
 
 
 class HubName(NamedTuple):
-    """A model on the hub: ``user/model``, and a branch, tag or commit; None for the main branch."""
+    """Name of a model on the hub: ``user/model``, and a branch, tag or commit (None: the main branch)."""
 
     repo: str
     revision: str | None = None
@@ -63,16 +63,16 @@ def parse_name(name: str) -> HubName:
 
 
 def download(name: HubName, cache_dir: str | Path | None = None) -> Path:
-    """Return the folder of a model in the cache of huggingface_hub, downloading what is not there yet.
+    """Return the folder of a model in the cache of huggingface_hub, downloading missing files.
 
-    Where the hub cannot be reached, or with ``HF_HUB_OFFLINE=1``, the cached copy is used.
+    If the hub cannot be reached, or with ``HF_HUB_OFFLINE=1``, the cached copy is used.
 
     Args:
-        cache_dir: None for the usual cache.
+        cache_dir: None for the default cache.
 
     Raises:
-        ModelFolderError: there is no such model, access is refused, the repository is no model folder, or the hub
-            cannot be reached and the cache does not have the model.
+        ModelFolderError: there is no such model, access is denied, the repository is not a model folder, or the hub
+            cannot be reached and the model is not cached.
         MissingExtraError: huggingface_hub is not installed.
     """
     require("huggingface_hub", "hub")
@@ -80,7 +80,7 @@ def download(name: HubName, cache_dir: str | Path | None = None) -> Path:
     pinned = HubName(name.repo, folder.name)  # a snapshot's folder is named by its commit
     missing = [file for file in NEEDED if not (folder / file).is_file()]
     if missing:
-        raise ModelFolderError(f"{pinned} on the hub is no model folder of zsl-tagger, it lacks: {', '.join(missing)}")
+        raise ModelFolderError(f"{pinned} on the hub is not a zsl-tagger model; missing files: {', '.join(missing)}")
     _snapshot(pinned, FILES, cache_dir)
     logger.info("model %s%s", HUB_PREFIX, pinned)
     logger.debug("%s is in %s", pinned, folder)
@@ -88,15 +88,15 @@ def download(name: HubName, cache_dir: str | Path | None = None) -> Path:
 
 
 def upload(folder: Path, name: HubName, private: bool, message: str) -> HubName:
-    """Upload the files of a model folder as one commit, and return the name of that commit.
+    """Upload the files of a model folder as one commit, and return the name with that commit.
 
     Args:
-        name: the repository, which is created where it is not there, and the branch.
-        private: a new repository is visible to its owner only.
-        message: of the commit.
+        name: repository, which is created if needed, and branch.
+        private: make a new repository visible to its owner only.
+        message: commit message.
 
     Raises:
-        ModelFolderError: the hub cannot be reached or refuses it, or a file is a link that leads out of the folder.
+        ModelFolderError: the hub cannot be reached or rejects the upload, or a file is a link to outside the folder.
         MissingExtraError: huggingface_hub is not installed.
     """
     require("huggingface_hub", "hub")
@@ -120,13 +120,13 @@ def upload(folder: Path, name: HubName, private: bool, message: str) -> HubName:
 
 
 def _check_links(folder: Path, files: Sequence[str]) -> None:
-    """Raise a ModelFolderError where a link would upload a file from elsewhere; the cache's own links are fine."""
-    own = folder.resolve(), folder.resolve().parent.parent / "blobs"  # the cache keeps contents there
+    """Raise a ModelFolderError if a link would upload a file from elsewhere; links into the cache are fine."""
+    own = folder.resolve(), folder.resolve().parent.parent / "blobs"  # where the cache keeps file contents
     out = [file for file in files if (folder / file).resolve().parent not in own]
     if out:
         raise ModelFolderError(
-            f"{folder}: {some(out)} would be uploaded from another folder, where a symbolic link leads: "
-            "replace the link by the file"
+            f"{folder}: {some(out)} would be uploaded from another folder through a symbolic link: "
+            "replace the link with the file"
         )
 
 
@@ -146,7 +146,7 @@ def _snapshot(name: HubName, files: Sequence[str], cache_dir: str | Path | None)
 
 
 def _no_bar() -> Any:
-    """Return a progress bar that shows nothing, for files of messages and programs that want none."""
+    """Return a progress bar class that shows nothing, for log files and quiet programs."""
     from tqdm.auto import tqdm
 
     class NoBar(tqdm):
@@ -159,7 +159,7 @@ def _no_bar() -> Any:
 
 @contextmanager
 def _hub_errors(name: HubName, done: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a ModelFolderError of one line."""
+    """Convert exceptions of huggingface_hub to a ModelFolderError with a one-line message."""
     from huggingface_hub import constants, errors
 
     try:
@@ -184,7 +184,7 @@ def _hub_errors(name: HubName, done: str) -> Iterator[None]:
         offline = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
         why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT}: {first_line(_cause(error))}"
         raise ModelFolderError(
-            f"{name} is not in the cache, or not whole, and the hub cannot be reached ({why}): connect to it once, or "
+            f"{name} is not completely in the cache, and the hub cannot be reached ({why}): go online once, or "
             "give a folder"
         ) from None
     except (errors.HTTPError, OSError, ValueError) as error:

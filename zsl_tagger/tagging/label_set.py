@@ -1,4 +1,4 @@
-"""Labels prepared for scoring: their query vectors, thresholds and biases."""
+"""Labels prepared for scoring: query vectors, thresholds and biases."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
 
 if TYPE_CHECKING:
-    from zsl_tagger.tagging.onnx_model import Asked, OnnxModel
+    from zsl_tagger.tagging.onnx_model import DecoderInputs, OnnxModel
 
-#: Share of its parent's score that a child must have to stand for it.
+#: Share of its parent's score that a child needs to replace it.
 NEARLY = 0.75
 
 
 class LabelSet:
-    """Labels made ready to be asked: their query vectors and thresholds.
+    """Labels prepared for scoring.
 
     Attributes:
-        labels: K names as the user wrote them.
-        keys: K spellings under which the labels are the same thing ("dog" for "Dogs").
+        labels: K names as written by the user.
+        keys: K spellings that identify the labels ("dog" for "Dogs").
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
-        biases: float32 ``(K,)``, added to the log-odds: that of labels never trained, 0 for others.
-        evidence: how the logits become log-odds; None: they are that.
-        implied: of each label the keys of what it says too (its parents and synonyms), which are then not said again;
-            None: every label is said.
-        readers: of labels that were taught by examples, by their numbers.
+        biases: float32 ``(K,)``, added to the log-odds: the bias of labels that were never trained, 0 for others.
+        evidence: converts logits to log-odds; None: logits are log-odds.
+        implied: for each label, the keys that it implies (parents and synonyms), which are then not returned as tags
+            too; None: every label is returned.
+        readers: readers of taught labels, by index.
 
-    What the network makes of the queries is computed when they are first asked, and kept with them.
+    The network's states of the queries are computed on first use and cached.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LabelSet:
         self.labels, self.keys, self.queries = list(labels), list(keys), queries
         self.thresholds, self.biases, self.evidence = thresholds, biases, evidence
         self.implied, self.readers = implied, dict(readers or {})
-        self._prepared: tuple[OnnxModel, Asked] | None = None  # the key is the model
+        self._prepared: tuple[OnnxModel, DecoderInputs] | None = None  # keyed by the model
         self._shortlist: Shortlist | None = None
 
     @classmethod
@@ -67,42 +67,42 @@ class LabelSet:
         unseen_bias: float,
         evidence: LabelEvidence | None = None,
     ) -> LabelSet:
-        """With the threshold and the bias of each label as it is ``listed``, and that of labels never trained."""
+        """Create a set with the thresholds and biases of ``listed``, and ``unseen_bias`` for labels never trained."""
         thresholds = np.array([label.threshold for label in listed], np.float32)
         biases = np.array([label.bias + (0.0 if label.seen else unseen_bias) for label in listed], np.float32)
         return cls(labels, keys, queries, thresholds, biases, evidence)
 
     def folded(self, passing: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Return the places ``(m,)`` of those labels that are neither parents nor synonyms of others.
+        """Return the positions ``(m,)`` of the labels that are neither parents nor synonyms of others.
 
-        Of synonyms the better one is kept. A parent goes where a child is nearly as sure, so that a sure "cat" is kept
-        beside an unsure "kitten".
+        The best of several synonyms is kept. A parent is dropped only if a child scores nearly as high: a confident
+        "cat" is kept next to an uncertain "kitten".
 
         Args:
-            passing: numbers of labels int64 ``(n,)``, best first.
-            scores: of these, 0..1.
+            passing: label indices int64 ``(n,)``, best first.
+            scores: their scores, 0..1.
         """
         places = np.arange(len(passing))
         if self.implied is None:
             return places
         implied, numbers = self.implied, passing.tolist()
         place_of = {self.keys[number]: place for place, number in enumerate(numbers)}
-        said: set[int] = set()  # by others
+        implied_by_others: set[int] = set()
         for place, number in enumerate(numbers):
             for key in implied[number]:
                 other = place_of.get(key, place)
                 is_synonym = self.keys[number] in implied[numbers[other]]
                 if other != place and (place < other if is_synonym else scores[place] >= NEARLY * scores[other]):
-                    said.add(other)
-        return np.array([place for place in places if place not in said], np.int64)
+                    implied_by_others.add(other)
+        return np.array([place for place in places if place not in implied_by_others], np.int64)
 
     def parents(self, number: int) -> tuple[str, ...]:
-        """Return the labels above one, the most general one first."""
+        """Return the parents of a label, most general first."""
         if self.implied is None:
             return ()
         implied, key = self.implied, self.keys[number]
         above = [self._place[word] for word in implied[number] if word in self._place]
-        above = [other for other in above if key not in implied[other]]  # else it is a synonym
+        above = [other for other in above if key not in implied[other]]  # otherwise it is a synonym
         above.sort(key=lambda other: (len(implied[other]), self.keys[other]))
         return tuple(self.labels[other] for other in above)
 
@@ -111,16 +111,16 @@ class LabelSet:
         return {key: number for number, key in enumerate(self.keys)}
 
     def unfolded(self) -> LabelSet:
-        """Return the same set, of which parents and synonyms are said too."""
+        """Return the same set with parents and synonyms returned too."""
         return LabelSet(
             self.labels, self.keys, self.queries, self.thresholds, self.biases, self.evidence, readers=self.readers
         )
 
     def shifted(self, shift: float) -> LabelSet:
-        """Return the same set with higher thresholds, or with lower ones.
+        """Return the same set with shifted thresholds.
 
         Args:
-            shift: what is added to the log-odds of each threshold.
+            shift: added to the log-odds of each threshold.
         """
         inside = np.clip(self.thresholds, 1e-6, 1 - 1e-6)
         thresholds = (1 / (1 + (1 - inside) / inside * np.exp(-shift))).astype(np.float32)
@@ -129,51 +129,51 @@ class LabelSet:
         )
 
     def log_odds(self, logits: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-        """Return log-odds float32 ``(B, K)``, without the biases; of taught labels those of their words.
+        """Return log-odds float32 ``(B, K)`` without biases; taught labels have the log-odds of their words.
 
         Args:
-            logits: of the decoder, ``(B, K)``.
-            classes: probabilities ``(B, N)`` of the backbone's classes; None of a model without them.
+            logits: decoder output, ``(B, K)``.
+            classes: probabilities ``(B, N)`` of the backbone's classes; None if the model has none.
         """
         if self.evidence is None or classes is None:
             return logits
         return self.evidence.join(logits, classes)
 
     def read(self, log_odds: np.ndarray, encoded: Encoded) -> np.ndarray:
-        """Return log-odds ``(B, K)`` in which those of taught labels are what their readers make of B images.
+        """Return log-odds ``(B, K)`` of B images in which the readers have replaced the taught labels.
 
         Args:
-            log_odds: of the words, as :meth:`log_odds` returns them.
+            log_odds: log-odds of the words, see :meth:`log_odds`.
         """
         return self.read_pooled(log_odds, pooled(encoded)) if self.readers else log_odds
 
     def read_pooled(self, log_odds: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Do as :meth:`read` by the features of the images, ``(B, F)``."""
+        """Do the same as :meth:`read` from the pooled features of the images, ``(B, F)``."""
         joined = log_odds.copy()
         for number, reader in self.readers.items():
             joined[:, number] = reader.log_odds(features, log_odds[:, number])
         return joined
 
     def terms(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return scales ``(K,)`` and what is added ``(K,)``, biases included, of one image: log-odds by the logits.
+        """Return the scales ``(K,)`` and offsets ``(K,)``, with biases, that convert one image's logits to log-odds.
 
         Args:
-            classes: as of :meth:`log_odds`, ``(1, N)``.
+            classes: see :meth:`log_odds`, ``(1, N)``.
         """
         if self.evidence is None or classes is None:
             return np.ones_like(self.biases), self.biases
         return self.evidence.scales, self.evidence.added(classes)[0] + self.biases
 
-    def prepared(self, model: OnnxModel) -> Asked:
-        """Return what the decoder of ``model`` takes of these labels."""
+    def prepared(self, model: OnnxModel) -> DecoderInputs:
+        """Return these labels as inputs of ``model``'s decoder."""
         if self._prepared is None or self._prepared[0] is not model:
             self._prepared, self._shortlist = (model, model.prepare(self.queries)), None
         return self._prepared[1]
 
     def shortlist(self, model: OnnxModel) -> Shortlist | None:
-        """To find the best of many; None where the decoder of ``model`` does not show its queries' states.
+        """Return a shortlist to find the best of many labels; None if ``model`` does not expose query states.
 
-        None too where labels have groups: each costs next to nothing, so all are asked.
+        Also None for labels in groups, which are so cheap that all are scored.
         """
         prepared = self.prepared(model)
         states = None if "groups" in prepared else prepared.get("states")
@@ -182,12 +182,12 @@ class LabelSet:
         return self._shortlist
 
     def without(self, excluded: Iterable[str]) -> LabelSet:
-        """Return the same set without the labels of some keys."""
+        """Return the same set without the labels with these keys."""
         out = set(excluded)
         return self.only([index for index, key in enumerate(self.keys) if key not in out])
 
     def only(self, keep: Sequence[int]) -> LabelSet:
-        """Return some of the labels, by their numbers."""
+        """Return the labels with the indices ``keep``."""
         labels, keys = [self.labels[i] for i in keep], [self.keys[i] for i in keep]
         evidence = None if self.evidence is None else self.evidence.only(keep)
         implied = None if self.implied is None else [self.implied[i] for i in keep]
@@ -209,14 +209,14 @@ def vocabulary_of(
     """Return the default vocabulary of a model folder, ready for scoring.
 
     Args:
-        class_words: which words mean the backbone's classes, where the encoder gives their probabilities.
+        class_words: words for the backbone's classes, if the encoder returns class probabilities.
 
     Raises:
         ModelFolderError: there are no labels.
         UnknownLabelError: the word table lacks a label.
     """
     if not labels:
-        raise ModelFolderError("labels.json has no label: there is nothing to compare torch and the export on")
+        raise ModelFolderError("labels.json has no labels to compare torch and the export on")
     names = [label.name for label in labels]
     evidence = None
     if config.scoring is not None:

@@ -1,23 +1,23 @@
-"""Read and write model folders, and check them; a model is a folder that can be read with ``cat``.
+"""Read, check and write model folders.
 
 =====================  ======================================================================================
 ``config.json``        format version, preprocessing, word source, default threshold, architecture, provenance
-``labels.json``        what is known of labels: ``[{"name", "threshold", "seen", "bias", "default", "implies"}, ...]``
+``labels.json``        the known labels: ``[{"name", "threshold", "seen", "bias", "default", "implies"}, ...]``
 ``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D); with class evidence, also classes (B, N)
-``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the decoder's part that needs no image
-``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); that of a closed set
-                       takes class numbers instead, ``queries`` int64 (K,), and has no ``queries.onnx``. Folders of
-                       before have none either: their decoder takes ``queries`` (K, word_dim). With groups of words,
-                       ``groups`` (K, G) stands for ``projected`` in both
-``class_words.json``   which words mean the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
-``background.npz``     what the encoder made of photos of anything (:mod:`zsl_tagger.tagging.background`); optional
-``words.txt``          words of the table, one a line; ``word_vectors.npy``: their vectors, int8 or float
+``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the image-independent part of the decoder
+``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); for a closed set it
+                       takes class numbers, ``queries`` int64 (K,), without ``queries.onnx``. Older folders have no
+                       ``queries.onnx`` either: their decoder takes ``queries`` (K, word_dim). With groups of words,
+                       ``groups`` (K, G) replaces ``projected`` in both
+``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
+``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
+``words.txt``          words of the table, one per line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
-``model.safetensors``  the trained weights for torch, where training wrote them; tagging does not read it
-``train_config.json``  the settings of the run that trained it (``zsl-tagger train --config``)
+``model.safetensors``  trained weights for torch, written by training; not used for tagging
+``train_config.json``  settings of the training run (``zsl-tagger train --config``)
 =====================  ======================================================================================
 
-Nothing in it is pickled. This module needs neither torch nor onnxruntime.
+Nothing is pickled. This module needs neither torch nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
-#: Written; folders of version 1, without preprocessing and word_source, and of 2, without scoring, are read as they
-#: were made.
+#: Version that is written. Version 1, without preprocessing and word_source, and version 2, without scoring, can be
+#: read too.
 FORMAT_VERSION = 3
 READ_VERSIONS = (1, 2, FORMAT_VERSION)
 CONFIG_FILE = "config.json"
@@ -49,12 +49,12 @@ QUERIES_FILE = "queries.onnx"
 NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
-#: A model given as ``hf:user/model[@revision]`` is one of the Hugging Face Hub (:mod:`zsl_tagger.tagging.hub`).
+#: Prefix of models on the Hugging Face Hub, ``hf:user/model[@revision]`` (:mod:`zsl_tagger.tagging.hub`).
 HUB_PREFIX = "hf:"
 
 
 class ModelFolderError(UserError):
-    """A model folder that is missing, incomplete or inconsistent; the message names the file."""
+    """A model folder is missing, incomplete or inconsistent; the message names the file."""
 
 
 def _check_version(version: object) -> None:
@@ -67,24 +67,24 @@ def _check_version(version: object) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``config.json``.
+    """Content of ``config.json``.
 
     Attributes:
-        preprocessing: how an image becomes what the encoder reads.
-        word_dim: width of the word vectors that are its queries; 0 for a closed set.
-        default_threshold: score (0..1) at which a label without a threshold of its own counts as a tag.
-        word_source: where the word vectors come from, as ``--word-vectors`` names it: "packaged", "gensim:FILE" and so
-            on; None where that is not known, and for a closed set.
-        templates: prompts in which labels were put for the text encoder of ``word_source``, with ``{}`` for the label;
-            none: the label alone, and for sources of words.
-        architecture, provenance: for people and for rebuilding the model in torch.
-        unseen_bias: logits added to every label that was never trained, so that it stands a fair chance beside the
-            trained ones (``zsl-tagger calibrate``).
-        precision_shifts: (share of the tags that are right, what to add to the log-odds of all thresholds for it),
-            ascending; measured on photos held out from training.
-        scoring: how logits and class evidence make a score; None: the sigmoid of a logit is the score.
-        unit_queries: its word vectors are asked at length 1; False where it was trained on them as the table has them.
-        closed_set: it has a fixed set of classes, those of ``labels.json`` in its order, and no word queries.
+        preprocessing: conversion of images to encoder input.
+        word_dim: dimension of the word vectors used as queries; 0 for a closed set.
+        default_threshold: minimum score (0..1) of a tag for labels without their own threshold.
+        word_source: source of the word vectors, in the notation of ``--word-vectors``: "packaged", "gensim:FILE" etc.;
+            None if unknown, and for a closed set.
+        templates: prompts for the text encoder of ``word_source``, with ``{}`` for the label; empty: the label alone,
+            or a source of words.
+        architecture, provenance: for information and for rebuilding the model in torch.
+        unseen_bias: added to the logits of every label that was never trained, to balance it against trained ones
+            (``zsl-tagger calibrate``).
+        precision_shifts: pairs (precision, shift of the log-odds of all thresholds that achieves it), ascending;
+            measured on photos held out from training.
+        scoring: combination of logits and class evidence; None: the score is the sigmoid of the logit.
+        unit_queries: word vectors are L2-normalised; False if the model was trained with the vectors' own lengths.
+        closed_set: the model has a fixed set of classes, in the order of ``labels.json``, and no word queries.
     """
 
     preprocessing: Preprocessing
@@ -102,7 +102,7 @@ class ModelConfig:
 
     @property
     def image_size(self) -> int:
-        """Return the side S of the square image that the encoder reads, in pixels."""
+        """Return the side S of the encoder's square input, in pixels."""
         return self.preprocessing.image_size
 
     def __post_init__(self) -> None:
@@ -136,22 +136,22 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}
-        if self.preprocessing.crop_pct is None:  # earlier versions, which know no crop, read the folder too
+        if self.preprocessing.crop_pct is None:  # keep the folder readable for versions without crop
             del content["preprocessing"]["crop_pct"]
-        if not self.templates:  # neither do they know these
+        if not self.templates:  # those versions do not know templates either
             del content["templates"]
         return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ModelConfig:
-        """Return the configuration that a ``config.json`` of any readable version holds.
+        """Parse a ``config.json`` of any readable version.
 
         Raises:
-            UserError: another version, or a value that does not fit.
-            TypeError: fields that are missing or not known.
+            UserError: an unknown version or an invalid value.
+            TypeError: missing or unknown fields.
         """
         version = content.get("format_version", 1)
-        _check_version(version)  # first: it explains other surprises
+        _check_version(version)  # check first, since it explains other errors
         values = {name: value for name, value in content.items() if name != "format_version"}
         if isinstance(values.get("scoring"), dict):
             values["scoring"] = Scoring(**values["scoring"])
@@ -169,14 +169,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class VocabularyLabel:
-    """What is known of one label.
+    """Entry of one label in ``labels.json``.
 
     Attributes:
-        threshold: score (0..1) from which it is a tag.
-        seen: training had positives for it.
-        bias: added to its log-odds, so that the score is the share of photos that it is true of.
-        default: it is of the default vocabulary, which is asked where nobody says what to ask.
-        implies: labels that are true where this one is, its parents and synonyms.
+        threshold: minimum score (0..1) of a tag.
+        seen: training had positive examples of it.
+        bias: added to its log-odds, so that the score is a calibrated probability.
+        default: it belongs to the default vocabulary, used if no labels are given.
+        implies: labels that hold whenever this one does: its parents and synonyms.
     """
 
     name: str
@@ -193,7 +193,7 @@ class VocabularyLabel:
             raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
         if not isinstance(self.bias, (int, float)) or not math.isfinite(self.bias):
             raise ModelFolderError(f"label {self.name!r} has bias {self.bias!r}, expected a number")
-        if self.implies == ():  # of most labels: a folder has thousands
+        if self.implies == ():  # the case for most of the thousands of labels
             return
         if not isinstance(self.implies, (list, tuple)) or not all(isinstance(word, str) for word in self.implies):
             raise ModelFolderError(f"label {self.name!r} implies {self.implies!r}, expected a list of labels")
@@ -201,11 +201,11 @@ class VocabularyLabel:
 
 
 class ModelFolder:
-    """A folder opened for reading; each part is read when it is first asked for.
+    """A model folder opened for reading; each part is read on first use.
 
     Args:
-        path: None or "packaged" for the packaged model; ``hf:user/model[@revision]`` for one of the hub.
-        networks: it must have the two ONNX networks, which tagging needs.
+        path: None or "packaged" for the packaged model; ``hf:user/model[@revision]`` for a model on the hub.
+        networks: require the ONNX networks, which tagging needs.
 
     Raises:
         ModelFolderError: the folder is missing or incomplete.
@@ -216,13 +216,13 @@ class ModelFolder:
         always, words = [CONFIG_FILE, LABELS_FILE], [WORDS_FILE, VECTORS_FILE]
         always += [ENCODER_FILE, DECODER_FILE] if networks else []
         if self.path.is_dir() and not all((self.path / name).is_file() for name in always):
-            _check_complete(self.path, [*always, *words])  # names everything at once
+            _check_complete(self.path, [*always, *words])  # so that the message lists everything at once
         self.config = read_config(self.path)
         if not self.config.closed_set:
             _check_complete(self.path, words)
 
     def networks_sha256(self) -> str:
-        """Return the SHA-256 over its ONNX networks, 64 hexadecimal digits, which identifies the model."""
+        """Return the SHA-256 of the ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
         names = (*NETWORK_FILES, CLASS_WORDS_FILE)
@@ -241,13 +241,13 @@ class ModelFolder:
         return labels
 
     def background(self, width: int, classes: int | None) -> Background | None:
-        """Read what the encoder made of photos of anything; None where the folder does not have it.
+        """Read the background, the encoder output for arbitrary photos; None if the folder has none.
 
         Args:
-            width, classes: of the encoder's tokens, and how many classes it gives probabilities of.
+            width, classes: token dimension and number of class probabilities of the encoder.
 
         Raises:
-            ModelFolderError: the file cannot be read, or does not fit.
+            ModelFolderError: the file cannot be read or does not fit the encoder.
         """
         path = self.path / BACKGROUND_FILE
         if not path.is_file():
@@ -260,19 +260,19 @@ class ModelFolder:
         found = encoded.tokens.shape[2], None if encoded.classes is None else encoded.classes.shape[1]
         if found != (width, classes):
             raise ModelFolderError(
-                f"{path} is of another model: expected tokens {width} wide and {classes or 'no'} classes, "
+                f"{path} belongs to another model: expected tokens of {width} dimensions, {classes or 'no'} classes, "
                 f"got {found[0]} and {found[1] or 'none'}"
             )
         return background
 
     def class_words(self, classes: int | None) -> dict[str, ClassWord]:
-        """Read which words mean the backbone's classes; empty where the folder does not say.
+        """Read the words for the backbone's classes; empty if the folder has none.
 
         Args:
-            classes: how many there are; None: the encoder does not give them, so no word hears them.
+            classes: number of classes; None if the encoder returns no class probabilities.
 
         Raises:
-            ModelFolderError: the file cannot be read, or names more classes.
+            ModelFolderError: the file cannot be read, or contains larger class numbers.
         """
         path = self.path / CLASS_WORDS_FILE
         if classes is None or not path.is_file():
@@ -287,7 +287,7 @@ class ModelFolder:
         return words
 
     def words(self) -> WordTable:
-        """Read the word table, or of a closed set its classes."""
+        """Read the word table, or the classes of a closed set."""
         if self.config.closed_set:
             return ClassTable([label.name for label in self.labels()])
         try:
@@ -303,10 +303,10 @@ class ModelFolder:
 
 
 def named_folder(path: Path) -> Path:
-    """Return the model folder that a command is given.
+    """Return the folder of a model given on the command line.
 
-    A name stands for a folder where it is one; else "packaged" is the packaged model, and ``hf:user/model[@revision]``
-    one of the Hugging Face Hub, which is downloaded once a process.
+    An existing folder takes precedence; otherwise "packaged" is the packaged model, and ``hf:user/model[@revision]`` a
+    model on the Hugging Face Hub, which is downloaded once per process.
 
     Raises:
         ModelFolderError: it cannot be downloaded.
@@ -317,15 +317,15 @@ def named_folder(path: Path) -> Path:
 
 
 def is_on_hub(path: Path) -> bool:
-    """Return whether what a command is given as a model is a name of the Hugging Face Hub."""
+    """Return whether a model given on the command line is on the Hugging Face Hub."""
     return path.as_posix().startswith(HUB_PREFIX) and not path.exists()
 
 
 def check_own_folder(path: Path) -> None:
-    """Raise a UserError where a command would write into the cache of models of the hub."""
+    """Raise a UserError if a command would write into the cache of the hub."""
     if is_on_hub(path):
         raise UserError(
-            f"{path.as_posix()} belongs to the hub and is not changed here: give another folder to write to"
+            f"{path.as_posix()} is in the cache of the hub and cannot be changed: give another folder to write to"
         )
 
 
@@ -340,14 +340,14 @@ def read_config(folder: Path) -> ModelConfig:
     """Read ``config.json`` of a model folder.
 
     Raises:
-        ModelFolderError: no folder, no such file, or its content is not what it should be.
+        ModelFolderError: the folder or file is missing, or its content is invalid.
     """
     if not folder.is_dir():
-        raise ModelFolderError(f"no model folder at {folder}: give another, or none for the packaged model")
+        raise ModelFolderError(f"no model folder at {folder}: give another one, or none for the packaged model")
     if is_half_moved(folder):
         raise ModelFolderError(
-            f"model folder {folder} holds files of two models, since an export was killed: "
-            f"`zsl-tagger export --model {folder}` puts that right"
+            f"model folder {folder} contains files of two models because an export was killed: "
+            f"run `zsl-tagger export --model {folder}` to repair it"
         )
     _check_complete(folder, [CONFIG_FILE])
     path = folder / CONFIG_FILE
@@ -365,7 +365,7 @@ def read_config(folder: Path) -> ModelConfig:
 def _check_complete(folder: Path, needed: list[str]) -> None:
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        raise ModelFolderError(f"model folder {folder} is incomplete, it lacks: {', '.join(missing)}")
+        raise ModelFolderError(f"model folder {folder} is incomplete; missing files: {', '.join(missing)}")
 
 
 def _read_json(path: Path) -> Any:
@@ -383,7 +383,7 @@ def write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
-    """Write ``labels.json``; what is as of most labels is left out."""
+    """Write ``labels.json``; fields with their usual value are omitted."""
     usual = {"bias": 0.0, "default": True, "implies": ()}
     entries = [
         {name: value for name, value in asdict(label).items() if name not in usual or value != usual[name]}

@@ -1,9 +1,9 @@
-"""Keep networks as ONNX Runtime has optimised them for this processor, so that the next start need not do it again.
+"""Cache networks after ONNX Runtime has optimised them for this CPU, so that the next start is faster.
 
-Optimising the packaged encoder takes longer than loading it does. The optimised network lies in the user's cache
-folder, under a name that says of which file it was made, by which ONNX Runtime and for which processor; what differs in
-any of them has another name. The file is told from others by its place on the disk, size and times, not by its SHA-256,
-which would take half of the time that is won. Where no folder can be written to, networks are opened without a cache.
+Optimising the packaged encoder takes longer than loading it. The optimised network is stored in the user's cache
+folder, under a name derived from the source file, the version of ONNX Runtime and the CPU. The source file is
+identified by its path, size and times rather than its SHA-256, which would take half of the time saved. Without a
+writable folder, there is no cache.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import onnxruntime
 
 logger = logging.getLogger(__name__)
 
-#: Names the cache folder; empty: nothing is kept.
+#: Environment variable with the cache folder; empty: no cache.
 CACHE_VARIABLE = "ZSL_TAGGER_CACHE"
-#: Smaller networks are optimised in a few milliseconds.
+#: Minimum size; smaller networks are optimised in a few milliseconds.
 LEAST_BYTES = 4 * 2**20
-#: The networks used last are kept, so many of them.
+#: Number of most recently used networks to keep.
 KEPT = 4
 
 
 def open_on_processor(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Open a network on the processor."""
+    """Open a network on the CPU."""
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def open_optimised(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Open a network on the processor: its optimised copy where there is one, else itself, and keep a copy.
+    """Open a network on the CPU: its optimised copy if there is one, otherwise the network itself, and store a copy.
 
-    Scores are the same to the bit: the copy is what ONNX Runtime makes of the network in any case.
+    Scores are bit-identical: ONNX Runtime would apply the same optimisation in any case.
 
     Raises:
-        Exception: those of ONNX Runtime, where the network itself cannot be loaded.
+        Exception: from ONNX Runtime, if the network itself cannot be loaded.
     """
     copy = _place(path)
     if copy is None:
@@ -48,10 +48,10 @@ def open_optimised(path: Path, options: onnxruntime.SessionOptions) -> onnxrunti
         try:
             session = _open_copy(copy, options)
         except Exception as error:  # onnxruntime's own exception classes share no public base
-            logger.debug("the optimised copy %s cannot be loaded and is made again: %s", copy, error)
+            logger.debug("cannot load the optimised copy %s, creating it again: %s", copy, error)
         else:
             with suppress(OSError):
-                os.utime(copy)  # it was used last
+                os.utime(copy)  # mark it as most recently used
             return session
     return _open_and_keep(path, copy, options)
 
@@ -66,11 +66,11 @@ def _open_copy(copy: Path, options: onnxruntime.SessionOptions) -> onnxruntime.I
 
 
 def _open_and_keep(path: Path, copy: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """Open a network and write the optimised copy beside its place, then move it there whole."""
+    """Open a network and write the optimised copy to a temporary file, then rename it."""
     try:
         descriptor, name = tempfile.mkstemp(suffix=".part", dir=copy.parent)
     except OSError as error:
-        logger.debug("no optimised copy of %s is kept: %s", path, error)
+        logger.debug("cannot keep an optimised copy of %s: %s", path, error)
         return open_on_processor(path, options)
     os.close(descriptor)
     options.optimized_model_filepath = name
@@ -78,8 +78,8 @@ def _open_and_keep(path: Path, copy: Path, options: onnxruntime.SessionOptions) 
         session = open_on_processor(path, options)
         Path(name).replace(copy)
         _forget_old(copy.parent)
-    except Exception as error:  # of a full disk, or of the network itself, which is then raised below
-        logger.debug("no optimised copy of %s is kept: %s", path, error)
+    except Exception as error:  # a full disk, or an error of the network itself, which is raised again below
+        logger.debug("cannot keep an optimised copy of %s: %s", path, error)
         options.optimized_model_filepath = ""
         return open_on_processor(path, options)
     finally:
@@ -89,7 +89,7 @@ def _open_and_keep(path: Path, copy: Path, options: onnxruntime.SessionOptions) 
 
 
 def _forget_old(folder: Path) -> None:
-    """Delete all but the copies used last."""
+    """Delete all but the most recently used copies."""
     with suppress(OSError):
         copies = sorted(folder.glob("*.onnx"), key=lambda copy: copy.stat().st_mtime, reverse=True)
         for old in copies[KEPT:]:
@@ -97,12 +97,12 @@ def _forget_old(folder: Path) -> None:
 
 
 def _place(path: Path) -> Path | None:
-    """Return where the optimised copy of a network belongs; None where none is kept."""
+    """Return the path of a network's optimised copy; None if it is not cached."""
     try:
         file = path.stat()
         folder = _cache_folder() if file.st_size >= LEAST_BYTES else None
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        logger.debug("no optimised copy of %s is kept: %s", path, error)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        logger.debug("cannot keep an optimised copy of %s: %s", path, error)
         return None
     if folder is None:
         return None
@@ -112,7 +112,7 @@ def _place(path: Path) -> Path | None:
 
 
 def _cache_folder() -> Path | None:
-    """Return the folder of the copies, made where it is not there; None where others may write to it."""
+    """Return the cache folder, creating it if needed; None if others can write to it."""
     named = os.environ.get(CACHE_VARIABLE)
     if named == "":
         return None
@@ -125,13 +125,13 @@ def _cache_folder() -> Path | None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        logger.debug("%s is not used: others may write to it", folder)
+        logger.debug("%s is not used: other users can write to it", folder)
         return None
     return folder
 
 
 def _processor() -> str:
-    """Return what ONNX Runtime's choice of kernels hangs on."""
+    """Return the CPU features that determine ONNX Runtime's choice of kernels."""
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
         return file.read(8192).partition("\n\n")[0].partition("flags")[2].partition("\n")[0]  # of the first core
     return f"{platform.machine()} {platform.processor()}"

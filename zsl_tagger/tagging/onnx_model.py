@@ -1,4 +1,4 @@
-"""Encoder and decoder in ONNX Runtime: what tagging needs, without torch."""
+"""Run the encoder and decoder in ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_
 
 logger = logging.getLogger(__name__)
 
-#: Labels scored per decoder call: bounds memory at any vocabulary size (about 60 MB of attention a call).
+#: Labels scored per decoder call; bounds memory at any vocabulary size (about 60 MB of attention per call).
 LABELS_PER_CALL = 4096
 
 
 Shape = tuple[int | None, ...]
 
-Asked = dict[str, np.ndarray]  # what the decoder takes of K labels: arrays with a row a label
+DecoderInputs = dict[str, np.ndarray]  # decoder inputs of K labels: arrays with one row per label
 
 
 class OnnxModel:
     """The networks of a model folder.
 
     Args:
-        folder: where ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx`` lie.
-        config: of the model that they are.
-        threads: processor threads for one image.
-        device: where they run, of :data:`zsl_tagger.tagging.devices.DEVICES`.
-        keep: keep the optimised encoder for the next start, where the folder is there to stay.
+        folder: folder with ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx``.
+        config: configuration of the model.
+        threads: CPU threads per image.
+        device: one of :data:`zsl_tagger.tagging.devices.DEVICES`.
+        keep: cache the optimised encoder for the next start; for folders that persist.
 
     Raises:
-        ModelFolderError: they cannot be loaded, or are not those of ``config``.
-        UserError: there is no such device here.
+        ModelFolderError: they cannot be loaded or do not match ``config``.
+        UserError: the device is not available.
     """
 
     def __init__(self, folder: Path, config: ModelConfig, threads: int, device: str = "cpu", keep: bool = False):
@@ -48,10 +48,10 @@ class OnnxModel:
         self._decoder = open_session(folder / DECODER_FILE, threads, device)
         takes = {node.name for node in self._decoder.get_inputs()}
         self._queries = open_session(folder / QUERIES_FILE, threads, device) if "states" in takes else None
-        self._prepared = ("states", "groups" if "groups" in takes else "projected")  # what that gives
+        self._prepared = ("states", "groups" if "groups" in takes else "projected")  # outputs of queries.onnx
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
-        logger.debug("networks of %s run on %s, threads for an image: %d", folder, self.device, threads)
+        logger.debug("networks of %s run on %s, threads per image: %d", folder, self.device, threads)
 
     def _check(self, folder: Path) -> None:
         size, encoder, decoder = self.preprocessing.image_size, self._encoder, self._decoder
@@ -73,33 +73,33 @@ class OnnxModel:
 
     @property
     def device(self) -> str:
-        """Return where the encoder runs: "cuda" or "cpu"."""
+        """Return the device of the encoder: "cuda" or "cpu"."""
         return device_of(self._encoder)
 
     @property
     def token_width(self) -> int:
-        """Return D of the tokens."""
+        """Return the token dimension D."""
         return int(self._encoder.get_outputs()[0].shape[2])
 
     def fits(self, encoded: Encoded) -> bool:
-        """Return whether tokens have the shape of this encoder's, ``(B, L, D)``."""
+        """Return whether tokens have the shape of this encoder's output, ``(B, L, D)``."""
         width = self._encoder.get_outputs()[0].shape[2]
         return encoded.tokens.ndim == 3 and (encoded.tokens.shape[2] == width or not isinstance(width, int))
 
     @property
     def classes(self) -> int | None:
-        """Return how many classes the encoder gives probabilities of; None where it gives none."""
+        """Return the number of class probabilities of the encoder; None if it has none."""
         if not self._gives_classes:
             return None
         return next(int(node.shape[1]) for node in self._encoder.get_outputs() if node.name == "classes")
 
     def encode(self, images: np.ndarray) -> Encoded:
-        """Look at images uint8 ``(B, S, S, 3)``."""
+        """Encode images, uint8 ``(B, S, S, 3)``."""
         names = ["tokens", "classes"] if self._gives_classes else ["tokens"]
         return Encoded(*_run(self._encoder, names, {"images": images}))
 
-    def prepare(self, queries: np.ndarray) -> Asked:
-        """Compute the part of the labels that does not depend on images, once for all of them.
+    def prepare(self, queries: np.ndarray) -> DecoderInputs:
+        """Compute the image-independent part of the labels.
 
         Args:
             queries: word vectors ``(K, word_dim)``, or the class numbers ``(K,)`` of a closed set.
@@ -110,27 +110,27 @@ class OnnxModel:
         chunks = [_run(self._queries, names, {"queries": part}) for part in _parts(queries)]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
 
-    def logits(self, encoded: Encoded, asked: Asked | np.ndarray) -> np.ndarray:
-        """Return what the decoder says of B images: logits float32 ``(B, K)``.
+    def logits(self, encoded: Encoded, labels: DecoderInputs | np.ndarray) -> np.ndarray:
+        """Return the logits of B images, float32 ``(B, K)``.
 
         Args:
-            asked: of :meth:`prepare`, or what that takes.
+            labels: output of :meth:`prepare`, or its argument.
         """
-        if isinstance(asked, np.ndarray):
-            asked = self.prepare(asked)
-        logits = self._decode("logits", encoded.tokens, asked)
+        if isinstance(labels, np.ndarray):
+            labels = self.prepare(labels)
+        logits = self._decode("logits", encoded.tokens, labels)
         if not np.isfinite(logits).all():
-            raise ModelFolderError("the model gives scores that are not numbers: its files are damaged")
+            raise ModelFolderError("the model returns scores that are not numbers: its files are damaged")
         return logits
 
-    def attention(self, encoded: Encoded, asked: Asked) -> np.ndarray:
-        """Where the decoder looks for each label: float32 ``(B, K, L)``, mean over heads; over L it sums to 1."""
-        return self._decode("attention", encoded.tokens, asked)
+    def attention(self, encoded: Encoded, labels: DecoderInputs) -> np.ndarray:
+        """Return the decoder's attention for each label: float32 ``(B, K, L)``, mean over heads, sums to 1 over L."""
+        return self._decode("attention", encoded.tokens, labels)
 
-    def _decode(self, output: str, tokens: np.ndarray, asked: Asked) -> np.ndarray:
-        parts = zip(*(_parts(rows) for rows in asked.values()), strict=True)
+    def _decode(self, output: str, tokens: np.ndarray, labels: DecoderInputs) -> np.ndarray:
+        parts = zip(*(_parts(rows) for rows in labels.values()), strict=True)
         chunks = [
-            _run(self._decoder, [output], {"tokens": tokens, **dict(zip(asked, part, strict=True))})[0]
+            _run(self._decoder, [output], {"tokens": tokens, **dict(zip(labels, part, strict=True))})[0]
             for part in parts
         ]
         return np.concatenate(chunks, axis=1)
@@ -144,21 +144,21 @@ def open_session(path: Path, threads: int, device: str = "cpu", keep: bool = Fal
     """Open an ONNX network on a device of :data:`zsl_tagger.tagging.devices.DEVICES`.
 
     Args:
-        threads: processor threads for one run.
-        keep: keep the optimised network for the next start.
+        threads: CPU threads per run.
+        keep: cache the optimised network for the next start.
 
     Raises:
         ModelFolderError: it cannot be loaded.
-        UserError: there is no such device here.
+        UserError: the device is not available.
     """
     if has_external_data(path):
         raise ModelFolderError(
-            f"{path} takes weights from another file, which is not opened: expected all of them in the .onnx file"
+            f"{path} stores weights in another file, which is not opened: expected all weights in the .onnx file"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what goes wrong is raised, and reported by us
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to decoding
+    options.log_severity_level = 4  # errors are raised and reported by us
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to image decoding
     try:
         return create_session(path, options, device, keep)
     except UserError:
@@ -171,7 +171,7 @@ def _run(session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict
     """Run a network.
 
     Raises:
-        ModelFolderError: it cannot be run, for instance because it needs more memory than there is.
+        ModelFolderError: it cannot be run, e.g. for lack of memory.
     """
     try:
         return session.run(outputs, inputs)
@@ -180,7 +180,7 @@ def _run(session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict
 
 
 def _expect(path: Path, nodes: list[Any], expected: dict[str, Shape]) -> None:
-    """Names and shapes of a network's ends; None stands for any size."""
+    """Check the names and shapes of a network's inputs or outputs; None matches any size."""
     found = {node.name: tuple(node.shape) for node in nodes}
     for name, shape in expected.items():
         got = found.get(name)

@@ -1,14 +1,14 @@
-"""Learn a tag from a few photos in closed form: a ridge regression on pooled features, joined with the tag's word.
+"""Learn a tag from a few photos in closed form: ridge regression on pooled features, combined with the tag's word.
 
-1. Features (:mod:`.pooled`) are standardised by photos of anything and brought to length 1.
-2. A ridge regression tells the positive examples from the others, which together weigh as much. It is made twice where
-   there is a library: photos of it that look like the examples are left out the second time.
-3. Leaving each photo out (in closed form, from the diagonal of the smoother) gives scores as of photos never seen. They
-   say how far apart the two kinds stand for the regression and for the word's own log-odds, in standard deviations;
-   each counts in proportion to that.
-4. The same scores give the threshold and the slope that make log-odds of the sum: 0 at the threshold.
+1. Features (:mod:`.pooled`) are standardised with the statistics of arbitrary photos and scaled to length 1.
+2. A ridge regression separates the positive examples from all other photos, with equal total weight. With a library it
+   is fitted twice: photos of the library that look like the examples are left out the second time.
+3. Leave-one-out (in closed form, from the diagonal of the smoother) gives scores as for unseen photos. They show how
+   far apart the two groups are, in standard deviations, for the regression and for the word's own log-odds; each is
+   weighted in proportion.
+4. The same scores give the threshold and slope that turn the sum into log-odds: 0 at the threshold.
 
-benchmarks/README.md says how this was chosen, and what else was tried.
+benchmarks/README.md explains this choice and the alternatives that were tried.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Ridge over features of length 1, whose weighted covariance has a trace below 1.
+#: Ridge penalty, for features of length 1, whose weighted covariance has a trace below 1.
 RIDGE = 0.01
-#: Counterexamples share the weight of all photos that are not positive with the background: half of it at this number.
+#: Number of counterexamples at which they have half of the weight of all negative photos; the background has the rest.
 AGAINST = 20
-#: Share of the mean variance that is added to each feature's: what hardly varies must not be blown up.
+#: Share of the mean variance added to each feature's variance, so that nearly constant features are not amplified.
 LEAST_VARIANCE = 0.3
-#: Where a photo of a library counts as one that the tag may be true of, from the mean (0) to the median example (1).
+#: Score from which a library photo may have the tag, between the mean (0) and the median example (1).
 SUSPECT = 0.7
-#: Share of a library that may be left out so.
+#: Maximum share of a library to leave out for that reason.
 MOST_SUSPECTS = 0.2
-#: Weight of the word beside the regression, where both tell the examples apart equally well.
+#: Weight of the word relative to the regression if both separate the examples equally well.
 WORD = 0.9
-#: As many examples as this have as much say in a spread as the negatives have.
+#: Number of examples that counts as much as the negatives in estimating a spread.
 PRIOR_EXAMPLES = 5
-#: Where the threshold lies, from the background's tail (0) to the median of the examples left out (1).
+#: Position of the threshold between the background's tail (0) and the median left-out example (1).
 TOWARDS_EXAMPLES = 0.5
-#: Standard deviations of the background over its mean, where their tail ends.
+#: End of the background's tail, in standard deviations above its mean.
 TAIL = 3.0
-#: Log-odds of the median example that was left out.
+#: Log-odds of the median left-out example.
 USUAL = 2.0
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Give the log-odds of a taught tag: linear in standardised features of length 1, and in its word's log-odds.
+    """Compute the log-odds of a taught tag: linear in standardised features of length 1 and in its word's log-odds.
 
     Attributes:
-        center, scale: of the features, float32 ``(F,)``.
+        center, scale: standardisation of the features, float32 ``(F,)``.
         weights: float32 ``(F,)``.
-        offset: added to all.
-        word: key of the word whose log-odds are added; None where there is none.
-        word_weight: of these log-odds.
+        offset: added to the result.
+        word: key of the word whose log-odds are added; None for no word.
+        word_weight: weight of the word's log-odds.
     """
 
     center: np.ndarray
@@ -60,20 +60,20 @@ class Reader:
     word_weight: float = 0.0
 
     def log_odds(self, features: np.ndarray, word: np.ndarray) -> np.ndarray:
-        """Return float32 ``(B,)`` of features ``(B, F)`` and the log-odds of the word ``(B,)``."""
+        """Return log-odds, float32 ``(B,)``, from features ``(B, F)`` and the word's log-odds ``(B,)``."""
         read = _unit((features - self.center) / self.scale) @ self.weights + np.float32(self.offset)
         return read if self.word is None else read + np.float32(self.word_weight) * word
 
 
 class Photos(NamedTuple):
-    """Hold features float32 ``(n, F)`` of photos, and the word's log-odds there ``(n,)``, zeros without a word."""
+    """Features of photos, float32 ``(n, F)``, and the word's log-odds ``(n,)``, zeros without a word."""
 
     features: np.ndarray
     word: np.ndarray
 
 
 class Learned(NamedTuple):
-    """Hold a reader, and the log-odds that the examples got when each was left out, ``(P,)`` and ``(Q,)``."""
+    """A reader and the leave-one-out log-odds of its positive ``(P,)`` and negative ``(Q,)`` examples."""
 
     reader: Reader
     positives: np.ndarray
@@ -81,21 +81,21 @@ class Learned(NamedTuple):
 
 
 def joined(*photos: Photos) -> Photos:
-    """Return the photos of several as one."""
+    """Concatenate several sets of photos."""
     return Photos(np.concatenate([one.features for one in photos]), np.concatenate([one.word for one in photos]))
 
 
 def learn(
     positives: Photos, negatives: Photos, background: Photos, library: Photos | None = None, word: str | None = None
 ) -> Learned:
-    """Learn to tell photos with a tag from others.
+    """Learn to separate photos with a tag from others.
 
     Args:
         positives: P examples of the tag, at least 2.
-        negatives: Q examples of what it does not mean; the more there are, the more they weigh beside the background.
-        background: photos of anything.
-        library: more photos of anything, of which the tag may be true too. With the background at least 8.
-        word: key of the word that the tag has, or is like.
+        negatives: Q counterexamples; the more there are, the more they weigh relative to the background.
+        background: arbitrary photos.
+        library: more arbitrary photos, some of which may have the tag; at least 8 together with the background.
+        word: key of the word that the tag is named after, or is like.
     """
     if library is not None:
         background = joined(background, _unlike(positives, negatives, background, library))
@@ -122,9 +122,9 @@ def learn(
 
 
 def _unlike(positives: Photos, negatives: Photos, background: Photos, library: Photos) -> Photos:
-    """Return the photos of a library without those that the tag may well be true of, which are no counterexamples.
+    """Return the library without photos that may well have the tag and so are not counterexamples.
 
-    Those are left out that a first regression, made without them, puts nearer to the examples than to the others.
+    These are the photos that a first regression without them scores closer to the examples than to the others.
     """
     read = _regression(positives, negatives, joined(background, library))[2].left_out
     first = len(read) - len(library.word)
@@ -138,14 +138,14 @@ def _unlike(positives: Photos, negatives: Photos, background: Photos, library: P
 
 
 def _regression(positives: Photos, negatives: Photos, background: Photos) -> tuple[np.ndarray, np.ndarray, _Ridge]:
-    """Return the center and the scale of the features, ``(F,)``, and the regression on what they make of them."""
+    """Return center and scale of the features, ``(F,)``, and the regression on the standardised features."""
     center, scale = _spread(background.features)
     rows = [_unit((photos.features - center) / scale) for photos in (positives, negatives, background)]
     return center, scale, _Ridge(rows)
 
 
 def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each feature, ``(F,)``, the latter nowhere much below what is usual."""
+    """Return mean and standard deviation of each feature, ``(F,)``, the latter with a floor."""
     variance = features.var(axis=0)
     return features.mean(axis=0), np.sqrt(variance + LEAST_VARIANCE * variance.mean() + 1e-9)
 
@@ -155,10 +155,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 class _Ridge:
-    """Fit a weighted ridge regression from rows to 1 (of positives) and -1 (of all others), in the dual.
+    """Fit a weighted ridge regression from rows to 1 (positives) and -1 (all others), in the dual form.
 
     Args:
-        rows: of positives, negatives and background, ``(n_k, F)`` each.
+        rows: features of positives, negatives and background, ``(n_k, F)`` each.
 
     Attributes:
         weights: ``(F,)``.
@@ -185,21 +185,21 @@ class _Ridge:
 
 
 def _apart(scores: np.ndarray, kinds: np.ndarray) -> float:
-    """Return how many standard deviations the positives stand above the background."""
+    """Return the distance of the positives from the background in standard deviations."""
     return float((np.median(scores[kinds == 0]) - scores[kinds == 2].mean()) / _deviation(scores, kinds))
 
 
 def _deviation(scores: np.ndarray, kinds: np.ndarray) -> float:
-    """Return the spread of scores inside of a kind; of few examples it is little known, so the background has a say."""
+    """Return the spread of scores within a group; with few examples it is uncertain, so the background counts too."""
     own, others = scores[kinds == 0], scores[kinds == 2]
     variance = (len(own) * own.var() + PRIOR_EXAMPLES * others.var()) / (len(own) + PRIOR_EXAMPLES)
     return float(np.sqrt(variance + 1e-6))
 
 
 def _calibrated(positives: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Return slope and threshold that make log-odds of scores that were left out: ``slope * (score - threshold)``."""
+    """Return slope and threshold that turn leave-one-out scores into log-odds: ``slope * (score - threshold)``."""
     usual = np.median(positives)
     tail = min(others.mean() + TAIL * others.std(), usual)
     threshold = tail + TOWARDS_EXAMPLES * (usual - tail)
-    least = 0.5 * max(others.std(), 1e-6)  # of examples that stand out in nothing
+    least = 0.5 * max(others.std(), 1e-6)  # for examples that do not differ from the others
     return float(USUAL / max(usual - threshold, least)), float(threshold)

@@ -1,4 +1,4 @@
-"""The tagger: load once, encode an image once, ask any labels.
+"""The tagger: load it once, encode an image once, score any labels.
 
 >>> tagger = Tagger()
 >>> tagger.tag("photo.jpg", labels=["dog", "beach"])
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Up to so many labels each one is asked; of more, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
+#: Up to this many labels, every label is scored; above, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
 EXACT_UP_TO = 20_000
-#: Up to so many labels that labels.json does not list get thresholds of their own (:mod:`.background`); of more, all
-#: get the common one.
+#: Up to this many labels that labels.json does not list get individual thresholds (:mod:`.background`); above, all get
+#: the default one.
 BACKGROUND_UP_TO = 200
-#: Score from which a taught tag is one: its reader puts the threshold there.
+#: Minimum score of a taught tag; its reader is calibrated to that.
 TAUGHT_THRESHOLD = 0.5
-#: About so many words stand for all in a heat map.
+#: Approximate number of words that represent all words in a heat map.
 WORDS_IN_GENERAL = 256
 
 
@@ -56,15 +56,14 @@ class Tagger:
 
     Args:
         model: a model folder, or ``hf:user/model[@revision]``; None for the packaged model.
-        workers: images in work at a time by :meth:`tag_many`. One worker uses every processor core for one
-            image; as many workers as cores use one core each, which is faster for many images.
-        device: where the networks run: "cpu", "cuda" (an NVIDIA GPU, by onnxruntime-gpu), or "auto", the GPU where it
-            works.
-        taught: the folder of taught tags, which are words too; True for the user's, False for none.
+        workers: images processed in parallel by :meth:`tag_many`. A single worker uses all CPU cores for one image; as
+            many workers as cores use one core each, which is faster for many images.
+        device: "cpu", "cuda" (an NVIDIA GPU, with onnxruntime-gpu), or "auto": the GPU if it works, otherwise the CPU.
+        taught: folder of taught tags, which can be used like words; True for the user's folder, False for none.
 
     Raises:
         ModelFolderError: the folder is missing, incomplete or inconsistent.
-        UserError: the device is not available; the message says what is.
+        UserError: the device is not available.
     """
 
     def __init__(
@@ -118,17 +117,17 @@ class Tagger:
     ) -> Tagger:
         """Load a model from the Hugging Face Hub, or its copy in the cache; needs the ``hub`` extra.
 
-        ``HF_HUB_OFFLINE=1``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_ENDPOINT`` count, as for any use of huggingface_hub.
+        ``HF_HUB_OFFLINE=1``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_ENDPOINT`` apply, as always with huggingface_hub.
 
         Args:
             repo: ``user/model``.
-            revision: a branch, a tag or a commit hash; only a commit hash is always the same model. None for the main
+            revision: a branch, a tag or a commit hash; only a commit hash always gives the same model. None: the main
                 branch. The commit is logged.
-            cache_dir: where it is kept; None for the usual cache of huggingface_hub.
-            workers, device: as of :class:`Tagger`.
+            cache_dir: cache folder; None: the default cache of huggingface_hub.
+            workers, device: see :class:`Tagger`.
 
         Raises:
-            ModelFolderError: there is no such model, access is refused, or it is no model folder.
+            ModelFolderError: there is no such model, access is denied, or it is not a model folder.
             MissingExtraError: huggingface_hub is not installed.
         """
         from zsl_tagger.tagging.hub import HubName, download
@@ -140,16 +139,17 @@ class Tagger:
     ) -> str:
         """Upload the model folder to the Hugging Face Hub, and return the hash of the commit; needs the ``hub`` extra.
 
-        Only files of a model folder are uploaded; what else lies there stays. Log in with ``hf auth login`` first.
+        Only files of a model folder are uploaded; other files are ignored. Log in with ``hf auth login`` first.
+
 
         Args:
-            repo: ``user/model``; it is created where it is not there.
-            revision: the branch; None for the main branch.
-            private: a new repository is visible to its owner only.
-            message: of the commit.
+            repo: ``user/model``; it is created if needed.
+            revision: branch; None: the main branch.
+            private: make a new repository visible to its owner only.
+            message: commit message.
 
         Raises:
-            ModelFolderError: the hub cannot be reached, or refuses it.
+            ModelFolderError: the hub cannot be reached or rejects the upload.
             MissingExtraError: huggingface_hub is not installed.
         """
         from zsl_tagger.tagging.hub import HubName, upload
@@ -160,39 +160,41 @@ class Tagger:
 
     @property
     def folder(self) -> ModelFolder:
-        """The model folder it was loaded from."""
+        """Return the model folder that it was loaded from."""
         return self._folder
 
     @property
     def device(self) -> str:
-        """Return where its networks run: "cpu" or "cuda"."""
+        """Return the device of its networks: "cpu" or "cuda"."""
         return self._model.device
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Return how an image becomes what the model reads, for :func:`~zsl_tagger.images.preprocessing.load_array`."""
+        """Return the settings for :func:`~zsl_tagger.images.preprocessing.load_array`."""
         return self._folder.config.preprocessing
 
     @property
     def image_size(self) -> int:
-        """Return the side in pixels of the square that the model reads."""
+        """Return the side of the model's square input, in pixels."""
         return self.preprocessing.image_size
 
     @cached_property
     def words(self) -> WordTable:
-        """The word table: ``"zebra" in tagger.words``, ``tagger.words.suggest("zebar")``."""
+        """Return the word table, for ``"zebra" in tagger.words`` or ``tagger.words.suggest("zebar")``."""
         return self._folder.words()
 
     @cached_property
     def vocabulary(self) -> LabelSet:
-        """The default labels, each with its own threshold; parents and synonyms of others are not said."""
+        """Return the default labels with their thresholds; parents and synonyms of a tag are not returned."""
         default = [label for label in self._listed if label.default]
         listed = {self.key(label.name) for label in default}
         more = [tag.name for key, tag in self.taught.items() if key not in listed]
         try:
             labels = self.label_set([*(label.name for label in default), *more])
         except UnknownLabelError as error:
-            raise ModelFolderError(f"{self._folder.path}: labels.json asks what words.txt lacks: {error}") from None
+            raise ModelFolderError(
+                f"{self._folder.path}: labels.json has labels missing in words.txt: {error}"
+            ) from None
         if any(label.implies for label in default):
             implied = [frozenset(self.key(word) for word in label.implies) for label in default]
             labels.implied = [*implied, *(frozenset[str]() for _ in more)]
@@ -204,13 +206,13 @@ class Tagger:
         return [label.name for label in self._listed if label.default]
 
     def listed_beside(self, keys: Iterable[str]) -> list[str]:
-        """Return the labels that the model folder lists with thresholds of their own, without those of some keys."""
+        """Return the labels with individual thresholds in the model folder, except those with the given keys."""
         out = set(keys)
         return [label.name for key, label in self._by_key.items() if key not in out]
 
     @cached_property
     def identity(self) -> str:
-        """Return a hash of the networks and of how they read pixels; scores of another model mean something else."""
+        """Return a hash of the networks and their preprocessing; scores of different models are not comparable."""
         content = self._folder.networks_sha256() + self.preprocessing.other_than_usual()
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -225,30 +227,30 @@ class Tagger:
         return [tag for folder in taught_folders(self._folder.path, self._taught_in) for tag in folder.tags()]
 
     def taught_changes(self) -> tuple[int, ...]:
-        """Return numbers that change when another program teaches or removes a tag."""
+        """Return numbers that change whenever another program teaches or removes a tag."""
         return tuple(folder.changed() for folder in taught_folders(self._folder.path, self._taught_in))
 
     def forget_taught(self) -> None:
-        """Read the taught tags again when they are next needed."""
+        """Reload the taught tags when they are next needed."""
         for name in ("taught", "_all_taught", "vocabulary"):
             self.__dict__.pop(name, None)
 
     def for_precision(self, labels: LabelSet, precision: float) -> LabelSet:
-        """Return labels with the thresholds at which the tags of photos held out from training had this precision.
+        """Return labels with the thresholds that gave this precision on photos held out from training.
 
         Args:
-            precision: share of the tags that are right, 0..1.
+            precision: share of the tags that are correct, 0..1.
 
         Raises:
-            UserError: the model does not say which thresholds those are, or none of them reaches it.
+            UserError: the model has no such thresholds, or none for this precision.
         """
         known = self._folder.config.precision_shifts
         if not known:
-            raise UserError("this model does not say which thresholds give which precision: give a threshold instead")
+            raise UserError("this model stores no thresholds for a given precision: give a threshold instead")
         lowest, highest = known[0][0], known[-1][0]
         if not lowest <= precision <= highest:
             raise UserError(
-                f"expected a precision from {lowest:g} to {highest:g}, which this model knows; got {precision}"
+                f"expected a precision from {lowest:g} to {highest:g}, the range of this model, got {precision}"
             )
         return labels.shifted(float(np.interp(precision, *np.array(known).T)))
 
@@ -261,24 +263,24 @@ class Tagger:
         return {self.key(label.name): label for label in self._listed}
 
     def key(self, label: str) -> str:
-        """Return the key under which a label is looked up (:attr:`Resolved.key`); an unknown one is its own."""
+        """Return the key of a label (:attr:`Resolved.key`); an unknown label is its own key."""
         return self.words.key(label)
 
     def label_set(self, labels: Sequence[str]) -> LabelSet:
-        """Prepare labels once, to ask them of many images.
+        """Prepare labels once, to score them on many images.
 
         Raises:
-            UnknownLabelError: labels that are in no way known, all of them, with suggestions.
-            UserError: no labels.
+            UnknownLabelError: names all unknown labels, with suggestions.
+            UserError: the list is empty.
         """
         _check_labels(labels)
         return self._made(labels, [self._taught_tag(label) for label in labels])
 
     def plain_label_set(self, labels: Sequence[str]) -> LabelSet:
-        """Prepare words as the model itself knows them, whatever it was taught.
+        """Prepare labels as plain words, ignoring taught tags.
 
         Raises:
-            UserError: as :meth:`label_set`.
+            UserError: see :meth:`label_set`.
         """
         _check_labels(labels)
         return self._made(labels, [None] * len(labels))
@@ -304,26 +306,26 @@ class Tagger:
         return made
 
     def _resolved(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> list[Resolved]:
-        """Find labels in the word table; of a taught one, the word that its reader takes, or any."""
+        """Look up labels in the word table; for a taught tag, the word of its reader, or any word."""
         any_word = self.words.words[0]
         return self.words.resolve_all(
             label if tag is None else tag.reader.word or any_word for label, tag in zip(labels, tags, strict=True)
         )
 
     def resolve_all(self, labels: Sequence[str]) -> list[Resolved]:
-        """Find every label in the word table; of a taught one, the word that its reader takes, or any.
+        """Look up every label in the word table; for a taught tag, the word of its reader, or any word.
 
         Raises:
-            UnknownLabelError: labels that are in no way known, all of them, with suggestions.
-            UserError: a tag that only another model was taught.
+            UnknownLabelError: names all unknown labels, with suggestions.
+            UserError: a tag was taught to another model only.
         """
         return self._resolved(labels, [self._taught_tag(label) for label in labels])
 
     def _taught_tag(self, label: str) -> TaughtTag | None:
-        """Return the taught tag that a label means; None where it is a word.
+        """Return the taught tag for a label; None if it is a plain word.
 
         Raises:
-            UserError: only another model was taught it, and it is no word.
+            UserError: it was taught to another model only, and is not a word.
         """
         if not self._all_taught:
             return None
@@ -335,12 +337,12 @@ class Tagger:
         other = next((tag for tag in self._all_taught if tag.key in forms), None)
         if other is None:
             return None
-        how = f"teach it again from its {len(other.examples)} kept examples: zsl-tagger teach {other.name!r}"
+        how = f"teach it again from its {len(other.examples)} stored examples: zsl-tagger teach {other.name!r}"
         found = self.words.resolve(label)
         if found is not None and found.how != "averaged":
             logger.warning("%r was taught to another model; here it is the plain word (%s)", label, how)
             return None
-        raise UserError(f"the tag {label!r} was taught to another model, whose scores mean something else: {how}")
+        raise UserError(f"the tag {label!r} was taught to another model, whose scores are not comparable: {how}")
 
     def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
         scoring = self._folder.config.scoring
@@ -357,26 +359,26 @@ class Tagger:
         library: LibraryPhotos | None = None,
         forget: Sequence[str] = (),
     ) -> TaughtTag:
-        """Learn a tag from photos, and keep it: from then on it is a word like any other, also in other programs.
+        """Learn a tag from photos and store it; from then on it works like any other word, in other programs too.
 
-        A tag that was taught before is learned again, from its kept examples and the new ones.
+        An existing tag is learned again from its stored examples and the new ones.
 
         Args:
-            name: one or several words. A name that the model knows refines that word.
-            positives: 3 to 20 photos that show it, each as for :meth:`encode`.
-            negatives: photos that do not show it, though they look like it.
-            like: a known word that means something similar.
-            new: where the name is a known word, teach a tag "NAME (taught)" beside it.
-            library: more photos of anything, e.g. those of an index
+            name: one or more words. A known word is refined.
+            positives: 3 to 20 photos that show it, in any form that :meth:`encode` accepts.
+            negatives: photos that look similar but do not show it.
+            like: a known word with a similar meaning.
+            new: if the name is a known word, teach a separate tag "NAME (taught)".
+            library: more arbitrary photos, e.g. of an index
                 (:meth:`zsl_tagger.search.library.Library.photos_of_anything`).
             forget: paths of examples of earlier calls that are no longer examples of either kind.
 
         Raises:
-            UserError: the name cannot be one, too few photos can be read, or they contradict each other.
+            UserError: the name is invalid, too few photos can be read, or they contradict each other.
         """
         lesson = Lesson(name=name, positives=positives, negatives=negatives, like=like, new=new, forget=forget)
         folder = self.taught_folder
-        with folder.kept():  # another program may teach the same tag
+        with folder.kept():  # another program may be teaching the same tag
             self.forget_taught()
             tag = teach(self, lesson, self._all_taught, library)
             folder.save(tag)
@@ -385,19 +387,19 @@ class Tagger:
 
     @property
     def taught_folder(self) -> TaughtFolder:
-        """Return the folder that keeps what this tagger is taught.
+        """Return the folder in which this tagger stores taught tags.
 
         Raises:
-            UserError: it was opened without taught tags.
+            UserError: the tagger was created without taught tags.
         """
         folders = taught_folders(self._folder.path, self._taught_in)
         if not folders:
-            raise UserError("this Tagger was opened without taught tags, so it cannot keep one: leave out taught=False")
+            raise UserError("this Tagger was created with taught=False, so it cannot store a tag: leave that out")
         return folders[-1]
 
     @property
     def background(self) -> Encoded | None:
-        """Return what the encoder made of photos of anything; None where the model folder has none."""
+        """Return the stored encoder output for arbitrary photos; None if the model folder has none."""
         return None if self._background is None else self._background.encoded
 
     @cached_property
@@ -409,7 +411,7 @@ class Tagger:
         return self._folder.class_words(self._classes)
 
     def encode(self, image: ImageSource) -> Encoded:
-        """Look at an image once, to ask any labels of it with :meth:`scores`.
+        """Encode an image once, to score any labels with :meth:`scores`.
 
         Args:
             image: a path, the bytes of an image file, a binary file object, a PIL image, or an array (see
@@ -417,32 +419,32 @@ class Tagger:
 
         Raises:
             ImageError: it cannot be read.
-            UserError: it is of another kind.
+            UserError: its type is not supported.
         """
         return self.encode_pixels(load_array(image, self.preprocessing))
 
     def encode_pixels(self, pixels: np.ndarray) -> Encoded:
-        """Look at an image that :func:`~zsl_tagger.images.preprocessing.load_array` has read for this model.
+        """Encode an image that :func:`~zsl_tagger.images.preprocessing.load_array` has read for this model.
 
         Args:
-            pixels: uint8 ``(S, S, 3)``; :meth:`encode` would take it for a photo, and cut a part from it once more.
+            pixels: uint8 ``(S, S, 3)``; :meth:`encode` would treat it as a photo and crop it again.
         """
         return self._model.encode(pixels[None])
 
     def scores(self, encoded: Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
-        """Score of every label, float32 ``(B, K)`` in 0..1, for B images of :meth:`encode`.
+        """Return the score of every label, float32 ``(B, K)`` in 0..1, for B images of :meth:`encode`.
 
-        A label's score does not depend on which other labels are asked.
+        A label's score does not depend on the other labels.
 
         Raises:
-            UserError: ``encoded`` is no result of :meth:`encode`, or that of another model.
+            UserError: ``encoded`` is not a result of :meth:`encode`, or is from another model.
         """
         self._check_encoded(encoded)
         label_set = labels if isinstance(labels, LabelSet) else self.label_set(labels)
         return probabilities(self.log_odds(encoded, label_set) + label_set.biases)
 
     def log_odds(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
-        """Logarithm of the odds of every label, float32 ``(B, K)``, without the bias of labels never trained."""
+        """Return the log-odds of every label, float32 ``(B, K)``, without the bias of labels never trained."""
         return labels.read(labels.log_odds(self.logits(encoded, labels), encoded.classes), encoded)
 
     def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
@@ -450,7 +452,7 @@ class Tagger:
         return self._model.logits(encoded, labels.prepared(self._model))
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
-        """Return the decoder's states of labels before it sees a photo, float32 ``(K, D)``; else their word vectors."""
+        """Return the decoder's states of labels before it sees a photo, float32 ``(K, D)``, else their word vectors."""
         asked = labels.prepared(self._model)
         return asked.get("states", labels.queries)
 
@@ -463,17 +465,17 @@ class Tagger:
             )
 
     def heatmap(self, image: ImageSource | Encoded, labels: LabelSet | Sequence[str]) -> np.ndarray:
-        """Return where the decoder looks for each label, relative to words in general (:mod:`.heatmap`).
+        """Return where the decoder looks for each label, compared with arbitrary words (:mod:`.heatmap`).
 
         Args:
-            image: as for :meth:`encode`, or one image that it has encoded.
+            image: as for :meth:`encode`, or one encoded image.
 
         Returns:
-            float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to lay over it with
+            float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to overlay with
             :func:`zsl_tagger.tagging.heatmap.overlay`.
 
         Raises:
-            UserError: a model whose tokens are not one square map.
+            UserError: the model's tokens are not one square grid.
         """
         encoded = image if isinstance(image, Encoded) else self.encode(image)
         self._check_encoded(encoded)
@@ -488,7 +490,7 @@ class Tagger:
 
     @cached_property
     def _any_words(self) -> LabelSet:
-        """Words in general: some spread evenly over all that are known, or the classes of a closed set."""
+        """Return a sample of words, spread evenly over the table, or the classes of a closed set."""
         known = self.words.words
         return self.label_set(known[:: max(1, len(known) // WORDS_IN_GENERAL)])
 
@@ -501,16 +503,16 @@ class Tagger:
         top_k: int | None = None,
         exact: bool = False,
     ) -> list[Tag]:
-        """Return the labels that are true of an image, best first.
+        """Return the labels that apply to an image, best first.
 
         Args:
             image: as for :meth:`encode`.
             labels: words to choose from; None for the default vocabulary.
-            threshold: least score, 0..1; None for each label's own.
-            top_k: at most so many tags.
-            exact: ask every label also of more than ``EXACT_UP_TO``. Else of so many a shortlist is asked, which finds
-                nearly all of the best ones (README, "How good, how fast"); where all labels are wanted
-                (``threshold=0`` without ``top_k``) every one is asked anyway.
+            threshold: minimum score, 0..1; None: each label's own.
+            top_k: maximum number of tags.
+            exact: score every label even if there are more than ``EXACT_UP_TO``. By default a shortlist is scored then,
+                which finds nearly all of the best ones (README, "How good, how fast"). If all labels are requested
+                (``threshold=0`` without ``top_k``), every label is scored anyway.
         """
         return self.tag_encoded(self.encode(image), labels, threshold=threshold, top_k=top_k, exact=exact)
 
@@ -523,7 +525,7 @@ class Tagger:
         top_k: int | None = None,
         exact: bool = False,
     ) -> list[Tag]:
-        """:meth:`tag` of one image that was looked at already with :meth:`encode`."""
+        """Return the tags of one encoded image; see :meth:`tag`."""
         self._check_encoded(encoded)
         label_set = self._label_set(labels)
         _check_limits(threshold, top_k)
@@ -535,18 +537,18 @@ class Tagger:
 
     def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the best labels ``(n,)`` and their scores ``(n,)``."""
-        asked = labels.prepared(self._model)
+        inputs = labels.prepared(self._model)
 
-        def ask(some: np.ndarray) -> np.ndarray:
-            return self._model.logits(encoded, {name: rows[some] for name, rows in asked.items()})[0]
+        def score(some: np.ndarray) -> np.ndarray:
+            return self._model.logits(encoded, {name: rows[some] for name, rows in inputs.items()})[0]
 
         scales, added = labels.terms(encoded.classes)  # (K,), (K,)
-        found, logits = shortlist.best(ask, added, scales)
-        order = np.argsort(found)  # as exact tagging has them, which matters among equal scores
+        found, logits = shortlist.best(score, added, scales)
+        order = np.argsort(found)  # the order of exact tagging, which matters among equal scores
         found = found[order]
         if not labels.readers:
             return found, probabilities(scales[found] * logits[order] + added[found])
-        found = np.union1d(found, list(labels.readers))  # taught ones are asked in any case
+        found = np.union1d(found, list(labels.readers))  # taught tags are always scored
         return found, self.scores(encoded, labels.only(found.tolist()))[0]
 
     def tag_many(
@@ -558,16 +560,16 @@ class Tagger:
         top_k: int | None = None,
         exact: bool = False,
     ) -> Iterator[Record]:
-        """One record for each image, in the given order; an unreadable one gives an error record.
+        """Yield one record per image, in order; an unreadable image gives an error record.
 
-        The options are those of :meth:`tag`.
+        The options are the same as in :meth:`tag`.
 
         Args:
-            images: each as for :meth:`encode`. A record's ``path`` is that of the image, or of the file it was opened
-                from; else ``images[0]``, ``images[1]`` and so on, by its place.
+            images: each as for :meth:`encode`. A record's ``path`` is the path of the image, or of the file that it was
+                opened from; otherwise ``images[0]``, ``images[1]`` and so on.
 
         Raises:
-            UserError: a single image, or one of another kind.
+            UserError: a single image, or an unsupported type.
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)) or hasattr(images, "read"):
             raise UserError(f"expected several images, got a single {type(images).__name__}: write [image]")
@@ -593,11 +595,11 @@ class Tagger:
 
 
 def _name_of(image: ImageSource) -> str:
-    """Return the path of an image, or of the file that it was opened from; "" where there is none."""
+    """Return the path of an image, or of the file that it was opened from; "" if there is none."""
     if isinstance(image, (str, os.PathLike)):
         return os.fspath(image)
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", "")
-    return os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""  # a descriptor has a number as its name
+    return os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""  # the name of a file descriptor is a number
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -615,14 +617,14 @@ def _check_limits(threshold: float | None, top_k: int | None) -> None:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Scores 0..1 of logits, their biases added."""
-    return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits float32
+    """Return scores 0..1 of logits, to which biases have been added."""
+    return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits into float32
 
 
 def _choose(
     labels: LabelSet, indices: np.ndarray, scores: np.ndarray, threshold: float | None, top_k: int | None
 ) -> list[Tag]:
-    """Return the best of the labels that were scored, ``indices`` and ``scores`` ``(n,)``."""
+    """Return the best tags of the scored labels, given ``indices`` and ``scores`` ``(n,)``."""
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]

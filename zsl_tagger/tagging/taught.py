@@ -1,8 +1,8 @@
-"""Tags that a person taught a model by examples, and the folder that keeps them.
+"""Tags taught by examples, and the folder that stores them.
 
-A tag is one file of the safetensors format: arrays (the reader's weights, the examples' features), and JSON in its
-metadata (name, model, paths of the examples, how good it is). A file for each tag, written whole, so that two commands
-that teach at the same time lose nothing. Nothing in a file is run.
+A tag is one safetensors file: arrays (the reader's weights, the examples' features) and JSON metadata (name, model,
+paths of the examples, quality). With one file per tag, written atomically, two commands that teach at the same time
+lose nothing. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from zsl_tagger.words.spelling import normalize_label
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
-#: Name of an environment variable with the folder of taught tags, in place of the one in the user's data folder.
+#: Environment variable with the folder of taught tags, instead of the one in the user's data folder.
 FOLDER_VARIABLE = "ZSL_TAGGER_TAUGHT"
-#: Name of the folder of taught tags inside a model folder, which are read with those of the user.
+#: Folder of taught tags inside a model folder, which are read in addition to the user's.
 IN_MODEL = "taught"
 NAME_LENGTH = 100
 
-_KEY = "taught"  # of the metadata
-_PARTS = ("center", "scale", "weights")  # of the reader
+_KEY = "taught"  # metadata key
+_PARTS = ("center", "scale", "weights")  # arrays of the reader
 
 
 class TaughtFileError(UserError):
-    """Say that a file of taught tags is damaged or something else; the message names it."""
+    """A file of taught tags is damaged or invalid; the message names it."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Hold one photo that a tag was taught with.
+    """A photo that a tag was taught with.
 
     Attributes:
-        path: absolute, as it was when the tag was taught.
-        pixels: hash of the array that the model saw, by which copies are known.
-        positive: it shows what the tag means.
-        word: log-odds of the tag's word there; 0 without one.
+        path: absolute path when the tag was taught.
+        pixels: hash of the model's input array, which identifies copies.
+        positive: it shows the tag.
+        word: log-odds of the tag's word; 0 without one.
     """
 
     path: str
@@ -62,15 +62,15 @@ class Example:
 
 @dataclass(frozen=True)
 class TaughtTag:
-    """Hold what a model learned from examples, and the examples.
+    """A tag learned from examples, with its examples.
 
     Attributes:
-        name: as the user wrote it.
-        model: identity of the model (:meth:`Tagger.identity`); scores of another model mean something else.
-        reader: gives the log-odds of the tag.
-        examples: positive and negative ones.
-        features: float16 ``(n, F)``, a row an example (:mod:`.pooled`).
-        found: positive examples that were found when they were left out.
+        name: name as written by the user.
+        model: identity of the model (:meth:`Tagger.identity`); scores of different models are not comparable.
+        reader: computes the log-odds of the tag.
+        examples: positive and negative examples.
+        features: float16 ``(n, F)``, one row per example (:mod:`.pooled`).
+        found: number of positive examples recognised when left out.
     """
 
     name: str
@@ -82,51 +82,51 @@ class TaughtTag:
 
     @property
     def key(self) -> str:
-        """Return the spelling under which it is looked up."""
+        """Return the normalised name, by which the tag is looked up."""
         return normalize_label(self.name)
 
     @property
     def positives(self) -> int:
-        """Return how many examples show what it means."""
+        """Return the number of positive examples."""
         return sum(example.positive for example in self.examples)
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a new tag, without spaces around it.
+    """Validate the name of a new tag and strip surrounding spaces.
 
     Raises:
-        UserError: it is empty, too long, or could not be asked for in a list of labels.
+        UserError: it is empty, too long, or could not be written in a list of labels.
     """
     name = composed(name).strip()
     if not normalize_label(name):
-        raise UserError(f"expected a name for the tag, got {name!r}: give one or several words")
+        raise UserError(f"expected a name for the tag, got {name!r}: give one or more words")
     if has_control_character(name) or "," in name or "#" in name:
         raise UserError(
-            f"the name {name!r} holds a comma, a # or a control character, which lists of labels cut: leave it out"
+            f"the name {name!r} contains a comma, a # or a control character, which separate labels: leave it out"
         )
     if name.startswith("-") or " -" in name:
-        raise UserError(f"the name {name!r} has a word with a minus in front, which a search would leave out: drop it")
+        raise UserError(f"the name {name!r} has a word with a leading minus, which searches exclude: leave it out")
     if re.search(r"(^|\s)or(\s|$)", name, re.IGNORECASE):
-        raise UserError(f'the name {name!r} holds the word "or", which a search reads as a choice: write it otherwise')
+        raise UserError(f'the name {name!r} contains the word "or", an operator in searches: choose another name')
     if len(name) > NAME_LENGTH:
         raise UserError(f"expected a name of at most {NAME_LENGTH} characters, got {len(name)}")
     return name
 
 
 def default_folder() -> Path:
-    """Return where taught tags are kept unless a folder is given."""
+    """Return the default folder of taught tags."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else user_folder("taught")
 
 
 class TaughtFolder:
-    """Read and write the taught tags of a folder, which need not be there yet."""
+    """Folder of taught tags, which need not exist yet."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def tags(self) -> list[TaughtTag]:
-        """Read every tag, by name.
+        """Return all tags, sorted by name.
 
         Raises:
             UserError: the folder or a file cannot be read.
@@ -141,7 +141,7 @@ class TaughtFolder:
         return sorted(found, key=lambda tag: (tag.key, tag.model))
 
     def changed(self) -> int:
-        """Return when a file was last added, replaced or removed, in nanoseconds; 0 where there is no folder."""
+        """Return the time of the last change in the folder, in nanoseconds; 0 if there is no folder."""
         try:
             return self.path.stat().st_mtime_ns
         except OSError:
@@ -149,10 +149,10 @@ class TaughtFolder:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep other processes from writing to the folder meanwhile: wait for the one that does.
+        """Lock the folder for writing, waiting for other processes.
 
         Raises:
-            UserError: the folder cannot be made.
+            UserError: the folder cannot be created.
         """
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -161,20 +161,20 @@ class TaughtFolder:
             yield
 
     def save(self, tag: TaughtTag) -> Path:
-        """Write a tag, in place of one of the same name and model, and return its file; inside of :meth:`kept`.
+        """Write a tag, replacing one of the same name and model, and return its file; call it inside :meth:`kept`.
 
         Raises:
-            UserError: it cannot be written; what was there is still there.
+            UserError: it cannot be written; the previous file is kept.
         """
         path = self._file_of(tag)
         write_tags(path, [tag])
         return path
 
     def remove(self, name: str) -> list[TaughtTag]:
-        """Delete the tags of a name, for whatever model, and return them; inside of :meth:`kept`.
+        """Delete the tags with a name, for all models, and return them; call it inside :meth:`kept`.
 
         Raises:
-            UserError: there is none, or it cannot be deleted.
+            UserError: there is no such tag, or it cannot be deleted.
         """
         gone = self.named(name)
         for tag in gone:
@@ -183,16 +183,16 @@ class TaughtFolder:
         return gone
 
     def named(self, name: str) -> list[TaughtTag]:
-        """Return the tags of a name, for whatever model.
+        """Return the tags with a name, for all models.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such tag.
         """
         tags = self.tags()
         found = [tag for tag in tags if tag.key == normalize_label(name)]
         if not found:
             known = ", ".join(sorted({tag.name for tag in tags})) or "none"
-            raise UserError(f"no tag {name!r} was taught; taught are: {known}")
+            raise UserError(f"no tag {name!r} was taught; taught tags: {known}")
         return found
 
     def _file_of(self, tag: TaughtTag) -> Path:
@@ -234,7 +234,7 @@ def read_tags(path: Path) -> list[TaughtTag]:
     """Read the tags of a file.
 
     Raises:
-        TaughtFileError: it cannot be read, is damaged, or is something else.
+        TaughtFileError: it cannot be read, is damaged or is not such a file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -253,15 +253,15 @@ def read_tags(path: Path) -> list[TaughtTag]:
         raise TaughtFileError(f"{path} cannot be read: {error.strerror or error}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
         raise TaughtFileError(
-            f"{path} holds no taught tags, or is damaged: delete it, and teach its tags again or import them"
+            f"{path} contains no taught tags, or is damaged: delete it, then teach or import its tags again"
         ) from None
 
 
 def _read(described: Mapping[str, Any], file: Any, number: int) -> TaughtTag:
-    """Return a tag of an open file.
+    """Read one tag from an open file.
 
     Raises:
-        KeyError, TypeError, ValueError: it is damaged.
+        KeyError, TypeError, ValueError: the file is damaged.
     """
     features = file.get_tensor(f"{number}.features")  # (n, F)
     parts = [file.get_tensor(f"{number}.{part}") for part in _PARTS]  # (F,) each
@@ -289,10 +289,10 @@ def _is_sound(example: Example) -> bool:
 
 
 def taught_folders(model_folder: Path, taught: str | Path | bool) -> list[TaughtFolder]:
-    """Return the folders of tags that a model was taught: the one inside its own folder, then the user's.
+    """Return the folders of a model's taught tags: the one inside the model folder, then the user's.
 
     Args:
-        taught: a folder in place of the user's; True for the user's, False for none at all.
+        taught: a folder instead of the user's; True for the user's, False for none at all.
     """
     if taught is False:
         return []

@@ -108,7 +108,7 @@ def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
     planned, _ = _carried_out(marked, dry_run=True)
     if _fingerprint(planned) != seen:
         raise ChangedError
-    real = {photo: change for photo, change in planned.items() if change.became != "unchanged"}
+    real = {photo: change for photo, change in planned.items() if change.outcome != "unchanged"}
     marks.keep_written(
         library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
     )
@@ -168,9 +168,9 @@ def _parents(tagger: Tagger, words: Iterable[str]) -> Parents:
 
 def _shown(changes: Iterable[Change]) -> list[SidecarChange]:
     return [
-        SidecarChange(_readable(str(one.path)), one.became, one.gained, one.lost)
+        SidecarChange(_readable(str(one.path)), one.outcome, one.gained, one.lost)
         for one in changes
-        if one.became != "unchanged"
+        if one.outcome != "unchanged"
     ]
 
 

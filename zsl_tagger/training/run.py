@@ -136,7 +136,7 @@ def resolve_config(
     adopted = dataclasses.replace(asked, **{name: value for name, value in taken.items() if name not in names})
     if adopted.backbone != same["backbone"]:
         raise UserError(
-            f"{source} has the backbone {same['backbone']}, asked is {adopted.backbone}: "
+            f"{source} has the backbone {same['backbone']}, requested {adopted.backbone}: "
             "leave --backbone out, or start from other weights"
         )
     return adopted
@@ -286,7 +286,7 @@ class _Run:
         if self.run.resume and not (self.folder / CHECKPOINT_FILE).is_file():
             raise UserError(f"nothing to resume: there is no {self.folder / CHECKPOINT_FILE}")
         if began and not self.run.resume and not self.run.overwrite:
-            raise UserError(f"{output} holds a run already: --resume goes on with it, --overwrite starts anew")
+            raise UserError(f"{output} already holds a run: --resume continues it, --overwrite starts over")
         names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
         if names and not began and RUN_FOLDER not in names and not self.run.overwrite:
             raise UserError(f"{output} holds other files ({', '.join(names[:3])}): give a new or empty folder")
@@ -510,7 +510,7 @@ def _remove_empty(*folders: Path) -> None:
 def _image_root(dataset: PreparedDataset, images: Path | None) -> Path:
     root = images or dataset.image_root
     if root is None:
-        raise UserError(f"{dataset.folder} does not say where its images are: give --images DIR")
+        raise UserError(f"{dataset.folder} does not record the folder of its images: give --images DIR")
     if not root.is_dir():
         raise UserError(f"{dataset.folder}: its images should be below {root}, which is no folder: give --images DIR")
     return root

@@ -1,7 +1,7 @@
-"""Vectors of a word list, taken once from the source a model was trained with and stored as a table.
+"""Compute the vectors of a word list once, with the model's word source, and store them as a table.
 
-With them a model folder can be asked those words where the source is not installed: neither gensim, nor
-sentence-transformers, nor torch is needed to tag.
+The model folder then knows those words where the source is not installed: tagging needs neither gensim nor
+sentence-transformers nor torch.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from zsl_tagger.words.sources import WordSource, open_word_source
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable, unit_length
 
-#: Vectors with a smaller cosine than this are not the same one: int8 alone leaves more than 0.9999.
+#: Minimum cosine of two vectors that count as the same; int8 rounding alone keeps it above 0.9999.
 SAME_VECTOR = 0.995
 
 
 def open_source_of_other_words(spec: str | None, templates: Sequence[str] = ()) -> WordSource:
-    """Open the source of word vectors that ``spec`` names, where it can be asked words that are no labels.
+    """Open the word source that ``spec`` names, if it can provide vectors of words other than the labels.
 
     Args:
-        templates: the prompts that the labels' vectors were made with; none: the labels alone.
+        templates: prompts used for the labels' vectors; empty: the label alone.
 
     Raises:
-        UserError: it is unknown, a file of the labels' vectors only, or it cannot be opened.
+        UserError: it is unknown, holds vectors of the labels only, or cannot be opened.
     """
     if spec is None:
-        raise UserError("nothing says where the vectors of other words come from")
+        raise UserError("the source of the word vectors is not recorded, so there are no vectors for other words")
     if spec.startswith("file:"):
         raise UserError(f"its word vectors came from a matrix of the data set's labels only ({spec})")
     return open_word_source(spec, templates=templates)
 
 
 def bake_words(source: WordSource, words: Sequence[str]) -> WordTable:
-    """Return an int8 table of the words that the source knows, under their normalised spelling.
+    """Return an int8 table of the words that the source knows, in normalised spelling.
 
     Raises:
         UserError: it knows none of them.
@@ -52,7 +52,7 @@ def bake_words(source: WordSource, words: Sequence[str]) -> WordTable:
 
 
 def joined(table: WordTable, more: WordTable) -> WordTable:
-    """All words of ``table`` with their vectors, then those of ``more`` that it lacks."""
+    """Return all words of ``table`` with their vectors, followed by the words of ``more`` that it lacks."""
     known = set(table.words)
     new = [index for index, word in enumerate(more.words) if word not in known]
     own, rows = np.asarray(table.raw_vectors), np.asarray(more.raw_vectors)[new]
@@ -62,7 +62,7 @@ def joined(table: WordTable, more: WordTable) -> WordTable:
 
 
 def table_with_labels(labels: Sequence[str], vectors: np.ndarray, others: WordTable | None) -> WordTable:
-    """Return a table with every label under its own vector, ``(K, word_dim)``, and other words as in ``others``."""
+    """Return a table of every label with its own vector from ``(K, word_dim)``, plus the words of ``others``."""
     vectors = unit_length(vectors)
     if others is None:
         return WordTable(labels, vectors.astype(np.float32), normalized=True)
@@ -72,7 +72,7 @@ def table_with_labels(labels: Sequence[str], vectors: np.ndarray, others: WordTa
 
 
 def has_same_vectors(source: WordSource, labels: Sequence[str], vectors: np.ndarray) -> np.ndarray:
-    """For each label, bool ``(K,)``, whether the source knows it and its vector is this one of ``(K, word_dim)``."""
+    """Return for each label, bool ``(K,)``, whether the source gives it the same vector as ``vectors``."""
     resolved = [source.resolve(label) for label in labels]
     found = [index for index, one in enumerate(resolved) if one is not None]
     same = np.zeros(len(labels), bool)
@@ -83,6 +83,6 @@ def has_same_vectors(source: WordSource, labels: Sequence[str], vectors: np.ndar
 
 
 def int8_rows(vectors: np.ndarray) -> np.ndarray:
-    """Only a row's direction matters: each is scaled to the whole range of int8."""
+    """Return the rows as int8, each scaled to the full range; only their direction matters."""
     scale = 127 / np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12)
     return np.round(vectors * scale).astype(np.int8)

@@ -1,4 +1,4 @@
-"""Lists of labels that people write: in a file or on the command line."""
+"""Parse lists of labels from a file or the command line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _COMMENT = re.compile(r"(?:^|(?<=\s))#.*")
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Return the names of a list of classes: one a line, whole, with every comma and ``#`` in it.
+    """Return the class names in a file, one per line, including any commas and ``#``.
 
     Raises:
-        UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a name holds a control character.
+        UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a name contains a control character.
     """
     names = [composed(line).strip() for line in read_lines(path)]
     _check_no_control_character(names, f"{path}: ")
@@ -28,16 +28,16 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
-    """Return the labels that a person wrote in a text file: one a line or several with commas.
+    """Return the labels in a text file: one per line, or several separated by commas.
 
-    ``#`` at the start of a line or after a space starts a comment. A line that is a known name is that one label,
-    whatever it holds.
+    ``#`` at the start of a line or after a space starts a comment. A line that equals a known name is one
+    label, whatever it contains.
 
     Args:
-        known: names that hold commas or ``#``, see :func:`names_with_marks`.
+        known: names that contain commas or ``#``, see :func:`names_with_marks`.
 
     Raises:
-        UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a label holds a control character.
+        UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a label contains a control character.
     """
     whole = {_spelling(name): name for name in known}
     lines = read_lines(path)
@@ -52,10 +52,10 @@ def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
 
 
 def read_lines(path: Path, what: str = "labels") -> list[str]:
-    """Return the lines of a text file that a person wrote.
+    """Return the lines of a text file written by a person.
 
     Args:
-        what: what the file should hold, for the message of an error.
+        what: plural noun for its content, for error messages.
 
     Raises:
         UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark).
@@ -69,13 +69,13 @@ def read_lines(path: Path, what: str = "labels") -> list[str]:
 
 
 def split_labels(text: str, known: Collection[str] = ()) -> list[str]:
-    """``"dog, beach"`` -> ``["dog", "beach"]``; a line break separates labels as a comma does.
+    """Split ``"dog, beach"`` into ``["dog", "beach"]``; line breaks separate labels too.
 
     Args:
-        known: names that stay whole although they hold commas, such as ``"tench, Tinca tinca"``, the longest first.
+        known: names that are not split although they contain commas, e.g. ``"tench, Tinca tinca"``; the longest wins.
 
     Raises:
-        UserError: a label holds a control character.
+        UserError: a label contains a control character.
     """
     whole = {tuple(map(_spelling, name.split(","))): name for name in known if "," in name}
     names = [name for line in _LINE_BREAK.split(text) for name in _split_at_commas(line, whole)]
@@ -95,7 +95,7 @@ def _split_at_commas(line: str, whole: Mapping[tuple[str, ...], str]) -> Iterato
 
 
 def names_with_marks(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that :func:`split_labels` or :func:`read_labels_file` would cut: those with a comma or ``#``."""
+    """Return the names with a comma or ``#``, which :func:`split_labels` or :func:`read_labels_file` would split."""
     return tuple(name for name in names if "," in name or "#" in name)
 
 
@@ -107,16 +107,16 @@ def _check_no_control_character(names: Iterable[str], where: str = "") -> None:
     for name in names:
         if has_control_character(name):
             raise UserError(
-                f"{where}the label {name!r} holds a tab or another control character: put a space there, or a comma "
-                "between two labels"
+                f"{where}the label {name!r} contains a tab or another control character: replace it by a space, or a "
+                "comma between two labels"
             )
 
 
 def composed(label: str) -> str:
-    """Return a label in the Unicode form NFC, so that "\u00e9" in one character and in two is the same label."""
+    """Return a label in Unicode form NFC, so that "\u00e9" as one or two code points is the same label."""
     return unicodedata.normalize("NFC", label)
 
 
 def has_control_character(label: str) -> bool:
-    """Return whether a label holds a tab, a line break or another character that is no text."""
+    """Return whether a label contains a tab, a line break or another control character."""
     return any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in label)

@@ -1,4 +1,4 @@
-"""Read a ``wordvec_array.pth``: a matrix (word_dim, K) of word vectors, one column a label."""
+"""Read ``wordvec_array.pth``: a matrix (word_dim, K) of word vectors, one column per label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zsl_tagger.errors import UserError, require
 from zsl_tagger.system.files import parse_json, sha256_of
 from zsl_tagger.words.table import WordTable
 
-#: The report of a prepared folder, which names the columns of the matrix beside it.
+#: Report of a prepared folder, which names the columns of its matrix.
 LISTING_FILE = "dataset.json"
 
 
@@ -24,7 +24,7 @@ def load_matrix(path: Path) -> np.ndarray:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no word-vector file at {path}") from None
-    except Exception:  # torch raises nearly anything on a broken file, and its advice is to open it unsafely
+    except Exception:  # torch raises nearly anything on a broken file, and advises to open it unsafely
         raise UserError(
             f"{path} is not a tensor that torch.load(..., weights_only=True) reads: "
             "expected one of shape (word_dim, labels), as torch.save writes it"
@@ -41,23 +41,23 @@ def load_matrix(path: Path) -> np.ndarray:
 
 
 def open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
-    """Read a matrix of word vectors, whose names lie beside it or are the sorted labels."""
+    """Read a matrix of word vectors; its columns are named by the file next to it, or are the sorted labels."""
     matrix = load_matrix(path)
     names = _names_beside(path) or sorted(labels)
     if not names:
-        raise UserError(f"{path}: nothing beside the file says what its {matrix.shape[1]} columns are")
+        raise UserError(f"{path}: no file next to it says what its {matrix.shape[1]} columns are")
     if len(names) != matrix.shape[1]:
         hint = " (it seems transposed)" if len(names) == matrix.shape[0] else ""
         raise UserError(
             f"{path}: expected {len(names)} columns, one for each label in sorted order, "
             f"got a tensor of shape {matrix.shape}{hint}"
         )
-    used = np.flatnonzero(np.isfinite(matrix).all(axis=0) & matrix.any(axis=0))  # a column of zeros is no vector
+    used = np.flatnonzero(np.isfinite(matrix).all(axis=0) & matrix.any(axis=0))  # a column of zeros is not a vector
     return WordTable([names[column] for column in used], np.ascontiguousarray(matrix.T[used]))
 
 
 def _names_beside(path: Path) -> list[str] | None:
-    """Column names, where a report of ours beside the matrix says them: it has the sha256 of what it speaks of."""
+    """Return the column names from our report next to the matrix, or None; the report must match its SHA-256."""
     for listing in (path.with_suffix(".json"), path.parent / LISTING_FILE):
         try:
             content = parse_json(listing.read_text(encoding="utf-8"))

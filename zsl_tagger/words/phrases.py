@@ -1,14 +1,14 @@
-"""Several vectors a label: a file of other names and sentences for labels, whose vectors are averaged.
+"""Average several vectors per label, from a file of other names and sentences for the labels.
 
-A CSV file has the columns ``label`` and ``name`` or ``sentence``, a phrase a row; a file of JSON lines has an object a
-label::
+A CSV file has the columns ``label`` and ``name`` or ``sentence``, one phrase per row; a JSON Lines file has one
+object per label::
 
     label,name,sentence                             {"label": "cat", "names": ["kitty", "house cat"],
     cat,kitty,                                       "sentences": ["A small animal with soft fur."]}
     cat,,A small animal with soft fur.
 
-A name is looked up as the label is; a text encoder puts it into the same templates. A sentence is for text encoders,
-which encode it as it stands. The label itself counts as one phrase. The label's vector is the mean of the unit vectors
+A name is looked up like the label; text encoders put it into the same templates. Sentences are for text encoders only,
+which encode them as they are. The label itself counts as one phrase. The label's vector is the mean of the unit vectors
 of its phrases, normalised again.
 """
 
@@ -36,17 +36,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phrases:
-    """Hold what is averaged for a label beside the label itself."""
+    """Other names and sentences of a label, averaged with the label itself."""
 
     names: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
 
 
 def read_phrases(path: Path) -> dict[str, Phrases]:
-    """Return the phrases of each label of a file, ``.csv`` or ``.jsonl``.
+    """Read the phrases of each label from a ``.csv`` or ``.jsonl`` file.
 
     Raises:
-        UserError: it cannot be read, or a line is not what it should be (file and line).
+        UserError: it cannot be read, or a line is invalid; the message gives file and line.
     """
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     reader = readers.get(path.suffix.lower())
@@ -61,7 +61,7 @@ def read_phrases(path: Path) -> dict[str, Phrases]:
         names.setdefault(label, []).extend(own_names)
         sentences.setdefault(label, []).extend(own_sentences)
     if not any(names.values()) and not any(sentences.values()):
-        raise UserError(f"{path} has no phrase")
+        raise UserError(f"{path} contains no phrases")
     return {
         label: Phrases(tuple(dict.fromkeys(names[label])), tuple(dict.fromkeys(sentences[label]))) for label in names
     }
@@ -124,12 +124,12 @@ def vectors_by_phrases(
     find: Callable[[str], Resolved | None],
     unit: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
-    """Return the vectors of the labels that a file has phrases for, and the phrases that each is the mean of.
+    """Return the vectors of the labels that a file has phrases for, and the phrases behind each vector.
 
     Args:
-        labels: each label, and how the source finds it.
-        spec: the name of the source, for messages.
-        find: looks up a name as labels are looked up.
+        labels: each label and how the source resolves it.
+        spec: name of the source, for messages.
+        find: looks up a name like a label.
 
     Raises:
         UserError: the file cannot be read, has no phrases for these labels, or has sentences for a source of words.
@@ -139,16 +139,16 @@ def vectors_by_phrases(
     if not own:
         raise UserError(f"{path} has phrases for none of the labels: its first label is {next(iter(of_file))!r}")
     if len(own) < len(of_file):
-        logger.info("%s: phrases of names that are no label are left out (%d)", path, len(of_file) - len(own))
+        logger.info("%s: phrases for names that are not labels are ignored (%d)", path, len(of_file) - len(own))
     if any(phrases.sentences for phrases in own.values()) and not isinstance(source, TextEncoderSource):
         raise UserError(
-            f"{path} has sentences, which are for word vectors of a text encoder, 'open_clip:...' or 'st:...'; "
+            f"{path} has sentences, which need word vectors from a text encoder, 'open_clip:...' or 'st:...'; "
             f"{spec!r} has words only: give names"
         )
     names = {label: {name: find(name) for name in phrases.names} for label, phrases in own.items()}
     unknown = [name for of_label in names.values() for name, how in of_label.items() if how is None]
     if unknown:
-        logger.info("%s: names without a vector in %s are left out (%d): %s", path, spec, len(unknown), some(unknown))
+        logger.info("%s: names without a vector in %s are ignored (%d): %s", path, spec, len(unknown), some(unknown))
     found = {
         label: [how for how in (labels[label], *of_label.values()) if how is not None]
         for label, of_label in names.items()
@@ -164,13 +164,12 @@ def mean_vectors(
     sentences: Mapping[str, Sequence[str]],
     unit: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Return the mean vector of the phrases of each label, float32 ``(word_dim,)``; none of a label without a phrase.
+    """Return the mean vector of each label's phrases, float32 ``(word_dim,)``; labels without phrases are left out.
 
     Args:
-        found: the names of each label, with the label itself, as the source resolves them; their vectors are left out
-            where they are all zero.
-        sentences: the sentences of each label, for a source that encodes text.
-        unit: take the mean of unit vectors, and normalise it again.
+        found: names of each label, including the label itself, as resolved by the source; all-zero vectors are skipped.
+        sentences: sentences of each label, for a source that encodes text.
+        unit: average unit vectors and normalise the mean.
     """
     rows: dict[str, list[np.ndarray]] = {}
     owners = [label for label, names in found.items() for _ in names]

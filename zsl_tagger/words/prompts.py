@@ -12,29 +12,29 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.words.label_lists import read_lines
 from zsl_tagger.words.table import Resolved, unit_length
 
-#: Where a template has the label.
+#: Placeholder for the label in a template.
 PLACE = "{}"
 
-#: The label alone, as sentence encoders are asked.
+#: The label alone, for sentence encoders.
 LABEL_ALONE = (PLACE,)
 
-#: What text towers of CLIP are asked where no templates are given: the prompt of CLIP's own paper.
+#: Default for CLIP's text towers: the prompt of the CLIP paper.
 CLIP_TEMPLATES = ("a photo of a {}.",)
 
-#: Sentences encoded before their mean is taken: bounds memory for many labels and templates.
+#: Sentences encoded before averaging; bounds memory for many labels and templates.
 SENTENCES_AT_ONCE = 1 << 16
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Return the prompt templates of a file, one a line; blank lines are left out.
+    """Read prompt templates from a file, one per line; blank lines are ignored.
 
     Raises:
-        UserError: it cannot be read, has no template, or a line does not say where the label goes.
+        UserError: it cannot be read, has no template, or a line lacks the placeholder.
     """
     numbered = [(number, line.strip()) for number, line in enumerate(read_lines(path, "templates"), start=1)]
     templates = [(number, line) for number, line in numbered if line]
     if not templates:
-        raise UserError(f'{path} has no template: expected one a line, such as "a photo of a {PLACE}."')
+        raise UserError(f'{path} has no template: expected one per line, such as "a photo of a {PLACE}."')
     for number, template in templates:
         if PLACE not in template:
             raise UserError(
@@ -45,10 +45,10 @@ def read_templates(path: Path) -> tuple[str, ...]:
 
 
 class TextEncoderSource(ABC):
-    """A word source that encodes text, so that it has a vector for any label.
+    """Base class of word sources that encode text, and so have a vector for any label.
 
     Attributes:
-        templates: prompts with ``{}`` where the label goes.
+        templates: prompts with ``{}`` in place of the label.
     """
 
     templates: tuple[str, ...]
@@ -68,7 +68,7 @@ class TextEncoderSource(ABC):
         """Return the mean vector over the templates, float32 ``(K, word_dim)``.
 
         Args:
-            unit: take the mean of unit vectors and normalise it again, as CLIP's prompt ensembles do.
+            unit: average unit vectors and normalise the mean, as CLIP's prompt ensembles do.
         """
         labels = [" ".join(found.words) for found in resolved]
         count, step = len(self.templates), max(1, SENTENCES_AT_ONCE // len(self.templates))
@@ -88,6 +88,6 @@ class TextEncoderSource(ABC):
 
 
 def templates_of(source: object) -> tuple[str, ...]:
-    """Return the templates to store beside the name of a word source; none for a table or the label alone."""
+    """Return the templates to store with the name of a word source; empty for a table or the label alone."""
     templates = source.templates if isinstance(source, TextEncoderSource) else ()
     return () if templates == LABEL_ALONE else templates

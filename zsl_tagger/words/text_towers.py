@@ -1,4 +1,4 @@
-"""Text towers of open_clip as a word source (needs the [clip] extra)."""
+"""Use open_clip's text towers as word sources (needs the [clip] extra)."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from zsl_tagger.errors import UserError, first_line, require
 from zsl_tagger.words.prompts import CLIP_TEMPLATES, TextEncoderSource
 from zsl_tagger.words.table import unit_length
 
-#: What open_clip writes beside the weights of a model folder of its own.
+#: File that open_clip writes next to the weights in its own model folders.
 FOLDER_CONFIG = "open_clip_config.json"
 
 SENTENCES_A_BATCH = 256
 
 
 class OpenClipSource(TextEncoderSource):
-    """The text tower of an open_clip model.
+    """Word source with the text tower of an open_clip model.
 
     Args:
-        name: ``NAME:PRETRAINED`` of open_clip, with a tag of open_clip's or a checkpoint file as PRETRAINED; ``NAME``
-            alone takes OpenAI's weights or the first ones that open_clip has; or a folder with open_clip_config.json.
+        name: ``NAME:PRETRAINED``, where PRETRAINED is a tag of open_clip or a checkpoint file; ``NAME`` alone selects
+            OpenAI's weights or the first ones that open_clip lists; or a folder with open_clip_config.json.
         templates: prompts; None: "a photo of a {}."
 
     Attributes:
-        logit_scale: what training multiplied cosines by.
-        hub: the repository that open_clip has the weights from; "" for files.
-        logit_bias: what SigLIP's training added to them; None for CLIP's.
+        logit_scale: factor of the cosines in training.
+        hub: repository of the weights; "" for files.
+        logit_bias: bias of SigLIP's training; None for CLIP.
 
     Raises:
-        UserError: open_clip has no such model, or its weights cannot be had or do not fit.
+        UserError: open_clip has no such model, or its weights cannot be downloaded or do not fit.
     """
 
     def __init__(self, name: str, templates: Sequence[str] | None = None):
@@ -50,12 +50,12 @@ class OpenClipSource(TextEncoderSource):
         self.hub = str(known.get("hf_hub") or "").strip("/")
         try:
             with _without_basic_config():
-                # Two thirds of OpenAI's weights were trained with QuickGELU, which the architecture's name leaves open.
+                # Two thirds of OpenAI's weights were trained with QuickGELU, which the architecture name does not say.
                 model = open_clip.create_model(
                     architecture, weights, force_quick_gelu=quick_gelu, require_pretrained=True
                 )
                 self._tokenizer = open_clip.get_tokenizer(architecture)
-        except Exception as error:  # of the hub, of torch, of weights that do not fit
+        except Exception as error:  # from the hub, torch, or weights that do not fit
             raise UserError(
                 f"cannot open the text tower open_clip:{name}: {_reason(error)}. Expected a tag of "
                 "open_clip's (downloaded when first used), a checkpoint that fits the model, or a folder with "
@@ -78,12 +78,12 @@ class OpenClipSource(TextEncoderSource):
 
 
 def _resolve(name: str) -> tuple[str, str | None]:
-    """Return open_clip's name of the model, and a tag or a file of its weights (None: the folder has them)."""
+    """Return open_clip's model name and a tag or file of its weights (None: they are in the folder)."""
     import open_clip
 
     if Path(name).is_dir():
         if not (Path(name) / FOLDER_CONFIG).is_file():
-            raise UserError(f"{name} is no model folder of open_clip: it has no {FOLDER_CONFIG}")
+            raise UserError(f"{name} is not an open_clip model folder: it has no {FOLDER_CONFIG}")
         return f"local-dir:{name}", None
     architecture, _, weights = name.partition(":")
     architecture = architecture.replace("/", "-")
@@ -110,17 +110,17 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, without torch's advice to load the file unsafely and its lists of all tensors."""
+    """Return the cause of an error, without torch's advice to load the file unsafely and its list of all tensors."""
     if "weights_only" in str(error):
-        return "the checkpoint holds something else than tensors, or is damaged"
+        return "the checkpoint contains something other than tensors, or is damaged"
     if "loading state_dict" in str(error):
-        return "the tensors of the checkpoint are not those of the model"
+        return "the tensors of the checkpoint do not match the model"
     return first_line(error).rstrip(".: ")
 
 
 @contextmanager
 def _without_basic_config() -> Iterator[None]:
-    """Keep open_clip, which logs by the root logger, from giving it a handler that prints other libraries' logs too."""
+    """Keep open_clip from adding a root handler, which would print the logs of other libraries too."""
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     try:

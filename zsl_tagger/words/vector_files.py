@@ -1,7 +1,7 @@
-"""Files of word vectors as gensim, fastText, word2vec and GloVe write them -> words and a matrix.
+"""Read word vectors in the formats of gensim, fastText, word2vec and GloVe.
 
-gensim reads its own and the binary ones. Text is read here: gensim refuses words with spaces, which GloVe's largest
-file has, and does not say in which line a file is broken.
+gensim reads its own and the binary formats. Text is read here, since gensim rejects words with spaces, which GloVe's
+largest file contains, and does not report the broken line.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from zsl_tagger.system.pickles import StandIn, array_of, attributes_of, kind_of,
 
 logger = logging.getLogger(__name__)
 
-#: Classes of gensim, of any version, that hold words and their vectors.
+#: Classes of any gensim version that hold words and their vectors.
 _KEYED_VECTORS = frozenset(
     f"{kind}KeyedVectors" for kind in ("", "Euclidean", "Word2Vec", "WordEmbeddings", "FastText")
 )
 
-#: Attributes that hold the words, in gensim 4 and before.
+#: Attributes that hold the words, in gensim 4 and earlier.
 _WORDS = ("index_to_key", "index2word", "index2entity")
 
 BOM = b"\xef\xbb\xbf"
 
-#: The width of a text file's vectors is that of most of so many lines.
+#: The vector width of a text file is the most frequent one in this many lines.
 LINES_FOR_WIDTH = 100
 
-#: Largest share of the lines of a text file that may be junk: such lines are skipped, and a file of more is refused.
+#: Maximum share of junk lines in a text file; they are skipped, and a file with more is refused.
 MOST_JUNK = 0.01
 
 _FASTTEXT_MAGIC = struct.pack("<i", 793712314)
@@ -45,21 +45,21 @@ _FASTTEXT_HEADER = struct.calcsize("<ii12id")  # magic, version, twelve settings
 
 
 def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
-    """(W words, float32 ``(W, word_dim)``); words whose vector is all zero are left out.
+    """Read W words and their vectors, float32 ``(W, word_dim)``; words with an all-zero vector are skipped.
 
     Args:
-        path: .kv (gensim), .bin (word2vec or fastText), or text with or without a header; .bin of word2vec and text
-            may be packed as .gz.
+        path: .kv (gensim), .bin (word2vec or fastText), or text with or without a header; word2vec's .bin and text may
+            be compressed as .gz.
 
     Raises:
-        UserError: it is none of these, or broken.
+        UserError: it has another format, or is broken.
     """
     try:
         words, vectors = _read(path)
     except UserError:
         raise
     except MemoryError:
-        raise UserError(f"cannot read word vectors from {path}: they need more memory than there is") from None
+        raise UserError(f"cannot read word vectors from {path}: not enough memory") from None
     except Exception as error:  # gensim raises nearly anything on a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read word vectors from {path}: {reason}") from None
@@ -67,17 +67,17 @@ def read_vector_file(path: Path) -> tuple[Sequence[str], np.ndarray]:
 
 
 def known_vectors(words: Sequence[Any], vectors: np.ndarray, source: str) -> tuple[Sequence[str], np.ndarray]:
-    """Return the words that have a vector.
+    """Return the words that have a vector, with their vectors.
 
     Raises:
-        UserError: words and vectors do not fit.
+        UserError: the numbers of words and vectors differ.
     """
     if vectors.ndim != 2 or len(words) != len(vectors) or not vectors.size:
         raise UserError(
             f"cannot read word vectors from {source}: expected a vector for each word, got {len(words)} words and "
             f"vectors of shape {vectors.shape}"
         )
-    used = vectors.any(axis=1) & np.array([word is not None for word in words])  # None: gensim saw a word twice
+    used = vectors.any(axis=1) & np.array([word is not None for word in words])  # None: gensim found a duplicate word
     if used.all():
         return [str(word) for word in words], vectors
     return [str(words[row]) for row in np.flatnonzero(used).tolist()], vectors[used]
@@ -106,7 +106,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _read_kv(path: Path) -> tuple[Sequence[Any], np.ndarray]:
-    """Read a pickle, with large arrays in .npy files beside it, without gensim's loader, which would run its code."""
+    """Read a pickle, and large arrays from .npy files next to it, without gensim's loader, which would run its code."""
     content = load_data(path)
     saved = attributes_of(content, _KEYED_VECTORS)
     if saved is None:
@@ -123,7 +123,7 @@ def _read_kv(path: Path) -> tuple[Sequence[Any], np.ndarray]:
 
 
 def _saved_array(path: Path, saved: dict[str, Any], *names: str) -> np.ndarray | None:
-    """Return an array under one of its names, from the pickle or the file beside it; None if it was not saved."""
+    """Return an array by any of its names, from the pickle or the file next to it; None if it was not saved."""
     apart = saved.get("__numpys", [])
     for name in names:
         if name in apart:
@@ -135,7 +135,7 @@ def _saved_array(path: Path, saved: dict[str, Any], *names: str) -> np.ndarray |
 
 
 def _fasttext_vectors(path: Path, saved: dict[str, Any], words: list[Any]) -> np.ndarray:
-    """Return the vectors of fastText's words, which gensim leaves out: the mean of a word's own and its parts'."""
+    """Return the vectors of fastText's words, which gensim does not save: the mean over the word and its n-grams."""
     require("gensim", "train")
     from gensim.models.fasttext import FastTextKeyedVectors
 
@@ -173,14 +173,14 @@ def _read_bin(path: Path) -> tuple[Sequence[Any], np.ndarray]:
 
 
 def _is_binary_word2vec(path: Path) -> bool:
-    """Tell binary word2vec under another suffix by what follows its header: gensim's downloads are called .gz only."""
+    """Recognise binary word2vec by what follows its header: gensim's downloads are named just .gz."""
     with _open(path) as file:
         header = file.readline(100).split()
         return len(header) == 2 and all(field.isdigit() for field in header) and b"\0" in file.read(1 << 16)
 
 
 def _check_fasttext_words(path: Path) -> None:
-    """Where the list of words is cut off, gensim would read for ever."""
+    """Raise a UserError if the word list is truncated, on which gensim would loop forever."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         counts = struct.Struct("<iiiqq")  # words and labels, words, labels, tokens, pruned
         at = _FASTTEXT_HEADER
@@ -189,14 +189,14 @@ def _check_fasttext_words(path: Path) -> None:
         for _ in range(count):
             end = content.find(b"\0", at)
             if end < 0 or end + 10 > len(content):
-                raise UserError(f"cannot read word vectors from {path}: it is cut off in its list of words")
-            at = end + 10  # after the word its count and its kind: 9 bytes
+                raise UserError(f"cannot read word vectors from {path}: its word list is truncated")
+            at = end + 10  # the word is followed by its count and kind: 9 bytes
 
 
 def _read_text(file: BinaryIO, path: Path) -> tuple[Sequence[str], np.ndarray]:
-    """Read lines of a word and its numbers.
+    """Read lines that consist of a word and its numbers.
 
-    fastText and word2vec have a first line "words dimensions", GloVe has not.
+    fastText and word2vec start with a line "words dimensions", GloVe does not.
     """
     first = list(islice(file, LINES_FOR_WIDTH))
     expected, dim = _header(first)
@@ -211,10 +211,10 @@ def _read_text(file: BinaryIO, path: Path) -> tuple[Sequence[str], np.ndarray]:
 
 
 def _header(lines: list[bytes]) -> tuple[int | None, int]:
-    """Return the number of words and the width of the vectors that the first line says.
+    """Return the number of words and the vector width from the header line.
 
-    Without such a line the number is None, and the width is that of most of these lines: any one may be junk, or have a
-    word with spaces.
+    Without a header the number is None and the width is the most frequent one in ``lines``, any of which may be junk or
+    contain a word with spaces.
     """
     fields = [line.removeprefix(BOM).split() for line in lines if line.strip()]
     if fields and len(fields[0]) == 2 and all(field.isdigit() for field in fields[0]):
@@ -224,11 +224,11 @@ def _header(lines: list[bytes]) -> tuple[int | None, int]:
 
 
 class _TextRows:
-    """Hold the words and vectors of a text file as it is read, and how many of its lines are junk.
+    """Words and vectors of a text file being read, and the number of its junk lines.
 
     Attributes:
-        place: word -> its row.
-        values: of all rows, one after the other.
+        place: word -> row.
+        values: values of all rows, concatenated.
         skipped: number of junk lines.
     """
 
@@ -251,7 +251,7 @@ class _TextRows:
             return
         self._read += 1
         text = word.strip().decode("utf-8", "replace")
-        if text not in self.place:  # of a word that comes twice, the first counts
+        if text not in self.place:  # the first of duplicate words counts
             self.place[text] = len(self.place)
             self.values.extend(row)
 
@@ -261,19 +261,19 @@ class _TextRows:
         came = line[:40].decode("utf-8", "replace").strip()
         self._first = self._first or f"line {number}: expected a word and {wanted}, got {came!r}"
         if not line.endswith(b"\n"):
-            raise UserError(f"cannot read word vectors from {self.path}: it is cut off in its last line: {self._first}")
+            raise UserError(f"cannot read word vectors from {self.path}: its last line is truncated: {self._first}")
 
     def check(self, expected: int | None) -> None:
-        """Raise a UserError if too many lines are junk, or the first line says another number of words."""
+        """Raise a UserError if too many lines are junk, or the header gives another number of words."""
         if self.skipped > MOST_JUNK * self._read:
             raise UserError(f"cannot read word vectors from {self.path}: {self._first}")
         if expected not in (None, self._read + self.skipped):
             raise UserError(
-                f"cannot read word vectors from {self.path}: its first line says {expected} words, it has {self._read}"
+                f"cannot read word vectors from {self.path}: its header says {expected} words, but it has {self._read}"
             )
 
     def remark(self) -> str:
-        """Say how many lines were skipped, with the first."""
+        """Return a message with the number of skipped lines and the first one."""
         return (
             f"{self.path}: {self.skipped:,} of {self._read + self.skipped:,} lines skipped, the first is {self._first}"
         )
