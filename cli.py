@@ -363,7 +363,7 @@ def serve(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a web page and a JSON API that tag photos. Nothing is stored, nothing leaves this machine.
+    """Serve a web page and a JSON API that tag photos. Photos sent to it are not stored, nothing leaves this machine.
 
     With --library, also search an index, mark photos yes or no, teach tags from the marks, and write sidecars.
 

@@ -160,7 +160,7 @@ def test_keys_move_and_take_back(visit: Visit, address: tuple[str, int], folder:
     assert label_of_focus(page).endswith(", no")
     page.wait_for_load_state("networkidle")
     page.reload()
-    page.get_by_role("button", name="cup", exact=True).click()  # "Go on with"
+    page.get_by_role("button", name="cup", exact=True).click()  # below "Your tags"
     expect(cards(page).first).to_be_focused(timeout=SOON)
     assert label_of_focus(page) == f"{names[0]}, score {label_of_focus(page).split()[3]} no"
     expect(page.locator("#status")).to_contain_text("“cup”: 0 yes, 1 no")

@@ -506,7 +506,7 @@ async function refresh() {
   at("promise").textContent = `${times(told.photos, "photo")}: find, mark, teach.`;
   at("tags").replaceChildren(...told.tags.map((value) => element("option", { value })));
   at("starts").hidden = Boolean(shown) || !told.tags.length;
-  at("starts").replaceChildren("Go on with:", ...told.tags.map(startWith));
+  at("starts").replaceChildren("Your tags:", ...told.tags.map(startWith));
   setUndoable(told.undoable);
   if (undoable) at("bar").hidden = false;
 }
