@@ -106,7 +106,7 @@ def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     assert tops == {"data_prep", "zsl_tagger"}  # no module that takes the name cli
     assert {"zsl_tagger/cli.py", "zsl_tagger/py.typed"} <= set(names)
     assert {"data_prep/report.html.j2", "zsl_tagger/evaluation/report.html.j2"} <= set(names)
-    pages = ("index.html", "library.html", "page.js", "icon.svg")
+    pages = ("index.html", "page.css", "page.js", "common.js", "library.html", "library.css", "library.js", "icon.svg")
     assert {f"zsl_tagger/serve/page/{name}" for name in pages} <= set(names)
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
     assert "zsl_tagger/assets/packaged/model.safetensors" not in names
