@@ -108,14 +108,14 @@ def made_rows(count: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def test_near_duplicates_are_those_that_comparing_every_pair_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
-    compare = near_duplicates_module._compare
+    compare = near_duplicates_module._similar
 
-    def counted(rows: object, photos: np.ndarray, pairs: dict[tuple[int, int], float]) -> None:
+    def counted(rows: near_duplicates_module._Rows, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nonlocal compared
         compared += len(photos) ** 2
-        compare(rows, photos, pairs)  # type: ignore[arg-type]
+        return compare(rows, photos)
 
-    monkeypatch.setattr(near_duplicates_module, "_compare", counted)
+    monkeypatch.setattr(near_duplicates_module, "_similar", counted)
     levels, step, low = packed = made_rows(4000, 50)
     rows = levels * step[:, None] + low[:, None]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
