@@ -53,7 +53,6 @@ def main() -> None:
         if not (folder[name] / INDEX_FILE).exists():
             own = ["--make", str(folder[name]), "--photos", str(arguments.photos), "--work", str(arguments.work)]
             run(clone, [str(Path(__file__)), *own])
-            run(clone, ["cli.py", "index", "--index", str(folder[name])])  # arranges what is left
     commands = {what: ["search", query, "--format", "jsonl"] for what, query in SEARCHES.items()}
     if not arguments.million:
         commands["index again, nothing new"] = ["index"]
@@ -114,7 +113,8 @@ def make(folder: Path, photos: Path, work: Path) -> None:
     random = np.random.default_rng(0)
     with Store(folder, made) as store:
         store._database.execute("PRAGMA synchronous = OFF")
-        store.add_root(str(work / "photos"))
+        if not million:
+            store.add_root(str(work / "photos"))
         for start in range(0, MILLION if million else PHOTOS, AT_ONCE):
             one, other = random.integers(len(encoded), size=(2, AT_ONCE))
             share = (0.6 + 0.4 * random.random((AT_ONCE, 1))).astype(np.float32)

@@ -22,7 +22,7 @@ from paths import ROOT
 from read_back import read_back
 
 from zsl_tagger.records.writers import LASTING
-from zsl_tagger.tagging import tagger
+from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASKED", "asked.txt")
     monkeypatch.setenv("SECONDS", "0")
-    monkeypatch.setattr(tagger, "OnnxModel", quick_tagger.NoNetworks)
+    monkeypatch.setattr(onnx_model, "OnnxModel", quick_tagger.NoNetworks)
     monkeypatch.setattr(Tagger, "encode", quick_tagger.encode)
     monkeypatch.setattr(Tagger, "tag_encoded", quick_tagger.tag_encoded)
 

@@ -15,7 +15,7 @@ from typing import Any
 import cli
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Tag
-from zsl_tagger.tagging import tagger
+from zsl_tagger.tagging import onnx_model
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelConfig
 from zsl_tagger.tagging.tagger import Tagger
@@ -48,6 +48,6 @@ def tag_encoded(self: Tagger, encoded: int, labels: LabelSet, **options: Any) ->
 
 
 if __name__ == "__main__":
-    tagger.OnnxModel = NoNetworks  # type: ignore[assignment,misc]
+    onnx_model.OnnxModel = NoNetworks  # type: ignore[assignment,misc]
     Tagger.encode, Tagger.tag_encoded = encode, tag_encoded  # type: ignore[assignment,method-assign]
     cli.app()

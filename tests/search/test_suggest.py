@@ -11,6 +11,8 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_data import run_command
 from paths import ROOT
 from PIL import Image
@@ -106,14 +108,14 @@ def made_rows(count: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def test_near_duplicates_are_those_that_comparing_every_pair_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
-    compare = near_duplicates_module._compare
+    compare = near_duplicates_module._similar
 
-    def counted(rows: object, photos: np.ndarray, pairs: dict[tuple[int, int], float]) -> None:
+    def counted(rows: near_duplicates_module._Rows, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nonlocal compared
         compared += len(photos) ** 2
-        compare(rows, photos, pairs)  # type: ignore[arg-type]
+        return compare(rows, photos)
 
-    monkeypatch.setattr(near_duplicates_module, "_compare", counted)
+    monkeypatch.setattr(near_duplicates_module, "_similar", counted)
     levels, step, low = packed = made_rows(4000, 50)
     rows = levels * step[:, None] + low[:, None]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -129,6 +131,36 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds(monkeypatch: 
 @pytest.mark.parametrize("count", [0, 1, 65])
 def test_few_photos_have_no_near_duplicates(count: int) -> None:
     assert near_duplicates(made_rows(count, 0) if count else (np.zeros((0, 64), np.uint8), *np.zeros((2, 0)))) == []
+
+
+def groups_of(pairs: dict[tuple[int, int], float]) -> dict[tuple[int, ...], float]:
+    """Join pairs one after another, best first: the slow, obvious way."""
+    group_of: dict[int, frozenset[int]] = {}
+    lowest: dict[frozenset[int], float] = {}
+    for (one, other), cosine in sorted(pairs.items(), key=lambda item: -item[1]):
+        a, b = (group_of.get(number, frozenset([number])) for number in (one, other))
+        if a != b:
+            group_of |= dict.fromkeys(a | b, a | b)
+            lowest[a | b] = cosine
+    return {tuple(sorted(group)): lowest[group] for group in set(group_of.values())}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 22), st.integers(0, 22), st.sampled_from([0.98, 0.985, 0.99, 1.0])), max_size=60),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_pairs_are_joined_as_one_after_another(found: list[tuple[int, int, float]], at_once: int) -> None:
+    """Pairs come in either order, several times, and in portions; what came last counts."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(near_duplicates_module, "_PAIRS_AT_ONCE", at_once)
+        patched.setattr(near_duplicates_module, "_PAIRS_LOOKED_THROUGH", at_once)
+        found = [(one, other, float(np.float32(cosine))) for one, other, cosine in found if one != other]
+        pairs = near_duplicates_module._Pairs(23)
+        for one, other, cosine in found:
+            pairs.add(np.array([one]), np.array([other]), np.array([cosine], np.float32))
+        joined = near_duplicates_module._joined(*pairs.best_first())
+    expected = {(min(one, other), max(one, other)): cosine for one, other, cosine in found}
+    assert {tuple(members.tolist()): lowest for members, lowest in joined} == groups_of(expected)
 
 
 def test_many_copies_are_one_group() -> None:

@@ -20,8 +20,7 @@ from zsl_tagger.evaluation.calibrate import CalibrateRun, calibrate
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.search import library
 from zsl_tagger.tagging import hub as ours
-from zsl_tagger.tagging import model_folder
-from zsl_tagger.tagging import tagger as tagger_module
+from zsl_tagger.tagging import model_folder, onnx_model
 from zsl_tagger.tagging.hub import FILES, HubName, download, parse_name
 from zsl_tagger.tagging.model_folder import (
     ModelConfig,
@@ -59,7 +58,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model folder without networks, beside files that do not belong to it; taggers open it all the same."""
-    monkeypatch.setattr(tagger_module, "OnnxModel", NoNetworks)
+    monkeypatch.setattr(onnx_model, "OnnxModel", NoNetworks)
     path = tmp_path / "made"
     path.mkdir()
     write_config(path, ModelConfig(Preprocessing(32), word_dim=3, default_threshold=0.35))

@@ -15,6 +15,8 @@ PASSES, BITS = 16, 24
 BLOCK, STEP = 64, 48  # neighbours compared at a time, and how far the next ones begin
 
 _PHOTOS_AT_ONCE = 4096  # that are float32 at a time, to bound memory
+_PAIRS_AT_ONCE = 1 << 20  # that wait to be merged with the others
+_PAIRS_LOOKED_THROUGH = 1024  # at a time, for one that joins two groups
 
 
 class _Rows:
@@ -45,15 +47,46 @@ def near_duplicates(pooled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[t
         pooled: as :meth:`Store.pooled` returns them: levels uint8 ``(N, F)``, steps and lows ``(N,)``.
     """
     rows = _Rows(*pooled)
-    pairs: dict[tuple[int, int], float] = {}
+    pairs = _Pairs(len(rows))
     random = np.random.default_rng(0)
     mean = rows.take(slice(0, _PHOTOS_AT_ONCE)).mean(axis=0) if len(rows) else np.zeros(0)
     for _ in range(PASSES):
         planes = random.standard_normal((rows.width, BITS)).astype(np.float32)
         order = np.argsort(_hashes(rows, planes, mean), kind="stable")
         for start in range(0, max(1, len(order) - BLOCK + STEP), STEP):
-            _compare(rows, order[start : start + BLOCK], pairs)
-    return _joined(pairs)
+            pairs.add(*_similar(rows, order[start : start + BLOCK]))
+    return _joined(*pairs.best_first())
+
+
+class _Pairs:
+    """Pairs of N photos with their cosines, each once."""
+
+    def __init__(self, count: int):
+        self._count = count
+        self._codes, self._cosines = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        self._new: list[tuple[np.ndarray, np.ndarray]] = []
+        self._waiting = 0
+
+    def add(self, first: np.ndarray, second: np.ndarray, cosines: np.ndarray) -> None:
+        """Add pairs ``(n,)`` of numbers; of those that are there already the new cosine counts."""
+        self._new.append((np.minimum(first, second) * self._count + np.maximum(first, second), cosines))
+        self._waiting += len(first)
+        if self._waiting > max(_PAIRS_AT_ONCE, len(self._codes)):
+            self._merge()
+
+    def _merge(self) -> None:
+        codes, cosines = (np.concatenate(parts) for parts in zip((self._codes, self._cosines), *self._new, strict=True))
+        order = np.argsort(codes, kind="stable")  # the newest of a pair is the last
+        last = np.flatnonzero(np.diff(codes[order], append=-1))
+        self._codes, self._cosines = codes[order][last], cosines[order][last]
+        self._new, self._waiting = [], 0
+
+    def best_first(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the numbers of the first and of the second photo, int64 ``(n,)``, and the cosines."""
+        self._merge()
+        order = np.argsort(-self._cosines, kind="stable")
+        first, second = np.divmod(self._codes[order], max(1, self._count))
+        return first, second, self._cosines[order]
 
 
 def _hashes(rows: _Rows, planes: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -66,26 +99,39 @@ def _hashes(rows: _Rows, planes: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _compare(rows: _Rows, photos: np.ndarray, pairs: dict[tuple[int, int], float]) -> None:
-    """Add the pairs of some photos that are near-duplicates."""
+def _similar(rows: _Rows, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of some photos that are near-duplicates, and their cosines."""
     unit = rows.take(photos)
     cosines = unit @ unit.T  # (m, m)
-    for one, other in np.argwhere(np.triu(cosines >= SIMILAR, 1)):
-        first, second = sorted((int(photos[one]), int(photos[other])))
-        pairs[first, second] = float(cosines[one, other])
+    one, other = np.nonzero(cosines >= SIMILAR)
+    once = one < other
+    one, other = one[once], other[once]
+    return photos[one], photos[other], cosines[one, other]
 
 
-def _joined(pairs: dict[tuple[int, int], float]) -> list[tuple[np.ndarray, float]]:
-    """Return the groups that pairs form, best pairs first, so that a group's cosine is the lowest one it needed."""
-    group_of: dict[int, list[int]] = {}
-    lowest: dict[int, float] = {}  # by the identity of a group
-    for (one, other), cosine in sorted(pairs.items(), key=lambda item: -item[1]):
-        a, b = group_of.setdefault(one, [one]), group_of.setdefault(other, [other])
-        if a is b:
+def _joined(first: np.ndarray, second: np.ndarray, cosines: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Return the groups that pairs ``(n,)`` form, best pairs first, so that a cosine is the lowest one it needed."""
+    photos = np.flatnonzero(np.bincount(np.concatenate([first, second])))
+    one, other = np.searchsorted(photos, first), np.searchsorted(photos, second)
+    group = np.arange(len(photos))  # of each photo
+    members: dict[int, list[int]] = {number: [number] for number in range(len(photos))}
+    lowest: dict[int, float] = {}
+    at = 0
+    while at < len(one):
+        some = slice(at, at + _PAIRS_LOOKED_THROUGH)
+        apart = np.flatnonzero(group[one[some]] != group[other[some]])
+        if not len(apart):  # as most pairs of a large group
+            at = some.stop
             continue
-        a.extend(b)
-        lowest[id(a)] = cosine
-        for photo in b:
-            group_of[photo] = a
-    groups = {id(group): group for group in group_of.values()}
-    return [(np.array(sorted(group)), lowest[key]) for key, group in groups.items()]
+        at += int(apart[0])
+        into, out = int(group[one[at]]), int(group[other[at]])
+        if len(members[into]) < len(members[out]):
+            into, out = out, into
+        group[members[out]] = into
+        members[into] += members.pop(out)
+        lowest[into] = float(cosines[at])
+        lowest.pop(out, None)
+        at += 1
+    return [
+        (np.sort(photos[members[number]]), lowest[number]) for number in sorted(lowest, key=lambda n: min(members[n]))
+    ]

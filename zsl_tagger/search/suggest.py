@@ -106,6 +106,7 @@ class Suggester:
     def __init__(self, store: Store, tagger: Tagger, ranker: Ranker, top: int, least: int):
         self._store, self._tagger, self._ranker = store, tagger, ranker
         self._top, self._least = top, least
+        self._tagged: list[tuple[np.ndarray, np.ndarray]] = []  # photos, and their tags as bits, uint8 (m, K / 8)
 
     def suggestions(self) -> Suggestions:
         """Return the three lists.
@@ -145,6 +146,7 @@ class Suggester:
         margin, nearest, score = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
         for part, log_odds in self._ranker.stored_log_odds(stored):
             over = log_odds - bounds  # (m, K)
+            self._tagged.append((part, np.packbits(log_odds >= bounds, axis=1)))
             best = over.argmax(axis=1)  # (m,)
             rows = np.arange(len(best))
             margin[part], nearest[part] = over[rows, best], best
@@ -237,8 +239,8 @@ class Suggester:
         over = predicted - _log_odds_of(words.thresholds)
         shown = (over >= 0).astype(np.float32)
         both, of_tags = np.zeros((len(words), len(tags)), np.float32), np.zeros(len(tags), np.float32)
-        for part, log_odds in self._ranker.stored_log_odds(tags):
-            tagged = (log_odds >= _log_odds_of(tags.thresholds)).astype(np.float32)  # (m, K)
+        for part, bits in self._tagged:
+            tagged = np.unpackbits(bits, axis=1, count=len(tags)).astype(np.float32)  # (m, K)
             both += shown[part].T @ tagged
             of_tags += tagged.sum(axis=0)
         as_tags = _overlaps(both, shown.sum(axis=0), of_tags).max(axis=1)  # (k,)
