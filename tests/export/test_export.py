@@ -619,7 +619,7 @@ FAULTS = [
     (os, "fsync", raising(FULL), 2, "error: cannot write .*: No space left on device"),
     (conversions, "quantize_dynamic", raising(TypeError("no shape")), 2,
      "error: encoder.onnx cannot be converted to int8: no shape"),
-    (run, "convert", raising(KeyboardInterrupt()), 130, "interrupted: the model folder is as it was"),
+    (run, "convert", raising(KeyboardInterrupt()), 130, "interrupted: the model folder is unchanged"),
     (torch_programs.torch.export, "export", raising(ValueError("guard")), 2,
      "error: torch.export cannot make encoder.pt2: guard"),
     (torch_programs.Programs, "logits", raising(ExportError("torch.export differs")), 2, "error: torch.export differs"),
