@@ -437,7 +437,7 @@ def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.S
     _, told = process.communicate(timeout=300)
     expected = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
     assert process.returncode == expected[number]
-    assert ("the photos looked at so far are in the index" in told) == (number != signal.SIGKILL)
+    assert ("the photos processed so far are in the index" in told) == (number != signal.SIGKILL)
     with sqlite3.connect(tmp_path / "index" / INDEX_FILE) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         rows = "SELECT count(*) FROM photos JOIN contents ON id = photos.content JOIN scores USING (content)"
