@@ -198,14 +198,14 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 
 
 def beside(photos: Path, *arguments: object) -> tuple[dict[str, set[str]], list[str]]:
-    """The labels that a run writes to sidecars, by the photo's name, and what it says of surer tags."""
+    """The labels that a run writes to sidecars, by the photo's name, and the notes on stricter tags."""
     status, _, err = run_command("tag", photos, "--sidecar", "json", *arguments)
     assert status == 0, err
     found = {}
     for path in photos.glob("*.tags.json"):
         tags = json.loads(path.read_text())["zsl-tagger"]["tags"]
         found[path.name.removesuffix(".tags.json")] = {tag["label"] for tag in tags}
-    return found, [line for line in err.splitlines() if "surer" in line]
+    return found, [line for line in err.splitlines() if "sidecars get only" in line]
 
 
 def test_sidecars_get_surer_tags(model: Path, own_photos: Path, margins: Margins) -> None:

@@ -130,7 +130,7 @@ def test_scores_are_found_under_a_label_in_another_unicode_form(tmp_path: Path) 
         scores, _ = read_scores(tmp_path / "s.npz", ["a.jpg"], [asked, "cat"], "probabilities", notes)
         assert scores.tolist() == [[pytest.approx(0.7), pytest.approx(0.2)]]
     np.savez(tmp_path / "s.npz", scores=np.array([[0.2, 0.7]]), images=["a.jpg"], labels=[ONE, TWO])
-    with pytest.raises(UserError, match="labels more than once"):
+    with pytest.raises(UserError, match="duplicate labels: 'café'"):
         MatrixFile(tmp_path / "s.npz")
 
 
