@@ -326,5 +326,5 @@ def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) ->
 @USES_RAY
 def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
     broken = job(tagger, model={"config.json": b"{}"})
-    with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete, it lacks"):
+    with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete; missing files: "):
         list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1))
