@@ -6,6 +6,7 @@ Prints ``file:line: phrase`` and exits with status 1 if there are any. Code in M
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
 import tokenize
@@ -47,12 +48,14 @@ def files(paths: list[str]) -> Iterator[Path]:
 def check(path: Path) -> Iterator[str]:
     """Yield a line ``file:line: problem`` for each banned phrase of a file."""
     source = path.read_text(encoding="utf-8")
-    for line, text in markdown(source) if path.suffix == ".md" else python(path, source):
+    written = [] if path.suffix == ".md" else list(docstrings(source))
+    for line, text in markdown(source) if path.suffix == ".md" else python(source, written):
         for pattern, instead in BANNED.items():
             if found := re.search(pattern, text, re.IGNORECASE):
                 yield f"{path}:{line}: {found[0]!r}: write {instead!r}"
-    if path.suffix == ".py":
-        yield from noun_clauses(path, source)
+    for text, line in written:
+        if NOUN_CLAUSE.match(text):
+            yield f"{path}:{line}: a docstring begins with a clause, {text.split()[0]!r}: begin with a verb or a noun"
 
 
 def markdown(source: str) -> Iterator[tuple[int, str]]:
@@ -65,21 +68,13 @@ def markdown(source: str) -> Iterator[tuple[int, str]]:
             yield number, re.sub("`[^`]*`", "", line)
 
 
-def python(path: Path, source: str) -> Iterator[tuple[int, str]]:
-    """Yield the comments of a file, and the lines of its docstrings, with their numbers."""
-    with path.open("rb") as file:
-        for token in tokenize.tokenize(file.readline):
-            if token.type == tokenize.COMMENT:
-                yield token.start[0], token.string
-    for text, first in docstrings(source):
+def python(source: str, written: list[tuple[str, int]]) -> Iterator[tuple[int, str]]:
+    """Yield the comments of a file, and the lines of its docstrings ``written``, with their numbers."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for text, first in written:
         yield from enumerate(text.splitlines(), first)
-
-
-def noun_clauses(path: Path, source: str) -> Iterator[str]:
-    """Yield a line for each docstring that begins with a clause such as "What ..."."""
-    for text, line in docstrings(source):
-        if NOUN_CLAUSE.match(text):
-            yield f"{path}:{line}: a docstring begins with a clause, {text.split()[0]!r}: begin with a verb or a noun"
 
 
 def docstrings(source: str) -> Iterator[tuple[str, int]]:

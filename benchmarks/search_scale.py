@@ -2,12 +2,12 @@
 
     python -m benchmarks.search_scale --photos FOLDER --work FOLDER [--before CLONE] [--million]
 
-``--photos`` has a few hundred real photos. What the networks say of two of them, mixed and with noise, stands for each
-photo of the index; the files themselves have a few bytes and are never opened. Tokens are those of one of the two, with
-another strength. ``--before`` is a clone of an earlier commit, which makes and reads an index of its own; commands of
-the two take turns, and what counts is the median of each. CPU seconds, as other programs share the machine; start and
-imports are part of them. ``--million`` makes 1,000,000 photos without files and with tokens of zeros (5 GB), and only
-searches. Making takes ten minutes; indexes that are there already are used.
+``--photos`` has a few hundred real photos. Each photo of the index has the scores of two of them, mixed and with
+noise, and the tokens of one of the two, rescaled. The files themselves have a few bytes and are never opened.
+``--before`` is a clone of an earlier commit, which makes and reads an index of its own; commands of the two take
+turns, and what counts is the median of each. CPU seconds, as other programs share the machine; start and imports are
+part of them. ``--million`` makes 1,000,000 photos without files and with tokens of zeros (5 GB), and only searches.
+Making takes ten minutes; indexes that are there already are used.
 """
 
 from __future__ import annotations

@@ -403,8 +403,8 @@ def _with_splits(
         chosen = keep_per_class(_classes(targets[open_]), keys[open_], options.train_per_class, options.seed)
         splits[open_] = np.where(chosen, "train", "test")
     if not (splits == "val").any():
-        from_ = "train" if options.train_per_class is None else "test"  # among the images drawn here
-        source = np.flatnonzero((splits == from_) & ~alone & usable)
+        drawn_from = "train" if options.train_per_class is None else "test"  # among the images drawn here
+        source = np.flatnonzero((splits == drawn_from) & ~alone & usable)
         splits[source[cut(keys[source], {"val": options.val_fraction}, options.seed) == "val"]] = "val"
     return splits
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from made_data import write_lines, write_photo
 from safetensors.numpy import load_file
 
@@ -16,6 +18,7 @@ from data_prep.pipeline import Options, prepare
 from data_prep.tables import Columns, Table
 from zsl_tagger.datasets.dataset import PreparedDataset
 from zsl_tagger.training.run import TrainRun, resolve_config
+from zsl_tagger.training.trainer import Trainer
 
 ANIMALS = ("bird", "cat", "dog", "horse")
 
@@ -35,6 +38,22 @@ SMALL = (
     "image_size=64", "dim=32", "ffn_dim=64", "heads=4", "batch_size=8", "epochs=1", "min_epoch_steps=1", "workers=0",
     "bake_words=10", "drop_last=true", "sync_batch_norm=false",
 )  # fmt: skip
+
+
+@contextmanager
+def killed_while_saving(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Interrupt the training in the block when it saves a step, before anything is written."""
+    save, message = Trainer.save, f"while saving step {step}"
+
+    def dies(trainer: Trainer) -> None:
+        if trainer.step == step:
+            raise KeyboardInterrupt(message)
+        save(trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "save", dies)
+        with pytest.raises(KeyboardInterrupt, match=message):
+            yield
 
 
 def animal_data(folder: Path, count: int = 12, unseen: str = "") -> Path:

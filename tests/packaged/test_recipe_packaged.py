@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from made_data import write_photo
 from sklearn.metrics import average_precision_score
+from small_runs import killed_while_saving
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.evaluation.thresholds import choose_thresholds
@@ -27,7 +28,7 @@ from zsl_tagger.tagging.class_evidence import ClassWord
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
-from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer
+from zsl_tagger.training.trainer import CHECKPOINT_FILE
 from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
@@ -220,17 +221,8 @@ def test_a_resumed_training_ends_at_the_same_weights(
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     whole = head_of(trained(made, tmp_path / "whole"))
-    save = Trainer.save
-
-    def dies(trainer: Trainer) -> None:
-        if trainer.step == 6:
-            raise KeyboardInterrupt("while saving step 6")
-        save(trainer)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "save", dies)
-        with pytest.raises(KeyboardInterrupt, match="while saving step 6"):
-            trained(made, tmp_path / "cut")
+    with killed_while_saving(6, monkeypatch):
+        trained(made, tmp_path / "cut")
     assert read_checkpoint(tmp_path / "cut" / CHECKPOINT_FILE)["step"] == 3
     resumed = head_of(trained(made, tmp_path / "cut"))
     before = head_of(small_model())

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from made_data import write_photo
 from safetensors.torch import load_file, save_file
 from scipy.stats import entropy
+from small_runs import killed_while_saving
 
 from zsl_tagger.export.model_writer import architecture_of, preprocessing_of
 from zsl_tagger.model.backbone import Backbone
@@ -21,8 +22,8 @@ from zsl_tagger.packaged.settings import CONFIG, TUNING
 from zsl_tagger.packaged.targets import Targets
 from zsl_tagger.packaged.tuning import MapCache, TunedTagger, class_divergence, has_trained_parts
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, write_config
+from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import mosaic
-from zsl_tagger.training.trainer import Trainer
 from zsl_tagger.words.table import WordTable
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,13 @@ def material_of(photos: Path, work: Path) -> build.Material:
     return build.Material(listing, Targets(words, values, np.ones_like(values)), table, words, cache)
 
 
+def tuned_from(
+    model: TaggerModel, material: build.Material, photos: Path, config: TrainConfig, work: Path
+) -> tuple[TunedTagger, build.Material]:
+    classes = build.class_probabilities(model, material.cache, np.arange(len(material.listing.files)))
+    return build.tune(model, material, classes, photos, config, work)
+
+
 def test_an_untrained_tuned_tagger_says_what_the_tagger_says() -> None:
     model = small_model()
     images = torch.randint(0, 256, (3, 192, 192, 3), dtype=torch.uint8)
@@ -90,7 +98,7 @@ def test_a_mosaic_is_a_square_of_its_photos_maps(photos: Path, tmp_path: Path) -
 
 def test_only_the_last_blocks_and_the_head_change(photos: Path, tmp_path: Path) -> None:
     model, before = small_model(), small_model().state_dict()
-    tuned, material = build.tune(model, material_of(photos, tmp_path), photos, SMALL.changed(SHORT), tmp_path)
+    tuned, material = tuned_from(model, material_of(photos, tmp_path), photos, SMALL.changed(SHORT), tmp_path)
     after = tuned.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     parts = ("head.", *(f"backbone.network.{part}" for part in ("blocks.3.", "blocks.4.", "conv_head.", "bn2.")))
@@ -108,19 +116,10 @@ def test_a_stopped_tuning_ends_at_the_same_weights(
     material, config = material_of(photos, tmp_path), SMALL.changed(SHORT)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = build.tune(small_model(), material, photos, config, tmp_path / "whole")[0].state_dict()
-    save = Trainer.save
-
-    def dies(trainer: Trainer) -> None:
-        if trainer.step == 4:
-            raise KeyboardInterrupt("while saving step 4")
-        save(trainer)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "save", dies)
-        with pytest.raises(KeyboardInterrupt, match="while saving step 4"):
-            build.tune(small_model(), material, photos, config, tmp_path / "cut")
-    resumed = build.tune(small_model(), material, photos, config, tmp_path / "cut")[0].state_dict()
+    whole = tuned_from(small_model(), material, photos, config, tmp_path / "whole")[0].state_dict()
+    with killed_while_saving(4, monkeypatch):
+        tuned_from(small_model(), material, photos, config, tmp_path / "cut")
+    resumed = tuned_from(small_model(), material, photos, config, tmp_path / "cut")[0].state_dict()
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
 

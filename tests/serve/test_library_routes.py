@@ -17,7 +17,8 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
-from made_data import run_command, write_crops
+from crops_library import indexed_crops
+from made_data import run_command
 from paths import ROOT
 from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
@@ -39,12 +40,7 @@ FOREIGN = {"Origin": "http://evil.example"}
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     """A folder with ``photos`` and their ``index``."""
-    folder = tmp_path_factory.mktemp("library")
-    (folder / "photos").mkdir()
-    write_crops(folder / "photos", examples)
-    with Library.open(folder / "index") as opened:
-        opened.add(folder / "photos")
-    return folder
+    return indexed_crops(tmp_path_factory.mktemp("library"), examples)
 
 
 @pytest.fixture(autouse=True)

@@ -398,7 +398,7 @@ def test_a_correction_of_a_file_that_is_not_there_or_empty() -> None:
 
 
 def test_a_correction_leaves_the_users_keywords_and_what_the_user_deleted() -> None:
-    """Of the user's own "Ivo" there is no second one, and it is not taken out; a deleted one does not come back."""
+    """Neither add the user's own "Ivo" a second time nor remove it, and do not bring back a deleted keyword."""
     own = words(DIGIKAM.encode(), DC, "subject")
     assert own
     assert corrected(DIGIKAM.encode(), [own[0].upper()], [own[1]]) == DIGIKAM.encode()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from zsl_tagger.system.untrusted_text import json_line, printable, spreadsheet_cell
+from zsl_tagger.system.untrusted_text import json_line, printable, printable_path, spreadsheet_cell
 
 HARMFUL = {
     "\x1b]0;title\x07": "\\x1b]0;title\\x07",
@@ -25,6 +26,10 @@ HARMLESS = ["", "塔/café 🐕.jpg", "שלום.jpg", "a\u200cb", "👩\u200d�
 @pytest.mark.parametrize("text", HARMFUL)
 def test_what_a_terminal_obeys_is_shown_on_one_line(text: str) -> None:
     assert printable(text) == HARMFUL[text]
+
+
+def test_bytes_of_a_path_that_are_not_utf_8_are_replaced() -> None:
+    assert printable_path(os.fsdecode(b"caf\xe9\n/\xc3\xa9.jpg")) == "caf\ufffd\\n/é.jpg"
 
 
 @pytest.mark.parametrize("text", HARMLESS)

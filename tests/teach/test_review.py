@@ -8,7 +8,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from made_data import run_command, write_crops
+from crops_library import indexed_crops
+from made_data import run_command
 from PIL import Image
 
 from zsl_tagger import Library, UserError
@@ -26,17 +27,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     """A folder with ``photos``, ten parts of each example photo, and their ``index``."""
-    folder = tmp_path_factory.mktemp("library")
-    (folder / "photos").mkdir()
-    write_crops(folder / "photos", examples)
-    with Library.open(folder / "index") as library:
-        library.add(folder / "photos")
-    return folder
+    return indexed_crops(tmp_path_factory.mktemp("library"), examples)
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indexed: Path) -> Path:
-    """A copy of the photos for one test, and of the index, whose paths are those of the copy."""
+    """Return a copy of the photos for one test, beside a copy of the index that names the copied photos."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "taught"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     shutil.copytree(indexed, tmp_path / "library", copy_function=shutil.copy2)

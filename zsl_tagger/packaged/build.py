@@ -168,11 +168,12 @@ def build(
     seed_everything((config.seed, 0))  # of the head, which starts at random
     model = make_model(backbone, class_vectors(wnids, wordnet, table), config).to(accelerator.device)
     cache = fill_cache(model, photos, listing.files, config, work, accelerator)
+    classes = class_probabilities(model, cache, np.arange(len(listing.files)))
     targets = build_targets(
         listing.files,
         annotations,
         listing.folder_words,
-        class_probabilities(model, cache, np.arange(len(listing.files))),
+        classes,
         [knowledge.class_words(wnid) for wnid in wnids],
         [normalize_label(name) for name in vocabulary],
         knowledge,
@@ -185,7 +186,7 @@ def build(
     model = train_head(model, material, config, work, accelerator).cpu()
     if tuning_steps:
         tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
-        model, material = tune(model, material, photos, tuning, work)
+        model, material = tune(model, material, classes, photos, tuning, work)
     meant = class_words(table.words, wnids, knowledge)
     write_class_words(output / CLASS_WORDS_FILE, meant)
     background_of(model, material).save(output / BACKGROUND_FILE)
@@ -406,11 +407,12 @@ def train_head(
 
 
 def tune(
-    model: TaggerModel, material: Material, photos: Path, config: TrainConfig, work: Path
+    model: TaggerModel, material: Material, classes: np.ndarray, photos: Path, config: TrainConfig, work: Path
 ) -> tuple[TunedTagger, Material]:
     """Train the last blocks of the backbone and the head to the end, from the checkpoint where there is one.
 
     Args:
+        classes: :func:`class_probabilities` of all photos, near which those of the trained blocks are held.
         photos: the root of the photos.
 
     Returns:
@@ -420,7 +422,6 @@ def tune(
         Stopped, UserError: as :func:`train_head`.
     """
     accelerator = make_accelerator(config)
-    classes_before = class_probabilities(model, material.cache, np.arange(len(material.listing.files)))
     tuned = TunedTagger(model, config.token_dropout).to(accelerator.device)
     folder = work / "tuning"
     folder.mkdir(exist_ok=True)
@@ -434,7 +435,7 @@ def tune(
         config=config.changed(["freeze=false", "cache_views=0", "token_dropout=0", "mosaic4=0", "mosaic9=0"]),
         accelerator=accelerator,
     )
-    trainer.classes_before = classes_before
+    trainer.classes_before = classes
     averaged = _run(trainer, folder)
     assert isinstance(averaged, TunedTagger)  # a copy of the trained model
     averaged.cpu().eval().round_trained()

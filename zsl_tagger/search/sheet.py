@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from zsl_tagger.images.preprocessing import ImageError, load_small
 from zsl_tagger.reports.pages import jpeg_url
 from zsl_tagger.search.rank import Found, Ranking
 from zsl_tagger.system.threads import default_workers, map_in_order
-from zsl_tagger.system.untrusted_text import printable
+from zsl_tagger.system.untrusted_text import printable, printable_path
 
 SIDE = 320  # longer side of a small photo, in pixels: twice what it takes on a page, for fine screens
 
@@ -78,11 +77,11 @@ def _grid(found: Iterable[Found], small: dict[str, str | None]) -> str:
 
 
 def _item(one: Found, picture: str | None) -> str:
-    path = os.fsencode(one.path).decode("utf-8", "replace")
-    name = _escaped(Path(path).name)
+    path = printable_path(one.path)
+    name = html.escape(Path(path).name)
     shown = f'<img src="{picture}" alt="{name}" loading="lazy">' if picture else "cannot be read now"
     return (
-        f'<li><a href="{html.escape(Path(one.path).as_uri())}" title="{_escaped(path)}">'
+        f'<li><a href="{html.escape(Path(one.path).as_uri())}" title="{html.escape(path)}">'
         f'<span class="frame">{shown}</span><span class="name">{name}</span>'
         f'<span class="score">{one.score:.2f} <i><b style="width:{100 * one.score:.0f}%"></b></i></span></a></li>\n'
     )

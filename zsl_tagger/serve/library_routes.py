@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request, Response
 
@@ -29,6 +29,7 @@ from zsl_tagger.teach.writing import ChangedError, Preview, Written
 
 Result = TypeVar("Result")
 AnyForm = TypeVar("AnyForm", bound=Form)
+AnyRoute = TypeVar("AnyRoute", bound=Callable[..., Any])
 
 #: Longer sides of pictures, in pixels: on a page of many, and alone.
 SIDES = (320, 1600)
@@ -106,57 +107,36 @@ def _add_reading(app: FastAPI, review: Review, desk: Desk) -> None:
 
 
 def _add_writing(app: FastAPI, review: Review, desk: Desk) -> None:
-    @app.post(
-        f"{LIBRARY}/marks",
-        summary="Mark photos for a tag",
-        responses=api.errors(*_WRITING, 404),
-        openapi_extra=api.body_of(MarksForm),
-    )
+    def post(name: str, summary: str, form: type[Form], *errors: int) -> Callable[[AnyRoute], AnyRoute]:
+        responses = api.errors(*_WRITING, *errors)
+        return app.post(f"{LIBRARY}/{name}", summary=summary, responses=responses, openapi_extra=api.body_of(form))
+
+    @post("marks", "Mark photos for a tag", MarksForm, 404)
     async def mark(request: Request) -> MarkCounts:
         """Keep that photos show a tag, do not, or neither; return how many photos of the index are marked for it."""
         form = await desk.form(request, MarksForm)
         lists = (form.yes.split(), form.no.split(), form.neither.split())
         return await desk.ask(request, partial(review.mark, form.tag, *lists))
 
-    @app.post(
-        f"{LIBRARY}/teach",
-        summary="Teach a tag from its marks",
-        responses=api.errors(*_WRITING),
-        openapi_extra=api.body_of(TagForm),
-    )
+    @post("teach", "Teach a tag from its marks", TagForm)
     async def teach(request: Request) -> Lesson:
         """Learn a tag from the photos that are marked for it, and keep it: it is a word like any other then."""
         form = await desk.form(request, TagForm)
         return await desk.ask(request, partial(review.teach, form.tag))
 
-    @app.post(
-        f"{LIBRARY}/preview",
-        summary="What would be written to sidecars",
-        responses=api.errors(*_WRITING),
-        openapi_extra=api.body_of(TagForm),
-    )
+    @post("preview", "What would be written to sidecars", TagForm)
     async def preview(request: Request) -> Preview:
         """Return what becomes of the XMP sidecars of the photos that are marked for a tag. Nothing is written."""
         form = await desk.form(request, TagForm)
         return await desk.ask(request, partial(review.preview, form.tag))
 
-    @app.post(
-        f"{LIBRARY}/write",
-        summary="Write sidecars",
-        responses=api.errors(*_WRITING, 409),
-        openapi_extra=api.body_of(WriteForm),
-    )
+    @post("write", "Write sidecars", WriteForm, 409)
     async def write(request: Request) -> Written:
         """Write what the preview showed, or nothing where that is not what would be written now."""
         form = await desk.form(request, WriteForm)
         return await desk.ask(request, partial(review.write, form.tag, form.preview))
 
-    @app.post(
-        f"{LIBRARY}/undo",
-        summary="Take the last writing back",
-        responses=api.errors(*_WRITING, 409),
-        openapi_extra=api.body_of(UndoForm),
-    )
+    @post("undo", "Take the last writing back", UndoForm, 409)
     async def undo(request: Request) -> Written:
         """Take back what the last writing did to the sidecars of this index."""
         form = await desk.form(request, UndoForm)

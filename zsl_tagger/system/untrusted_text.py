@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
@@ -17,6 +18,11 @@ _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 def printable(text: str) -> str:
     r"""Return text on one line, with control and invisible characters escaped as in Python: ``\n``, ``\u202e``."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_path(path: str) -> str:
+    """Return a file's path as :func:`printable` text, with a replacement character for what is not UTF-8."""
+    return printable(os.fsencode(path).decode("utf-8", "replace"))
 
 
 def json_line(value: Any) -> str:

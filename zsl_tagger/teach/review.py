@@ -6,10 +6,9 @@ gone, or is not as it was when it was indexed, is neither shown nor taught nor w
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from zsl_tagger.reports.pages import jpeg_bytes
 from zsl_tagger.search.library import Library
 from zsl_tagger.search.rank import Found
 from zsl_tagger.search.store import Known, Store
-from zsl_tagger.system.untrusted_text import printable
+from zsl_tagger.system.untrusted_text import printable_path
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
 from zsl_tagger.teach.marks import Marks, key_of
 from zsl_tagger.teach.writing import MarkedTag, Preview, Written, preview, undo, write
@@ -90,6 +89,11 @@ class MarkCounts:
     yes: int
     no: int
 
+    @classmethod
+    def of(cls, marks: Mapping[str, bool]) -> MarkCounts:
+        yes = sum(marks.values())
+        return cls(yes, len(marks) - yes)
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -158,10 +162,11 @@ class Review:
             photos = self._photos(store, ranking.found[first:], marks)
             if unmarked:
                 photos = [photo for photo in photos if photo.mark is None]
+            counts = MarkCounts.of(marks)
             return ShownPhotos(
                 counted=ranking.counted(),
-                yes=sum(marks.values()),
-                no=len(marks) - sum(marks.values()),
+                yes=counts.yes,
+                no=counts.no,
                 taught=tag is not None and key_of(tag) in self._tagger.taught,
                 more=len(photos) > top,
                 photos=photos[:top],
@@ -193,8 +198,7 @@ class Review:
             for photo in given:
                 _known(store, photo)
             self._marks.set(tag, {**dict.fromkeys(yes, True), **dict.fromkeys(no, False), **dict.fromkeys(neither)})
-            marks = self._marks_of(store, tag)
-        return MarkCounts(sum(marks.values()), len(marks) - sum(marks.values()))
+            return MarkCounts.of(self._marks_of(store, tag))
 
     def teach(self, tag: str) -> Lesson:
         """Teach a tag from its marks: its query and its threshold follow them.
@@ -214,7 +218,7 @@ class Review:
             found=taught.found,
             counted=counted,
             refined=taught.reader.word,
-            left_out=list(map(_readable, gone)),
+            left_out=list(map(printable_path, gone)),
         )
 
     def preview(self, tag: str) -> Preview:
@@ -271,7 +275,7 @@ class Review:
                 continue
             copies = len(store.photos_with(photo))
             score, mark = round(one.score, 4), marks.get(photo)
-            shown[photo] = ShownPhoto(photo, _readable(one.path), score, one.passes, mark, copies)
+            shown[photo] = ShownPhoto(photo, printable_path(one.path), score, one.passes, mark, copies)
         return list(shown.values())
 
     def _marks_of(self, store: Store, tag: str) -> dict[str, bool]:
@@ -341,7 +345,3 @@ def _is_as_indexed(path: str, known: Known) -> bool:
 
 def _examples(taught: TaughtTag | None) -> dict[str, bool]:
     return {} if taught is None else {example.path: example.positive for example in taught.examples}
-
-
-def _readable(path: str) -> str:
-    return printable(os.fsencode(path).decode("utf-8", "replace"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from zsl_tagger.errors import UserError
 from zsl_tagger.sidecars.keywords import Parents, SidecarError
 from zsl_tagger.sidecars.run import Change, Sidecars
-from zsl_tagger.system.untrusted_text import printable
+from zsl_tagger.system.untrusted_text import printable_path
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.teach.marks import Marks, WrittenSidecar
 
@@ -138,7 +138,7 @@ def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], 
                 raise SidecarError("no longer in the index: take it back with zsl-tagger tag --sidecar xmp --remove")
             changes.append(sidecars.correct(one.photo, one.lost, one.gained))
         except SidecarError as error:
-            problems[_readable(one.photo)] = str(error)
+            problems[printable_path(one.photo)] = str(error)
             left.append(one)
     marks.keep_written(library, left)
     return Written(_shown(changes), problems, len(left))
@@ -147,14 +147,14 @@ def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], 
 def _carried_out(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], dict[str, str]]:
     """Return the changes by photo, and the problems."""
     sidecars = Sidecars("xmp", dry_run=dry_run, parents=_parents(marked.tagger, [marked.name]))
-    problems = {_readable(photo): why for photo, why in marked.problems.items()}
+    problems = {printable_path(photo): why for photo, why in marked.problems.items()}
     changes: dict[str, Change] = {}
     for photo, shows_it in sorted(marked.photos.items()):
         added, dropped = ([marked.name], []) if shows_it else ([], [marked.name])
         try:
             changes[photo] = sidecars.correct(photo, added, dropped)
         except SidecarError as error:
-            problems[_readable(photo)] = str(error)
+            problems[printable_path(photo)] = str(error)
     return changes, problems
 
 
@@ -168,7 +168,7 @@ def _parents(tagger: Tagger, words: Iterable[str]) -> Parents:
 
 def _shown(changes: Iterable[Change]) -> list[SidecarChange]:
     return [
-        SidecarChange(_readable(str(one.path)), one.outcome, one.gained, one.lost)
+        SidecarChange(printable_path(str(one.path)), one.outcome, one.gained, one.lost)
         for one in changes
         if one.outcome != "unchanged"
     ]
@@ -180,7 +180,3 @@ def _fingerprint(changes: Mapping[str, Change]) -> str:
         for part in (os.fsencode(change.path), change.before, change.after):
             made.update(b"-" if part is None else str(len(part)).encode() + b":" + part)
     return made.hexdigest()
-
-
-def _readable(path: str) -> str:
-    return printable(os.fsencode(path).decode("utf-8", "replace"))
