@@ -91,6 +91,27 @@ def test_a_copy_is_shown_once_and_written_twice(review: Review, photos: Path) ->
     assert changed == ["coffee 00.png.xmp", "same.png.xmp"]
 
 
+@pytest.mark.parametrize("word", ["cup", "cup of coffee on a wooden table"])  # stored, and not stored
+def test_many_copies_of_the_best_photo_do_not_crowd_out_the_others(review: Review, photos: Path, word: str) -> None:
+    expected = [one.photo for one in review.show(word, top=40).photos]
+    passing = sum(one.passes for one in review.show(word, top=40).photos)
+    best = Path(review.show(word).photos[0].path)
+    for number in range(50):
+        shutil.copy2(best, photos / f"copy {number}.png")
+    with Library.open(photos.parent / "index") as library:
+        library.add(photos)
+    for top, more in ((12, True), (40, False)):
+        shown = review.show(word, top=top)
+        assert ([one.photo for one in shown.photos], shown.more) == (expected[:top], more)
+    assert shown.photos[0].copies == 51
+    around = review.show(word, top=4, around=True)
+    start = max(0, passing - 2)
+    assert [one.photo for one in around.photos] == expected[start : start + 4]
+    review.mark("our cup", expected[:3], [], [])
+    unmarked = review.show(word, "our cup", top=12, unmarked=True)
+    assert ([one.photo for one in unmarked.photos], unmarked.more) == (expected[3:15], True)
+
+
 def test_pictures_are_of_the_index_only(review: Review, photos: Path, tmp_path: Path) -> None:
     number = numbers(review, "coffee 00")[0]
     assert review.picture(number, 64)[:3] == b"\xff\xd8\xff"
