@@ -299,6 +299,16 @@ def test_nothing_is_written_that_was_not_seen(review: Review, photos: Path) -> N
     assert review.undoable() == 0
 
 
+def test_writing_without_a_change_keeps_the_last_undo(review: Review, photos: Path) -> None:
+    review.mark("our cup", numbers(review, "coffee")[:2], [], [])
+    review.write("our cup", review.preview("our cup").fingerprint)
+    seen = review.preview("our cup")
+    assert (seen.changes, seen.unchanged) == ([], 2)
+    assert review.write("our cup", seen.fingerprint).undoable == 2
+    assert len(review.undo().changes) == 2
+    assert list(photos.glob("*.xmp")) == []
+
+
 def test_a_broken_sidecar_is_left_as_it_is_and_the_others_are_written(review: Review, photos: Path) -> None:
     review.mark("our cup", numbers(review, "coffee")[:2], [], [])
     broken = sidecar(photos / "coffee 00.png")

@@ -109,9 +109,10 @@ def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
     if _fingerprint(planned) != seen:
         raise ChangedError
     real = {photo: change for photo, change in planned.items() if change.outcome != "unchanged"}
-    marks.keep_written(
-        library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
-    )
+    if real:
+        marks.keep_written(
+            library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
+        )
     changes, problems = _carried_out(marked, dry_run=False)
     return Written(_shown(changes.values()), problems, len(marks.written(library)))
 
