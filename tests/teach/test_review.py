@@ -17,7 +17,7 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import xmp
 from zsl_tagger.sidecars.run import Sidecars
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE
-from zsl_tagger.teach.marks import MARKS_FILE, Marks, default_folder
+from zsl_tagger.teach.marks import KEPT_WRITES, MARKS_FILE, Marks, WrittenSidecar, default_folder
 from zsl_tagger.teach.review import GonePhotoError, Review, UnknownPhotoError
 from zsl_tagger.teach.writing import ChangedError
 
@@ -331,6 +331,92 @@ def test_undo_leaves_what_it_cannot_take_back_for_later(review: Review, photos: 
     path.write_bytes(whole)
     assert len(review.undo().changes) == 1
     assert list(photos.glob("*.xmp")) == []
+
+
+def files(photos: Path) -> dict[str, bytes]:
+    """Return the content of every sidecar."""
+    return {path.name: path.read_bytes() for path in photos.glob("*.xmp")}
+
+
+def write_tag(review: Review, tag: str) -> None:
+    review.write(tag, review.preview(tag).fingerprint)
+
+
+def test_three_writes_are_undone_one_by_one(review: Review, photos: Path) -> None:
+    """Each undo leaves every sidecar as it was before the write, byte for byte, also after a restart."""
+    cups = numbers(review, "coffee")
+    Sidecars("xmp").tagged(Record(str(photos / "coffee 00.png"), [Tag("table", 0.9)]))
+    states = [files(photos)]
+    review.mark("our cup", cups[:4], [], [])
+    write_tag(review, "our cup")
+    states.append(files(photos))
+    review.mark("breakfast", cups[2:6], [], [])
+    write_tag(review, "breakfast")
+    states.append(files(photos))
+    review.mark("breakfast", [], cups[2:4], [])  # taken out of sidecars that the write before has changed
+    review.mark("breakfast", cups[6:7], [], [])
+    write_tag(review, "breakfast")
+    assert len({tuple(sorted(state.items())) for state in (*states, files(photos))}) == 4
+    for count, state in ((3, states[2]), (4, states[1]), (4, states[0])):
+        again = Review(Library.open(photos.parent / "index"), Marks(default_folder()))
+        assert again.undoable() == count
+        assert len(again.undo().changes) == count
+        assert files(photos) == state
+    with pytest.raises(UserError, match="there is nothing to undo"):
+        review.undo()
+
+
+def test_what_cannot_be_undone_does_not_block_the_write_before(review: Review, photos: Path) -> None:
+    cups = numbers(review, "coffee")
+    review.mark("our cup", cups[:3], [], [])
+    write_tag(review, "our cup")
+    review.mark("our cup", [], cups[:2], [])
+    write_tag(review, "our cup")
+    path = sidecar(photos / "coffee 00.png")
+    path.write_text("<x>")
+    assert review.undo().undoable == 1  # the broken one, which is tried again on its own
+    assert review.undo().undoable == 3  # with the write before
+    path.unlink()  # as the last write had left it
+    undone = review.undo()
+    assert (len(undone.changes), undone.problems, undone.undoable) == (2, {}, 0)
+    assert files(photos) == {}
+
+
+def test_two_writes_to_one_sidecar_cancel_out() -> None:
+    first, later = WrittenSidecar("a.jpg", ("cup", "cat"), ("table",)), WrittenSidecar("a.jpg", ("table",), ("cup",))
+    assert first.then(later) == WrittenSidecar("a.jpg", ("cat",), ())
+    assert later.then(WrittenSidecar("a.jpg", (), ("dog",))) == WrittenSidecar("a.jpg", ("table",), ("cup", "dog"))
+
+
+def test_a_limited_number_of_writes_is_kept(tmp_path: Path) -> None:
+    marks, library = Marks(tmp_path), tmp_path / "index"
+    for number in range(KEPT_WRITES + 5):
+        marks.add_written(library, [WrittenSidecar(f"{number}.jpg", ("cup",), ())])
+    undone = []
+    while written := marks.written(library):
+        undone += [one.photo for one in written]
+        marks.keep_unwritten(library, [])
+    assert undone == [f"{number}.jpg" for number in reversed(range(5, KEPT_WRITES + 5))]
+
+
+def test_the_last_write_of_an_older_file_of_marks_can_be_undone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / MARKS_FILE) as database:
+        database.executescript(
+            """CREATE TABLE tags (key TEXT PRIMARY KEY, name TEXT NOT NULL);
+            CREATE TABLE marks (tag TEXT, photo TEXT, mark INTEGER, PRIMARY KEY (tag, photo)) WITHOUT ROWID;
+            CREATE TABLE written (library BLOB, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, path));
+            INSERT INTO tags VALUES ('our cup', 'our cup'); INSERT INTO marks VALUES ('our cup', 'f00', 1);
+            PRAGMA application_id = 1515408461; PRAGMA user_version = 1"""
+        )
+        row = (os.fsencode(tmp_path / "index"), b"a.jpg", '["our cup"]', "[]")
+        database.execute("INSERT INTO written VALUES (?, ?, ?, ?)", row)
+    database.close()
+    marks = Marks(tmp_path)
+    assert marks.of("our cup") == {"f00": True}
+    assert marks.written(tmp_path / "index") == [WrittenSidecar("a.jpg", ("our cup",), ())]
+    marks.add_written(tmp_path / "index", [WrittenSidecar("b.jpg", (), ("our cup",))])
+    marks.keep_unwritten(tmp_path / "index", [])
+    assert [one.photo for one in marks.written(tmp_path / "index")] == ["a.jpg"]
 
 
 def test_undo_writes_to_no_photo_that_left_the_index(review: Review, photos: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
         raise ChangedError
     real = {photo: change for photo, change in planned.items() if change.outcome != "unchanged"}
     if real:
-        marks.keep_written(
+        marks.add_written(
             library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
         )
     changes, problems = _carried_out(marked, dry_run=False)
@@ -141,8 +141,8 @@ def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], 
         except SidecarError as error:
             problems[printable_path(one.photo)] = str(error)
             left.append(one)
-    marks.keep_written(library, left)
-    return Written(_shown(changes), problems, len(left))
+    marks.keep_unwritten(library, left)
+    return Written(_shown(changes), problems, len(marks.written(library)))
 
 
 def _carried_out(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], dict[str, str]]:
