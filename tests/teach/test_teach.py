@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_data import run_command, write_crops
 
 from zsl_tagger import Library, Tagger, UserError
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.search import library as library_module
 from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE, TaughtFolder
 from zsl_tagger.teach.from_library import _spread
 from zsl_tagger.teach.run import TeachRun, run_teach
@@ -97,15 +102,82 @@ def test_scores_in_the_index_are_those_of_tag(crops: Path, index: Path) -> None:
                 assert score == pytest.approx(tagger.scores(tagger.encode(path), labels)[0, 0], abs=0.02)
 
 
+class EncodedAgain:
+    """A library that stores no features of its photos."""
+
+    def __init__(self, library: Library):
+        self.random_photos = library.random_photos
+
+    def stored_photos(self, *_: Any) -> dict[str, tuple[np.ndarray, float]]:
+        return {}
+
+
+def encoded_photos(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list to which the pixels of each photo are added that is encoded from now on."""
+    encoded: list[np.ndarray] = []
+    encode = Tagger.encode_pixels
+
+    def noted(self: Tagger, pixels: np.ndarray) -> Encoded:
+        encoded.append(pixels)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Tagger, "encode_pixels", noted)
+    return encoded
+
+
+@pytest.mark.parametrize("name", ["our cup", "cup", "scuba diving"])  # no word, a stored one, one that is not stored
+def test_photos_of_the_index_are_not_encoded_again(
+    crops: Path, index: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    others = [str(crops / f"cat {number:02d}.png") for number in range(5)]
+    with Library.open(index) as library:
+        expected = library.tagger.teach(name, cups(crops, 6), others, library=EncodedAgain(library))
+        scores = {one.path: one.score for one in library.rank([name], 40)[0].found}
+        library.tagger.taught_folder.remove(name)
+        encoded = encoded_photos(monkeypatch)
+        tag = library.tagger.teach(name, cups(crops, 6), others, library=library)
+        assert encoded == []
+        new_scores = {one.path: one.score for one in library.rank([name], 40)[0].found}
+    assert [one.pixels for one in tag.examples] == [one.pixels for one in expected.examples]
+    assert [one.word for one in tag.examples] == pytest.approx([one.word for one in expected.examples], abs=0.05)
+    assert tag.found == expected.found
+    ours, theirs = (one.reader.weights / one.reader.scale for one in (tag, expected))
+    assert ours @ theirs > 0.9995 * np.linalg.norm(ours) * np.linalg.norm(theirs)
+    assert new_scores == pytest.approx(scores, abs=0.01)
+
+
+def test_photos_whose_stored_features_are_no_use_are_encoded_again(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(crops, tmp_path / "photos", copy_function=shutil.copy2)
+    with Library.open(tmp_path / "index") as library:
+        library.add(tmp_path / "photos")
+        photos = cups(tmp_path / "photos", 5)
+        assert set(library.stored_photos([*photos, "/no/such.png"], None)) == set(photos)
+        shutil.copy(crops / "coffee 09.png", photos[0])  # another photo in its place
+        with sqlite3.connect(tmp_path / "index" / INDEX_FILE) as database:
+            of_photo = "content = (SELECT content FROM photos WHERE path = ?)"
+            one = (os.fsencode(photos[1]),)
+            classes = bytearray(database.execute(f"SELECT classes FROM scores WHERE {of_photo}", one).fetchone()[0])
+            classes[7] = 255  # more probable than a byte can say
+            database.execute(f"UPDATE scores SET classes = ? WHERE {of_photo}", (bytes(classes), *one))
+        database.close()
+        assert set(library.stored_photos(photos, None)) == set(photos[2:])
+        encoded = encoded_photos(monkeypatch)
+        library.tagger.teach("our cup", photos, library=library)
+    expected = [load_array(path, library.tagger.preprocessing) for path in photos[:2]]
+    assert sorted(one.tobytes() for one in encoded) == sorted(one.tobytes() for one in expected)
+
+
 def test_photos_of_the_index_that_are_examples_are_not_compared_with(
     crops: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The coffee photos are in the index as well; as negatives they would hide what was taught."""
     with Library.open(index) as library:
-        everything = library.photos_of_anything("cup")
+        everything = library.random_photos("cup")
         assert everything.features.shape[0] == everything.word.shape[0] == 40
         monkeypatch.setattr(library_module, "TO_COMPARE", 7)
-        assert len(library.photos_of_anything(None).features) == 7
+        assert len(library.random_photos(None).features) == 7
     run_teach(TeachRun(name="our cup", photos=cups(crops, 10), index=index))
     assert Tagger().taught["our cup"].found >= 8
 

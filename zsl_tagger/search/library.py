@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection
@@ -186,17 +188,35 @@ class Library:
         """Return the tagger whose model the index was made with."""
         return self._tagger
 
-    def photos_of_anything(self, word: str | None) -> Photos:
-        """Return some photos of the index, for ``Tagger.teach(library=...)``.
+    def random_photos(self, word: str | None) -> Photos:
+        """Return random photos of the index, always the same ones, for ``Tagger.teach(library=...)``.
 
         Args:
-            word: key of the word whose log-odds come with them; None: zeros do.
+            word: key of the word whose log-odds to return; None: zeros.
 
         Raises:
             UserError: there is no index, or it is damaged.
         """
         with self._store.snapshot():
-            return self._current_ranker().photos_of_anything(word, TO_COMPARE)
+            return self._current_ranker().random_photos(word, TO_COMPARE)
+
+    def stored_photos(self, paths: Sequence[str], word: str | None) -> dict[str, tuple[np.ndarray, float]]:
+        """Return features and log-odds of photos by path, for ``Tagger.teach(library=...)``.
+
+        Photos that are not in the index, have changed since, or whose stored features are not exact are left out.
+
+        Args:
+            paths: absolute paths.
+            word: key of the word whose log-odds to return; None: zeros.
+
+        Raises:
+            UserError: there is no index, or it is damaged.
+        """
+        with self._store.snapshot():
+            known = {path: self._store.photo(path) for path in paths}
+            contents = {path: one.content for path, one in known.items() if one is not None and one.is_unchanged(path)}
+            stored = self._current_ranker().stored_photos(contents.values(), word)
+        return {path: stored[content] for path, content in contents.items() if content in stored}
 
     @cached_property
     def _store(self) -> Store:

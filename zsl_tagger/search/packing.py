@@ -89,6 +89,16 @@ def unpack_classes(packed: np.ndarray) -> np.ndarray:
     return _PROBABILITIES[packed]
 
 
+def is_saturated(packed: np.ndarray) -> np.ndarray:
+    """Return which photos have a class that is more probable than its byte can say, bool ``(N,)``.
+
+    Args:
+        packed: bytes of :func:`pack_classes`, uint8 ``(N, C)``.
+    """
+    saturated: np.ndarray = (packed == _STEPS).any(axis=1)
+    return saturated
+
+
 def _low_and_step(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each row of ``(n, m)``: its lowest value, and the size of a step towards its highest; never 0."""
     low = rows.min(axis=1).astype(_RANGE)

@@ -17,7 +17,7 @@ happen is that a photo is missed: benchmarks/results/search.json says how often.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.search.blocks import StoredScores
-from zsl_tagger.search.packing import unpack_classes, unpack_tokens
+from zsl_tagger.search.packing import is_saturated, unpack_classes, unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
 from zsl_tagger.system.threads import map_in_order
@@ -179,9 +179,12 @@ class Ranker:
         """Return what taught tags read of photos ``(m,)``, float32 ``(m, F)``."""
         levels, step, low = self._store.pooled(self._stored.contents[photos].tolist())
         from_tokens = levels * step[:, None] + low[:, None]  # (m, 2 D)
-        columns = len(self._vocabulary) + np.arange(self._classes)
-        classes = unpack_classes(self._stored.columns(columns, photos).T) if self._classes else None
+        classes = unpack_classes(self._packed_classes(photos)) if self._classes else None
         return with_classes(from_tokens, classes)
+
+    def _packed_classes(self, photos: np.ndarray) -> np.ndarray:
+        """Return the packed class probabilities of photos ``(m,)``, uint8 ``(m, classes)``."""
+        return self._stored.columns(len(self._vocabulary) + np.arange(self._classes), photos).T
 
     @property
     def contents(self) -> np.ndarray:
@@ -228,23 +231,41 @@ class Ranker:
             for start in range(0, len(photos), _LOG_ODDS_AT_ONCE):
                 yield photos[start : start + _LOG_ODDS_AT_ONCE]
 
-    def photos_of_anything(self, word: str | None, most: int) -> Photos:
-        """Return some photos of the index, for a tag to be compared with.
+    def random_photos(self, word: str | None, most: int) -> Photos:
+        """Return random photos of the index, for a tag to be compared with.
 
         Args:
-            word: key of the word whose log-odds come with them.
+            word: key of the word whose log-odds to return.
         """
         count = len(self._stored.contents)
-        some = np.sort(np.random.default_rng(0).permutation(count)[:most])
-        said = np.zeros(len(some), np.float32)
-        if word is not None:
-            labels = self._tagger.plain_label_set([word])
-            if (column := self._column.get(word)) is None:
-                said = (self._ask(some, labels) - labels.biases)[:, 0]
-            else:
-                stored = self._read({0: column}, 1, some)
-                said = (self._log_odds(stored, labels, some) - labels.biases)[:, 0]
-        return Photos(self._features(some), said)
+        return self._photos(np.sort(np.random.default_rng(0).permutation(count)[:most]), word)
+
+    def stored_photos(self, contents: Iterable[int], word: str | None) -> dict[int, tuple[np.ndarray, float]]:
+        """Return features ``(F,)`` and log-odds of contents, without those whose features are not exact.
+
+        A very probable class is stored as less probable than it is. Its features would move what is learned more than
+        all other rounding does.
+
+        Args:
+            word: key of the word whose log-odds to return.
+        """
+        photos = np.flatnonzero(np.isin(self._stored.contents, list(contents)))
+        photos = photos[~is_saturated(self._packed_classes(photos))]
+        found = self._photos(photos, word)
+        numbers = self._stored.contents[photos].tolist()
+        return dict(zip(numbers, zip(found.features, found.word.tolist(), strict=True), strict=True))
+
+    def _photos(self, photos: np.ndarray, word: str | None) -> Photos:
+        """Return features and log-odds of photos ``(m,)``, ascending; zeros without a word."""
+        features = self._features(photos)
+        if word is None:
+            return Photos(features, np.zeros(len(photos), np.float32))
+        labels = self._tagger.plain_label_set([word])
+        if (column := self._column.get(word)) is None:
+            log_odds = self._ask(photos, labels)  # (m, 1)
+        else:
+            log_odds = self._log_odds(self._read({0: column}, 1, photos), labels, photos)  # (m, 1)
+        return Photos(features, (log_odds - labels.biases)[:, 0])
 
     def _ask_others(self, labels: LabelSet, things: _Things, others: list[int], logits: np.ndarray) -> np.ndarray:
         """Fill the columns of labels that are not stored where it matters; returns the turns."""

@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,6 +96,14 @@ class Known(NamedTuple):
     size: int
     mtime_ns: int
     content: int
+
+    def is_unchanged(self, path: str) -> bool:
+        """Return whether the file at a path still has this size and time of last change."""
+        try:
+            status = os.stat(path)  # noqa: PTH116  (for each of many photos)
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
 def default_folder() -> Path:
@@ -243,6 +252,13 @@ class Store:
         with self._told():
             rows = self._database.execute("SELECT path, size, mtime_ns, content FROM photos").fetchall()
         return {os.fsdecode(path): Known(*rest) for path, *rest in rows}
+
+    def photo(self, path: str) -> Known | None:
+        """Return the photo at a path; None where it is not in the index."""
+        with self._told():
+            query = "SELECT size, mtime_ns, content FROM photos WHERE path = ?"
+            row = self._database.execute(query, (os.fsencode(path),)).fetchone()
+            return None if row is None else Known(*row)
 
     def count(self) -> int:
         """How many photos there are."""

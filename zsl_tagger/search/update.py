@@ -139,13 +139,7 @@ class Updater:
 
     def _is_known(self, path: str) -> bool:
         known = self._photos.get(path)
-        if known is None:
-            return False
-        try:
-            status = os.stat(path)
-        except OSError:  # it is looked at, and the error told
-            return False
-        return known[:2] == (status.st_size, status.st_mtime_ns) and stat.S_ISREG(status.st_mode)
+        return known is not None and known.is_unchanged(path)
 
     def _look(self, item: str | Record) -> _Looked | Record:
         """Do all that is done for one photo, on one of several threads."""

@@ -13,7 +13,7 @@ from zsl_tagger.system.json_record import JsonRecord
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
-from zsl_tagger.tagging.teaching import LibraryPhotos
+from zsl_tagger.tagging.teaching import PhotoLibrary
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class TaughtKeywords(JsonRecord):
 
 
 def teach_keywords(
-    tagger: Tagger, counts: KeywordCounts, least: int, library: LibraryPhotos | None = None
+    tagger: Tagger, counts: KeywordCounts, least: int, library: PhotoLibrary | None = None
 ) -> TaughtKeywords:
     """Teach every keyword that ``least`` photos have.
 
     Args:
-        library: photos of anything, as for :meth:`Tagger.teach`.
+        library: as for :meth:`Tagger.teach`.
     """
     by_keyword = counts.by_keyword()
     enough = {word: paths for word, paths in by_keyword.items() if len(paths) >= least}
@@ -84,7 +84,7 @@ def teach_keywords(
     )
 
 
-def _teach(tagger: Tagger, word: str, paths: Sequence[str], library: LibraryPhotos | None) -> TaughtTag:
+def _teach(tagger: Tagger, word: str, paths: Sequence[str], library: PhotoLibrary | None) -> TaughtTag:
     checked_name(word)  # before photos are looked at
     return tagger.teach(word, list(_spread(paths)), library=library)
 

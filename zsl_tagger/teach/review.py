@@ -6,12 +6,10 @@ gone, or is not as it was when it was indexed, is neither shown nor taught nor w
 
 from __future__ import annotations
 
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_small
@@ -209,8 +207,7 @@ class Review:
         """
         with self._alone(), self._store() as store:
             yes, no, forget, gone = self._to_teach(store, tag)
-            library = self._library.photos_of_anything
-            taught = self._tagger.teach(checked_name(tag), yes, no, library=library, forget=forget)
+            taught = self._tagger.teach(checked_name(tag), yes, no, library=self._library, forget=forget)
             counted = self._library.rank([taught.name], 1)[0].counted()
         return Lesson(
             name=taught.name,
@@ -333,15 +330,7 @@ def _known(store: Store, photo: str) -> dict[str, Known]:
 
 def _as_indexed(photos: dict[str, Known]) -> list[str]:
     """Return the files that are as they were when they were indexed."""
-    return [path for path, known in photos.items() if _is_as_indexed(path, known)]
-
-
-def _is_as_indexed(path: str, known: Known) -> bool:
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+    return [path for path, known in photos.items() if known.is_unchanged(path)]
 
 
 def _examples(taught: TaughtTag | None) -> dict[str, bool]:

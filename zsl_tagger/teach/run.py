@@ -123,7 +123,7 @@ def _taught(run: TeachRun) -> list[str]:
             negatives,
             like=run.like,
             new=run.new,
-            library=None if library is None else library.photos_of_anything,
+            library=library,
         )
         lines = _how_sure(tag)
         if library is not None:
@@ -136,8 +136,7 @@ def _from_library(run: TeachRun, folder: Path) -> list[str]:
     counts = read_keywords([str(folder)], default_workers())
     with _library(run) as library:
         tagger = Tagger(run.model, default_workers()) if library is None else library.tagger
-        compared = None if library is None else library.photos_of_anything
-        return teach_keywords(tagger, counts, run.least, compared).lines()
+        return teach_keywords(tagger, counts, run.least, library).lines()
 
 
 def _found(paths: Sequence[str]) -> Iterator[str]:
