@@ -211,7 +211,7 @@ def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> N
         library.add(crops / "cat 00.png")
     run_teach(TeachRun(remove="our cup"))
     with Library.open(tmp_path / "index") as library:
-        assert "our cup" not in library._made.labels
+        assert "our cup" not in library._meta.labels
         assert len(library.search("cat")) == 1
 
 

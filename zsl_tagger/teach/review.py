@@ -15,8 +15,8 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_small
 from zsl_tagger.reports.pages import jpeg_bytes
 from zsl_tagger.search.library import Library
-from zsl_tagger.search.rank import Found
-from zsl_tagger.search.store import Known, Store
+from zsl_tagger.search.rank import SearchResult
+from zsl_tagger.search.store import IndexedPhoto, Store
 from zsl_tagger.system.untrusted_text import printable_path
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
 from zsl_tagger.teach.marks import Marks, key_of
@@ -265,7 +265,7 @@ class Review:
     def _store(self) -> Store:
         return Store(self._library.folder)
 
-    def _photos(self, store: Store, found: Sequence[Found], marks: dict[str, bool]) -> list[ShownPhoto]:
+    def _photos(self, store: Store, found: Sequence[SearchResult], marks: dict[str, bool]) -> list[ShownPhoto]:
         shown: dict[str, ShownPhoto] = {}
         for one in found:
             photo = store.sha256_of(one.path)
@@ -317,7 +317,7 @@ class Review:
         return MarkedTag(name, photos, dict.fromkeys(gone, GONE), self._tagger)
 
 
-def _known(store: Store, photo: str) -> dict[str, Known]:
+def _known(store: Store, photo: str) -> dict[str, IndexedPhoto]:
     """Return the files of a photo.
 
     Raises:
@@ -328,7 +328,7 @@ def _known(store: Store, photo: str) -> dict[str, Known]:
     return photos
 
 
-def _as_indexed(photos: dict[str, Known]) -> list[str]:
+def _as_indexed(photos: dict[str, IndexedPhoto]) -> list[str]:
     """Return the files that are as they were when they were indexed."""
     return [path for path, known in photos.items() if known.is_unchanged(path)]
 
