@@ -384,7 +384,7 @@ def serve(
         from zsl_tagger.serve.run import ServeRun
         from zsl_tagger.serve.run import serve as run
 
-        run(ServeRun(**options), say=lambda line: _print([line]))
+        run(ServeRun(**options), show=lambda line: _print([line]))
 
 
 @_command(app)

@@ -1,4 +1,4 @@
-"""The library in a real browser: 100 photos reviewed with the keyboard alone, and what a finger does."""
+"""Test the library page in a browser, with the keyboard only and on a touch screen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ A_PHOTO = 26  # crops of each example photo: 104 photos in all, of which 100 are
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """A folder with 104 ``photos`` and their ``index``."""
+    """Return a folder with 104 ``photos`` and their ``index``."""
     folder = tmp_path_factory.mktemp("library")
     (folder / "photos").mkdir()
     for path in sorted(examples.glob("*.jpg")):
@@ -46,7 +46,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
 
 @pytest.fixture
 def folder(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The same, without anything marked, taught or written."""
+    """Return the folder with no marks, taught tags or sidecars."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "taught"))
     yield library
     for left in (library / "photos").glob("*.xmp"):
@@ -88,7 +88,7 @@ def sidecars(folder: Path) -> dict[str, list[str]]:
 def test_a_review_of_100_photos_with_the_keyboard_alone(
     visit: Visit, address: tuple[str, int], folder: Path, tmp_path: Path
 ) -> None:
-    """Search, mark, teach, look at the preview, write and undo: no pointer, and nothing but the screen to go by."""
+    """Search, mark, teach, preview, write and undo without a pointer, using only what the screen shows."""
     page = visit(address, "library")
     keys = page.keyboard
     for _ in range(4):  # skip link, two links, search
@@ -133,12 +133,12 @@ def test_a_review_of_100_photos_with_the_keyboard_alone(
     keys.press("Shift+Tab")
     expect(page.locator("#undo")).to_be_focused()
     keys.press("Enter")
-    expect(page.locator("#news")).to_contain_text(f"{expected[True]} sidecars put back", timeout=SOON)
+    expect(page.locator("#news")).to_contain_text(f"{expected[True]} sidecars restored", timeout=SOON)
     expect(page.locator("#undo")).to_be_hidden()
     assert sidecars(folder) == {}
 
 
-def test_keys_move_and_take_back(visit: Visit, address: tuple[str, int], folder: Path) -> None:
+def test_keys_move_mark_and_withdraw_marks(visit: Visit, address: tuple[str, int], folder: Path) -> None:
     page = visit(address, "library", viewport={"width": 1280, "height": 900})
     searched(page, "cup")
     names = [card.locator("h3").text_content() or "" for card in cards(page).all()[:20]]
@@ -188,7 +188,7 @@ def test_one_photo_large(visit: Visit, address: tuple[str, int]) -> None:
 
 
 def swipe(page: Page, by: int) -> None:
-    """Push the large photo with a finger."""
+    """Swipe the large photo."""
     box = page.locator(".stage").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -200,7 +200,7 @@ def swipe(page: Page, by: int) -> None:
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
-def test_a_finger_marks_too(visit: Visit, address: tuple[str, int]) -> None:
+def test_marking_on_a_touch_screen(visit: Visit, address: tuple[str, int]) -> None:
     page = visit(address, "library", **PHONE)
     searched(page, "cup", "our cup")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -223,7 +223,7 @@ def test_a_finger_marks_too(visit: Visit, address: tuple[str, int]) -> None:
     expect(cards(page).nth(2)).to_have_class("card")
 
 
-def test_what_is_wrong_is_said(visit: Visit, address: tuple[str, int], folder: Path) -> None:
+def test_problems_are_shown(visit: Visit, address: tuple[str, int], folder: Path) -> None:
     page = visit(address, "library")
     problem = page.get_by_role("alert")
     page.fill("#query", "zebar")
@@ -232,7 +232,7 @@ def test_what_is_wrong_is_said(visit: Visit, address: tuple[str, int], folder: P
     searched(page, "cup, table -dog")
     expect(problem).to_be_empty()
     page.keyboard.press("y")
-    expect(problem).to_contain_text("which tag are they for?")
+    expect(problem).to_contain_text("no tag to mark for")
     expect(page.locator("#teach")).to_be_disabled()
     searched(page, "cup, table -dog", "our cup")
     page.keyboard.press("y")
@@ -264,7 +264,7 @@ def test_marks_that_cannot_be_saved_are_not_lost(visit: Visit, address: tuple[st
     visit.complaints = [text for text in visit.complaints if "ERR_FAILED" not in text]
 
 
-def test_the_token_comes_with_the_address_or_is_typed(visit: Visit, folder: Path, tmp_path: Path) -> None:
+def test_the_token_is_in_the_address_or_typed(visit: Visit, folder: Path, tmp_path: Path) -> None:
     tagger, review = review_of(folder, tmp_path / "marks")
     with listening(tagger, Limits(), review=review, token="secret") as address:
         page = visit(address, "library#token=secret")
@@ -285,7 +285,7 @@ def test_the_token_comes_with_the_address_or_is_typed(visit: Visit, folder: Path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_in_light_and_dark(visit: Visit, address: tuple[str, int], scheme: Any) -> None:
+def test_text_has_enough_contrast_in_light_and_dark(visit: Visit, address: tuple[str, int], scheme: Any) -> None:
     """WCAG 2: contrast of text at least 4.5."""
     page = visit(address, "library", color_scheme=scheme)
     searched(page, "cup", "our cup")

@@ -1,4 +1,4 @@
-"""The library's routes: who may ask, what leads to a photo, and what becomes of bad requests."""
+"""Test the routes of the library: access control, photos by SHA-256 only, and invalid requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOREIGN = {"Origin": "http://evil.example"}
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """A folder with ``photos`` and their ``index``."""
+    """Return a folder with ``photos`` and their ``index``."""
     return indexed_crops(tmp_path_factory.mktemp("library"), examples)
 
 
@@ -68,7 +68,7 @@ def post(client: TestClient, action: str, **fields: str) -> Any:
 
 
 def found(client: TestClient, name: str = "", **options: Any) -> list[str]:
-    """Return the photos whose name begins so, best first."""
+    """Return the photos whose name begins with ``name``, best first."""
     answer = client.get("/v1/library/photos", params={"query": "cup", **options}).json()
     return [one["photo"] for one in answer["photos"] if Path(one["path"]).name.startswith(name)]
 
@@ -96,7 +96,7 @@ def test_a_review_from_search_to_undo(client: TestClient, library: Path) -> None
     assert "nothing to undo" in post(client, "undo", sidecars="4").json()["error"]
 
 
-def test_the_rest_of_the_server_knows_a_tag_that_was_taught(client: TestClient, library: Path) -> None:
+def test_the_tagging_api_knows_a_taught_tag(client: TestClient, library: Path) -> None:
     post(client, "marks", tag="our cup", yes=" ".join(found(client, "coffee")[:4]))
     post(client, "teach", tag="our cup")
     photo = (library / "photos" / "coffee 01.png").read_bytes()
@@ -113,7 +113,7 @@ def test_pictures(client: TestClient) -> None:
 
 
 def test_no_path_leads_to_a_file(client: TestClient, library: Path) -> None:
-    """Photos go by the SHA-256 of what the index has, and that of another file is as unknown as any number."""
+    """Photos are identified by the SHA-256 of indexed files; that of any other file is unknown."""
     other = hashlib.sha256((ROOT / "examples" / "cat.jpg").read_bytes()).hexdigest()
     path = str(library / "photos" / "coffee 00.png")
     statuses = {
@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
     "a name with a minus": ("preview", {"tag": "-cup"}, "a leading minus"),
     "another field": ("teach", {"tag": "cup", "path": "/etc"}, "unknown field 'path': expected tag"),
     "no marks at all": ("teach", {"tag": "our cup"}, "expected at least 3 different photos of 'our cup'"),
-    "no number of a photo": ("marks", {"tag": "cup", "yes": "x"}, "expected SHA-256 numbers of photos"),
+    "no number of a photo": ("marks", {"tag": "cup", "yes": "x"}, "expected the SHA-256 of photos"),
     "too many photos": ("marks", {"tag": "cup", "yes": f"{'0' * 64} " * 1001}, "expected at most 1,000 photos"),
     "a long preview": ("write", {"tag": "cup", "preview": "0" * 65}, "preview: string should have at most 64"),
     "nothing to undo": ("undo", {"sidecars": "0"}, "sidecars: input should be greater than or equal to 1"),
@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_wrong_is_told_in_one_line(client: TestClient, case: str) -> None:
+def test_invalid_requests_are_explained_in_one_line(client: TestClient, case: str) -> None:
     action, fields, message = REFUSED[case]
     answer = post(client, action, **fields)
     assert answer.status_code == 422, answer.text
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_told_in_one_line(client: TestClient, case: str) -> Non
     assert "\n" not in answer.json()["error"]
 
 
-def test_wrong_searches(client: TestClient) -> None:
+def test_invalid_searches(client: TestClient) -> None:
     cases: tuple[tuple[dict[str, str], str], ...] = (
         ({}, "query: field required"),
         ({"query": "zebar"}, "unknown label 'zebar', did you mean"),
@@ -173,7 +173,7 @@ def test_contradictory_marks_and_too_few(client: TestClient) -> None:
     assert (answer.status_code, "got 2" in answer.json()["error"]) == (422, True)
 
 
-def test_photos_and_an_index_that_are_gone(library: Path, tmp_path: Path) -> None:
+def test_deleted_photos_and_a_deleted_index(library: Path, tmp_path: Path) -> None:
     shutil.copytree(library / "photos", tmp_path / "photos", copy_function=shutil.copy2)
     with Library.open(tmp_path / "index") as opened:
         opened.add(tmp_path / "photos")
@@ -216,7 +216,7 @@ def test_other_sites_and_names_are_refused(client: TestClient, method: str, wher
 
 
 @pytest.mark.parametrize(("method", "where"), EVERY)
-def test_without_the_token_nothing_is_told(library: Path, tmp_path: Path, method: str, where: str) -> None:
+def test_requests_without_the_token_are_refused(library: Path, tmp_path: Path, method: str, where: str) -> None:
     app = app_of(library / "index", tmp_path / "marks", token="secret")
     client = TestClient(app, base_url="http://localhost")
     for text in (None, "Bearer wrong", "secret", "Basic secret", "Bearer sécret"):
@@ -229,7 +229,7 @@ def test_without_the_token_nothing_is_told(library: Path, tmp_path: Path, method
     assert client.get("/library").status_code == 200  # the page asks for the token
 
 
-def test_without_a_library_there_is_none(tagger: Tagger) -> None:
+def test_without_a_library_its_routes_do_not_exist(tagger: Tagger) -> None:
     client = TestClient(build_app(tagger, Limits()), base_url="http://localhost")
     assert {client.request(method, where).status_code for method, where in EVERY} == {404}
     assert client.get("/library").status_code == 404
@@ -247,7 +247,7 @@ def test_the_log_has_neither_words_nor_photos(client: TestClient, logged: pytest
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_index_is_one_line(library: Path, tmp_path: Path) -> None:
+def test_an_invalid_index_is_explained_in_one_line(library: Path, tmp_path: Path) -> None:
     status, output, errors = run_command("serve", "--port", "0", "--library", tmp_path / "no where")
     assert (status, output) == (2, "")
     assert errors == (
@@ -266,7 +266,7 @@ def test_a_wrong_index_is_one_line(library: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_the_address_has_a_token_where_other_machines_reach_it(library: Path, host: str) -> None:
+def test_the_address_has_a_token_if_other_machines_can_reach_it(library: Path, host: str) -> None:
     command = [sys.executable, "cli.py", "serve", "--port", "0", "--host", host, "--library", str(library / "index")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -277,7 +277,7 @@ def test_the_address_has_a_token_where_other_machines_reach_it(library: Path, ho
         server.communicate(timeout=20)
     token = r"#token=[\w-]{32}" if host == "0.0.0.0" else ""
     assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/library{token}  \(40 photos\)\n", lines[1])
-    assert ("asks them for the token" in errors) == (host == "0.0.0.0")
+    assert ("requires the token" in errors) == (host == "0.0.0.0")
 
 
 # --- what it says of itself ------------------------------------------------------------------------------------------
@@ -295,8 +295,8 @@ def described(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     ["GET /v1/library/photos", "GET /v1/library/photos/{photo}"]
     + [f"POST /v1/library/{action}" for action in ("marks", "teach", "preview", "write", "undo")],
 )
-def test_it_is_as_openapi_says(described: Any, path: str, mode: GenerationMode) -> None:
-    """That photos are in the index is more than a schema can say: well-formed numbers may be refused."""
+def test_responses_match_openapi(described: Any, path: str, mode: GenerationMode) -> None:
+    """Valid SHA-256 may be refused as unknown photos, which a schema cannot express."""
     method, _, where = path.partition(" ")
 
     @hypothesis.settings(

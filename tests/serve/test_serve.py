@@ -1,4 +1,4 @@
-"""The server: its answers, each of its limits, and what becomes of those who ask too much, too slowly, in bad faith."""
+"""Test the server: its responses, each of its limits, and requests that are too large, too slow or malicious."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def client(two_workers: Tagger) -> Iterator[TestClient]:
 
 
 def sent(client: TestClient, *files: tuple[str, bytes], **fields: object) -> Any:
-    """The answer to photos in one request."""
+    """Send photos in one request and return the response."""
     return client.post("/v1/tag", files=[("files", file) for file in files], data=fields)
 
 
 def form_of(*photos: bytes, **fields: str) -> tuple[bytes, dict[str, str]]:
-    """A multipart body and its headers."""
+    """Return a multipart body and its headers."""
     body = b""
     for name, value in fields.items():
         body += f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
@@ -81,7 +81,7 @@ def answer_of(address: tuple[str, int], *photos: bytes, **fields: str) -> http.c
 
 @pytest.mark.parametrize("options", [{"labels": "cat,red saucer,dog", "threshold": 0}, {}, {"top_k": 3}])
 def test_records_are_those_of_the_command(client: TestClient, examples: Path, options: dict[str, Any]) -> None:
-    """To the last digit, in the order in which the photos were sent."""
+    """Compare all digits, and the order of the photos."""
     paths = sorted(examples.glob("*.jpg"), reverse=True)
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     status, output, _ = run_command("tag", *paths, "--format", "json", *arguments)
@@ -147,7 +147,7 @@ def test_labels_are_looked_up(client: TestClient, tagger: Tagger) -> None:
     assert (long.status_code, long.json()["error"][:20]) == (422, "labels: string shoul")
 
 
-def test_limits_and_health_are_told(client: TestClient) -> None:
+def test_limits_and_health(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     told = client.get("/v1/limits").json()
     assert told == {
@@ -156,7 +156,7 @@ def test_limits_and_health_are_told(client: TestClient) -> None:
     }  # fmt: skip
 
 
-def test_many_at_a_time_get_what_each_gets_alone(client: TestClient, tmp_path: Path, two_workers: Tagger) -> None:
+def test_parallel_requests_get_the_same_as_single_ones(client: TestClient, tmp_path: Path, two_workers: Tagger) -> None:
     photos = []
     for seed in range(6):
         write_photo(tmp_path / f"{seed}.jpg", seed)
@@ -182,8 +182,8 @@ def test_many_at_a_time_get_what_each_gets_alone(client: TestClient, tmp_path: P
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "no photo": ({"files": [("labels", (None, b"cat"))]}, 422, "expected 1 to 16 photos as files, got 0"),
-    "another name": ({"files": [("x", ("a", b"a"))]}, 422, "photos go by the name files, not x"),
-    "files as text": ({"files": [("files", (None, b"text"))]}, 422, "files are no files"),
+    "another name": ({"files": [("x", ("a", b"a"))]}, 422, "expected photos in the field files, not x"),
+    "files as text": ({"files": [("files", (None, b"text"))]}, 422, "expected files in the field files"),
     "17 photos": ({"files": [("files", ("a", b"a"))] * 17}, 422, "expected 1 to 16 photos as files, got 17"),
     "18 photos": ({"files": [("files", ("a", b"a"))] * 18}, 400, "Too many files"),
     "another field": ({"label": "cat"}, 422, "unknown field 'label': expected files, labels, threshold, top_k, heat"),
@@ -200,22 +200,22 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "JSON": ({"json": {}}, 415, "expected multipart/form-data, got application/json"),
     "nothing": ({}, 415, "got no content type"),
     "no boundary": ({"content": b"", "headers": {"Content-Type": "multipart/form-data"}}, 400, "Missing boundary"),
-    "broken form": ({"content": b"--y\r\nrubbish", "headers": form_of()[1]}, 400, "no form that can be read"),
+    "broken form": ({"content": b"--y\r\nrubbish", "headers": form_of()[1]}, 400, "the form cannot be parsed"),
     "form cut in a photo": (
-        {"content": form_of(b"abc", b"def")[0][:-20], "headers": form_of()[1]}, 400, "it is cut off before"
+        {"content": form_of(b"abc", b"def")[0][:-20], "headers": form_of()[1]}, 400, "but the form is truncated"
     ),
     "form cut after a photo": (
-        {"content": form_of(b"abc")[0].removesuffix(b"--\r\n"), "headers": form_of()[1]}, 400, "it is cut off before"
+        {"content": form_of(b"abc")[0].removesuffix(b"--\r\n"), "headers": form_of()[1]}, 400, "the form is truncated"
     ),
-    "empty form": ({"content": b"", "headers": form_of()[1]}, 400, "it is cut off before"),
+    "empty form": ({"content": b"", "headers": form_of()[1]}, 400, "but the form is truncated"),
     "large header": (
-        {"content": b"--x\r\nA: " + b"a" * 9000, "headers": form_of()[1]}, 400, "no form that can be read"
+        {"content": b"--x\r\nA: " + b"a" * 9000, "headers": form_of()[1]}, 400, "the form cannot be parsed"
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_wrong_is_told_in_one_line(client: TestClient, case: str) -> None:
+def test_invalid_requests_are_explained_in_one_line(client: TestClient, case: str) -> None:
     options, status, message = REFUSED[case]
     if not options.keys() & {"files", "json", "content", "data"} and options:
         options = {"data": options, "files": [("files", ("a.png", picture()))]}
@@ -252,14 +252,14 @@ def test_a_server_sends_no_body_after_head(two_workers: Tagger) -> None:
     "options",
     [{"headers": {"A": "a" * 32_000}}, {"headers": {f"A{n}": "a" * 300 for n in range(110)}}, {"params": "a" * 32_000}],
 )
-def test_a_head_that_arrives_in_one_piece_has_a_bound_too(client: TestClient, options: dict[str, Any]) -> None:
+def test_a_head_that_arrives_at_once_is_limited(client: TestClient, options: dict[str, Any]) -> None:
     answer = client.get("/healthz", **options)
     assert answer.status_code == 431
     assert answer.json() == {"error": "expected a request with at most 32,000 bytes before its body"}
 
 
 def test_sizes(two_workers: Tagger) -> None:
-    """Of a photo, a request, and a request that does not say its length."""
+    """Limit the size of a photo, of a request, and of a request without a declared length."""
     limits = Limits(photo_bytes=1_000_000)
     with TestClient(build_app(two_workers, limits), base_url="http://localhost") as client:
         just = sent(client, ("a", b"a" * 1_000_000))
@@ -268,7 +268,7 @@ def test_sizes(two_workers: Tagger) -> None:
             answer = sent(client, *(("a", b"a" * part) for part in parts))
             assert (answer.status_code, answer.json()) == (
                 413,
-                {"error": "too large: at most 1 MB a photo, 2 MB a request"},
+                {"error": "too large: at most 1 MB per photo, 2 MB per request"},
             )
         body, headers = form_of(*[b"a" * 900_000] * 3)
         pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
@@ -288,7 +288,7 @@ def test_photos_never_touch_the_disk(client: TestClient, monkeypatch: pytest.Mon
     assert "tags" in sent(client, ("large.png", photo), labels="cat").json()[0]
 
 
-def test_no_more_memory_is_no_crash(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_no_crash(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
@@ -329,7 +329,7 @@ def test_only_names_of_this_server(two_workers: Tagger, host: str, status: int) 
         ({"Sec-Fetch-Site": "cross-site"}, 403), ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, 403),
     ],
 )  # fmt: skip
-def test_no_page_of_another_site(client: TestClient, headers: dict[str, str], status: int) -> None:
+def test_pages_of_other_sites_are_refused(client: TestClient, headers: dict[str, str], status: int) -> None:
     answer = client.post("/v1/tag", files=[("files", ("a.png", picture()))], data={"labels": "cat"}, headers=headers)
     assert answer.status_code == status
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -354,7 +354,7 @@ def test_every_answer_has_safe_headers(client: TestClient, monkeypatch: pytest.M
     monkeypatch.setattr("zsl_tagger.serve.app.read_labels", broken)
     careless = TestClient(client.app, base_url="http://localhost", raise_server_exceptions=False)
     answer = looked_up(careless, "cat")
-    assert (answer.status_code, answer.json()) == (500, {"error": "an error of the server, told in its output"})
+    assert (answer.status_code, answer.json()) == (500, {"error": "internal error: see the output of the server"})
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
 
 
@@ -370,7 +370,7 @@ def test_each_request_is_logged_without_contents(client: TestClient, logged: pyt
     ]  # fmt: skip
 
 
-def test_metrics_know_no_names(client: TestClient) -> None:
+def test_metrics_contain_no_names(client: TestClient) -> None:
     for number in range(30):
         client.get(f"/made/{number}")
     sent(client, ("secret-name.png", picture()), labels="cat,dog")
@@ -385,8 +385,8 @@ def test_metrics_know_no_names(client: TestClient) -> None:
 # --- too much, too slow, gone ----------------------------------------------------------------------------------------
 
 
-def test_a_full_queue_is_told_before_the_body_is_read(two_workers: Tagger) -> None:
-    """One photo is in work and two wait; nothing of what was accepted is lost."""
+def test_a_full_queue_refuses_before_the_body_is_read(two_workers: Tagger) -> None:
+    """One photo is processed while two wait; no accepted photo is lost."""
     held = HeldTagger(two_workers)
     with listening(held, Limits(photos=2, waiting=2)) as address, ThreadPoolExecutor(3) as pool:
         accepted = [pool.submit(answer_of, address, picture(), labels="cat") for _ in range(3)]
@@ -398,14 +398,14 @@ def test_a_full_queue_is_told_before_the_body_is_read(two_workers: Tagger) -> No
         connection.endheaders()
         refused = connection.getresponse()
         assert (refused.status, refused.getheader("Retry-After")) == (429, "1")
-        assert json.loads(refused.read()) == {"error": "too many photos are waiting: send it again later"}
+        assert json.loads(refused.read()) == {"error": "too many photos are waiting: try again later"}
         held.go.set()
         assert [len(json.loads(answer.result().read())) for answer in accepted] == [1, 1, 1]
         assert answer_of(address, picture(), picture(), labels="cat").status == 200
         assert metric(address, "zsl_tagger_waiting_photos") == 0
 
 
-def test_photos_that_find_no_room_together_are_refused_together(two_workers: Tagger) -> None:
+def test_photos_of_one_request_are_refused_together(two_workers: Tagger) -> None:
     held = HeldTagger(two_workers)
     with listening(held, Limits(photos=3, waiting=3)) as address, ThreadPoolExecutor(2) as pool:
         accepted = pool.submit(answer_of, address, picture(), picture(), labels="cat")
@@ -417,7 +417,7 @@ def test_photos_that_find_no_room_together_are_refused_together(two_workers: Tag
 
 
 def test_uploads_share_a_budget_of_memory(two_workers: Tagger) -> None:
-    """Of 8 photos' size: what is in the queue counts, and is given back."""
+    """The budget is the size of 8 photos; photos in the queue count until they are done."""
     held = HeldTagger(two_workers)
     limits = Limits(photo_bytes=100_000)
     photo = picture() + bytes(98_000 - len(picture()))
@@ -431,8 +431,8 @@ def test_uploads_share_a_budget_of_memory(two_workers: Tagger) -> None:
         assert metric(address, "zsl_tagger_upload_bytes") == 0
 
 
-def test_who_hangs_up_costs_nothing(two_workers: Tagger) -> None:
-    """Photos that wait for somebody who is gone are never looked at."""
+def test_photos_of_a_disconnected_client_are_not_processed(two_workers: Tagger) -> None:
+    """Photos that wait for a disconnected client are never processed."""
     held = HeldTagger(two_workers)
     with listening(held, Limits(waiting=16)) as address, ThreadPoolExecutor(1) as pool:
         first = pool.submit(answer_of, address, picture(), labels="cat")
@@ -451,21 +451,21 @@ def test_who_hangs_up_costs_nothing(two_workers: Tagger) -> None:
 
 
 @pytest.mark.alone
-def test_who_waits_too_long_is_told(two_workers: Tagger) -> None:
+def test_a_request_over_the_time_limit_is_answered(two_workers: Tagger) -> None:
     held = HeldTagger(two_workers)
     with listening(held, Limits(work_seconds=0.3)) as address:
         late = answer_of(address, picture(), picture(), labels="cat")
         assert (late.status, late.getheader("Retry-After")) == (503, "1")
-        assert "not done in time" in json.loads(late.read())["error"]
+        assert "not completed in time" in json.loads(late.read())["error"]
         held.go.set()
         until(lambda: metric(address, "zsl_tagger_waiting_photos") == 0)
         assert answer_of(address, picture(), labels="cat").status == 200
 
 
 @pytest.mark.alone
-def test_slow_clients_are_shown_the_door(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head that does not end, also on a connection that was good before; and a body that trickles in."""
-    monkeypatch.setattr(serve_run, "PATIENCE", 0.4)
+def test_slow_clients_are_disconnected(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They send a head that never ends, on a new or a used connection, or a body that arrives too slowly."""
+    monkeypatch.setattr(serve_run, "IDLE_SECONDS", 0.4)
     with listening(two_workers, Limits(upload_seconds=0.6)) as address:
         for before in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
             with socket.create_connection(address, timeout=10) as slow:
@@ -492,8 +492,8 @@ def test_slow_clients_are_shown_the_door(two_workers: Tagger, monkeypatch: pytes
             assert b"did not arrive in" in answer.read()  # the body may come in a later packet than the head
 
 
-def test_who_reads_no_answer_is_cut_off(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_run, "PATIENCE", 0.4)
+def test_clients_that_read_no_response_are_disconnected(two_workers: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_run, "IDLE_SECONDS", 0.4)
     with listening(two_workers, Limits()) as address, socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(address)
@@ -510,7 +510,7 @@ def test_who_reads_no_answer_is_cut_off(two_workers: Tagger, monkeypatch: pytest
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
-    """``zsl-tagger serve --port 0``: the process and its address."""
+    """Start ``zsl-tagger serve --port 0``; return the process and its address."""
     command = [sys.executable, "cli.py", "serve", "--port", "0", "--workers", "1", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -522,7 +522,7 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str,
 
 
 @pytest.mark.parametrize(("number", "status", "said"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "stopped\n")])
-def test_signals_end_it_when_what_is_in_hand_is_done(number: signal.Signals, status: int, said: str) -> None:
+def test_signals_end_it_after_running_requests(number: signal.Signals, status: int, said: str) -> None:
     photo = picture(1500)
     with process() as (server, address), ThreadPoolExecutor(1) as pool:
         idle = http.client.HTTPConnection(*address)
@@ -538,14 +538,14 @@ def test_signals_end_it_when_what_is_in_hand_is_done(number: signal.Signals, sta
     assert (server.returncode, other) == (status, said)
 
 
-def test_a_used_port_and_wrong_options_are_one_line() -> None:
+def test_a_used_port_and_invalid_options_are_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         status, output, errors = run_command("serve", "--port", port)
     assert (status, output) == (2, "")
     assert errors == f"error: port {port} of 127.0.0.1 is in use: give another, or --port 0 for any free one\n"
     for arguments, message in {
-        ("--host", "no.such.host.invalid"): "--host no.such.host.invalid is no address of this machine",
+        ("--host", "no.such.host.invalid"): "--host no.such.host.invalid is not an address of this machine",
         ("--host", "192.0.2.1"): "cannot listen on port 8000 of 192.0.2.1",
         ("--queue", "3"): "expected --queue of at least 16, the photos of one request, got 3",
         ("--port", "0", "--model", "nowhere"): "nowhere",
@@ -557,7 +557,7 @@ def test_a_used_port_and_wrong_options_are_one_line() -> None:
         assert errors.count("\n") == 1
 
 
-def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     for name in [name for name in sys.modules if name.startswith("zsl_tagger.serve")]:
         monkeypatch.delitem(sys.modules, name)
@@ -566,10 +566,10 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
 
 
-def test_a_server_for_others_says_so_and_is_found() -> None:
+def test_a_server_open_to_others_warns_and_is_reachable() -> None:
     with process("--host", "0.0.0.0") as (server, address):
         assert server.stderr is not None
-        assert "other machines can reach this server, and it asks for no password" in server.stderr.readline()
+        assert "other machines can reach this server without a password" in server.stderr.readline()
         assert answer_of(address, picture(), labels="cat").status == 200
 
 
@@ -597,8 +597,8 @@ def described(two_workers: Tagger) -> Any:
     ("path", "mode"),
     [*((path, GenerationMode.POSITIVE) for path in PATHS), *((path, GenerationMode.NEGATIVE) for path in PATHS[:2])],
 )
-def test_it_is_as_openapi_says(described: Any, path: str, mode: GenerationMode) -> None:
-    """That labels are known words is more than a schema can say: well-formed ones may be refused."""
+def test_responses_match_openapi(described: Any, path: str, mode: GenerationMode) -> None:
+    """Valid labels may be refused as unknown words, which a schema cannot express."""
     method, _, where = path.partition(" ")
 
     @hypothesis.settings(
@@ -618,7 +618,7 @@ def test_it_is_as_openapi_says(described: Any, path: str, mode: GenerationMode) 
     holds()
 
 
-def test_openapi_tells_every_field_and_error(client: TestClient) -> None:
+def test_openapi_describes_every_field_and_error(client: TestClient) -> None:
     told = client.get("/openapi.json").json()
     assert told["paths"].keys() == {"/v1/tag", "/v1/labels", "/v1/limits", "/healthz", "/metrics"}
     tag = told["paths"]["/v1/tag"]["post"]
@@ -628,7 +628,7 @@ def test_openapi_tells_every_field_and_error(client: TestClient) -> None:
     assert all(field["description"] for field in fields.values())
 
 
-def test_the_curl_of_the_page_gets_what_is_shown(client: TestClient, examples: Path) -> None:
+def test_the_curl_example_of_the_page_works(client: TestClient, examples: Path) -> None:
     found = re.search(
         r"curl -F files=@examples/(.+) -F labels=(.+) http.*/v1/tag\n(.+)\n", PAGE.read_text(encoding="utf-8")
     )

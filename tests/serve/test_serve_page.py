@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person does with a mouse, a keyboard or a finger, and what they see."""
+"""Test the tagging page in a browser, with mouse, keyboard and touch screen."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def finished(page: Page, text: str) -> None:
 
 
 def shown(page: Page, photo: int) -> list[tuple[str, float]]:
-    """(label, score) of the tags that are seen under a photo."""
+    """Return (label, score) of the tags shown under a photo."""
     rows = page.locator(".card").nth(photo).locator(".tags li:not(.more)")
     texts = [row.locator("span:not(.bar)").all_text_contents() for row in rows.all() if row.is_visible()]
     return [(label, float(score)) for label, score in texts]
@@ -72,7 +72,7 @@ def test_chosen_photos_show_the_tags_that_the_command_prints(
     assert np.array(widths) / widths[0] == pytest.approx(np.array(scores) / scores[0], abs=0.02)
 
 
-def test_words_are_asked_anew_and_the_slider_asks_nothing(
+def test_new_words_send_requests_and_the_slider_sends_none(
     visit: Visit, address: tuple[str, int], examples: Path
 ) -> None:
     page = visit(address)
@@ -89,13 +89,13 @@ def test_words_are_asked_anew_and_the_slider_asks_nothing(
     expect(page.locator("#own")).not_to_be_checked()
     expect(page.locator("#threshold-value")).to_have_text("0.00")
     page.locator("#threshold").fill("100")
-    expect(page.locator(".state")).to_have_text("no tag reaches its score")
+    expect(page.locator(".state")).to_have_text("no tag reaches its minimum score")
     page.check("#own")
     expect(page.locator(".tags li")).to_have_count(1)
     assert requests == []
 
 
-def test_a_word_that_is_not_known(visit: Visit, address: tuple[str, int], examples: Path) -> None:
+def test_an_unknown_word(visit: Visit, address: tuple[str, int], examples: Path) -> None:
     page = visit(address)
     page.fill("#labels", "cat, zebar")
     page.set_input_files("#files", paths(examples, "cat.jpg"))
@@ -123,7 +123,7 @@ def test_photos_with_errors(visit: Visit, address: tuple[str, int], tmp_path: Pa
 
 
 def canvas_alpha(page: Page) -> np.ndarray:
-    """Opacity of the map at the middle of each of 12 x 12 places, 0..1."""
+    """Return the opacity of the map at the centre of 12 x 12 cells, 0..1."""
     values = page.evaluate(
         """() => {
             const canvas = document.querySelector(".looking canvas"), {width, height} = canvas, values = [];
@@ -137,7 +137,7 @@ def canvas_alpha(page: Page) -> np.ndarray:
     return np.array(values).reshape(12, 12) / 255
 
 
-def test_pointing_at_a_tag_shows_where_it_was_seen(
+def test_pointing_at_a_tag_shows_its_heat_map(
     visit: Visit, address: tuple[str, int], examples: Path, tagger: Tagger
 ) -> None:
     page = visit(address)
@@ -158,7 +158,7 @@ def test_pointing_at_a_tag_shows_where_it_was_seen(
     expect(page.get_by_role("button", name="cat")).to_have_attribute("aria-pressed", "true")
 
 
-def test_a_finger_sees_it_too(visit: Visit, address: tuple[str, int], examples: Path) -> None:
+def test_heat_maps_on_a_touch_screen(visit: Visit, address: tuple[str, int], examples: Path) -> None:
     page = visit(address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page.set_input_files("#files", paths(examples, "cat.jpg", "coffee.jpg"))
     finished(page, "2 photos tagged")
@@ -172,7 +172,7 @@ def test_a_finger_sees_it_too(visit: Visit, address: tuple[str, int], examples: 
 
 
 def test_the_keyboard_alone(visit: Visit, address: tuple[str, int], examples: Path) -> None:
-    """Every control is reached in the order of reading, none holds the focus, and each shows that it has it."""
+    """Every control is reached in reading order, none traps the focus, and each shows it."""
     page = visit(address)
     page.on("filechooser", lambda _: None)  # from here on: Playwright does not wait until it is listened to
     page.keyboard.press("Tab")
@@ -242,7 +242,7 @@ def test_dropped_and_pasted_photos(visit: Visit, address: tuple[str, int], examp
 def test_a_folder_and_its_csv(
     visit: Visit, address: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is the one that ``tag --format csv`` writes of the same folder."""
+    """The file equals the output of ``tag --format csv`` for the same folder."""
     folder = tmp_path / "my photos"
     (folder / "inner").mkdir(parents=True)
     for name in PHOTOS[:2]:
@@ -266,8 +266,8 @@ def test_a_folder_and_its_csv(
     assert sorted(got.splitlines()) == sorted(expected.splitlines())
 
 
-def test_names_that_would_do_harm(visit: Visit, address: tuple[str, int], tmp_path: Path) -> None:
-    """In a spreadsheet, and where a person reads them."""
+def test_harmful_names_are_escaped(visit: Visit, address: tuple[str, int], tmp_path: Path) -> None:
+    """They are escaped in the CSV file and on the page."""
     photo = tmp_path / "=1+1\u202egpj.jpg"
     photo.write_bytes((ROOT / "examples" / "cat.jpg").read_bytes())
     page = visit(address)
@@ -325,7 +325,7 @@ def test_stop(visit: Visit, two_workers: Tagger, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_in_light_and_dark(
+def test_text_has_enough_contrast_in_light_and_dark(
     visit: Visit, address: tuple[str, int], examples: Path, tmp_path: Path, scheme: Any
 ) -> None:
     """WCAG 2: contrast of text at least 4.5."""
@@ -342,7 +342,7 @@ def test_it_can_be_read_in_light_and_dark(
     assert (sum(map(int, paper[4:-1].split(","))) < 200) == (scheme == "dark")
 
 
-def test_a_screen_reader_and_who_wants_no_motion(visit: Visit, address: tuple[str, int], examples: Path) -> None:
+def test_a_screen_reader_and_reduced_motion(visit: Visit, address: tuple[str, int], examples: Path) -> None:
     page = visit(address, reduced_motion="reduce")
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
@@ -350,7 +350,7 @@ def test_a_screen_reader_and_who_wants_no_motion(visit: Visit, address: tuple[st
     page.set_input_files("#files", paths(examples, "cat.jpg"))
     finished(page, "1 photo tagged")
     for role, name in {
-        "textbox": "Words to look for", "slider": "Least score, percent", "checkbox": "automatic",
+        "textbox": "Words to look for", "slider": "Minimum score, percent", "checkbox": "automatic",
         "heading": "zsl-tagger", "status": "", "img": "cat.jpg",
     }.items():  # fmt: skip
         expect(page.get_by_role(role, name=name).first).to_be_attached()  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Tags that are taught while the server runs."""
+"""Test tags that are taught while the server runs."""
 
 from __future__ import annotations
 

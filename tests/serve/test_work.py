@@ -1,4 +1,4 @@
-"""The queue of the server: workers that hang are replaced, and do not keep the process."""
+"""Test the queue of the server: hanging workers are replaced, and do not keep the process from ending."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_worker_that_hangs_is_replaced() -> None:
     async def late_then_in_time() -> list[str]:
         with pytest.raises(LateError, match=r"^$"):
             await queue.run([lambda: go.wait(20)], stays, 0.1)
-        while queue._held:  # at the first moment it may have been in work for a little less
+        while queue._unfinished:  # at the first moment it may have been in work for a little less
             await asyncio.sleep(0.01)
         return await queue.run([lambda: "done"], stays, 5)
 
@@ -39,24 +39,24 @@ def test_a_worker_that_hangs_is_replaced() -> None:
     before = threading.active_count()
     go.set()
     until(lambda: threading.active_count() == before - 1)  # it ends when its job does
-    assert (queue._held, queue._given_up, queue.waiting) == (0, 0, 0)
+    assert (queue._unfinished, queue._abandoned, queue.waiting) == (0, 0, 0)
 
 
-def test_it_is_replaced_also_when_its_client_has_left() -> None:
+def test_it_is_replaced_even_if_its_client_has_disconnected() -> None:
     queue, go = WorkQueue(1, 4), threading.Event()
 
     async def gone_then_in_time() -> list[str]:
         with pytest.raises(ClientGoneError, match=r"^$"):
             await queue.run([lambda: go.wait(20)], leaves, 0.1)
-        assert queue._held == 1  # it may be done in time
+        assert queue._unfinished == 1  # it may be done in time
         return await queue.run([lambda: "done"], stays, 5)
 
     assert asyncio.run(gone_then_in_time()) == ["done"]
     go.set()
 
 
-def test_only_so_many_are_given_up_at_a_time() -> None:
-    """Each still takes memory and a processor."""
+def test_the_number_of_abandoned_workers_is_limited() -> None:
+    """Each still uses memory and a processor."""
     queue, go = WorkQueue(1, 4), threading.Event()
 
     async def late_twice() -> None:
@@ -64,11 +64,11 @@ def test_only_so_many_are_given_up_at_a_time() -> None:
             with pytest.raises(LateError, match=r"^$"):
                 await queue.run([lambda: go.wait(20)], stays, 0.05)
             await asyncio.sleep(0.1)
-        assert (queue._held, queue._given_up) == (1, 1)
+        assert (queue._unfinished, queue._abandoned) == (1, 1)
         go.set()
 
     asyncio.run(late_twice())
-    until(lambda: (queue._held, queue._given_up) == (0, 0))
+    until(lambda: (queue._unfinished, queue._abandoned) == (0, 0))
 
 
 def test_errors_and_order() -> None:
@@ -76,7 +76,7 @@ def test_errors_and_order() -> None:
     assert asyncio.run(queue.run([lambda: time.sleep(0.05) or 1, lambda: 2], stays, 5)) == [1, 2]  # type: ignore[func-returns-value]
     with pytest.raises(ValueError, match="invalid literal"):
         asyncio.run(queue.run([lambda: int("one")], stays, 5))
-    until(lambda: queue._held == 0)
+    until(lambda: queue._unfinished == 0)
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
-"""``zsl-tagger serve``: a page and a JSON API over one tagger.
+"""Serve a web page and a JSON API for one tagger (``zsl-tagger serve``).
 
 In reading order: ``limits.py``, ``work.py`` (the queue), ``uploads.py`` (multipart -> photos in memory), ``tagging.py``
-(photos -> records), ``api.py`` (its data, as OpenAPI tells it), ``guard.py`` (what every request and response goes
-through), ``metrics.py``, ``library_api.py`` and ``library_routes.py`` (a library, whose logic is in
-:mod:`zsl_tagger.teach.review`), ``app.py`` (the routes), ``run.py`` (the process). ``page/`` is what a browser gets.
+(photos -> records), ``api.py`` (data types and their OpenAPI description), ``guard.py`` (middleware for every request
+and response), ``metrics.py``, ``library_api.py`` and ``library_routes.py`` (the library, whose logic is in
+:mod:`zsl_tagger.teach.review`), ``app.py`` (the routes), ``run.py`` (the process). ``page/`` has the files that the
+browser loads.
 """
 
 from zsl_tagger.errors import require

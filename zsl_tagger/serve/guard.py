@@ -1,4 +1,4 @@
-"""What every request and every answer goes through: who may ask, what a browser may do with it, counting, the log."""
+"""Middleware for every request and response: access control, security headers, metrics and the log."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-#: Paths of the library begin so: with a token where other machines can reach the server, never for other web sites.
+#: Prefix of the library's paths, which need the token if other machines can reach the server, and refuse other sites.
 LIBRARY = "/v1/library"
 
-#: The status of a request whose client hung up, as nginx counts it.
+#: Status logged for a request whose client disconnected, as in nginx.
 CLIENT_GONE = 499
 
-#: The methods that the log names; another one may hold anything.
+#: Methods that the log names; any other could contain arbitrary text.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-#: Bytes of a request's first line and headers.
+#: Maximum size of a request's first line and headers, in bytes.
 HEAD_BYTES = 32_000
 
-#: A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing that a client reads another way.
+#: A name or an IPv4 address, or an IPv6 address in brackets, and a port; nothing that clients interpret differently.
 _HOST = re.compile(r"(?:(?P<name>[a-z0-9_.-]+?)\.?|\[(?P<address>[0-9a-f:.]+)\])(?::[0-9]{0,5})?", re.IGNORECASE)
 
 
@@ -52,9 +52,9 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        hosts: names by which this server is called, beside localhost and IP addresses. A web site could make another
-            name lead here ("DNS rebinding"), and its pages would then count as ours.
-        token: what requests to the library must bring; None where only this machine can reach the server.
+        hosts: names of this server, in addition to localhost and IP addresses. A web site could point any other name
+            to this machine ("DNS rebinding"), and its pages would then have the same origin as ours.
+        token: token that requests to the library must send; None if only this machine can reach the server.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics, token: str | None = None):
@@ -76,12 +76,12 @@ class Guard:
 
         refused = self._refusal(scope)
         method = scope["method"] if scope["method"] in METHODS else "other"
-        if scope["method"] == "HEAD":  # the answer to GET; the server sends no body with it
+        if scope["method"] == "HEAD":  # answered like GET; the server omits the body
             scope = {**scope, "method": "GET"}
         try:
             await (refused or self._app)(scope, receive, send_safely)
         finally:
-            path = getattr(scope.get("route"), "path", "other")  # a path that is not ours could hold a name
+            path = getattr(scope.get("route"), "path", "other")  # any other path could contain a file name
             seconds = time.perf_counter() - start
             self._metrics.answered(path, status, seconds)
             photos = scope.get("state", {}).get("photos", 0)
@@ -92,8 +92,10 @@ class Guard:
         if _head_bytes(scope) > HEAD_BYTES:
             return _refused(431, f"expected a request with at most {HEAD_BYTES:,} bytes before its body")
         host = headers.get("host", "")
-        if not self._is_ours(host):
-            return _refused(400, "the Host of the request is no name of this server: --allow-host NAME allows a name")
+        if not self._is_known_host(host):
+            return _refused(
+                400, "the Host of the request is not a name of this server: --allow-host NAME allows a name"
+            )
         of_library = scope["path"].startswith(LIBRARY)
         if of_library and not self._has_token(headers):
             return _refused(
@@ -107,7 +109,7 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
             origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         ):
-            return _refused(403, "pages of other web sites may not ask this server")
+            return _refused(403, "pages of other web sites may not use this server")
         return None
 
     def _has_token(self, headers: Headers) -> bool:
@@ -116,7 +118,7 @@ class Guard:
         kind, _, given = headers.get("authorization", "").partition(" ")
         return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token.encode())
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_known_host(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
         if found is None:
             return False
@@ -134,7 +136,7 @@ def _is_address(name: str, kind: Callable[[str], object]) -> bool:
 
 
 def _head_bytes(scope: Scope) -> int:
-    """Return the size of what was sent before the body, about to the byte."""
+    """Return the approximate size of the request before its body, in bytes."""
     path = scope.get("raw_path") or scope["path"].encode()
     return len(path) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 

@@ -1,4 +1,4 @@
-"""How much one request, and all of them together, may ask of this machine."""
+"""Limits on a single request and on all requests together."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 MB = 1_000_000
 
-#: Labels are short, and few enough that each photo's time stays that of its encoder.
+#: Maximum number of labels, and characters of a label and of all; so few labels take less time than the encoder.
 LABELS, LABEL_LENGTH, LABELS_TEXT = 1_000, 100, 32_000
-#: Heat maps a photo.
+#: Maximum number of heat maps per photo.
 HEATMAPS = 50
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes in bytes, times in seconds."""
+    """Hold sizes in bytes, times in seconds and counts."""
 
     photo_bytes: int = 32 * MB
-    photos: int = 16  # a request
-    pixels: int = 50 * MB  # a photo; decoding takes up to 20 bytes of memory for each, on every worker
+    photos: int = 16  # per request
+    pixels: int = 50 * MB  # per photo; decoding takes up to 20 bytes of memory per pixel on each worker
     waiting: int = 64  # photos in the queue
-    upload_seconds: float = 60.0  # until a request has arrived
-    work_seconds: float = 60.0  # until it is answered after that
-    review_seconds: float = 600.0  # the same of a search, a lesson, or sidecars that are written
+    upload_seconds: float = 60.0  # to receive a request
+    work_seconds: float = 60.0  # to answer it after that
+    review_seconds: float = 600.0  # to answer a request to the library
     connections: int = 500
 
     @property
@@ -31,5 +31,5 @@ class Limits:
 
     @property
     def held_bytes(self) -> int:
-        """Of all uploads that are in memory at a time."""
+        """Return the maximum size of all uploads in memory."""
         return 8 * self.photo_bytes

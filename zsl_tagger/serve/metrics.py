@@ -1,4 +1,4 @@
-"""What /metrics tells Prometheus: of this server only, and never a photo's name or a label."""
+"""Count requests and photos for Prometheus; no metric contains the name of a photo or a label."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Metrics:
     """Counters of one server.
 
     Args:
-        waiting: photos in the queue at the moment.
-        held: bytes of uploads in memory at the moment.
+        waiting: returns the current number of photos in the queue.
+        held: returns the current size of uploads in memory, in bytes.
     """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -22,20 +22,20 @@ class Metrics:
     def __init__(self, waiting: Callable[[], float], held: Callable[[], float]):
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, processor time, open files (Linux)
-        one = self._registry
-        self._requests = Counter("zsl_tagger_requests", "Requests answered.", ["path", "status"], registry=one)
+        registry = self._registry
+        self._requests = Counter("zsl_tagger_requests", "Requests answered.", ["path", "status"], registry=registry)
         self._seconds = Histogram(
-            "zsl_tagger_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, registry=one
+            "zsl_tagger_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, registry=registry
         )
-        self._photos = Counter("zsl_tagger_photos", "Photos looked at.", ["result"], registry=one)
-        Gauge("zsl_tagger_waiting_photos", "Photos in the queue.", registry=one).set_function(waiting)
-        Gauge("zsl_tagger_upload_bytes", "Uploads in memory.", registry=one).set_function(held)
+        self._photos = Counter("zsl_tagger_photos", "Photos processed.", ["result"], registry=registry)
+        Gauge("zsl_tagger_waiting_photos", "Photos in the queue.", registry=registry).set_function(waiting)
+        Gauge("zsl_tagger_upload_bytes", "Uploads in memory.", registry=registry).set_function(held)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def looked_at(self, tagged: bool) -> None:
+    def processed(self, tagged: bool) -> None:
         self._photos.labels("tagged" if tagged else "error").inc()
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The process of ``zsl-tagger serve``: options, the socket, uvicorn, signals."""
+"""Run the process of ``zsl-tagger serve``: options, the socket, uvicorn, signals."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from zsl_tagger.teach.review import Review
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 15.0  # seconds for the head of a request, between two requests, and for reading an answer
-_OPEN_TO_OTHERS = "other machines can reach this server, and it asks for no password; see docs/serve.md"
+IDLE_SECONDS = 15.0  # limit for the head of a request, between two requests, and for reading a response
+_OPEN_TO_OTHERS = "other machines can reach this server without a password; see docs/serve.md"
 _LIBRARY_OPEN_TO_OTHERS = (
-    "other machines can reach this server: the library asks them for the token in the address above, the rest for no "
+    "other machines can reach this server: the library requires the token in the address above, the rest needs no "
     "password, and nothing is encrypted; see docs/serve.md"
 )
-_FINISH_SECONDS = 10  # for what is in hand when the server is stopped
+_FINISH_SECONDS = 10  # to finish running requests when the server is stopped
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeRun:
-    """The options of one run, as given."""
+    """Hold the options of ``zsl-tagger serve``, as given."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -58,20 +58,20 @@ class ServeRun:
     open_browser: bool = False
 
 
-def serve(run: ServeRun, say: Callable[[str], None]) -> None:
-    """Serve until a signal: SIGTERM ends it as a success, Ctrl-C as a KeyboardInterrupt; what is in hand is finished.
+def serve(run: ServeRun, show: Callable[[str], None]) -> None:
+    """Serve until SIGTERM, which exits with status 0, or Ctrl-C (KeyboardInterrupt); running requests are finished.
 
     Args:
-        say: gets the address, when it answers.
+        show: called with each line to print, when the server is ready.
 
     Raises:
-        UserError: the address cannot be used, or the model not be loaded.
+        UserError: the address cannot be used, or the model cannot be loaded.
     """
     limits = _limits(run)
     listener = _listen(run.host, run.port)
     with listener:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is broken
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it logs a warning for every invalid form
         give_large_memory_back()
         library = None if run.library is None else _library(run, run.library)
         tagger = Tagger(run.model, workers=run.workers or default_workers()) if library is None else library.tagger
@@ -79,10 +79,10 @@ def serve(run: ServeRun, say: Callable[[str], None]) -> None:
         token = None if library is None or _only_this_machine(listener) else secrets.token_urlsafe(24)
         app = build_app(tagger, limits, [run.host, *(run.allow_host or ())], review, token)
         url = _url(run.host, listener.getsockname()[1])
-        say(f"{url}  (Ctrl-C stops it)")
+        show(f"{url}  (Ctrl-C stops it)")
         if library is not None:
             url += "/library" + (f"#token={token}" if token else "")
-            say(f"{url}  ({len(library):,} photos)")
+            show(f"{url}  ({len(library):,} photos)")
         if not _only_this_machine(listener):
             logger.warning(_OPEN_TO_OTHERS if library is None else _LIBRARY_OPEN_TO_OTHERS)
         if run.open_browser:
@@ -91,10 +91,10 @@ def serve(run: ServeRun, say: Callable[[str], None]) -> None:
 
 
 def _library(run: ServeRun, folder: Path) -> Library:
-    """Open the index whose photos are reviewed.
+    """Open the index to review.
 
     Raises:
-        UserError: there is none, or it is damaged or of another model.
+        UserError: there is no index, or it is damaged or from another model.
     """
     if not (folder / INDEX_FILE).is_file():
         raise UserError(
@@ -121,7 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
     except socket.gaierror as error:
-        raise UserError(f"--host {host} is no address of this machine: {error.strerror}") from None
+        raise UserError(f"--host {host} is not an address of this machine: {error.strerror}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} of {host} is in use: give another, or --port 0 for any free one") from None
@@ -129,7 +129,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _url(host: str, port: int) -> str:
-    """Return the address that a browser on this machine opens."""
+    """Return the URL for a browser on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
@@ -142,22 +142,22 @@ def _only_this_machine(listener: socket.socket) -> bool:
 def _config(app: object, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=PatientProtocol,
+        http=TimeoutProtocol,
         ws="none",
         log_config=None,
         log_level="error",
-        access_log=False,  # names of photos are nobody's business
+        access_log=False,  # it would contain names of photos
         server_header=False,
         proxy_headers=False,
         limit_concurrency=limits.connections,
-        timeout_keep_alive=math.ceil(PATIENCE),
+        timeout_keep_alive=math.ceil(IDLE_SECONDS),
         timeout_graceful_shutdown=_FINISH_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's, whose patience with a client that sends no request, or reads no answer, has no end."""
+class TimeoutProtocol(H11Protocol):
+    """Close connections of clients that send no request or read no response, for which uvicorn has no timeout."""
 
     _idle: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
@@ -172,7 +172,7 @@ class PatientProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(PATIENCE, self.transport.abort)
+        self._stuck = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -186,10 +186,10 @@ class PatientProtocol(H11Protocol):
                 timer.cancel()
 
     def _watch(self) -> None:
-        """Let the time run while no request is being answered."""
+        """Start the timeout while no request is being answered, else stop it."""
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self._idle is None:
-            self._idle = self.loop.call_later(PATIENCE, self.transport.abort)
+            self._idle = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
         elif not idle and self._idle is not None:
             self._idle.cancel()
             self._idle = None

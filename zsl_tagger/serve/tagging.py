@@ -1,4 +1,4 @@
-"""Photos and words -> the records of the API: what worker threads do."""
+"""Tag photos and look up labels for the API, on worker threads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _KEPT_LABEL_SETS = 8  # up to 3 MB each
 
 
 class PhotoTagger:
-    """One tagger for all threads, warmed up: the vocabulary is prepared and each network has run."""
+    """Share one tagger among threads; the vocabulary and all networks are loaded at the start."""
 
     def __init__(self, tagger: Tagger, limits: Limits):
         self._tagger, self._limits = tagger, limits
-        self._asked = lru_cache(_KEPT_LABEL_SETS)(tagger.label_set)
+        self._label_sets = lru_cache(_KEPT_LABEL_SETS)(tagger.label_set)
         self._taught = tagger.taught_changes()
         encoded = tagger.encode(np.zeros((8, 8, 3), np.uint8))
         tagger.tag_encoded(encoded)
@@ -40,64 +40,65 @@ class PhotoTagger:
     def tag(
         self, photo: Photo, labels: tuple[str, ...], threshold: float | None, top_k: int | None, heatmaps: int
     ) -> dict[str, Any]:
-        """Return the record of one photo, as ``tag --format json`` has it; the ``heatmaps`` best tags with their map.
+        """Return the record of one photo, as in ``tag --format json``, with heat maps of the best ``heatmaps`` tags.
 
         Raises:
-            UnknownLabelError: labels that are not known.
+            UnknownLabelError: a label is unknown.
         """
-        asked = self.label_set(labels)
+        label_set = self.label_set(labels)
         try:
             pixels = load_upload(photo.content, self._tagger.preprocessing, self._limits.pixels)
         except ImageError as error:
             return Record(photo.name, [], str(error)).as_dict()
         encoded = self._tagger.encode_pixels(pixels)
-        tags = self._tagger.tag_encoded(encoded, asked, threshold=threshold, top_k=top_k)
+        tags = self._tagger.tag_encoded(encoded, label_set, threshold=threshold, top_k=top_k)
         record = Record(photo.name, tags).as_dict()
         shown = [tag.label for tag in tags[:heatmaps]] if self.has_heatmaps else []
         if shown:
             maps = self._tagger.heatmap(encoded, shown).astype(float).round(3).tolist()  # shown, rows, columns
-            for told, heat in zip(record["tags"], maps, strict=False):
-                told["heatmap"] = heat
-            if self._tagger.preprocessing.crop_pct is not None:  # else the maps are of the whole photo
+            for tag, heat in zip(record["tags"], maps, strict=False):
+                tag["heatmap"] = heat
+            if self._tagger.preprocessing.crop_pct is not None:  # else the maps cover the whole photo
                 record["seen"] = seen_part_of(photo.content, self._tagger.preprocessing, self._limits.pixels)
         return record
 
     @property
     def names_with_marks(self) -> tuple[str, ...]:
-        """Return the model's words that hold a comma, for :func:`read_labels`."""
+        """Return the model's words that contain a comma, for :func:`read_labels`."""
         return self._tagger.words.names_with_marks
 
     def label_set(self, labels: tuple[str, ...]) -> LabelSet:
-        """Labels made ready to be asked; the vocabulary where there are none."""
+        """Prepare labels; the vocabulary if there are none."""
         if (changes := self._tagger.taught_changes()) != self._taught:
             self._taught = changes
             self._tagger.forget_taught()
-            self._asked.cache_clear()
-        return self._asked(labels) if labels else self._tagger.vocabulary
+            self._label_sets.cache_clear()
+        return self._label_sets(labels) if labels else self._tagger.vocabulary
 
     def look_up(self, labels: tuple[str, ...]) -> dict[str, Any]:
-        """Which labels are known, with the least score each takes to be a tag; and suggestions for the others."""
+        """Return known labels with their minimum scores, and unknown ones with suggestions."""
         unknown: dict[str, list[str]] = {}
         try:
-            asked = self.label_set(labels)
+            label_set = self.label_set(labels)
         except UnknownLabelError as error:
             unknown = error.suggestions
             known = tuple(label for label in labels if label not in unknown)
             if not known:
                 return {"labels": [], "unknown": unknown}
-            asked = self.label_set(known)
-        told = zip(asked.labels, asked.thresholds.tolist(), strict=True)
-        return {"labels": [{"label": label, "threshold": round(least, 4)} for label, least in told], "unknown": unknown}
+            label_set = self.label_set(known)
+        thresholds = zip(label_set.labels, label_set.thresholds.tolist(), strict=True)
+        found = [{"label": label, "threshold": round(threshold, 4)} for label, threshold in thresholds]
+        return {"labels": found, "unknown": unknown}
 
 
 def read_labels(text: str, known: Collection[str] = ()) -> tuple[str, ...]:
-    """``"dog, beach"`` -> labels, each once.
+    """Split ``"dog, beach"`` into distinct labels.
 
     Args:
-        known: names that stay whole although they hold commas.
+        known: labels that contain commas, at which they are not split.
 
     Raises:
-        UserError: too many or too long.
+        UserError: there are too many labels, or one is too long.
     """
     unique: dict[str, str] = {}
     for label in split_labels(text, known):

@@ -1,4 +1,4 @@
-"""A multipart request -> photos and fields, in memory: nothing is written to a disk, no name is used as a path."""
+"""Parse multipart requests into photos and fields in memory; nothing is written to disk, no name is used as a path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIELDS, _FIELD_BYTES = 16, 200_000
 class Photo:
     """Hold an uploaded photo."""
 
-    name: str  # as the client says: for the answer only
+    name: str  # as sent by the client; used only in the response
     content: bytes
 
 
@@ -33,7 +33,7 @@ async def read_form(
     """Return the photos of the field ``files``, any number up to the limit, and the other fields.
 
     Args:
-        take: is told of each piece of the body before it is kept, and may raise.
+        take: called with the size of each chunk of the body before it is stored; may raise.
 
     Raises:
         HTTPException: 400, 408, 413, 415 or 422.
@@ -44,11 +44,11 @@ async def read_form(
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.request_bytes:
         raise _too_large(limits)
-    parser = _InMemory(request.headers, _counted(request, limits, take), limits)
+    parser = _InMemory(request.headers, _limited(request, limits, take), limits)
     try:
         form = await asyncio.wait_for(parser.parse(), limits.upload_seconds)
     except (MultiPartException, FormParserError) as error:
-        raise HTTPException(400, f"this is no form that can be read: {first_line(error)}") from None
+        raise HTTPException(400, f"the form cannot be parsed: {first_line(error)}") from None
     except asyncio.TimeoutError:
         raise HTTPException(408, f"the request did not arrive in {limits.upload_seconds:.0f} s") from None
     photos: list[Photo] = []
@@ -57,27 +57,29 @@ async def read_form(
         if isinstance(value, str) and name != "files" and name not in fields:
             fields[name] = value
         elif isinstance(value, str):
-            raise HTTPException(422, "files are no files" if name == "files" else f"{name} is given more than once")
+            raise HTTPException(
+                422, "expected files in the field files" if name == "files" else f"{name} is given more than once"
+            )
         elif name == "files":
             photos.append(_photo(value))
         else:
-            raise HTTPException(422, f"photos go by the name files, not {name}")
+            raise HTTPException(422, f"expected photos in the field files, not {name}")
     return photos, fields
 
 
-async def _counted(request: Request, limits: Limits, take: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it comes, whatever length it claims to have."""
+async def _limited(request: Request, limits: Limits, take: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """Yield the body in chunks, and enforce the limits whatever its declared length is."""
     received = 0
-    async for piece in request.stream():
-        received += len(piece)
+    async for chunk in request.stream():
+        received += len(chunk)
         if received > limits.request_bytes:
             raise _too_large(limits)
-        take(len(piece))
-        yield piece
+        take(len(chunk))
+        yield chunk
 
 
-async def hung_up(receive: Receive) -> None:
-    """Return when the client has hung up."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -88,7 +90,11 @@ def _photo(upload: UploadFile) -> Photo:
 
 
 def expect_photos(photos: list[Photo], least: int, most: int) -> None:
-    """Raise 422 where their number is another."""
+    """Validate the number of photos.
+
+    Raises:
+        HTTPException: 422 if it is out of range.
+    """
     if not least <= len(photos) <= most:
         expected = f"{least} to {most} photos as files" if most else "no files"
         raise HTTPException(422, f"expected {expected}, got {len(photos)}")
@@ -96,34 +102,38 @@ def expect_photos(photos: list[Photo], least: int, most: int) -> None:
 
 def _too_large(limits: Limits) -> HTTPException:
     return HTTPException(
-        413, f"too large: at most {limits.photo_bytes // MB} MB a photo, {limits.request_bytes // MB} MB a request"
+        413, f"too large: at most {limits.photo_bytes // MB} MB per photo, {limits.request_bytes // MB} MB per request"
     )
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's parser, which writes files of more than 1 MB to the disk, limits no file and takes a cut form."""
+    """Parse a form in memory.
+
+    Starlette's parser writes files of more than 1 MB to disk, does not limit the size of files and accepts truncated
+    forms.
+    """
 
     spool_max_size = sys.maxsize
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], limits: Limits):
         super().__init__(headers, stream, max_files=limits.photos + 1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
         self._limits = limits
-        self._whole = False
+        self._is_complete = False
 
     async def parse(self) -> FormData:
-        """Read the form.
+        """Parse the form.
 
         Raises:
-            MultiPartException: it is broken, or cut: photos that were sent would be missing from it.
+            MultiPartException: it is invalid, or truncated, so that photos would be missing from it.
         """
         form = await super().parse()
-        if not self._whole:
+        if not self._is_complete:
             await form.close()
-            raise MultiPartException("expected its last boundary at the end, it is cut off before")
+            raise MultiPartException("expected the final boundary, but the form is truncated")
         return form
 
     def on_end(self) -> None:
-        self._whole = True
+        self._is_complete = True
 
     def on_part_begin(self) -> None:
         super().on_part_begin()

@@ -1,6 +1,7 @@
-"""The queue: jobs on worker threads, first come first served, and a clear no where too many wait.
+"""Run jobs on worker threads, first come, first served, and refuse jobs if too many are waiting.
 
-A thread cannot be stopped. One that is late is given up: another takes its place, and it ends after its job, if ever.
+A thread cannot be stopped. One that exceeds its time limit is abandoned: a new thread replaces it, and it ends after
+its job, if ever.
 """
 
 from __future__ import annotations
@@ -18,130 +19,135 @@ Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """There is no room now; later there will be."""
+    """There is no room at present."""
 
 
 class LateError(Exception):
-    """It was not done in time."""
+    """The jobs were not completed in time."""
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 class WorkQueue:
-    """Runs jobs on threads.
+    """Run jobs on threads.
 
     Args:
-        workers: jobs in work at a time.
-        waiting: jobs that may wait for a worker.
+        workers: number of jobs that run in parallel.
+        waiting: maximum number of jobs that wait for a worker.
     """
 
     def __init__(self, workers: int, waiting: int):
         self.workers, self._room = workers, workers + waiting
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._held = 0  # waiting and in work
-        self._given_up = 0  # threads that are in work all the same
-        self._in_work: dict[Future[Any], _Worker] = {}
+        self._unfinished = 0  # waiting and running
+        self._abandoned = 0  # number of abandoned threads that are still running
+        self._running: dict[Future[Any], _Worker] = {}
         for _ in range(workers):
             _Worker(self).start()
 
     @property
     def waiting(self) -> int:
-        return max(0, self._held - self.workers)
+        return max(0, self._unfinished - self.workers)
 
     def check_room(self, jobs: int = 1) -> None:
-        """Raise QueueFullError where so many jobs find no place; an idle queue takes any number."""
-        if self._held and self._held + jobs > self._room:
+        """Check that there is room for a number of jobs; an idle queue accepts any number.
+
+        Raises:
+            QueueFullError: there is not.
+        """
+        if self._unfinished and self._unfinished + jobs > self._room:
             raise QueueFullError
 
     async def run(
         self, jobs: Sequence[Callable[[], Result]], gone: Callable[[], Coroutine[Any, Any, None]], seconds: float
     ) -> list[Result]:
-        """Return the results of jobs in their order; raise the first error, and drop the jobs that have not begun.
+        """Return the results of jobs in order. After the first error, which is raised, no more jobs are started.
 
         Args:
-            gone: returns when nobody waits for the results any more.
+            gone: returns when the client has disconnected.
+            seconds: time limit.
 
         Raises:
-            QueueFullError: nothing was begun.
-            ClientGoneError, LateError: what was not begun yet never will be.
+            QueueFullError: there is no room; no job was started.
+            ClientGoneError, LateError: no more jobs are started.
         """
         self.check_room(len(jobs))
         futures = [self._submit(job) for job in jobs]
         results = asyncio.gather(*map(asyncio.wrap_future, futures))
-        results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains
+        results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs a warning
         watcher = asyncio.ensure_future(gone())
         try:
             either: set[asyncio.Future[Any]] = {results, watcher}
             done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if results in done:
                 return results.result()
-            self._give_up(futures, seconds)
+            self._abandon(futures, seconds)
             raise ClientGoneError if watcher in done else LateError
         finally:
             watcher.cancel()
-            results.cancel()  # and so the jobs
+            results.cancel()  # cancels the jobs
 
     def _submit(self, job: Callable[[], Result]) -> Future[Result]:
         with self._lock:
-            self._held += 1
+            self._unfinished += 1
         future: Future[Result] = Future()
-        future.add_done_callback(self._let_go)
+        future.add_done_callback(self._release)
         self._jobs.put((job, future))
         return future
 
-    def _let_go(self, _: Future[Result]) -> None:
+    def _release(self, _: Future[Result]) -> None:
         with self._lock:
-            self._held -= 1
+            self._unfinished -= 1
 
-    def _give_up(self, futures: Sequence[Future[Any]], seconds: float) -> None:
-        """Replace the workers that have had one of these jobs in work for so long, or when they will have.
+    def _abandon(self, futures: Sequence[Future[Any]], seconds: float) -> None:
+        """Replace the workers that have run one of these jobs for ``seconds``, now or when they reach that time.
 
-        At a time as many are given up as there are workers: they still take memory and processor time.
+        There are at most as many abandoned threads as workers, because they still use memory and processor time.
         """
         for future in futures:
             with self._lock:
-                worker = self._in_work.get(future)
-                if worker is None or worker.given_up or self._given_up >= self.workers:
+                worker = self._running.get(future)
+                if worker is None or worker.abandoned or self._abandoned >= self.workers:
                     continue
-                left = worker.began + seconds - time.monotonic()
+                left = worker.started + seconds - time.monotonic()
                 if left > 0:
-                    asyncio.get_running_loop().call_later(left, self._give_up, [future], seconds)
+                    asyncio.get_running_loop().call_later(left, self._abandon, [future], seconds)
                     continue
-                worker.given_up = True
-                self._given_up += 1
-                self._held -= 1
+                worker.abandoned = True
+                self._abandoned += 1
+                self._unfinished -= 1
             _Worker(self).start()
 
 
 class _Worker(threading.Thread):
-    """Does jobs until it is given up. A daemon, so that the process ends whatever it is doing."""
+    """Run jobs until abandoned. A daemon thread, so that it does not keep the process from ending."""
 
     def __init__(self, queue: WorkQueue):
         super().__init__(name="tagging", daemon=True)
-        self._queue, self.given_up, self.began = queue, False, 0.0
+        self._queue, self.abandoned, self.started = queue, False, 0.0
 
     def run(self) -> None:
-        while not self.given_up:
+        while not self.abandoned:
             job, future = self._queue._jobs.get()
             if future.set_running_or_notify_cancel():
                 self._do(job, future)
 
     def _do(self, job: Callable[[], Any], future: Future[Any]) -> None:
         queue = self._queue
-        self.began = time.monotonic()
-        queue._in_work[future] = self
+        self.started = time.monotonic()
+        queue._running[future] = self
         try:
             result, error = job(), None
-        except BaseException as raised:  # of the request, which raises it
+        except BaseException as raised:  # the request raises it
             result, error = None, raised
         with queue._lock:
-            del queue._in_work[future]
-            if self.given_up:
-                queue._given_up -= 1
-                queue._held += 1  # the callback of the future takes it away again
+            del queue._running[future]
+            if self.abandoned:
+                queue._abandoned -= 1
+                queue._unfinished += 1  # the callback of the future subtracts it again
         if error is None:
             future.set_result(result)
         else:
@@ -149,14 +155,14 @@ class _Worker(threading.Thread):
 
 
 class Budget:
-    """An amount that is lent and given back, such as bytes of memory. For one thread."""
+    """Lend and take back an amount, such as bytes of memory. Not thread-safe."""
 
     def __init__(self, total: int):
         self.total = self.free = total
 
     @contextmanager
     def loan(self) -> Iterator[Callable[[int], None]]:
-        """Return a function that takes more room, or raises Full; all is given back at the end."""
+        """Yield a function that takes an amount or raises QueueFullError; all is returned at the end."""
         taken = 0
 
         def take(amount: int) -> None:

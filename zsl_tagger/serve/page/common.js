@@ -1,13 +1,13 @@
-// Asking the server, and text from it: for both pages.
+// Requests to the server, and helpers for text and elements. For both pages.
 
 const LATE_TIMES = 3;
-const RETRY_SECONDS = 1; // where the server does not say
+const RETRY_SECONDS = 1; // default if the server sends no Retry-After
 
 export const at = (id) => document.getElementById(id);
 export const element = (name, properties) => Object.assign(document.createElement(name), properties);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** Text of others on one line: control characters, and marks that reverse the reading order, are shown as escapes. */
+/** Escape control characters, line breaks and bidirectional marks in text from elsewhere. */
 export const printable = (text) =>
   text.replace(/[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (one) =>
     `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
@@ -19,7 +19,7 @@ export class Refusal extends Error {
   }
 }
 
-/** The server's answer. Where its queue is full (429), it is asked until there is room; 503 a few times. */
+/** Send a request and return the response. While the queue is full (429) it is repeated; after 503, a few times. */
 export async function request(path, options = {}) {
   for (let late = 0; ; ) {
     let response;
@@ -31,7 +31,7 @@ export async function request(path, options = {}) {
     }
     if (response.status === 429 || (response.status === 503 && ++late < LATE_TIMES)) {
       const seconds = Number(response.headers.get("Retry-After")) || RETRY_SECONDS;
-      await sleep(seconds * (1 + Math.random() / 2)); // not all at the same moment
+      await sleep(seconds * (1 + Math.random() / 2)); // spread repeated requests
       if (options.signal?.aborted) throw new DOMException("stopped", "AbortError");
       continue;
     }
@@ -41,7 +41,7 @@ export async function request(path, options = {}) {
   }
 }
 
-/** The JSON that the server answers. */
+/** Send a request and return the JSON of the response. */
 export async function ask(path, options = {}) {
   const response = await request(path, options);
   return response.json().catch(() => {

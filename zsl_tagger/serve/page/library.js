@@ -1,29 +1,29 @@
-// The library: search, mark photos with a key or a finger, teach, write sidecars after a preview. No library.
+// The library page: search, mark photos by key or touch, teach, write sidecars after a preview. No framework.
 
 import { ask as askServer, at, element, form, printable, Refusal, request } from "./common.js";
 
-const STEP = 100; // photos that are shown at a time
-const MOST = 1000;
-const SWIPE = 60; // pixels
-const LISTED = 500; // changes of a preview
+const STEP = 100; // photos loaded at a time
+const MAX_SHOWN = 1000;
+const SWIPE = 60; // minimum distance in pixels
+const LISTED = 500; // maximum number of changes that a preview lists
 
 const ROUTE = "v1/library";
 const MARKS = { y: "yes", n: "no", u: null };
 
 /** {photo, path, score, passes, mark: "yes" | "no" | null, copies, card} */
 let photos = [];
-let current = 0; // the photo that keys are for
-let shown = null; // what is shown: {query, tag, order, unmarked}
+let current = 0; // the photo that keys apply to
+let shown = null; // the search shown: {query, tag, order, unmarked}
 let counts = { yes: 0, no: 0 };
 let counted = "";
 let more = false;
 let seen = null; // fingerprint of the preview
 let undoable = 0;
-let searches = 0; // answers to earlier ones are dropped
+let searches = 0; // responses to earlier searches are dropped
 
 // --- the server ----------------------------------------------------------------------------------------------------
 
-/** The token comes with the address, stays in this tab, and leaves the address bar. */
+/** Move the token from the address bar to the storage of this tab. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!given) return;
@@ -46,7 +46,7 @@ async function ask(path, fields = null, options = {}) {
   }
 }
 
-/** @returns the address of a picture that the browser holds */
+/** @returns the object URL of a picture */
 async function picture(photo, large) {
   const response = await request(`${ROUTE}/photos/${photo}${large ? "?large=true" : ""}`, withToken({}));
   return URL.createObjectURL(await response.blob());
@@ -54,7 +54,7 @@ async function picture(photo, large) {
 
 // --- searching -----------------------------------------------------------------------------------------------------
 
-/** Whether a search is for one word, which can be the tag too. */
+/** Whether a query is a single word, which can be the tag too. */
 const isOneWord = (query) => query !== "" && !/,|(^|\s)-|(^|\s)or(\s|$)/i.test(query);
 
 function wanted() {
@@ -70,10 +70,10 @@ function wanted() {
 
 const found = (what, top) => ask(`/photos?${new URLSearchParams({ ...what, top })}`);
 
-/** Search; the marks that are not saved yet go first, for the answer has marks. */
+/** Search, after saving marks, because the results include marks. */
 async function search(focus = false) {
   const what = wanted();
-  if (!what.query) return tell("type a word to search for");
+  if (!what.query) return showProblem("type a word to search for");
   const number = ++searches;
   busy("searching");
   try {
@@ -81,9 +81,9 @@ async function search(focus = false) {
     const answer = await found(what, STEP);
     if (number !== searches) return;
     shown = what;
-    counts = { yes: answer.yes, no: answer.no }; // kept here from now on: some marks are always under way
+    counts = { yes: answer.yes, no: answer.no }; // updated here from now on, before marks are saved
     clear();
-    tell("");
+    showProblem("");
     take(answer);
     if (focus && photos.length) go(0);
   } catch (error) {
@@ -93,7 +93,7 @@ async function search(focus = false) {
 
 async function showMore() {
   const number = searches;
-  const answer = await found(shown, Math.min(MOST, photos.length + STEP));
+  const answer = await found(shown, Math.min(MAX_SHOWN, photos.length + STEP));
   if (number === searches) take(answer);
 }
 
@@ -104,7 +104,7 @@ function clear() {
   current = 0;
 }
 
-/** Add the photos of an answer that are not shown yet. */
+/** Add the photos of a response that are not shown yet. */
 function take(answer) {
   const known = new Set(photos.map(({ photo }) => photo));
   for (const one of answer.photos.filter(({ photo }) => !known.has(photo))) {
@@ -118,7 +118,7 @@ function take(answer) {
     showMark(photo);
   }
   ({ counted } = answer);
-  more = answer.more && photos.length < MOST;
+  more = answer.more && photos.length < MAX_SHOWN;
   at("more").hidden = !more;
   at("keys").hidden = at("touch").hidden = photos.length === 0;
   at("starts").hidden = true;
@@ -187,7 +187,7 @@ function press(inside, mark) {
   }
 }
 
-/** One photo takes part in the order of the Tab key: the others are reached by arrows. */
+/** Make one photo reachable with the Tab key; the others are reached with arrow keys. */
 function makeCurrent(place) {
   for (const [one, reached] of [[photos[current], -1], [photos[place], 0]]) {
     if (!one) continue;
@@ -204,7 +204,7 @@ function go(place) {
   photos[place].card.scrollIntoView({ block: "nearest" });
 }
 
-/** Move by some photos; past the last one, more are loaded. */
+/** Move by a number of photos; load more after the last one. */
 async function move(by, then) {
   if (current + by >= photos.length && more) {
     try {
@@ -229,7 +229,7 @@ const STEPS = {
   Home: () => -photos.length, End: () => photos.length - 1 - current,
 };
 
-/** Keys of the grid and of the large photo, which differ only in how they show a photo. */
+/** Handle keys of the grid and of the large photo, which differ only in how they show a photo. */
 function onKey(event, then) {
   if (event.ctrlKey || event.metaKey || event.altKey || !photos.length) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -242,7 +242,7 @@ function onKey(event, then) {
   event.preventDefault();
 }
 
-/** Mark the current photo, and go to the next one; a mark that is taken back stays there. */
+/** Mark the current photo and go to the next one; stay if the mark is withdrawn. */
 function answer(mark, then) {
   if (setMark(current, mark) && mark) move(1, then);
   else then(current);
@@ -255,7 +255,7 @@ let saving = null;
 
 function setMark(place, mark) {
   if (!shown?.tag) {
-    tell("which tag are they for? Give it a name under “Tag to review”");
+    showProblem("no tag to mark for: give its name under “Tag to review”");
     return false;
   }
   const photo = photos[place];
@@ -269,7 +269,7 @@ function setMark(place, mark) {
   return true;
 }
 
-/** Send all marks; those that come meanwhile go in the next request. */
+/** Send all marks; marks set meanwhile are sent with the next request. */
 function save() {
   saving ??= sendMarks().finally(() => (saving = null));
   return saving;
@@ -283,7 +283,7 @@ async function sendMarks() {
     const of = (mark) => batch.filter((one) => one[1].mark === mark).map(([photo]) => photo).join(" ");
     try {
       const marks = { tag, yes: of("yes"), no: of("no"), neither: of(null) };
-      await ask("/marks", marks, { keepalive: true }); // also when the page is left meanwhile
+      await ask("/marks", marks, { keepalive: true }); // even if the page is closed meanwhile
     } catch (error) {
       for (const [photo, one] of batch) if (!unsaved.has(photo)) unsaved.set(photo, one);
       const are = unsaved.size === 1 ? "is" : "are";
@@ -300,15 +300,15 @@ window.addEventListener("beforeunload", (event) => {
 
 const times = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 
-/** Do something for the tag that takes a moment; it is not done twice at a time. */
+/** Run a job for the tag, one at a time. */
 async function work(doing, job) {
-  if (!shown?.tag) return tell("which tag? Give it a name under “Tag to review”");
+  if (!shown?.tag) return showProblem("no tag: give its name under “Tag to review”");
   if (document.body.ariaBusy === "true") return;
   busy(doing);
   try {
     await save();
     await job(shown.tag);
-    tell("");
+    showProblem("");
   } catch (error) {
     fail(error);
   }
@@ -322,10 +322,10 @@ function teach() {
     const gone = lesson.left_out.length;
     inform(
       `“${lesson.name}” was taught with ${lesson.yes} yes and ${lesson.no} no. ` +
-        `Found ${lesson.found} of ${lesson.yes} of its own examples, each when it was left out. ` +
+        `Found ${lesson.found} of ${lesson.yes} of its own examples when left out one at a time. ` +
         `${lesson.counted} would get it.` +
         (lesson.refined ? ` It refines the word “${lesson.refined}”.` : "") +
-        (gone ? ` Left out because they are gone or changed: ${gone}, such as ${lesson.left_out[0]}.` : ""),
+        (gone ? ` Left out because they were deleted or changed: ${gone}, such as ${lesson.left_out[0]}.` : ""),
     );
     at("query").value = at("tag").value = lesson.name;
     await search(inside);
@@ -334,22 +334,22 @@ function teach() {
 }
 
 function preview() {
-  return work("looking at the sidecars", async (tag) => {
-    const told = await ask("/preview", { tag });
-    const left = Object.entries(told.problems);
-    seen = told.changes.length ? { tag, fingerprint: told.fingerprint } : null;
+  return work("reading the sidecars", async (tag) => {
+    const planned = await ask("/preview", { tag });
+    const left = Object.entries(planned.problems);
+    seen = planned.changes.length ? { tag, fingerprint: planned.fingerprint } : null;
     at("review-title").textContent = `Sidecars of “${printable(tag)}”`;
     at("review-summary").textContent =
-      `${times(told.changes.length, "XMP sidecar")} would change, ${told.unchanged} stay as they are` +
+      `${times(planned.changes.length, "XMP sidecar")} would change, ${planned.unchanged} would not` +
       (left.length ? `, ${times(left.length, "photo")} left out.` : ".");
     at("changes").replaceChildren(
       ...left.slice(0, LISTED).map(([photo, why]) => element("li", { textContent: `${photo}: ${why}`, className: "lost" })),
-      ...told.changes.slice(0, LISTED).map(changeRow),
+      ...planned.changes.slice(0, LISTED).map(changeRow),
     );
-    const hidden = told.changes.length - LISTED;
+    const hidden = planned.changes.length - LISTED;
     if (hidden > 0) at("changes").append(element("li", { textContent: `and ${times(hidden, "more sidecar")}` }));
     at("write").hidden = !seen;
-    at("write").textContent = `Write ${times(told.changes.length, "sidecar")}`;
+    at("write").textContent = `Write ${times(planned.changes.length, "sidecar")}`;
     at("cancel").textContent = seen ? "Cancel" : "Close";
     at("review").showModal();
     (seen ? at("write") : at("cancel")).focus();
@@ -372,7 +372,7 @@ function write() {
 }
 
 function undo() {
-  return work("undoing", async () => written(await ask("/undo", { sidecars: undoable }), "put back"));
+  return work("undoing", async () => written(await ask("/undo", { sidecars: undoable }), "restored"));
 }
 
 function written({ changes, problems, undoable: left }, how) {
@@ -402,7 +402,7 @@ async function view(place) {
   viewed = photo;
   image.style.transform = "";
   image.alt = nameOf(photo);
-  image.src = photo.card.querySelector("img").src; // until the large one is there
+  image.src = photo.card.querySelector("img").src; // until the large one is loaded
   at("viewer-name").textContent = nameOf(photo);
   at("viewer-place").textContent = `${photo.score.toFixed(2)} · ${place + 1} of ${photos.length}${more ? "+" : ""} · ${shown.tag}`;
   press(at("viewer"), photo.mark);
@@ -418,14 +418,14 @@ async function view(place) {
 }
 
 at("viewer").onkeydown = (event) => onKey(event, view);
-at("viewer").onclose = () => go(photos.indexOf(viewed)); // the browser has gone back to where it was opened
+at("viewer").onclose = () => go(photos.indexOf(viewed)); // the browser has moved the focus to where it was opened
 at("close").onclick = () => at("viewer").close();
 for (const button of at("viewer").querySelectorAll("[data-mark]")) {
   button.onclick = () => answer(photos[current].mark === button.dataset.mark ? null : button.dataset.mark, view);
 }
 for (const button of at("viewer").querySelectorAll("[data-go]")) button.onclick = () => move(Number(button.dataset.go), view);
 
-/** A photo that is pushed to the right is a yes, to the left a no. */
+/** A swipe to the right marks yes, to the left no. */
 const stage = at("viewer").querySelector(".stage");
 let start = null;
 stage.onpointerdown = (event) => {
@@ -445,15 +445,15 @@ stage.onpointerup = (event) => {
   if (Math.abs(by) >= SWIPE) answer(by > 0 ? "yes" : "no", view);
 };
 
-// --- what is said --------------------------------------------------------------------------------------------------
+// --- messages --------------------------------------------------------------------------------------------------
 
-function tell(problem) {
+function showProblem(problem) {
   document.body.ariaBusy = "false";
   at("problem").textContent = printable(problem);
 }
 
 function fail(error) {
-  tell(error.message);
+  showProblem(error.message);
   report();
 }
 
@@ -465,7 +465,7 @@ function busy(doing) {
   at("status").textContent = `${doing} …`;
 }
 
-/** The state of the search and of the tag. */
+/** Show the state of the search and of the tag. */
 function report(first = "") {
   document.body.ariaBusy = "false";
   const parts = counted ? [`${counted} reach the threshold`] : [];
@@ -476,7 +476,7 @@ function report(first = "") {
   if (first) inform(first);
 }
 
-// --- what a person does --------------------------------------------------------------------------------------------
+// --- events --------------------------------------------------------------------------------------------
 
 at("find").onsubmit = (event) => {
   event.preventDefault();
@@ -497,17 +497,17 @@ at("door").onsubmit = (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", at("token").value.trim());
   at("door").hidden = true;
-  tell("");
+  showProblem("");
   refresh().catch(fail);
 };
 
 async function refresh() {
-  const told = await ask("");
-  at("promise").textContent = `${times(told.photos, "photo")}: find, mark, teach.`;
-  at("tags").replaceChildren(...told.tags.map((value) => element("option", { value })));
-  at("starts").hidden = Boolean(shown) || !told.tags.length;
-  at("starts").replaceChildren("Your tags:", ...told.tags.map(startWith));
-  setUndoable(told.undoable);
+  const library = await ask("");
+  at("promise").textContent = `${times(library.photos, "photo")}: find, mark, teach.`;
+  at("tags").replaceChildren(...library.tags.map((value) => element("option", { value })));
+  at("starts").hidden = Boolean(shown) || !library.tags.length;
+  at("starts").replaceChildren("Your tags:", ...library.tags.map(startWith));
+  setUndoable(library.undoable);
   if (undoable) at("bar").hidden = false;
 }
 

@@ -1,23 +1,23 @@
-// The page: photos go to the server a few at a time, and what comes back is shown. No library.
+// The tagging page: send photos to the server a few at a time, and show the results. No framework.
 
 import { ask, at, element, form, printable, Refusal } from "./common.js";
 
 const AT_ONCE = 4; // requests
-const TOP = 50; // best labels of a photo that are kept: the slider chooses among them
+const TOP = 50; // number of best labels per photo to keep; the slider filters them
 const IMAGE_NAME = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 const HEAT = [255, 120, 0];
 
-/** {file, path, card, waiting, record: {tags, seen} | {error} | null, least: thresholds of its words,
+/** {file, path, card, waiting, record: {tags, seen} | {error} | null, thresholds: Map of word to threshold,
  *  pinned: {button, heatmap} | null} */
 let photos = [];
 let working = 0; // requests under way
 let control = new AbortController(); // of this run
-let asked = null; // the words of this run, and each one's own threshold: {words, least}; null: not known yet
+let requested = null; // {words, thresholds: Map of word to threshold} of this run; null until looked up
 let limits = null;
 
 // --- the server ----------------------------------------------------------------------------------------------------
 
-/** @returns Map of each word to its own threshold */
+/** @returns Map of word to threshold */
 async function lookUp(words, signal) {
   limits ??= await ask("v1/limits", { signal });
   const found = await ask("v1/labels", words ? { method: "POST", body: form({ labels: words }), signal } : { signal });
@@ -34,7 +34,7 @@ async function tag(photo, signal) {
   if (size > limits.photo_bytes) {
     return { error: `too large: ${Math.ceil(size / 1e6)} MB, the limit is ${Math.floor(limits.photo_bytes / 1e6)} MB` };
   }
-  const fields = { labels: asked.words, threshold: 0, top_k: TOP, heatmaps: Math.min(TOP, limits.heatmaps) };
+  const fields = { labels: requested.words, threshold: 0, top_k: TOP, heatmaps: Math.min(TOP, limits.heatmaps) };
   const body = form({ ...fields, files: photo.file });
   const [record] = await ask("v1/tag", { method: "POST", body, signal });
   for (const one of record.tags ?? []) {
@@ -45,24 +45,24 @@ async function tag(photo, signal) {
 
 // --- runs ----------------------------------------------------------------------------------------------------------
 
-/** Look the words up, and ask them of all photos; where they are those of before, only of photos without tags. */
+/** Look up the words and tag all photos with them; if the words are unchanged, only photos without tags. */
 async function run() {
   const words = at("labels").value.trim();
-  const anew = words !== asked?.words;
+  const isNew = words !== requested?.words;
   stop();
   const { signal } = control;
-  asked = null;
-  told("");
-  report("looking the words up");
+  requested = null;
+  showProblem("");
+  report("looking up the words");
   try {
-    asked = { words, least: await lookUp(words, signal) };
+    requested = { words, thresholds: await lookUp(words, signal) };
   } catch (error) {
     if (error.name === "AbortError") return;
-    told(error.message);
+    showProblem(error.message);
     report();
     return;
   }
-  for (const photo of photos.filter(({ record }) => anew || !record?.tags)) {
+  for (const photo of photos.filter(({ record }) => isNew || !record?.tags)) {
     photo.record = null;
     photo.waiting = true;
     show(photo);
@@ -70,7 +70,7 @@ async function run() {
   work();
 }
 
-/** Keep a few requests under way until no photo waits. */
+/** Keep a few requests running until no photo is waiting. */
 function work() {
   for (const photo of photos) {
     if (working >= AT_ONCE) break;
@@ -81,7 +81,7 @@ function work() {
 
 async function send(photo, signal) {
   photo.waiting = false;
-  photo.least = asked.least;
+  photo.thresholds = requested.thresholds;
   working += 1;
   let record = null;
   try {
@@ -103,14 +103,14 @@ function stop() {
   for (const photo of photos) photo.waiting = false;
 }
 
-/** What is wrong with the words, if anything. */
-function told(problem) {
+/** Show what is wrong with the words; empty for nothing. */
+function showProblem(problem) {
   at("labels-problem").textContent = printable(problem);
   at("labels").setAttribute("aria-invalid", String(problem !== ""));
 }
 
 let spoken = 0;
-/** Progress. A screen reader hears of it once in a while only. */
+/** Show the progress; not too often, because screen readers announce it. */
 function report(doing = null) {
   const done = photos.filter(({ record }) => record);
   const failed = done.filter(({ record }) => record.error).length;
@@ -149,7 +149,7 @@ function add(found) {
     at("photos").append(card);
     show(photo);
   }
-  if (asked && asked.words === at("labels").value.trim()) work();
+  if (requested && requested.words === at("labels").value.trim()) work();
   else run();
 }
 
@@ -164,16 +164,16 @@ function clear() {
   at("files").focus();
 }
 
-/** Files of a picker; those of a folder only where they look like photos. */
+/** Return the files of a picker; from a folder, only files that look like photos. */
 function picked(input) {
   const found = [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
-  input.value = ""; // so that the same choice counts again
+  input.value = ""; // so that choosing the same files again is a change
   return found.filter(({ path }) => !path.includes("/") || isPhoto(path));
 }
 
 const isPhoto = (path) => IMAGE_NAME.test(path) && !path.split("/").some((part) => part.startsWith("."));
 
-/** Files of a drop, folders walked. */
+/** Return dropped files, including those in dropped folders. */
 async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.length) return [...transfer.files].map((file) => ({ file, path: file.name }));
@@ -195,11 +195,11 @@ async function walk(entry, inside) {
   }
 }
 
-// --- what is seen --------------------------------------------------------------------------------------------------
+// --- results --------------------------------------------------------------------------------------------------
 
-function tagsOf({ record, least }) {
+function tagsOf({ record, thresholds }) {
   const floor = at("threshold").value / 100;
-  return (record?.tags ?? []).filter(({ label, score }) => score >= (at("own").checked ? least.get(label) : floor));
+  return (record?.tags ?? []).filter(({ label, score }) => score >= (at("own").checked ? thresholds.get(label) : floor));
 }
 
 function show(photo) {
@@ -208,7 +208,7 @@ function show(photo) {
   const tags = tagsOf(photo);
   card.classList.toggle("failed", Boolean(record?.error));
   card.querySelector(".state").textContent =
-    !record ? "…" : record.error ? `cannot be read: ${printable(record.error)}` : tags.length ? "" : "no tag reaches its score";
+    !record ? "…" : record.error ? `cannot be read: ${printable(record.error)}` : tags.length ? "" : "no tag reaches its minimum score";
   photo.pinned = null;
   look(photo, null);
   list.replaceChildren(...tags.map((one) => tagRow(photo, one)));
@@ -218,7 +218,7 @@ function show(photo) {
 function tagRow(photo, { label, score, heatmap }) {
   const button = element("button", { type: "button" });
   const bar = element("span", { className: "bar" });
-  bar.style.width = `calc(${score} * (100% - 3rem))`; // the score stands beside it
+  bar.style.width = `calc(${score} * (100% - 3rem))`; // leaves room for the score
   button.append(bar, element("span", { textContent: printable(label) }), element("span", { className: "score", textContent: score.toFixed(2) }));
   if (heatmap) {
     button.setAttribute("aria-pressed", "false");
@@ -249,7 +249,7 @@ function moreRow(list, number) {
 
 const pinned = (photo) => photo.pinned?.heatmap ?? null;
 
-/** A click or tap keeps the map; another lets it go. */
+/** Pin the map with a click or tap; unpin it with another. */
 function pin(photo, button, heatmap) {
   const again = photo.pinned?.button === button;
   photo.pinned?.button.setAttribute("aria-pressed", "false");
@@ -258,7 +258,7 @@ function pin(photo, button, heatmap) {
   look(photo, pinned(photo));
 }
 
-/** The photo in colour where the map is high, dark and grey elsewhere; as the photo is without a map. */
+/** Show the photo in colour where the map is high, dark and grey elsewhere; unchanged without a map. */
 function look(photo, heatmap) {
   const frame = photo.card.querySelector(".photo");
   const [image, canvas] = frame.children;
@@ -279,7 +279,7 @@ function look(photo, heatmap) {
   draw.fillRect(0, 0, canvas.width, canvas.height);
 }
 
-/** A small picture whose opacity is the map. */
+/** Return a small canvas whose opacity is the map. */
 function mask(heatmap) {
   const side = Math.sqrt(heatmap.length);
   const small = element("canvas", { width: side, height: side });
@@ -292,13 +292,13 @@ function mask(heatmap) {
 
 // --- CSV -----------------------------------------------------------------------------------------------------------
 
-/** With an apostrophe before what a spreadsheet would take for a formula. */
+/** Quote a cell, with an apostrophe before text that a spreadsheet would take for a formula. */
 function cell(text) {
   const safe = /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** What is shown, as ``zsl-tagger tag --format csv`` writes it. */
+/** Return the shown tags, as ``zsl-tagger tag --format csv`` writes them. */
 function csv() {
   const rows = [["path", "label", "score", "error"]];
   for (const photo of photos.filter(({ record }) => record)) {
@@ -315,7 +315,7 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// --- what a person does --------------------------------------------------------------------------------------------
+// --- events --------------------------------------------------------------------------------------------
 
 at("ask").onsubmit = (event) => {
   event.preventDefault();
@@ -358,11 +358,11 @@ document.addEventListener("drop", async (event) => {
   try {
     add(await dropped(event.dataTransfer));
   } catch {
-    told("what was dropped cannot be read: choose it with a button");
+    showProblem("the dropped files cannot be read: choose them with a button");
   }
 });
 
 const local = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(location.hostname);
-if (!local) at("promise").textContent = `Tag photos with any words. ${location.hostname} looks at them and keeps none.`;
+if (!local) at("promise").textContent = `Tag photos with any words. ${location.hostname} processes them and stores none.`;
 at("example").textContent = `curl -F files=@photo.jpg -F labels=dog,beach ${new URL("v1/tag", location.href)}`;
 report();
