@@ -57,7 +57,7 @@ def test_a_cut_file_in_utf_16_is_told(tmp_path: Path) -> None:
         read_labels_file(tmp_path / "labels.txt")
 
 
-def test_an_unknown_code_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_code_page_is_told(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     scores, tags, labels = (tmp_path / name for name in ("scores.csv", "tags.csv", "labels.txt"))
     scores.write_bytes(SCORES.encode("latin-1"))
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_an_unknown_code_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     tags.write_bytes(TAGS.encode("latin-1"))
     assert _read(tags, Columns())[1][0] == ["caf\u00e9", "cat"]
     message = "is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8"
-    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", f"{tags} {message}")]
+    assert [(record.levelname, record.message) for record in logged.records] == [("WARNING", f"{tags} {message}")]
     labels.write_bytes("caf\u00e9\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"labels\.txt is not UTF-8 text: save it as UTF-8$"):
         read_labels_file(labels)
