@@ -321,6 +321,24 @@ def test_a_screen_reader(visit: Visit, address: tuple[str, int]) -> None:
     assert nameless == []
 
 
+@pytest.mark.parametrize("width", [320, 360, 390])
+@pytest.mark.parametrize("path", ["", "library"])
+def test_the_navigation_of_a_phone_breaks_between_words(
+    visit: Visit, address: tuple[str, int], path: str, width: int
+) -> None:
+    page = visit(address, path, **{**PHONE, "viewport": {"width": width, "height": 844}})
+    expect(page.get_by_role("link", name="Library")).to_be_visible()
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll("nav a")].map((link) => {
+            const text = document.createRange();
+            text.selectNodeContents(link);
+            return [link.textContent, new Set([...text.getClientRects()].map(({ top }) => Math.round(top))).size];
+        })"""
+    )
+    assert lines == [["Tag photos", 1], ["Library", 1]]
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_the_two_pages_lead_to_each_other(visit: Visit, address: tuple[str, int]) -> None:
     page = visit(address)
     page.get_by_role("link", name="Library").click()

@@ -17,7 +17,7 @@ from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.sidecars import xmp
 from zsl_tagger.sidecars.run import Sidecars
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE
-from zsl_tagger.teach.marks import MARKS_FILE, Marks, default_folder
+from zsl_tagger.teach.marks import KEPT_WRITES, MARKS_FILE, Marks, WrittenSidecar, default_folder
 from zsl_tagger.teach.review import GonePhotoError, Review, UnknownPhotoError
 from zsl_tagger.teach.writing import ChangedError
 
@@ -89,6 +89,27 @@ def test_a_copy_is_shown_once_and_written_twice(review: Review, photos: Path) ->
     review.mark("our cup", [first.photo], [], [])
     changed = [Path(one.path).name for one in review.preview("our cup").changes]
     assert changed == ["coffee 00.png.xmp", "same.png.xmp"]
+
+
+@pytest.mark.parametrize("word", ["cup", "cup of coffee on a wooden table"])  # stored, and not stored
+def test_many_copies_of_the_best_photo_do_not_crowd_out_the_others(review: Review, photos: Path, word: str) -> None:
+    expected = [one.photo for one in review.show(word, top=40).photos]
+    passing = sum(one.passes for one in review.show(word, top=40).photos)
+    best = Path(review.show(word).photos[0].path)
+    for number in range(50):
+        shutil.copy2(best, photos / f"copy {number}.png")
+    with Library.open(photos.parent / "index") as library:
+        library.add(photos)
+    for top, more in ((12, True), (40, False)):
+        shown = review.show(word, top=top)
+        assert ([one.photo for one in shown.photos], shown.more) == (expected[:top], more)
+    assert shown.photos[0].copies == 51
+    around = review.show(word, top=4, around=True)
+    start = max(0, passing - 2)
+    assert [one.photo for one in around.photos] == expected[start : start + 4]
+    review.mark("our cup", expected[:3], [], [])
+    unmarked = review.show(word, "our cup", top=12, unmarked=True)
+    assert ([one.photo for one in unmarked.photos], unmarked.more) == (expected[3:15], True)
 
 
 def test_pictures_are_of_the_index_only(review: Review, photos: Path, tmp_path: Path) -> None:
@@ -278,6 +299,16 @@ def test_nothing_is_written_that_was_not_seen(review: Review, photos: Path) -> N
     assert review.undoable() == 0
 
 
+def test_writing_without_a_change_keeps_the_last_undo(review: Review, photos: Path) -> None:
+    review.mark("our cup", numbers(review, "coffee")[:2], [], [])
+    review.write("our cup", review.preview("our cup").fingerprint)
+    seen = review.preview("our cup")
+    assert (seen.changes, seen.unchanged) == ([], 2)
+    assert review.write("our cup", seen.fingerprint).undoable == 2
+    assert len(review.undo().changes) == 2
+    assert list(photos.glob("*.xmp")) == []
+
+
 def test_a_broken_sidecar_is_left_as_it_is_and_the_others_are_written(review: Review, photos: Path) -> None:
     review.mark("our cup", numbers(review, "coffee")[:2], [], [])
     broken = sidecar(photos / "coffee 00.png")
@@ -300,6 +331,92 @@ def test_undo_leaves_what_it_cannot_take_back_for_later(review: Review, photos: 
     path.write_bytes(whole)
     assert len(review.undo().changes) == 1
     assert list(photos.glob("*.xmp")) == []
+
+
+def files(photos: Path) -> dict[str, bytes]:
+    """Return the content of every sidecar."""
+    return {path.name: path.read_bytes() for path in photos.glob("*.xmp")}
+
+
+def write_tag(review: Review, tag: str) -> None:
+    review.write(tag, review.preview(tag).fingerprint)
+
+
+def test_three_writes_are_undone_one_by_one(review: Review, photos: Path) -> None:
+    """Each undo leaves every sidecar as it was before the write, byte for byte, also after a restart."""
+    cups = numbers(review, "coffee")
+    Sidecars("xmp").tagged(Record(str(photos / "coffee 00.png"), [Tag("table", 0.9)]))
+    states = [files(photos)]
+    review.mark("our cup", cups[:4], [], [])
+    write_tag(review, "our cup")
+    states.append(files(photos))
+    review.mark("breakfast", cups[2:6], [], [])
+    write_tag(review, "breakfast")
+    states.append(files(photos))
+    review.mark("breakfast", [], cups[2:4], [])  # taken out of sidecars that the write before has changed
+    review.mark("breakfast", cups[6:7], [], [])
+    write_tag(review, "breakfast")
+    assert len({tuple(sorted(state.items())) for state in (*states, files(photos))}) == 4
+    for count, state in ((3, states[2]), (4, states[1]), (4, states[0])):
+        again = Review(Library.open(photos.parent / "index"), Marks(default_folder()))
+        assert again.undoable() == count
+        assert len(again.undo().changes) == count
+        assert files(photos) == state
+    with pytest.raises(UserError, match="there is nothing to undo"):
+        review.undo()
+
+
+def test_what_cannot_be_undone_does_not_block_the_write_before(review: Review, photos: Path) -> None:
+    cups = numbers(review, "coffee")
+    review.mark("our cup", cups[:3], [], [])
+    write_tag(review, "our cup")
+    review.mark("our cup", [], cups[:2], [])
+    write_tag(review, "our cup")
+    path = sidecar(photos / "coffee 00.png")
+    path.write_text("<x>")
+    assert review.undo().undoable == 1  # the broken one, which is tried again on its own
+    assert review.undo().undoable == 3  # with the write before
+    path.unlink()  # as the last write had left it
+    undone = review.undo()
+    assert (len(undone.changes), undone.problems, undone.undoable) == (2, {}, 0)
+    assert files(photos) == {}
+
+
+def test_two_writes_to_one_sidecar_cancel_out() -> None:
+    first, later = WrittenSidecar("a.jpg", ("cup", "cat"), ("table",)), WrittenSidecar("a.jpg", ("table",), ("cup",))
+    assert first.then(later) == WrittenSidecar("a.jpg", ("cat",), ())
+    assert later.then(WrittenSidecar("a.jpg", (), ("dog",))) == WrittenSidecar("a.jpg", ("table",), ("cup", "dog"))
+
+
+def test_a_limited_number_of_writes_is_kept(tmp_path: Path) -> None:
+    marks, library = Marks(tmp_path), tmp_path / "index"
+    for number in range(KEPT_WRITES + 5):
+        marks.add_written(library, [WrittenSidecar(f"{number}.jpg", ("cup",), ())])
+    undone = []
+    while written := marks.written(library):
+        undone += [one.photo for one in written]
+        marks.keep_unwritten(library, [])
+    assert undone == [f"{number}.jpg" for number in reversed(range(5, KEPT_WRITES + 5))]
+
+
+def test_the_last_write_of_an_older_file_of_marks_can_be_undone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / MARKS_FILE) as database:
+        database.executescript(
+            """CREATE TABLE tags (key TEXT PRIMARY KEY, name TEXT NOT NULL);
+            CREATE TABLE marks (tag TEXT, photo TEXT, mark INTEGER, PRIMARY KEY (tag, photo)) WITHOUT ROWID;
+            CREATE TABLE written (library BLOB, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, path));
+            INSERT INTO tags VALUES ('our cup', 'our cup'); INSERT INTO marks VALUES ('our cup', 'f00', 1);
+            PRAGMA application_id = 1515408461; PRAGMA user_version = 1"""
+        )
+        row = (os.fsencode(tmp_path / "index"), b"a.jpg", '["our cup"]', "[]")
+        database.execute("INSERT INTO written VALUES (?, ?, ?, ?)", row)
+    database.close()
+    marks = Marks(tmp_path)
+    assert marks.of("our cup") == {"f00": True}
+    assert marks.written(tmp_path / "index") == [WrittenSidecar("a.jpg", ("our cup",), ())]
+    marks.add_written(tmp_path / "index", [WrittenSidecar("b.jpg", (), ("our cup",))])
+    marks.keep_unwritten(tmp_path / "index", [])
+    assert [one.photo for one in marks.written(tmp_path / "index")] == ["a.jpg"]
 
 
 def test_undo_writes_to_no_photo_that_left_the_index(review: Review, photos: Path, tmp_path: Path) -> None:

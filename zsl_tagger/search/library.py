@@ -148,8 +148,11 @@ class Library:
         """
         return self.rank([query], top)[0].found
 
-    def rank(self, queries: Sequence[str], top: int = 20) -> list[Ranking]:
+    def rank(self, queries: Sequence[str], top: int = 20, copies: bool = True) -> list[Ranking]:
         """:meth:`search` of several queries, each with how many photos reach the thresholds.
+
+        Args:
+            copies: list all copies of a photo; False: only the first by name.
 
         Raises:
             UserError: as :meth:`search`.
@@ -160,7 +163,7 @@ class Library:
         self._tagger.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
         with self._store.snapshot():
             ranker = self._current_ranker()
-            return [ranker.rank(query, self._tagger.label_set(query.labels), top) for query in parsed]
+            return [ranker.rank(query, self._tagger.label_set(query.labels), top, copies) for query in parsed]
 
     def suggest(self, top: int = 10, least: int = 3) -> Suggestions:
         """Return photos without any tag, near-duplicates, and words that photos show but that are no tags yet.

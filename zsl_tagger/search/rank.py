@@ -67,13 +67,15 @@ class Ranking:
     Attributes:
         query: as it was typed.
         found: the best photos: those that pass, best first, then the others.
-        passing: how many photos pass; at least so many where not ``all_counted``.
+        passing: how many photos pass; at least this many where not ``all_counted``.
+        different_passing: the same number with copies of a photo counted once.
         photos: how many there are.
     """
 
     query: str
     found: list[Found]
     passing: int
+    different_passing: int
     photos: int
     all_counted: bool
 
@@ -99,11 +101,12 @@ class Ranker:
         self._classes = store.classes() or 0
         self._column = {key: column for column, key in enumerate(vocabulary.keys)}
 
-    def rank(self, query: Query, labels: LabelSet, top: int) -> Ranking:
+    def rank(self, query: Query, labels: LabelSet, top: int, copies: bool = True) -> Ranking:
         """Return the best ``top`` photos.
 
         Args:
             labels: ``query.labels``, made ready.
+            copies: list all copies of a photo; False: only the first by name.
         """
         things = _Things(np.array(query.things), len(query.wanted))
         logits, turn = self._logits(labels, things)  # (N, K), (N,)
@@ -114,11 +117,18 @@ class Ranker:
         found = [
             Found(path, float(np.exp(promise[at])), bool(passing[at]))
             for at in best
-            for path in self._store.paths_of(int(self._stored.contents[at]))
+            for path in self._store.paths_of(int(self._stored.contents[at]))[: None if copies else 1]
         ]
         all_counted = len(asked) == len(turn) or not passing[turn == turn.max()].any()
-        copies = self._stored.copies
-        return Ranking(query.text, found[:top], int(copies[passing].sum()), int(copies.sum()), all_counted)
+        counts = self._stored.copies
+        return Ranking(
+            query=query.text,
+            found=found[:top],
+            passing=int(counts[passing].sum()),
+            different_passing=int(passing.sum()),
+            photos=int(counts.sum()),
+            all_counted=all_counted,
+        )
 
     def _logits(self, labels: LabelSet, things: _Things) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""

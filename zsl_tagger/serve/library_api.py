@@ -72,7 +72,7 @@ class UndoForm(Form):
 
 
 @dataclass(frozen=True)
-class LibraryTold:
+class LibrarySummary:
     """Say what there is.
 
     Attributes:

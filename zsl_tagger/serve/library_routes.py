@@ -14,7 +14,7 @@ from zsl_tagger.serve.library_api import (
     MOST_SHOWN,
     QUERY_LENGTH,
     Form,
-    LibraryTold,
+    LibrarySummary,
     MarksForm,
     PhotoNumber,
     TagForm,
@@ -75,9 +75,9 @@ def add_library(app: FastAPI, review: Review, desk: Desk) -> None:
 
 def _add_reading(app: FastAPI, review: Review, desk: Desk) -> None:
     @app.get(LIBRARY, summary="The library", responses=api.errors(*_READING))
-    async def library(request: Request) -> LibraryTold:
+    async def library(request: Request) -> LibrarySummary:
         """Return how many photos there are, the tags that were taught or have marks, and what can be undone."""
-        return await desk.ask(request, lambda: LibraryTold(review.count(), review.tags(), review.undoable()))
+        return await desk.ask(request, lambda: LibrarySummary(review.count(), review.tags(), review.undoable()))
 
     @app.get(f"{LIBRARY}/photos", summary="Search the library", responses=api.errors(*_READING))
     async def photos(

@@ -1,7 +1,7 @@
 """Yes and no of a person, photo by photo, in a database of the user: for a tag that is taught or will be.
 
 A photo goes by the SHA-256 of its content, so that marks survive when it is moved, and an index that is made again.
-The file also has what the last writing of sidecars changed, so that it can be undone after a restart.
+The file also has what the last writes to sidecars changed, so that they can be undone after a restart.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from zsl_tagger.tagging.taught import checked_name
 from zsl_tagger.words.spelling import normalize_label
 
 MARKS_FILE = "marks.db"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Writes to the sidecars of an index that can be undone.
+KEPT_WRITES = 50
 _APPLICATION = 0x5A534C4D  # "ZSLM"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tags (key TEXT PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS marks (tag TEXT, photo TEXT, mark INTEGER, PRIMARY KEY (tag, photo)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS written (library BLOB, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, path));
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS tags (key TEXT PRIMARY KEY, name TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS marks (tag TEXT, photo TEXT, mark INTEGER, PRIMARY KEY (tag, photo)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS writes "
+    "(library BLOB, number INTEGER, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, number, path))",
+)
+#: From version 1, which kept the last write only.
+_UPGRADE = ("INSERT INTO writes SELECT library, 1, path, gained, lost FROM written", "DROP TABLE written")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,15 @@ class WrittenSidecar:
     photo: str
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+
+    def then(self, later: WrittenSidecar) -> WrittenSidecar:
+        """Return what this and a later write to the same sidecar change together."""
+        gained, lost = (*self.gained, *later.gained), (*self.lost, *later.lost)
+        return WrittenSidecar(
+            self.photo,
+            tuple(word for word in gained if word not in lost),
+            tuple(word for word in lost if word not in gained),
+        )
 
 
 def default_folder() -> Path:
@@ -87,25 +101,32 @@ class Marks:
             database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", rows)
 
     def written(self, library: Path) -> list[WrittenSidecar]:
-        """Return what the last writing of sidecars of an index changed, and was not undone."""
+        """Return what the last write to the sidecars of an index changed that was not undone."""
         with self._opened() as database:
-            rows = database.execute(
-                "SELECT path, gained, lost FROM written WHERE library = ? ORDER BY path", (_bytes(library),)
-            ).fetchall()
-        return [
-            WrittenSidecar(os.fsdecode(path), tuple(parse_json(gained)), tuple(parse_json(lost)))
-            for path, gained, lost in rows
-        ]
+            return _write_of(database, library, _last(database, library))
 
-    def keep_written(self, library: Path, sidecars: Sequence[WrittenSidecar]) -> None:
-        """Keep what is about to be written to the sidecars of an index, in place of what was written before."""
+    def add_written(self, library: Path, sidecars: Sequence[WrittenSidecar]) -> None:
+        """Keep what is about to be written to the sidecars of an index, and forget the write ``KEPT_WRITES`` before."""
         with self._writing() as database:
-            database.execute("DELETE FROM written WHERE library = ?", (_bytes(library),))
-            rows = [
-                (_bytes(library), os.fsencode(one.photo), json.dumps(one.gained), json.dumps(one.lost))
-                for one in sidecars
-            ]
-            database.executemany("INSERT INTO written VALUES (?, ?, ?, ?)", rows)
+            number = _last(database, library) + 1
+            _replace(database, library, number, sidecars)
+            oldest = number - KEPT_WRITES
+            database.execute("DELETE FROM writes WHERE library = ? AND number <= ?", (_bytes(library), oldest))
+
+    def keep_unwritten(self, library: Path, left: Sequence[WrittenSidecar]) -> None:
+        """Forget the last write after it was undone, except for ``left``, which could not be undone.
+
+        If that is all of it, it joins the write before, which can be undone then.
+        """
+        with self._writing() as database:
+            number = _last(database, library)
+            if len(left) == len(_write_of(database, library, number)) and _write_of(database, library, number - 1):
+                before = {one.photo: one for one in _write_of(database, library, number - 1)}
+                both = [before.pop(one.photo).then(one) if one.photo in before else one for one in left]
+                _replace(database, library, number, [])
+                _replace(database, library, number - 1, [*before.values(), *both])
+            else:
+                _replace(database, library, number, left)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -135,15 +156,13 @@ class Marks:
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        application, version = (
-            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        if (application, version) == (_APPLICATION, FORMAT_VERSION):
+        if _format_of(database) == (_APPLICATION, FORMAT_VERSION):
             return
+        database.execute("BEGIN IMMEDIATE")
+        application, version = _format_of(database)  # read again: another process may have upgraded the file
         if application not in (0, _APPLICATION) or version > FORMAT_VERSION:
             raise UserError(f"{self.path} was written by another program or a later zsl-tagger: move it away")
-        database.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.strip().split("\n"):
+        for statement in _SCHEMA + (_UPGRADE if version == 1 else ()):
             database.execute(statement)
         database.execute(f"PRAGMA application_id = {_APPLICATION}")
         database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
@@ -152,3 +171,37 @@ class Marks:
 
 def _bytes(folder: Path) -> bytes:
     return os.fsencode(folder.absolute())
+
+
+def _format_of(database: sqlite3.Connection) -> tuple[int, int]:
+    """Return the application and the version of its format that a database names."""
+    application, version = (
+        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    return int(application), int(version)
+
+
+def _last(database: sqlite3.Connection, library: Path) -> int:
+    """Return the number of the last write that can be undone; 0 if there is none."""
+    query = "SELECT coalesce(max(number), 0) FROM writes WHERE library = ?"
+    return int(database.execute(query, (_bytes(library),)).fetchone()[0])
+
+
+def _write_of(database: sqlite3.Connection, library: Path, number: int) -> list[WrittenSidecar]:
+    rows = database.execute(
+        "SELECT path, gained, lost FROM writes WHERE library = ? AND number = ? ORDER BY path",
+        (_bytes(library), number),
+    ).fetchall()
+    return [
+        WrittenSidecar(os.fsdecode(path), tuple(parse_json(gained)), tuple(parse_json(lost)))
+        for path, gained, lost in rows
+    ]
+
+
+def _replace(database: sqlite3.Connection, library: Path, number: int, sidecars: Sequence[WrittenSidecar]) -> None:
+    database.execute("DELETE FROM writes WHERE library = ? AND number = ?", (_bytes(library), number))
+    rows = [
+        (_bytes(library), number, os.fsencode(one.photo), json.dumps(one.gained), json.dumps(one.lost))
+        for one in sidecars
+    ]
+    database.executemany("INSERT INTO writes VALUES (?, ?, ?, ?, ?)", rows)

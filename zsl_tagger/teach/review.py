@@ -157,8 +157,9 @@ class Review:
         """
         with self._alone(), self._store() as store:
             marks = {} if tag is None else self._marks_of(store, tag)
-            first = max(0, self._library.rank([query], 1)[0].passing - top // 2) if around else 0
-            ranking = self._library.rank([query], first + top + 1 + (len(marks) if unmarked else 0))[0]
+            first = max(0, self._library.rank([query], 1)[0].different_passing - top // 2) if around else 0
+            limit = first + top + 1 + (len(marks) if unmarked else 0)
+            ranking = self._library.rank([query], limit, copies=False)[0]
             photos = self._photos(store, ranking.found[first:], marks)
             if unmarked:
                 photos = [photo for photo in photos if photo.mark is None]
@@ -271,7 +272,7 @@ class Review:
         shown: dict[str, ShownPhoto] = {}
         for one in found:
             photo = store.sha256_of(one.path)
-            if photo is None or photo in shown:  # the index was written to meanwhile; a copy
+            if photo is None or photo in shown:  # the index has changed since the search
                 continue
             copies = len(store.photos_with(photo))
             score, mark = round(one.score, 4), marks.get(photo)

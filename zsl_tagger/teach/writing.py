@@ -109,9 +109,10 @@ def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
     if _fingerprint(planned) != seen:
         raise ChangedError
     real = {photo: change for photo, change in planned.items() if change.outcome != "unchanged"}
-    marks.keep_written(
-        library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
-    )
+    if real:
+        marks.add_written(
+            library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
+        )
     changes, problems = _carried_out(marked, dry_run=False)
     return Written(_shown(changes.values()), problems, len(marks.written(library)))
 
@@ -140,8 +141,8 @@ def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], 
         except SidecarError as error:
             problems[printable_path(one.photo)] = str(error)
             left.append(one)
-    marks.keep_written(library, left)
-    return Written(_shown(changes), problems, len(left))
+    marks.keep_unwritten(library, left)
+    return Written(_shown(changes), problems, len(marks.written(library)))
 
 
 def _carried_out(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], dict[str, str]]:
