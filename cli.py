@@ -157,7 +157,9 @@ def main(
 
 @_command(app)
 def tag(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders (recursive) or globs; - reads a list from stdin.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Files, folders (recursive), globs or URLs; - reads a list from stdin.")
+    ],
     labels: Annotated[str | None, typer.Option(help='Words to look for, e.g. "dog,beach". [default: packaged]')] = None,
     labels_file: Annotated[
         Path | None, typer.Option(help="File of words to look for, one per line; # after a space starts a comment.")
