@@ -233,10 +233,10 @@ def test_a_resumed_training_ends_at_the_same_weights(
 
 def test_other_settings_or_words_do_not_resume(made: build.Material, tmp_path: Path) -> None:
     trained(made, tmp_path)
-    with pytest.raises(UserError, match=r"was trained with other settings \(lr 0\.001 -> 0\.002\)"):
+    with pytest.raises(UserError, match=r"has other settings \(lr 0\.001 -> 0\.002\)"):
         trained(made, tmp_path, SMALL.changed(["lr=0.002"]))
     fewer = Targets(made.targets.words[1:], made.targets.values[:, 1:], made.targets.weights[:, 1:])
-    with pytest.raises(UserError, match="was trained on other images, labels, word vectors"):
+    with pytest.raises(UserError, match="has other images, labels, word vectors"):
         trained(replace(made, targets=fewer), tmp_path)
 
 

@@ -86,14 +86,14 @@ def test_a_mosaic_is_a_square_of_its_photos_maps(photos: Path, tmp_path: Path) -
     tuned = TunedTagger(small_model(), 0.0)
     cache = build.fill_cache(tuned, photos, files, SMALL, tmp_path, Accelerator(cpu=True), MapCache)
     rows = [3, 11, 0, 7]
-    tiled = cache._image(mosaic(np.array(rows)), np.zeros(4, np.int64))  # (h * w, C)
+    tiled = cache._tokens_of(mosaic(np.array(rows)), np.zeros(4, np.int64))  # (h * w, C)
     side = round(len(tiled) ** 0.5)
     square, half = tiled.reshape(side, side, -1), side // 2
     for place, row in enumerate(rows):
         y, x = divmod(place, 2)
         own = cache.features(row, 0, 4).reshape(half, half, -1)
         assert (square[y * half : (y + 1) * half, x * half : (x + 1) * half] == own).all()
-    assert (cache._image(mosaic(np.array([5])), np.zeros(1, np.int64)) == cache.features(5, 0)).all()
+    assert (cache._tokens_of(mosaic(np.array([5])), np.zeros(1, np.int64)) == cache.features(5, 0)).all()
 
 
 def test_only_the_last_blocks_and_the_head_change(photos: Path, tmp_path: Path) -> None:

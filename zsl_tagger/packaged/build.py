@@ -61,7 +61,7 @@ from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import PartialTargets, Split, parts
-from zsl_tagger.training.features import FeatureCache, check_room
+from zsl_tagger.training.features import FeatureCache, check_disk_space
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.run import make_accelerator
 from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer, run_trainer
@@ -383,7 +383,7 @@ def fill_cache(
     Raises:
         UserError: the disk has no room, or a photo cannot be read.
     """
-    check_room(work, len(files), model, config)
+    check_disk_space(work, len(files), model, config)
     cache = kind(work / "features", photos, files, np.arange(len(files)), config)
     cache.fill(model, accelerator)
     if cache.faults:
@@ -457,7 +457,7 @@ def _trainer_inputs(model: TaggerModel, material: Material, schedule: PhasedSche
         "targets": PartialTargets(targets.values, targets.weights),
         "schedule": schedule,
         "from_features": True,
-        "shown_from": lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
+        "parts_from": lambda step: material.cache.load(parts(schedule, step, 0, 1)),
         "validate": lambda _: ValidationFigures(),  # the last weights are kept
         "folder": folder,
         "data": fingerprint(

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged.settings import CLASS_WEIGHT, TRAINED_BLOCKS
-from zsl_tagger.training.data import Part, Shown, photos_of
+from zsl_tagger.training.data import LoadedPart, Part, photos_of
 from zsl_tagger.training.features import FeatureCache
-from zsl_tagger.training.trainer import Asked, Trainer
+from zsl_tagger.training.trainer import StepLabels, Trainer
 
 
 class TunedTagger(TaggerModel):
@@ -109,7 +109,7 @@ def trained_parts(backbone: Backbone) -> list[torch.nn.Module]:
 class MapCache(FeatureCache):
     """Keep the maps before the trained blocks; those of a mosaic are laid side by side."""
 
-    def _image(self, image: np.ndarray, views: np.ndarray) -> np.ndarray:
+    def _tokens_of(self, image: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Return the map of a photo, or of a mosaic, float16 ``(h * w, C)``."""
         photos = photos_of(image)
         pairs = zip(photos.tolist(), np.atleast_1d(views).tolist(), strict=False)  # a mosaic's row is filled up with -1
@@ -119,7 +119,7 @@ class MapCache(FeatureCache):
         tiled = squares.transpose(0, 2, 1, 3, 4)  # (row, y, column, x, C)
         return tiled.reshape(len(photos) * side * side, -1)
 
-    def _thinned(self, images: list[np.ndarray], part: Part) -> list[np.ndarray]:  # noqa: ARG002
+    def _drop_tokens(self, images: list[np.ndarray], part: Part) -> list[np.ndarray]:  # noqa: ARG002
         """Return the maps whole: tokens are left out after the trained blocks."""
         return images
 
@@ -134,7 +134,7 @@ class TuningTrainer(Trainer):
     model: TunedTagger
     classes_before: np.ndarray
 
-    def _loss(self, part: Shown, asked: Asked, turn: int) -> Tensor:
+    def _loss(self, part: LoadedPart, asked: StepLabels, turn: int) -> Tensor:
         loss = super()._loss(part, asked, turn)
         single = [place for place, row in enumerate(part.rows) if len(photos_of(row)) == 1]
         if not single:
