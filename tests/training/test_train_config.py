@@ -83,7 +83,7 @@ def test_the_released_recipes_have_the_released_loss_and_average() -> None:
 
 def test_table_of_released_commands_matches_the_recipes() -> None:
     page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
-    table = page[page.index("## Released command") : page.index("## What the weights start from")]
+    table = page[page.index("## Released command") : page.index("## Initial weights")]
     recipes = set(re.findall(r"--recipe ([\w-]+)", table)) - {"NAME"}
     assert recipes == set(RECIPES) - {"my-photos", "clip-zsl", "clip-local-global"}  # settings of our own
     values = [read_recipe(name).as_dict() for name in recipes]
