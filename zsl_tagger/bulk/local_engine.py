@@ -27,12 +27,12 @@ class LocalEngine:
         return map_in_order(lambda item: record_of(item, self._tags, self._earlier), items, self._tagger.workers)
 
     def _tags(self, path: str) -> list[Tag]:
-        asked = self._request
+        request = self._request
         encoded = self._tagger.encode(path)
         tags = self._tagger.tag_encoded(
-            encoded, asked.labels, threshold=asked.threshold, top_k=asked.top_k, exact=asked.exact
+            encoded, request.labels, threshold=request.threshold, top_k=request.top_k, exact=request.exact
         )
         if self._pictures is not None and tags:
-            shown = [tag.label for tag in tags[: asked.top_k or MAPS_A_PHOTO]]
+            shown = [tag.label for tag in tags[: request.top_k or MAPS_A_PHOTO]]
             self._pictures.write(path, shown, self._tagger.heatmap(encoded, shown), self._tagger.preprocessing)
         return tags

@@ -94,12 +94,12 @@ def _source() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _entry(mark: str, setting: str, text: str) -> list[str]:
-    """Return the lines of a setting, with its meaning beside it, or below it if the setting is too long."""
+    """Return the lines of a setting, with its meaning next to it, or below if the setting is too long."""
     left, column = f"{mark} {setting}", NAME_WIDTH + 2
-    beside = textwrap.wrap(text, WIDTH - column) or [""]
+    wrapped_text = textwrap.wrap(text, WIDTH - column) or [""]
     if len(left) >= column:
-        return [left, *(" " * column + line for line in beside)]
-    return [f"{left:{column}}{beside[0]}".rstrip(), *(" " * column + line for line in beside[1:])]
+        return [left, *(" " * column + line for line in wrapped_text)]
+    return [f"{left:{column}}{wrapped_text[0]}".rstrip(), *(" " * column + line for line in wrapped_text[1:])]
 
 
 def _text(value: Any) -> str:
