@@ -46,7 +46,7 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import Schedule, Shown, Split, Targets, parts, split_for_training
+from zsl_tagger.training.data import LoadedPart, Schedule, Split, Targets, parts, split_for_training
 from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.initial import initial_model
@@ -205,8 +205,8 @@ def run_of(
     seed_everything((config.seed, 0))
     model, _ = initial_model(config, data, len(split.labels), split.vectors)
 
-    def shown_from(step: int) -> Generator[Shown, None, None]:
-        return cache.shown(parts(Schedule(split.train, config), step, 0, 1))
+    def parts_from(step: int) -> Generator[LoadedPart, None, None]:
+        return cache.load(parts(Schedule(split.train, config), step, 0, 1))
 
     def validate(averaged: TaggerModel) -> ValidationFigures:
         return validation_metrics(
@@ -215,7 +215,7 @@ def run_of(
 
     trainer = Trainer(
         model, split, Targets(data, split.columns), Schedule(split.train, config), config, make_accelerator(config),
-        from_features=True, shown_from=shown_from, validate=validate, folder=folder, data="", priors=priors,
+        from_features=True, parts_from=parts_from, validate=validate, folder=folder, data="", priors=priors,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     run_trainer(trainer, folder, is_main=False)

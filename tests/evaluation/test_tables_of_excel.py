@@ -52,7 +52,8 @@ def test_with_semicolons_numbers_may_have_decimal_commas(tmp_path: Path) -> None
 def test_a_cut_file_in_utf_16_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("cat\n".encode("utf-16")[:-1])
     with pytest.raises(
-        UserError, match=r"labels\.txt has the mark of utf-16 text but is something else: it is damaged or cut off$"
+        UserError,
+        match=r"labels\.txt has the byte order mark of utf-16, but is not such text: it is damaged or",
     ):
         read_labels_file(tmp_path / "labels.txt")
 
@@ -75,7 +76,7 @@ def test_an_unknown_code_page_is_told(tmp_path: Path, logged: pytest.LogCaptureF
 
 def test_nul_bytes_are_explained(tmp_path: Path) -> None:
     scores, tags, labels = (tmp_path / name for name in ("scores.csv", "tags.csv", "labels.txt"))
-    message = "holds NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: save it as UTF-8$"
+    message = "contains NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: save it as UTF-8$"
     scores.write_bytes(SCORES.replace("\u00e9", "e").encode("utf-16-le"))
     tags.write_bytes(TAGS.replace("dog", "d\0g").encode())
     labels.write_bytes(b"cat\0\n")

@@ -36,12 +36,12 @@ class LocalEngine:
     def _tags(self, path: str, source: Source) -> list[Tag]:
         if isinstance(source, ImageError):
             raise source
-        asked = self._request
+        request = self._request
         encoded = self._tagger.encode(source)
         tags = self._tagger.tag_encoded(
-            encoded, asked.labels, threshold=asked.threshold, top_k=asked.top_k, exact=asked.exact
+            encoded, request.labels, threshold=request.threshold, top_k=request.top_k, exact=request.exact
         )
         if self._pictures is not None and tags:
-            shown = [tag.label for tag in tags[: asked.top_k or MAPS_A_PHOTO]]
+            shown = [tag.label for tag in tags[: request.top_k or MAPS_A_PHOTO]]
             self._pictures.write(path, shown, self._tagger.heatmap(encoded, shown), self._tagger.preprocessing)
         return tags

@@ -218,10 +218,10 @@ class Worker:
     def _tags(self, source: Source) -> list[Tag]:
         if isinstance(source, ImageError):
             raise source
-        asked = self._job.request
+        request = self._job.request
         try:
             return self._tagger.tag(
-                source, asked.labels, threshold=asked.threshold, top_k=asked.top_k, exact=asked.exact
+                source, request.labels, threshold=request.threshold, top_k=request.top_k, exact=request.exact
             )
         except ImageError:
             raise

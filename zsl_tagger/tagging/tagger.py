@@ -75,7 +75,7 @@ class Tagger:
         taught: str | Path | bool = True,
     ):
         self._set_up(model, workers, device, taught)
-        self._classes = self._model.classes  # the networks are loaded here, and what is wrong with them is said
+        self._classes = self._model.classes  # loads the networks, and reports what is wrong with them
 
     def _set_up(self, model: str | Path | None, workers: int, device: str, taught: str | Path | bool) -> None:
         if workers < 1:
@@ -456,8 +456,8 @@ class Tagger:
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
         """Return the decoder's states of labels before it sees a photo, float32 ``(K, D)``, else their word vectors."""
-        asked = labels.prepared(self._model)
-        return asked.get("states", labels.queries)
+        prepared = labels.prepared(self._model)
+        return prepared.get("states", labels.queries)
 
     def _check_encoded(self, encoded: Encoded) -> None:
         if not isinstance(encoded, Encoded):
@@ -631,5 +631,5 @@ def _choose(
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]
-    said = best_first[labels.folded(indices[best_first], scores[best_first])][:top_k]
-    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in said]
+    kept = best_first[labels.folded(indices[best_first], scores[best_first])][:top_k]
+    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in kept]
