@@ -15,7 +15,7 @@ check:
 
 # The rooms whose comments and docstrings are checked for idioms that readers stumble over.
 ROOMS = assets system words records images datasets tagging reports sidecars bulk evaluation model export released \
-	training packaged
+	training packaged search teach
 PLAIN = cli.py data_prep $(wildcard zsl_tagger/*.py) $(ROOMS:%=zsl_tagger/%) $(wildcard benchmarks/*.py) \
 	benchmarks/README.md benchmarks/zero_shot docs .ci README.md CONTRIBUTING.md
 lint:

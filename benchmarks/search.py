@@ -39,7 +39,7 @@ from zsl_tagger.search.packing import (
     unpack_logits,
     unpack_tokens,
 )
-from zsl_tagger.search.store import INDEX_FILE, Known, Store
+from zsl_tagger.search.store import INDEX_FILE, IndexedPhoto, Store
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
@@ -86,7 +86,7 @@ def main() -> None:
 
 def fill(index: Path, library: Library, tagger: Tagger) -> int:
     """Add mirrored token maps up to ``PHOTOS`` in total; return the number of photos."""
-    with Store(index, library._made) as store:
+    with Store(index, library._meta) as store:
         photos = store.photos()
         real = sorted(path for path in photos if not path.startswith(MIRRORED))
         wanted = [path for path in real[: max(0, PHOTOS - len(real))] if f"{MIRRORED}/{path}" not in photos]
@@ -104,13 +104,13 @@ def fill(index: Path, library: Library, tagger: Tagger) -> int:
             path = f"{MIRRORED}/{wanted[place]}"
             with store.transaction():
                 same = classes[contents[place]].tobytes()  # their windows are mirrored too
-                store.set_photo(path, Known(0, 0, store.add_content(path, tokens, logits, same, pooled)))
+                store.set_photo(path, IndexedPhoto(0, 0, store.add_content(path, tokens, logits, same, pooled)))
         return store.count() - len(real)
 
 
 def packed_classes(store: Store) -> dict[int, np.ndarray]:
     """Return the classes of each content: uint8 ``(C,)``."""
-    labels = len(store.made.labels)
+    labels = len(store.meta.labels)
     stored = StoredScores(store, labels)
     columns = np.arange(labels, labels + (store.classes() or 0))
     classes = stored.columns(columns, np.arange(len(stored.contents))).T  # (N, C)
@@ -131,7 +131,7 @@ def sizes(index: Path) -> dict[str, float]:
             "file over photos": round((index / INDEX_FILE).stat().st_size / len(contents)),
             "tokens, mean": round(float(np.mean(packed))),
             "tokens, largest": max(packed),
-            "logits": len(store.made.labels) + 8,
+            "logits": len(store.meta.labels) + 8,
             "classes": classes,
         }
 
@@ -277,7 +277,7 @@ def searches(library: Library, tagger: Tagger, index: Path) -> dict[str, object]
                 recall[kind].append(len(set(found) & set(best[label])) / TOP)
                 recall_20[kind].append(len(set(found[:20]) & set(best[label][:20])) / 20)
     processor = (time.process_time() - processor) / (len(phrases) + len(words))  # the vocabulary takes almost none
-    asked_photos, rank.FIRST, rank.ROUNDS = rank.ASKED, rank.ASKED, 0
+    asked_photos, rank.FIRST_DECODED, rank.ROUNDS = rank.MAX_DECODED, rank.MAX_DECODED, 0
     for kind, asked in (("phrases", phrases), ("words", words)):
         alone[kind] = [len(set(timed(library, label)[1]) & set(best[label])) / TOP for label in asked]
     return {

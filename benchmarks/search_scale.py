@@ -101,17 +101,17 @@ def make(folder: Path, photos: Path, work: Path) -> None:
     million = folder.name == "million"
     folder.mkdir(parents=True, exist_ok=True)
     with Library.open(folder) as library:
-        made = library._made
+        meta = library._meta
         found = [path for path in find_images([str(photos)]) if isinstance(path, str)]
         encoded = [library.tagger.encode(path) for path in found[:: max(1, len(found) // REAL)]]
-        labels = library.tagger.plain_label_set(made.labels)
+        labels = library.tagger.plain_label_set(meta.labels)
         logits = np.concatenate([library.tagger.logits(one, labels) for one in encoded])  # (n, V)
     classes = np.concatenate([one.classes for one in encoded if one.classes is not None])  # (n, C)
     pooled = np.concatenate([pooled_tokens(one.tokens) for one in encoded])  # (n, 2 D)
     levels = [in_levels(one.tokens[0]) for one in encoded]
     nothing = levels[0][0] + zlib.compress(bytes(len(levels[0][3]) + levels[0][1].nbytes + levels[0][2].nbytes), 1)
     random = np.random.default_rng(0)
-    with Store(folder, made) as store:
+    with Store(folder, meta) as store:
         store._database.execute("PRAGMA synchronous = OFF")
         if not million:
             store.add_root(str(work / "photos"))

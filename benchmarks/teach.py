@@ -119,7 +119,7 @@ class Benchmark:
             every = np.arange(len(place))
             rows = ranker._features(every)
             labels = self.tagger.plain_label_set(self.keys)
-            self.photos = Features(rows, ranker._ask(every, labels) - labels.biases)
+            self.photos = Features(rows, ranker.decode(every, labels) - labels.biases)
         stored = self.tagger.background
         assert stored is not None
         words = [word_log_odds(self.tagger, key, stored) for key in self.keys]

@@ -140,9 +140,9 @@ def write_scores(folder: Path) -> None:
 
 
 def write_index(folder: Path) -> None:
-    from zsl_tagger.search.store import Made, Store
+    from zsl_tagger.search.store import IndexMeta, Store
 
-    with locked(folder), Store(folder, Made(None, "fingerprint", ["dog"])):
+    with locked(folder), Store(folder, IndexMeta(None, "fingerprint", ["dog"])):
         pass
 
 

@@ -21,7 +21,7 @@ from zsl_tagger.bulk.output import open_sinks, record_file
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.records.writers import LASTING, WRITERS
-from zsl_tagger.search.store import Made, Store
+from zsl_tagger.search.store import IndexMeta, Store
 from zsl_tagger.sidecars.run import KINDS, Sidecars
 from zsl_tagger.system.files import scratch_inside, whole_folder, write_whole
 from zsl_tagger.tagging.heatmap import HeatmapFolder
@@ -79,7 +79,7 @@ WRITES: dict[str, Callable[[Path], object]] = {
     "an export": lambda folder: enter(scratch_inside(folder)),
     "heat maps": lambda folder: HeatmapFolder(folder / "maps", []),
     "a data set": lambda folder: enter(OutputFolder(folder / "data", {}).claimed()),
-    "an index": lambda folder: Store(folder, Made(None, "", ["dog"])),
+    "an index": lambda folder: Store(folder, IndexMeta(None, "", ["dog"])),
     **{kind: partial(tag_output, kind=kind) for kind in {*WRITERS, *LASTING}},
     **{f"{kind} that is there": partial(tag_output, kind=kind, name="there.txt") for kind in WRITERS},
 }

@@ -54,7 +54,7 @@ def head(tokens: torch.Tensor) -> torch.Tensor:
 
 def taught(name: str, photos: list[Path], index: Path) -> tuple[int, int]:
     with Library.open(index) as library:
-        tag = library.tagger.teach(name, photos, like="cat", library=library.photos_of_anything)
+        tag = library.tagger.teach(name, photos, like="cat", library=library)
     return tag.found, tag.positives
 
 

@@ -1,4 +1,4 @@
-"""Scores that are arranged label by label: the same as they were row by row, whatever comes, leaves or is killed."""
+"""Scores stored by label in blocks equal the rows they were built from, after additions, removals and kills."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paths import ROOT
 
 from zsl_tagger import Library
 from zsl_tagger.search import rank, store, update
-from zsl_tagger.search.blocks import COLUMNS_A_ROW, Part, Row, StoredScores
+from zsl_tagger.search.blocks import COLUMNS_PER_ROW, Part, Row, StoredScores
 from zsl_tagger.search.packing import unpack_logits
 from zsl_tagger.search.rank import Ranking, _best
 from zsl_tagger.search.store import INDEX_FILE, Store
@@ -50,9 +50,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Path:
 
 @pytest.fixture
 def index(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of it, where blocks are small from now on."""
+    """Return a copy of the index, and make new blocks small."""
     for module in (store, update):
-        monkeypatch.setattr(module, "PHOTOS_A_BLOCK", SIZE)
+        monkeypatch.setattr(module, "PHOTOS_PER_BLOCK", SIZE)
     return Path(shutil.copytree(rows, tmp_path / "index"))
 
 
@@ -66,7 +66,7 @@ def by_path(ranking: Ranking) -> dict[str, tuple[float, bool]]:
 
 
 def shape(folder: Path) -> tuple[list[int], int]:
-    """Return how many contents each block has, and how many have a row."""
+    """Return the number of contents of each block, and the number of rows."""
     with Store(folder) as opened:
         parts = opened.parts()
         return [int((part.contents >= 0).sum()) for part in parts if part.block is not None], opened.loose()
@@ -83,7 +83,7 @@ def test_every_level_is_where_it_was(index: Path, crops: Path) -> None:
         content, logits, classes = zip(*database.execute("SELECT * FROM scores ORDER BY content"), strict=True)
     database.close()
     with Store(index) as opened:
-        count = len(opened.made.labels)
+        count = len(opened.meta.labels)
     levels, step, low = unpack_logits(logits, count)
     expected = np.concatenate([levels, [list(one) for one in classes]], axis=1).T  # (V + C, 40)
     assert add(index, crops) == Counts()
@@ -93,7 +93,7 @@ def test_every_level_is_where_it_was(index: Path, crops: Path) -> None:
         scores = StoredScores(opened, count)
         assert scores.contents.tolist() == list(content)
         np.testing.assert_array_equal([scores.step, scores.low], [step, low])
-        for columns, photos in ((3, 40), (200, 11), (len(expected), 40), (1, 1), (0, 5), (COLUMNS_A_ROW, 40)):
+        for columns, photos in ((3, 40), (200, 11), (len(expected), 40), (1, 1), (0, 5), (COLUMNS_PER_ROW, 40)):
             some, of = random.integers(len(expected), size=columns), random.permutation(40)[:photos]
             np.testing.assert_array_equal(scores.columns(some, of), expected[some][:, of])
         for part, numbers in enumerate(scores.parts):
@@ -103,11 +103,11 @@ def test_every_level_is_where_it_was(index: Path, crops: Path) -> None:
 
 @pytest.mark.slow
 def test_searches_find_the_same_to_the_bit(index: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All photos are asked, and then few; some labels are stored, some hear classes, some are neither."""
+    """All photos are decoded, then few; the labels are stored, or use class evidence, or neither."""
     exact = rankings(index)
-    monkeypatch.setattr(rank, "FIRST", 9)
-    monkeypatch.setattr(rank, "MORE", 4)
-    monkeypatch.setattr(rank, "NEAR", 12)
+    monkeypatch.setattr(rank, "FIRST_DECODED", 9)
+    monkeypatch.setattr(rank, "DECODED_PER_ROUND", 4)
+    monkeypatch.setattr(rank, "CANDIDATES", 12)
     before = rankings(index)
     assert add(index, crops) == Counts()
     assert rankings(index) == before
@@ -116,10 +116,10 @@ def test_searches_find_the_same_to_the_bit(index: Path, crops: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_what_leaves_takes_no_room_and_its_number_may_be_given_again(
+def test_removed_contents_take_no_space_and_ids_are_reused(
     index: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "FIRST", 999)
+    monkeypatch.setattr(rank, "FIRST_DECODED", 999)
     photos = Path(shutil.copytree(crops, tmp_path / "photos"))
     assert add(index, photos) == Counts(added=40)  # copies of known photos
     with Library.open(index) as library:
@@ -161,7 +161,7 @@ KILLED = """
 import os, signal, sys
 from zsl_tagger import Library
 from zsl_tagger.search import store, update
-store.PHOTOS_A_BLOCK = update.PHOTOS_A_BLOCK = 7
+store.PHOTOS_PER_BLOCK = update.PHOTOS_PER_BLOCK = 7
 remove = store.Store._remove_block
 turn = 0
 def killed(self, block):
@@ -178,7 +178,7 @@ with Library.open(sys.argv[1]) as library:
 
 
 @pytest.mark.slow
-def test_an_arranging_that_is_killed_loses_nothing(index: Path, crops: Path) -> None:
+def test_nothing_is_lost_when_building_blocks_is_killed(index: Path, crops: Path) -> None:
     before = rankings(index)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(index), str(crops)], cwd=ROOT, check=False)
     assert killed.returncode == -9
@@ -199,7 +199,7 @@ def test_an_arranging_that_is_killed_loses_nothing(index: Path, crops: Path) -> 
         "UPDATE blocks SET contents = x'0000000000000000'",
     ],
 )
-def test_damaged_blocks_are_one_line(index: Path, crops: Path, damage: str) -> None:
+def test_damaged_blocks_are_reported_in_one_line(index: Path, crops: Path, damage: str) -> None:
     add(index, crops)
     with sqlite3.connect(index / INDEX_FILE) as database:
         database.execute(damage)
@@ -225,15 +225,15 @@ def test_a_word_of_the_vocabulary_needs_no_network(index: Path) -> None:
     st.lists(st.tuples(st.sampled_from([-3.0, -2.5, -1.0, 0.0]), st.booleans()), min_size=1, max_size=40),
     st.integers(1, 12),
 )
-def test_the_best_are_those_of_sorting_all(photos: list[tuple[float, bool]], top: int) -> None:
-    """Ties keep the order in which photos came."""
-    promise, passing = np.array([one for one, _ in photos]), np.array([one for _, one in photos])
-    expected = np.lexsort((-promise, ~passing))[:top]
-    assert _best(promise, passing, top).tolist() == expected.tolist()
+def test_the_best_are_the_same_as_by_sorting_all(photos: list[tuple[float, bool]], top: int) -> None:
+    """Ties keep their order."""
+    log_scores, passing = np.array([one for one, _ in photos]), np.array([one for _, one in photos])
+    expected = np.lexsort((-log_scores, ~passing))[:top]
+    assert _best(log_scores, passing, top).tolist() == expected.tolist()
 
 
 class Made:
-    """A store of made blocks, a few of which are in memory at a time."""
+    """A store of generated blocks, few of which are in memory at a time."""
 
     size, blocks, labels = 4096, 12, 640
 
@@ -246,7 +246,7 @@ class Made:
         return contents, np.ones_like(contents)
 
     def block_rows(self, block: int, first: int, last: int) -> Iterator[bytes]:
-        return (bytes([(block + row) % 256]) * (COLUMNS_A_ROW * self.size) for row in range(first, last + 1))
+        return (bytes([(block + row) % 256]) * (COLUMNS_PER_ROW * self.size) for row in range(first, last + 1))
 
     def loose_rows(self, first: int, last: int) -> list[Row]:
         raise NotImplementedError(first, last)
@@ -256,7 +256,7 @@ class Made:
 
 
 def test_memory_does_not_grow_with_the_library() -> None:
-    """All levels would be 31 MB, and as float32 four times as much."""
+    """All levels would take 31 MB, or 124 MB as float32."""
     scores = StoredScores(Made(), Made.labels)
     total = np.zeros(len(scores.contents), np.int64)
     tracemalloc.start()
@@ -266,6 +266,6 @@ def test_memory_does_not_grow_with_the_library() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6
-    rows = Made.labels // COLUMNS_A_ROW
-    expected = [COLUMNS_A_ROW * sum(block + row for row in range(rows)) for block in range(Made.blocks)]
+    rows = Made.labels // COLUMNS_PER_ROW
+    expected = [COLUMNS_PER_ROW * sum(block + row for row in range(rows)) for block in range(Made.blocks)]
     assert total.reshape(Made.blocks, -1).tolist() == [[one] * Made.size for one in expected]

@@ -1,4 +1,4 @@
-"""The index of a photo library: what it keeps, how it follows the folders, what it finds."""
+"""Test the index of a photo library: its values, updates from folders, and searches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from zsl_tagger.search.packing import (
     unpack_tokens,
 )
 from zsl_tagger.search.query import Query, parse_query
-from zsl_tagger.search.rank import _Things
+from zsl_tagger.search.rank import _Terms
 from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
 from zsl_tagger.search.update import Counts
 from zsl_tagger.system import progress
@@ -63,8 +63,8 @@ def test_unpacked_logits_are_within_half_a_step(logits: np.ndarray) -> None:
     assert (np.abs(levels * step[:, None] + low[:, None] - logits) <= span[:, None] / 510 + 1e-3).all()
 
 
-def test_nothing_stays_nothing() -> None:
-    """Most values of real tokens are 0, and so they are after."""
+def test_zeros_stay_zeros() -> None:
+    """Most values of real tokens are 0, and must be 0 after unpacking."""
     tokens = np.maximum(np.random.default_rng(0).standard_normal((11, 13)), 0.5).astype(np.float32) - 0.5
     assert ((unpack_tokens(pack_tokens(tokens)) == 0) >= (tokens == 0)).all()
 
@@ -80,7 +80,7 @@ def test_unpacked_class_probabilities_are_within_half_a_step(classes: np.ndarray
     assert np.abs(off).max() <= 8 / 255 + 1e-4
 
 
-def test_class_probabilities_that_are_0_or_1_and_none_at_all() -> None:
+def test_class_probabilities_of_0_and_1_and_no_classes() -> None:
     packed = np.frombuffer(pack_classes(np.array([0.0, 1.0, 1e-9], np.float32)), np.uint8)
     np.testing.assert_allclose(unpack_classes(packed.reshape(1, 3)), [[0, 1, 0]], atol=3e-3)
     assert unpack_classes(packed)[[0, 2]].tolist() == [0, 0]  # many unlikely classes do not add up to a likely word
@@ -116,36 +116,36 @@ def test_damaged_tokens_are_an_error() -> None:
 def test_queries(text: str, wanted: list[tuple[str, ...]], unwanted: tuple[str, ...]) -> None:
     query = parse_query(text)
     assert query == Query(text, tuple(wanted), unwanted)
-    assert len(query.things) == len(query.labels) == sum(map(len, wanted)) + len(unwanted)
+    assert len(query.term_of_label) == len(query.labels) == sum(map(len, wanted)) + len(unwanted)
 
 
-def test_one_of_several_is_enough() -> None:
-    """The score by probabilities, in float64."""
-    things = _Things(np.array([0, 0, 1, 2]), wanted=2)
+def test_one_alternative_is_enough() -> None:
+    """Compute the expected score from probabilities, in float64."""
+    terms = _Terms(np.array([0, 0, 1, 2]), wanted=2)
     logits = np.array([[2.0, -3.0, 0.5, -1.0], [-40.0, 50.0, 40.0, -60.0], [-70.0, -75.0, 3.0, 2.0]])
     p = 1 / (1 + np.exp(-logits))
     expected = (1 - (1 - p[:, 0]) * (1 - p[:, 1])) * p[:, 2] * (1 - p[:, 3])
-    promise = things.promise(logits)
-    np.testing.assert_allclose(promise[:2], np.log(expected[:2]), rtol=1e-9, atol=1e-15)
-    assert promise[2] == pytest.approx(np.log(p[2, 0] + p[2, 1]) + np.log(p[2, 2] * (1 - p[2, 3])))
+    log_scores = terms.log_scores(logits)
+    np.testing.assert_allclose(log_scores[:2], np.log(expected[:2]), rtol=1e-9, atol=1e-15)
+    assert log_scores[2] == pytest.approx(np.log(p[2, 0] + p[2, 1]) + np.log(p[2, 2] * (1 - p[2, 3])))
     tags = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1]], bool)
-    assert things.passes(tags).tolist() == [True, True, False, False, False]
+    assert terms.passes(tags).tolist() == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "asks nothing"),
-        (" , ", "asks nothing"),
+        ("", "is empty"),
+        (" , ", "is empty"),
         ("snow - dog", 'a "-" without a word'),
         ("dog or", 'an "or" without a word on each side'),
         ("or, snow", 'an "or" without a word on each side'),
         ("snow -", 'a "-" without a word'),
-        ("snow -hot dog", 'write "-hot-dog" where they belong together, or "-hot, dog"'),
-        ("-dog snow", 'or "-dog, snow" where the photo should show "snow"'),
+        ("snow -hot dog", 'write "-hot-dog" if they belong together, or "-hot, dog"'),
+        ("-dog snow", 'or "-dog, snow" if the photo should show "snow"'),
     ],
 )
-def test_queries_that_could_mean_two_things_are_told(text: str, message: str) -> None:
+def test_queries_that_could_mean_two_things_are_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_query(text)
 
@@ -155,7 +155,7 @@ def test_queries_that_could_mean_two_things_are_told(text: str, message: str) ->
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """A library of 40 different parts of the example photos."""
+    """A library of 40 crops of the example photos."""
     return write_crops(tmp_path_factory.mktemp("crops"), examples)
 
 
@@ -168,13 +168,13 @@ def library(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Iterator[L
 
 @pytest.fixture(scope="module")
 def exact(tagger: Tagger, crops: Path) -> dict[str, Encoded]:
-    """By path."""
+    """Return the encoded photos by path."""
     return {str(path): tagger.encode(path) for path in crops.iterdir()}
 
 
 @pytest.mark.parametrize("label", ["cat", "person", "red saucer", "launch pad"])
 def test_scores_are_those_of_tag(library: Library, tagger: Tagger, exact: dict[str, Encoded], label: str) -> None:
-    """Both of labels whose scores are stored and of others; the bound is the one that docs/search.md states."""
+    """Check stored and other labels, within the tolerance that docs/search.md states."""
     found = library.search(label, top=1000)
     assert len(found) == 40
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
@@ -194,7 +194,7 @@ def test_several_labels_are_a_product(library: Library) -> None:
         assert one.passes == (sky[one.path].passes and saucer[one.path].passes and not cat[one.path].passes)
 
 
-def test_what_passes_is_counted_and_comes_first(library: Library) -> None:
+def test_photos_that_pass_are_counted_and_come_first(library: Library) -> None:
     ranking = library.rank(["person -tower"], top=40)[0]
     passes = [one.passes for one in ranking.found]
     assert passes == sorted(passes, reverse=True)
@@ -203,27 +203,27 @@ def test_what_passes_is_counted_and_comes_first(library: Library) -> None:
     assert library.rank(["person -tower"], top=2)[0].passing == ranking.passing
 
 
-def test_few_photos_are_asked_and_the_best_are_found(
+def test_few_photos_are_decoded_and_the_best_are_found(
     library: Library, tagger: Tagger, exact: dict[str, Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of labels that are not in the vocabulary; 28 of 40 photos are asked."""
+    """For labels that are not in the vocabulary, 28 of 40 photos are decoded."""
     labels = ["red saucer", "launch pad", "shiny helmet", "white porcelain", "brown wood", "furry animal"]
-    monkeypatch.setattr(rank, "FIRST", 10)
-    monkeypatch.setattr(rank, "MORE", 6)
-    asked: list[int] = []
-    ask = rank.Ranker._ask
+    monkeypatch.setattr(rank, "FIRST_DECODED", 10)
+    monkeypatch.setattr(rank, "DECODED_PER_ROUND", 6)
+    decoded: list[int] = []
+    decode = rank.Ranker.decode
 
     def counted(ranker: rank.Ranker, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
-        asked.append(len(photos))
-        return ask(ranker, photos, labels)
+        decoded.append(len(photos))
+        return decode(ranker, photos, labels)
 
-    monkeypatch.setattr(rank.Ranker, "_ask", counted)
+    monkeypatch.setattr(rank.Ranker, "decode", counted)
     for label in labels:
         assert label not in tagger.vocabulary.labels
         scores = {path: tagger.scores(encoded, [label])[0, 0] for path, encoded in exact.items()}
         best = sorted(scores, key=lambda path: -scores[path])[:10]
         assert len({one.path for one in library.search(label, 10)} & set(best)) >= 9, label
-    assert asked == [10, 6, 6, 6] * len(labels)
+    assert decoded == [10, 6, 6, 6] * len(labels)
 
 
 def test_all_unknown_words_are_named(library: Library) -> None:
@@ -249,7 +249,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path, photos: Path) -> Iterator[Library]:
-    """Of four photos in two folders."""
+    """A library of four photos in two folders."""
     with Library.open(tmp_path / "index") as library:
         assert library.add(photos) == Counts(added=4)
         yield library
@@ -259,7 +259,7 @@ def paths(library: Library) -> list[str]:
     return sorted(os.path.relpath(one.path, library.folder.parent / "photos") for one in library.search("cat", 99))
 
 
-def test_nothing_is_looked_at_twice(small: Library, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_photo_is_encoded_twice(small: Library, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tagger, "encode", None)  # calling it fails
     assert small.add(photos) == Counts()
     os.utime(photos / "a/0.jpg")  # touched: the content is the same
@@ -274,7 +274,7 @@ def test_nothing_is_looked_at_twice(small: Library, photos: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("seconds", [0, 4_000_000_000])
-def test_a_changed_photo_is_seen_where_the_clock_has_jumped(small: Library, photos: Path, seconds: int) -> None:
+def test_a_changed_photo_is_noticed_after_a_clock_change(small: Library, photos: Path, seconds: int) -> None:
     write_photo(photos / "a/0.jpg", 77)
     os.utime(photos / "a/0.jpg", (seconds, seconds))
     assert small.add(photos) == Counts(changed=1)
@@ -299,14 +299,12 @@ def test_an_open_library_sees_what_another_wrote(small: Library, photos: Path) -
     assert len(small.search("cat", 99)) == 5
 
 
-def test_photos_of_a_disk_that_is_not_there_are_kept(
-    small: Library, photos: Path, logged: pytest.LogCaptureFixture
-) -> None:
+def test_photos_of_an_unmounted_disk_are_kept(small: Library, photos: Path, logged: pytest.LogCaptureFixture) -> None:
     photos.rename(photos.with_name("unplugged"))
     counts = small.add(photos)
     assert counts == Counts(failed=1)
     assert logged.messages[0].endswith("photos: No such file or directory")
-    assert logged.messages[1].startswith("4 photos are kept in the index though they cannot be seen")
+    assert logged.messages[1].startswith("4 photos are kept in the index although they are missing")
     photos.mkdir()  # an empty mount point
     assert small.add() == Counts()
     photos.rmdir()
@@ -318,7 +316,7 @@ def test_photos_of_a_disk_that_is_not_there_are_kept(
     assert len(small) == 4
 
 
-def test_a_disk_mounted_below_the_folder_is_not_there(small: Library, photos: Path) -> None:
+def test_photos_of_an_unmounted_disk_below_the_folder_are_kept(small: Library, photos: Path) -> None:
     (photos / "b").rename(photos.with_name("disk"))
     (photos / "b").mkdir()
     assert small.add() == Counts()
@@ -328,7 +326,7 @@ def test_a_disk_mounted_below_the_folder_is_not_there(small: Library, photos: Pa
     assert paths(small) == ["a/0.jpg", "a/1.jpg", "b/2.jpg", "b/3.jpg"]
 
 
-def test_a_deleted_folder_leaves_and_prune_removes_what_is_kept(small: Library, photos: Path) -> None:
+def test_a_deleted_folder_is_removed_and_prune_removes_the_rest(small: Library, photos: Path) -> None:
     shutil.rmtree(photos / "b")
     assert small.add() == Counts(removed=2)
     shutil.rmtree(photos)
@@ -346,7 +344,7 @@ def test_other_folders_of_the_index_stay(small: Library, photos: Path) -> None:
     assert small.add() == Counts(removed=1)
 
 
-def test_a_long_run_says_how_far_it_is(
+def test_a_long_run_shows_progress(
     small: Library, photos: Path, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_A_MESSAGE", 0)
@@ -357,7 +355,7 @@ def test_a_long_run_says_how_far_it_is(
     assert [message for message in logged.messages if "4 of 4 photos" in message]
 
 
-def test_what_is_excluded_leaves_the_index_and_other_files_are_counted(
+def test_excluded_photos_are_removed_and_other_files_are_counted(
     small: Library, photos: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     (photos / "a" / "film.mp4").touch()
@@ -376,7 +374,7 @@ def test_an_index_among_the_photos_does_not_count_its_own_files(photos: Path, lo
     assert logged.messages == ["1 file skipped, not photos: .mp4"] * 2
 
 
-def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(
+def test_unreadable_photos_are_reported_and_the_rest_is_indexed(
     small: Library, photos: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     (photos / "a/broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
@@ -395,7 +393,7 @@ def test_photos_that_cannot_be_read_are_told_and_the_rest_goes_on(
 
 
 def test_a_model_of_ones_own_is_remembered(animal_model: Path, tmp_path: Path, photos: Path) -> None:
-    """A closed set, with other tokens than the packaged model's: scores are its own."""
+    """The model has a closed set and tokens of another size than the packaged model."""
     with Library.open(tmp_path / "index", animal_model) as library:
         assert library.add(photos) == Counts(added=4)
     closed = Tagger(animal_model)
@@ -428,7 +426,7 @@ def wait_for_photos(index: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_keeps_the_photos_it_encoded(tmp_path: Path, number: signal.Signals) -> None:
     for seed in range(24):
         write_photo(tmp_path / "photos" / f"{seed:02d}.jpg", seed)
     process = index_process(tmp_path / "photos", tmp_path / "index")
@@ -448,7 +446,7 @@ def test_a_stopped_run_leaves_what_it_looked_at(tmp_path: Path, number: signal.S
         assert library.add(tmp_path / "photos") == Counts(added=24 - there)
 
 
-def test_one_run_at_a_time_and_searches_go_on(photos: Path, small: Library) -> None:
+def test_only_one_run_writes_while_searches_continue(photos: Path, small: Library) -> None:
     for seed in range(20):
         write_photo(photos / f"more{seed}.jpg", 100 + seed)
     process = index_process(photos, small.folder)
@@ -460,8 +458,8 @@ def test_one_run_at_a_time_and_searches_go_on(photos: Path, small: Library) -> N
     assert len(small.search("cat", 99)) == 24
 
 
-def test_searches_hold_while_a_run_is_killed(photos: Path, small: Library) -> None:
-    """Each sees whole photos, and none of those that were seen before is lost."""
+def test_searches_work_while_a_run_is_killed(photos: Path, small: Library) -> None:
+    """Each search sees complete photos, and all photos of the search before."""
     for seed in range(20):
         write_photo(photos / f"more{seed}.jpg", 100 + seed)
     process = index_process(photos, small.folder)
@@ -483,7 +481,7 @@ def test_searches_hold_while_a_run_is_killed(photos: Path, small: Library) -> No
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="by these variables on Linux")
-def test_the_place_of_an_index_is_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_index_is_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert default_folder() == tmp_path / ".local" / "share" / "zsl-tagger" / "library"
@@ -492,7 +490,7 @@ def test_the_place_of_an_index_is_in_the_users_data_folder(tmp_path: Path, monke
     assert not list(tmp_path.iterdir())  # nothing is made by asking
 
 
-def test_a_making_that_was_killed_is_no_index_yet(tmp_path: Path, examples: Path) -> None:
+def test_an_index_killed_while_created_is_no_index(tmp_path: Path, examples: Path) -> None:
     (tmp_path / "index").mkdir()
     database = sqlite3.connect(tmp_path / "index" / INDEX_FILE)
     database.execute("PRAGMA journal_mode = WAL")  # as far as it came
@@ -509,7 +507,7 @@ def change(index: Path, statement: str) -> None:
     database.close()
 
 
-def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: Path) -> None:
+def test_an_index_of_another_model_or_version_is_refused(small: Library, tmp_path: Path) -> None:
     small.close()
     change(small.folder, "PRAGMA user_version = 9")
     with pytest.raises(
@@ -526,8 +524,8 @@ def test_an_index_of_another_model_or_version_is_told(small: Library, tmp_path: 
         Library.open(small.folder)
 
 
-def test_thresholds_may_be_chosen_anew(small: Library, tmp_path: Path) -> None:
-    """What zsl-tagger calibrate changes is not what the index was made with."""
+def test_thresholds_may_be_recalibrated(small: Library, tmp_path: Path) -> None:
+    """An index does not depend on the thresholds, which zsl-tagger calibrate changes."""
     model = tmp_path / "model"
     shutil.copytree(ROOT / "zsl_tagger" / "assets" / "packaged", model)
     labels = (model / "labels.json").read_text()
@@ -537,7 +535,7 @@ def test_thresholds_may_be_chosen_anew(small: Library, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "middle", "half", "other"])
-def test_a_damaged_index_is_told_with_what_to_do(small: Library, damage: str) -> None:
+def test_a_damaged_index_is_reported_with_a_remedy(small: Library, damage: str) -> None:
     small.close()
     path = small.folder / INDEX_FILE
     content = path.read_bytes()
@@ -551,18 +549,18 @@ def test_a_damaged_index_is_told_with_what_to_do(small: Library, damage: str) ->
         path.unlink()
         change(small.folder, "CREATE TABLE songs (name)")
     told = r"is damaged \(.*\): delete the folder .* and index the photos again"
-    expected = "is no index of zsl-tagger" if damage == "other" else told
+    expected = "is not an index of zsl-tagger" if damage == "other" else told
     with pytest.raises(UserError, match=expected), Library.open(small.folder) as library:
         library.search("red saucer")
 
 
-def test_tokens_damaged_on_the_disk_are_told(small: Library) -> None:
+def test_tokens_damaged_on_the_disk_are_reported(small: Library) -> None:
     small.close()
     change(small.folder, "UPDATE contents SET tokens = x'0102030405060708090a'")
     with pytest.raises(UserError, match="is damaged"), Library.open(small.folder) as library:
         library.search("red saucer")
 
 
-def test_an_index_of_the_packaged_model_keeps_no_place_of_it(tmp_path: Path) -> None:
+def test_an_index_of_the_packaged_model_stores_no_model_path(tmp_path: Path) -> None:
     with Library.open(tmp_path / "index", "packaged") as library:
-        assert library._made.model is None
+        assert library._meta.model is None

@@ -27,7 +27,7 @@ LEFT_OUT = "note: 2 files skipped, not photos: .csv\n"
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """Of the four example photos."""
+    """Return an index of the four example photos."""
     folder = tmp_path_factory.mktemp("made") / "index"
     assert run_command("index", examples, "--index", folder) == (0, counts(4, added=4), LEFT_OUT)
     return folder
@@ -74,8 +74,8 @@ def test_records_for_programs(index: Path, examples: Path, kind: str) -> None:
     [
         (["zebbra"], "unknown label 'zebbra', did you mean"),
         (["cat", "snow -doggg"], "unknown label 'doggg', did you mean"),
-        ([""], "the query '' asks nothing"),
-        (["snow -hot dog"], 'write "-hot-dog" where they belong together'),
+        ([""], "the query '' is empty"),
+        (["snow -hot dog"], 'write "-hot-dog" if they belong together'),
         (["cat", "--html", "cat.jpg"], "--html cat.jpg has the name of an image: give one such as sheet.html"),
         (["cat", "--html", "no/such/folder.html"], "cannot write no/such/folder.html: No such file or directory"),
         (["cat", "--model", "no-model"], "no model folder at no-model"),
@@ -100,21 +100,21 @@ def test_a_query_may_begin_with_a_minus(index: Path) -> None:
     assert told.startswith("-cat: 3 of 4 photos\n")
 
 
-def test_where_nobody_says_the_index_is_in_the_data_folder(
+def test_without_index_option_the_data_folder_is_used(
     tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     status, told, errors = run_command("index")
     assert (status, told) == (2, "")
-    assert "has no folders of photos yet: say which to begin with" in errors
+    assert "has no folders of photos yet: give one or more" in errors
     assert run_command("index", examples)[:2] == (0, counts(4, added=4))
     assert (tmp_path / "data" / "zsl-tagger" / "library" / "index.db").is_file()
     assert run_command("index")[:2] == (0, counts(4))
     assert run_command("search", "cat", "--top", 1)[1].startswith("cat: 1 of 4 photos\n")
 
 
-def test_a_photo_that_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path, examples: Path) -> None:
+def test_an_unreadable_photo_is_reported_and_the_rest_is_indexed(tmp_path: Path, examples: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(examples / "cat.jpg", photos / "cat.jpg")
@@ -141,7 +141,7 @@ def test_photos_are_not_touched(tmp_path: Path, examples: Path) -> None:
 
 
 class Sheet(HTMLParser):
-    """What a browser would see."""
+    """Collect what a browser would show."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -217,7 +217,7 @@ def test_the_sheet_needs_no_other_file_and_escapes_all(odd: tuple[Path, Path], t
     assert "4 of 4 photos reach the threshold" in sheet.text
 
 
-def test_the_sheet_says_where_a_photo_is_gone(tmp_path: Path, examples: Path) -> None:
+def test_the_sheet_shows_missing_photos(tmp_path: Path, examples: Path) -> None:
     shutil.copytree(examples, tmp_path / "photos")
     run_command("index", tmp_path / "photos", "--index", tmp_path / "index")
     (tmp_path / "photos" / "cat.jpg").unlink()
@@ -229,7 +229,7 @@ def test_the_sheet_says_where_a_photo_is_gone(tmp_path: Path, examples: Path) ->
 
 
 def test_the_index_is_small(index: Path) -> None:
-    """At most 25 KB a photo (docs/search.md), of the tokens and scores that it is for."""
+    """At most 25 KB per photo, as docs/search.md says."""
     with sqlite3.connect(index / "index.db") as database:
         sizes = database.execute(
             "SELECT length(tokens) + length(logits) FROM contents JOIN scores ON content = id"

@@ -1,4 +1,4 @@
-"""Searches of a model whose words hear its backbone's classifier: the log-odds of ``tag``."""
+"""Searches with a model that uses class evidence give the log-odds of ``tag``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tagger(evidence_folder: Path) -> Tagger:
 
 @pytest.fixture(scope="module")
 def exact(tagger: Tagger, photos: Path) -> dict[str, Encoded]:
-    """By path."""
+    """Return the encoded photos by path."""
     return {str(path): tagger.encode(path) for path in sorted(photos.iterdir())}
 
 
@@ -69,7 +69,7 @@ def log_odds(scores: list[float]) -> np.ndarray:
 def test_log_odds_are_those_of_tag(
     library: Library, tagger: Tagger, exact: dict[str, Encoded], label: str, hears: bool
 ) -> None:
-    """Compare stored labels and others, of each kind of word."""
+    """Compare stored and other labels of each kind of word."""
     labels = tagger.label_set([label])
     listed = {one.name: one.bias + (0.0 if one.seen else UNSEEN_BIAS) for one in LABELS}
     expected = {
@@ -90,10 +90,10 @@ def test_log_odds_are_those_of_tag(
     assert (np.ptp(scaled) > 0.1) == hears  # what no scale and no offset of the logits would give
 
 
-def test_what_is_stored_are_the_class_probabilities_of_each_photo(library: Library, exact: dict[str, Encoded]) -> None:
+def test_class_probabilities_of_each_photo_are_stored(library: Library, exact: dict[str, Encoded]) -> None:
     with Store(library.folder) as store:
         assert store.classes() == 1000
-        labels = len(store.made.labels)
+        labels = len(store.meta.labels)
         stored = StoredScores(store, labels)
         paths = [store.paths_of(content)[0] for content in stored.contents.tolist()]
         found = stored.columns(labels + np.arange(1000), np.arange(PHOTOS)).T  # (PHOTOS, 1000)
@@ -105,11 +105,11 @@ def test_what_is_stored_are_the_class_probabilities_of_each_photo(library: Libra
 
 
 @pytest.mark.parametrize("label", ["lion", "animal"])
-def test_photos_are_asked_where_the_classes_promise_much(
+def test_photos_with_promising_classes_are_decoded(
     library: Library, evidence_folder: Path, exact: dict[str, Encoded], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, label: str,
 ) -> None:  # fmt: skip
-    """Five of 23, by the prediction alone, of labels that are not stored; the classes count a lot for this model."""
+    """Five of 23 photos, found by prediction alone; class evidence has a large weight in this model."""
     loud = Path(shutil.copytree(evidence_folder, tmp_path / "loud"))
     scoring = Scoring(names=(0.2, 7.0, -9.0), above=(0.2, 7.0, -9.0))
     write_config(loud, replace(read_config(loud), scoring=scoring))
@@ -117,7 +117,7 @@ def test_photos_are_asked_where_the_classes_promise_much(
     labels = tagger.label_set([label])
     expected = {path: float(tagger.log_odds(encoded, labels)[0, 0]) for path, encoded in exact.items()}
     best = sorted(expected, key=lambda path: -expected[path])
-    monkeypatch.setattr(rank, "FIRST", 5)
+    monkeypatch.setattr(rank, "FIRST_DECODED", 5)
     monkeypatch.setattr(rank, "ROUNDS", 0)
     with Library.open(library.folder, loud) as same_index:
         found = [one.path for one in same_index.search(label, top=99)]

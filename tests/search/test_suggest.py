@@ -23,13 +23,13 @@ from zsl_tagger.search import suggest as suggest_module
 from zsl_tagger.search.near_duplicates import SIMILAR, near_duplicates
 from zsl_tagger.search.packing import pack_logits, unpack_logits
 from zsl_tagger.search.run import SuggestRun, run_suggest
-from zsl_tagger.search.store import INDEX_FILE, Made, Store
+from zsl_tagger.search.store import INDEX_FILE, IndexMeta, Store
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """Return 3 parts of each example photo, one of them saved again, and another as a copy of the file."""
+    """Return three crops of each example photo, one of them also saved again, and another also as a copied file."""
     folder = tmp_path_factory.mktemp("photos")
     for path in sorted(examples.glob("*.jpg")):
         with Image.open(path) as image:
@@ -62,8 +62,8 @@ def library(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.slow
-def test_photos_without_a_tag_are_those_that_tag_says_nothing_of(library: Library, photos: Path) -> None:
-    """With high thresholds, or every photo would have a tag."""
+def test_photos_without_a_tag_are_those_without_output_of_tag(library: Library, photos: Path) -> None:
+    """Thresholds are high, or every photo would have a tag."""
     tagger = library.tagger
     best = {str(path): tagger.scores(tagger.encode(path), tagger.vocabulary)[0].max() for path in photos.iterdir()}
     bound = float(np.median(list(best.values())))
@@ -84,7 +84,7 @@ def test_photos_without_a_tag_are_those_that_tag_says_nothing_of(library: Librar
 @pytest.mark.slow
 @pytest.mark.parametrize("like", [None, "automobile"])
 def test_a_taught_tag_is_a_tag(library: Library, photos: Path, like: str | None) -> None:
-    """The second one takes a word whose logits the index does not have."""
+    """The second tag uses a word that is not stored in the index."""
     tagger = library.tagger
     assert "automobile" not in tagger.default_labels
     tag = tagger.teach("our cup", [str(photos / f"coffee {number}.png") for number in range(3)], like=like)
@@ -106,7 +106,7 @@ def made_rows(count: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return unpack_logits([pack_logits(row) for row in rows], 64)
 
 
-def test_near_duplicates_are_those_that_comparing_every_pair_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_near_duplicates_are_those_found_by_comparing_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
     compare = near_duplicates_module._similar
 
@@ -149,11 +149,11 @@ def groups_of(pairs: dict[tuple[int, int], float]) -> dict[tuple[int, ...], floa
     st.lists(st.tuples(st.integers(0, 22), st.integers(0, 22), st.sampled_from([0.98, 0.985, 0.99, 1.0])), max_size=60),
     st.sampled_from([1, 3, 1000]),
 )
-def test_pairs_are_joined_as_one_after_another(found: list[tuple[int, int, float]], at_once: int) -> None:
-    """Pairs come in either order, several times, and in portions; what came last counts."""
+def test_pairs_are_joined_as_by_joining_one_after_another(found: list[tuple[int, int, float]], at_once: int) -> None:
+    """Pairs come in either order, repeated and in portions; the last cosine of a pair counts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(near_duplicates_module, "_PAIRS_AT_ONCE", at_once)
-        patched.setattr(near_duplicates_module, "_PAIRS_LOOKED_THROUGH", at_once)
+        patched.setattr(near_duplicates_module, "_PAIRS_PER_SEARCH", at_once)
         found = [(one, other, float(np.float32(cosine))) for one, other, cosine in found if one != other]
         pairs = near_duplicates_module._Pairs(23)
         for one, other, cosine in found:
@@ -164,7 +164,7 @@ def test_pairs_are_joined_as_one_after_another(found: list[tuple[int, int, float
 
 
 def test_many_copies_are_one_group() -> None:
-    """There are more of them than are compared at a time."""
+    """There are more copies than are compared at a time."""
     levels, step, low = made_rows(300, 0)
     levels = levels.copy()
     levels[50:], step[50:], low[50:] = levels[50], step[50], low[50]
@@ -196,7 +196,7 @@ def test_photos_saved_again_and_copies_are_near_duplicates(library: Library) -> 
 def test_words_are_listed_with_the_photos_that_pass(
     library: Library, tagger: Tagger, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a library as small as this, some tag is on the same photos as any word."""
+    """In a library this small, any word has the same photos as some tag."""
     monkeypatch.setattr(suggest_module, "SAME_PHOTOS", 1.1)
     found = library.suggest(top=5, least=2).words
     assert 0 < len(found) <= 5
@@ -224,7 +224,7 @@ def test_a_word_that_was_taught_is_not_suggested(
 
 
 @pytest.mark.slow
-def test_a_word_that_says_the_same_as_a_tag_is_not_suggested(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_with_the_meaning_of_a_tag_is_not_suggested(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {one.word for one in library.suggest(top=99, least=1).words}
     monkeypatch.setattr(suggest_module, "SAME_PHOTOS", 1.1)
     assert few < {one.word for one in library.suggest(top=99, least=1).words}
@@ -240,7 +240,7 @@ def test_the_table_fits_80_columns_and_json_follows_its_schema(index: Path, monk
     assert (status, errors) == (0, "")
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].endswith(" of 14 photos are without any tag; the nearest tag of each:")
+    assert lines[0].endswith(" of 14 photos have no tag; the nearest tag of each:")
     assert "  2 photos, the same file" in lines
     assert any(line.startswith("to tag with them: zsl-tagger tag PHOTOS --labels ") for line in lines)
     status, out, errors = run_command("suggest", "--index", index, "--least", 2, "--format", "json")
@@ -261,9 +261,9 @@ def test_no_index_is_one_line(tmp_path: Path) -> None:
 
 def test_an_index_without_photos_is_one_line(tmp_path: Path) -> None:
     with Library.open(tmp_path / "new") as library:
-        made: Made = library._made
+        meta: IndexMeta = library._meta
     (tmp_path / "index").mkdir()
-    Store(tmp_path / "index", made).close()
+    Store(tmp_path / "index", meta).close()
     with pytest.raises(UserError, match=r"the index .*index has no photos: add some first"):
         run_suggest(SuggestRun(index=tmp_path / "index"))
 
@@ -277,7 +277,7 @@ def test_an_index_without_pooled_tokens_has_to_be_completed(index: Path, tmp_pat
     with sqlite3.connect(tmp_path / INDEX_FILE) as database:
         database.executescript(change)
     database.close()
-    with pytest.raises(UserError, match=r"lacks what near-duplicates are found by.* run zsl-tagger index on it once"):
+    with pytest.raises(UserError, match=r"lacks the features for near-duplicates.* run zsl-tagger index on it again"):
         run_suggest(SuggestRun(index=tmp_path))
     with Library.open(tmp_path) as library:
         library.add()

@@ -244,7 +244,7 @@ def test_what_is_wrong_is_said(visit: Visit, address: tuple[str, int], folder: P
     try:
         searched(page, "cup", "our cup")
         gone = page.locator(".card.failed")
-        expect(gone.locator(".state")).to_contain_text("the photo is gone, or was changed, since it was indexed")
+        expect(gone.locator(".state")).to_contain_text("the photo was deleted or changed since it was indexed")
     finally:
         shutil.move(folder / "away.jpg", hidden)
     visit.complaints = [text for text in visit.complaints if "422" not in text and "410" not in text]

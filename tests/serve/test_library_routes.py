@@ -181,7 +181,7 @@ def test_photos_and_an_index_that_are_gone(library: Path, tmp_path: Path) -> Non
         number = found(client)[0]
         shutil.rmtree(tmp_path / "photos")
         answer = client.get(f"/v1/library/photos/{number}")
-        assert (answer.status_code, "is gone" in answer.json()["error"]) == (410, True)
+        assert (answer.status_code, "was deleted" in answer.json()["error"]) == (410, True)
         shutil.rmtree(tmp_path / "index")
         answer = client.get("/v1/library/photos", params={"query": "cup"})
         assert (answer.status_code, "no index at" in answer.json()["error"]) == (422, True)

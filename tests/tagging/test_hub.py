@@ -243,7 +243,7 @@ def test_an_index_keeps_the_commit_of_its_model(
     hub.commit(REPO, {**files_of(folder), "README.md": b"the second"})
     hub.requests.clear()
     with library.Library.open(tmp_path / "index") as found:
-        assert found._made.model == str(made._tagger.folder.path)
+        assert found._meta.model == str(made._tagger.folder.path)
     assert hub.requests == []
 
 

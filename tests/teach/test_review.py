@@ -1,4 +1,4 @@
-"""The review of an index without its page: marks, teaching from them, sidecars with a preview and a way back."""
+"""Test the review of an index without its page: marks, teaching, and sidecars with preview and undo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """A folder with ``photos``, ten parts of each example photo, and their ``index``."""
+    """Return a folder with ``photos``, ten crops of each example photo, and their ``index``."""
     return indexed_crops(tmp_path_factory.mktemp("library"), examples)
 
 
@@ -50,7 +50,7 @@ def review(photos: Path) -> Review:
 
 
 def numbers(review: Review, name: str, query: str = "cup") -> list[str]:
-    """Return the photos whose name begins so, best first."""
+    """Return the photos whose name begins with ``name``, best first."""
     return [one.photo for one in review.show(query, top=100).photos if Path(one.path).name.startswith(name)]
 
 
@@ -122,7 +122,7 @@ def test_pictures_are_of_the_index_only(review: Review, photos: Path, tmp_path: 
     shutil.copy(photos / "cat 00.png", secret)
     (photos / "coffee 00.png").unlink()
     (photos / "coffee 00.png").symlink_to(secret)  # another photo in its place
-    with pytest.raises(GonePhotoError, match="is gone, or was changed, since it was indexed"):
+    with pytest.raises(GonePhotoError, match="was deleted or changed since it was indexed"):
         review.picture(number, 64)
 
 
@@ -143,7 +143,7 @@ def test_marks_are_kept_and_survive_a_move_and_a_new_index(review: Review, photo
     assert marked == {*yes, no[0]}
 
 
-def test_marks_that_cannot_be(review: Review) -> None:
+def test_invalid_marks_are_refused(review: Review) -> None:
     one, two = numbers(review, "coffee")[:2]
     with pytest.raises(UserError, match="a photo is marked twice"):
         review.mark("our cup", [one], [one], [])
@@ -156,7 +156,7 @@ def test_marks_that_cannot_be(review: Review) -> None:
     assert not Marks(default_folder()).path.exists()
 
 
-def test_a_file_of_marks_that_is_something_else(review: Review) -> None:
+def test_a_damaged_or_foreign_file_of_marks_is_refused(review: Review) -> None:
     path = default_folder() / MARKS_FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no database, but long enough to be looked at" * 99)
@@ -174,7 +174,7 @@ def test_a_file_of_marks_that_is_something_else(review: Review) -> None:
 
 
 def test_a_tag_follows_its_corrections(review: Review) -> None:
-    """The score of a photo that was marked no falls, and what was marked before stays in what is taught."""
+    """The score of a photo marked no falls, and earlier marks are still used."""
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:4], numbers(review, "rocket")[:1], [])
     lesson = review.teach("our cup")
@@ -194,7 +194,7 @@ def test_a_tag_follows_its_corrections(review: Review) -> None:
     assert "our cup" in told
 
 
-def test_a_mark_that_is_taken_back_is_forgotten_by_the_next_lesson(review: Review) -> None:
+def test_a_withdrawn_mark_is_forgotten_by_the_next_lesson(review: Review) -> None:
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:5], [], [])
     review.teach("our cup")
@@ -216,7 +216,7 @@ def test_examples_of_the_command_are_marks_too(review: Review, photos: Path) -> 
     assert marks == {"coffee 00.png": True, "coffee 01.png": True, "coffee 02.png": True, "cat 00.png": False}
 
 
-def test_lessons_that_cannot_be(review: Review, photos: Path) -> None:
+def test_invalid_lessons_are_refused(review: Review, photos: Path) -> None:
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:2], [], [])
     with pytest.raises(UserError, match=r"expected at least 3 different photos of .our cup. .* got 2"):
@@ -231,19 +231,19 @@ def test_lessons_that_cannot_be(review: Review, photos: Path) -> None:
         review.teach("our cup")
 
 
-def test_a_photo_that_was_deleted_since_is_left_out(review: Review, photos: Path) -> None:
+def test_a_deleted_photo_is_left_out(review: Review, photos: Path) -> None:
     review.mark("our cup", numbers(review, "coffee")[:5], [], [])
     (photos / "coffee 00.png").unlink()
     lesson = review.teach("our cup")
     assert (lesson.yes, lesson.left_out) == (4, [str(photos / "coffee 00.png")])
     seen = review.preview("our cup")
     assert seen.problems == {
-        str(photos / "coffee 00.png"): "is gone, or was changed, since it was indexed: run zsl-tagger index again"
+        str(photos / "coffee 00.png"): "was deleted or changed since it was indexed: run zsl-tagger index again"
     }
     assert len(seen.changes) == 4
 
 
-def test_a_word_that_is_known_is_refined(review: Review) -> None:
+def test_a_known_word_is_refined(review: Review) -> None:
     review.mark("cup", numbers(review, "coffee")[:4], [], [])
     assert review.teach("cup").refined == "cup"
 
@@ -284,7 +284,7 @@ def test_what_the_preview_shows_is_written_and_undone(review: Review, photos: Pa
         review.undo()
 
 
-def test_nothing_is_written_that_was_not_seen(review: Review, photos: Path) -> None:
+def test_only_the_previewed_changes_are_written(review: Review, photos: Path) -> None:
     cups = numbers(review, "coffee")
     review.mark("our cup", cups[:1], [], [])
     seen = review.preview("our cup")
@@ -309,7 +309,7 @@ def test_writing_without_a_change_keeps_the_last_undo(review: Review, photos: Pa
     assert list(photos.glob("*.xmp")) == []
 
 
-def test_a_broken_sidecar_is_left_as_it_is_and_the_others_are_written(review: Review, photos: Path) -> None:
+def test_a_broken_sidecar_is_unchanged_and_the_others_are_written(review: Review, photos: Path) -> None:
     review.mark("our cup", numbers(review, "coffee")[:2], [], [])
     broken = sidecar(photos / "coffee 00.png")
     broken.write_text("<x>")
@@ -320,7 +320,7 @@ def test_a_broken_sidecar_is_left_as_it_is_and_the_others_are_written(review: Re
     assert broken.read_text() == "<x>"
 
 
-def test_undo_leaves_what_it_cannot_take_back_for_later(review: Review, photos: Path) -> None:
+def test_undo_can_be_repeated_for_sidecars_that_failed(review: Review, photos: Path) -> None:
     review.mark("our cup", numbers(review, "coffee")[:2], [], [])
     review.write("our cup", review.preview("our cup").fingerprint)
     path = sidecar(photos / "coffee 00.png")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_data import run_command, write_crops
 
 from zsl_tagger import Library, Tagger, UserError
+from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.search import library as library_module
 from zsl_tagger.search.store import INDEX_FILE, Store, default_folder
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.taught import FOLDER_VARIABLE, TaughtFolder
 from zsl_tagger.teach.from_library import _spread
 from zsl_tagger.teach.run import TeachRun, run_teach
@@ -22,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
-    """Ten parts of each example photo, the size that it has."""
+    """Return a folder with ten crops of each example photo, at its original size."""
     return write_crops(tmp_path_factory.mktemp("crops"), examples)
 
 
@@ -36,7 +41,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TaughtFolder:
-    """The user's folder of taught tags, and no index of the user's."""
+    """Use an empty folder of taught tags, and no default index."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "taught"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return TaughtFolder(tmp_path / "taught")
@@ -51,8 +56,8 @@ def test_a_tag_is_taught_listed_exported_removed_and_imported(crops: Path, tmp_p
     assert (status, errors) == (0, "")
     assert re.fullmatch(
         "our cup: taught with 4 photos\n"
-        "found [34] of 4 of your own examples, each when it was left out\n"
-        "it is a word like any other now: zsl-tagger tag PHOTOS --labels 'our cup'\n",
+        "found [34] of 4 of your own examples when left out one at a time\n"
+        "it can be used like any other word: zsl-tagger tag PHOTOS --labels 'our cup'\n",
         told,
     )
     status, told, _ = run_command("tag", crops / "coffee 07.png", "--labels", "our cup,dog", "--threshold", 0)
@@ -67,7 +72,7 @@ def test_a_tag_is_taught_listed_exported_removed_and_imported(crops: Path, tmp_p
     assert re.search(r"our cup +4 +0 +[34] of 4", run_command("teach", "--list")[1])
 
 
-def test_an_index_says_how_many_photos_would_get_it(crops: Path, index: Path, tmp_path: Path) -> None:
+def test_an_index_shows_how_many_photos_would_get_the_tag(crops: Path, index: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.html"
     status, told, errors = run_command("teach", "our cup", *cups(crops), "--index", index, "--output", sheet)
     assert (status, errors) == (0, "")
@@ -83,7 +88,7 @@ def test_an_index_says_how_many_photos_would_get_it(crops: Path, index: Path, tm
 
 
 def test_scores_in_the_index_are_those_of_tag(crops: Path, index: Path) -> None:
-    """Also where the word that the tag takes is not stored."""
+    """This includes tags with a word that is not stored."""
     run_teach(TeachRun(name="xyzzy", photos=cups(crops), like="porcelain saucer"))
     run_teach(TeachRun(name="cup", photos=cups(crops)))
     run_teach(TeachRun(name="abcde", photos=cups(crops)))
@@ -97,20 +102,87 @@ def test_scores_in_the_index_are_those_of_tag(crops: Path, index: Path) -> None:
                 assert score == pytest.approx(tagger.scores(tagger.encode(path), labels)[0, 0], abs=0.02)
 
 
+class EncodedAgain:
+    """A library that stores no features of its photos."""
+
+    def __init__(self, library: Library):
+        self.random_photos = library.random_photos
+
+    def stored_photos(self, *_: Any) -> dict[str, tuple[np.ndarray, float]]:
+        return {}
+
+
+def encoded_photos(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list to which the pixels of every photo encoded from now on are appended."""
+    encoded: list[np.ndarray] = []
+    encode = Tagger.encode_pixels
+
+    def noted(self: Tagger, pixels: np.ndarray) -> Encoded:
+        encoded.append(pixels)
+        return encode(self, pixels)
+
+    monkeypatch.setattr(Tagger, "encode_pixels", noted)
+    return encoded
+
+
+@pytest.mark.parametrize("name", ["our cup", "cup", "scuba diving"])  # no word, a stored one, one that is not stored
+def test_photos_of_the_index_are_not_encoded_again(
+    crops: Path, index: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    others = [str(crops / f"cat {number:02d}.png") for number in range(5)]
+    with Library.open(index) as library:
+        expected = library.tagger.teach(name, cups(crops, 6), others, library=EncodedAgain(library))
+        scores = {one.path: one.score for one in library.rank([name], 40)[0].found}
+        library.tagger.taught_folder.remove(name)
+        encoded = encoded_photos(monkeypatch)
+        tag = library.tagger.teach(name, cups(crops, 6), others, library=library)
+        assert encoded == []
+        new_scores = {one.path: one.score for one in library.rank([name], 40)[0].found}
+    assert [one.pixels for one in tag.examples] == [one.pixels for one in expected.examples]
+    assert [one.word for one in tag.examples] == pytest.approx([one.word for one in expected.examples], abs=0.05)
+    assert tag.found == expected.found
+    ours, theirs = (one.reader.weights / one.reader.scale for one in (tag, expected))
+    assert ours @ theirs > 0.9995 * np.linalg.norm(ours) * np.linalg.norm(theirs)
+    assert new_scores == pytest.approx(scores, abs=0.01)
+
+
+def test_photos_with_outdated_or_inexact_features_are_encoded_again(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(crops, tmp_path / "photos", copy_function=shutil.copy2)
+    with Library.open(tmp_path / "index") as library:
+        library.add(tmp_path / "photos")
+        photos = cups(tmp_path / "photos", 5)
+        assert set(library.stored_photos([*photos, "/no/such.png"], None)) == set(photos)
+        shutil.copy(crops / "coffee 09.png", photos[0])  # another photo in its place
+        with sqlite3.connect(tmp_path / "index" / INDEX_FILE) as database:
+            of_photo = "content = (SELECT content FROM photos WHERE path = ?)"
+            one = (os.fsencode(photos[1]),)
+            classes = bytearray(database.execute(f"SELECT classes FROM scores WHERE {of_photo}", one).fetchone()[0])
+            classes[7] = 255  # more probable than a byte can say
+            database.execute(f"UPDATE scores SET classes = ? WHERE {of_photo}", (bytes(classes), *one))
+        database.close()
+        assert set(library.stored_photos(photos, None)) == set(photos[2:])
+        encoded = encoded_photos(monkeypatch)
+        library.tagger.teach("our cup", photos, library=library)
+    expected = [load_array(path, library.tagger.preprocessing) for path in photos[:2]]
+    assert sorted(one.tobytes() for one in encoded) == sorted(one.tobytes() for one in expected)
+
+
 def test_photos_of_the_index_that_are_examples_are_not_compared_with(
     crops: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The coffee photos are in the index as well; as negatives they would hide what was taught."""
     with Library.open(index) as library:
-        everything = library.photos_of_anything("cup")
+        everything = library.random_photos("cup")
         assert everything.features.shape[0] == everything.word.shape[0] == 40
         monkeypatch.setattr(library_module, "TO_COMPARE", 7)
-        assert len(library.photos_of_anything(None).features) == 7
+        assert len(library.random_photos(None).features) == 7
     run_teach(TeachRun(name="our cup", photos=cups(crops, 10), index=index))
     assert Tagger().taught["our cup"].found >= 8
 
 
-def test_an_index_of_the_version_before_is_read_and_completed(crops: Path, index: Path, tmp_path: Path) -> None:
+def test_an_index_of_the_previous_version_is_read_and_completed(crops: Path, index: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
     (old / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
@@ -132,14 +204,14 @@ def test_an_index_of_the_version_before_is_read_and_completed(crops: Path, index
         assert np.isfinite([*step, *low]).all()
 
 
-def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> None:
-    """So that it can be searched after they are removed."""
+def test_the_index_does_not_depend_on_taught_tags(crops: Path, tmp_path: Path) -> None:
+    """Otherwise it could not be searched after they are removed."""
     run_teach(TeachRun(name="our cup", photos=cups(crops)))
     with Library.open(tmp_path / "index") as library:
         library.add(crops / "cat 00.png")
     run_teach(TeachRun(remove="our cup"))
     with Library.open(tmp_path / "index") as library:
-        assert "our cup" not in library._made.labels
+        assert "our cup" not in library._meta.labels
         assert len(library.search("cat")) == 1
 
 
@@ -148,7 +220,7 @@ def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> N
     [
         ({}, 'expected a name and photos that show it: zsl-tagger teach "our cat"'),
         ({"name": "our cup"}, "expected at least 3 different photos of 'our cup' that can be read, got 0"),
-        ({"name": "our cup", "list_tags": True}, "--list takes no name and no photos"),
+        ({"name": "our cup", "list_tags": True}, "--list takes no name, no photos and none of their options"),
         ({"remove": "our cup", "export": Path("x")}, "give --remove or --export, not both"),
         ({"remove": "our cup"}, "no tag 'our cup' was taught; taught tags: none"),
         ({"export": Path("x")}, "no tag was taught yet: there is nothing to export"),
@@ -156,10 +228,10 @@ def test_the_index_is_made_without_taught_tags(crops: Path, tmp_path: Path) -> N
         ({"name": "our cup", "output": Path("sheet.jpg")}, "--output sheet.jpg has the name of an image"),
         ({"name": "our cup", "output": Path("sheet.html")}, "no index at .*: make one with zsl-tagger index PHOTOS"),
         ({"name": "our cup", "index": Path("gone")}, "no index at gone: .* zsl-tagger index PHOTOS --index gone"),
-        ({"name": "."}, r"\. is a file or folder; a name comes first"),
+        ({"name": "."}, r"\. is a file or folder; the name comes first"),
     ],
 )
-def test_options_that_make_no_sense(options: dict, message: str, taught: TaughtFolder) -> None:
+def test_contradictory_options_are_refused(options: dict, message: str, taught: TaughtFolder) -> None:
     with pytest.raises(UserError, match=message):
         run_teach(TeachRun(**options))
     assert taught.tags() == []
@@ -173,23 +245,23 @@ def test_bad_examples_end_the_command_with_status_2(crops: Path) -> None:
     assert error.startswith("error: expected at least 3 different photos of 'our cup' that can be read, got 1")
 
 
-def test_a_known_word_is_said_to_be_refined(crops: Path) -> None:
+def test_refining_a_known_word_is_announced(crops: Path) -> None:
     assert run_command("teach", "cup", *cups(crops))[2] == (
-        "note: the model knows the word 'cup', which is refined; --new keeps it, and teaches 'cup (taught)'\n"
+        "note: the model knows the word 'cup', which is refined; --new keeps it and teaches 'cup (taught)'\n"
     )
     assert run_command("teach", "cup", "--new", *cups(crops))[2] == (
-        "note: the model knows the word 'cup', which stays; the new tag is 'cup (taught)'\n"
+        "note: the model knows the word 'cup', which is kept; the new tag is 'cup (taught)'\n"
     )
 
 
-def test_an_index_of_another_model_is_left_aside(crops: Path, index: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_an_index_of_another_model_is_not_used(crops: Path, index: Path, logged: pytest.LogCaptureFixture) -> None:
     default_folder().mkdir(parents=True)
     (default_folder() / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
     with sqlite3.connect(default_folder() / INDEX_FILE) as database:
         database.execute("""UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
     database.close()
     run_teach(TeachRun(name="our cup", photos=cups(crops)))
-    assert "the index is not looked at: " in logged.text
+    assert "the index is not used: " in logged.text
     assert Tagger().taught
 
 
@@ -198,7 +270,7 @@ def test_an_index_of_another_model_is_left_aside(crops: Path, index: Path, logge
 
 @pytest.fixture
 def tagged_photos(crops: Path, tmp_path: Path) -> Path:
-    """Photos with sidecars: "our cup" on five, "rockets" on four, "seldom" on one, a name that cannot be on three."""
+    """Photos with sidecars: "our cup" on five, "rockets" on four, "seldom" on one, an invalid name on three."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(5):
@@ -228,8 +300,8 @@ def test_keywords_of_a_library_are_taught(tagged_photos: Path, crops: Path) -> N
     assert tags == ["our cup"]
 
 
-def test_a_library_without_enough_of_any_keyword(tagged_photos: Path, tmp_path: Path, taught: TaughtFolder) -> None:
-    message = r"no keyword that 6 photos have could be taught; the commonest are: 'our cup \(5\)', 'rockets \(4\)'"
+def test_a_library_with_too_few_photos_of_each(tagged_photos: Path, tmp_path: Path, taught: TaughtFolder) -> None:
+    message = r"no keyword of at least 6 photos could be taught; the most common are: 'our cup \(5\)', 'rockets \(4\)'"
     with pytest.raises(UserError, match=message):
         run_teach(TeachRun(from_library=tagged_photos, least=6))
     (tmp_path / "empty").mkdir()
@@ -240,7 +312,7 @@ def test_a_library_without_enough_of_any_keyword(tagged_photos: Path, tmp_path: 
     assert taught.tags() == []
 
 
-def test_at_most_20_photos_of_a_keyword_are_looked_at() -> None:
+def test_at_most_20_photos_of_a_keyword_are_examples() -> None:
     paths = list(map(str, range(47)))
     chosen = list(_spread(paths))
     assert len(chosen) == len(set(chosen)) == 20

@@ -1,7 +1,7 @@
-"""The index of a photo library, and searching it.
+"""Index a photo library, and search it.
 
-In the order of the data: ``packing`` (what is kept of a photo, as bytes), ``store`` (the file), ``update`` (folders ->
-the file), ``query`` (what was typed), ``rank`` (a query -> photos), ``sheet`` (photos -> a page), ``suggest`` and
-``near_duplicates`` (what to look at), ``run`` (the commands). :class:`zsl_tagger.search.library.Library` is
-the door from Python.
+In the order of the data: ``packing`` (values of a photo as bytes), ``blocks`` and ``store`` (the file), ``update``
+(folders -> index), ``query`` (parsing), ``rank`` (query -> photos), ``sheet`` (photos -> HTML page), ``suggest`` and
+``near_duplicates`` (suggestions), ``run`` (the commands). The Python API is
+:class:`zsl_tagger.search.library.Library`.
 """

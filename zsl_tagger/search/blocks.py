@@ -1,12 +1,12 @@
-"""Read the stored scores of many photos label by label, without holding all of them in memory.
+"""Read the stored scores of many photos by label, without loading all of them into memory.
 
-Scores come into the index a row a content (table ``scores``), so that a photo is one small transaction. As soon as
-there are ``PHOTOS_A_BLOCK`` such rows they are arranged: they become a block, with a row for ``COLUMNS_A_ROW`` columns,
-where a column is a label of the vocabulary or, after these, a class of the backbone. So a label of the vocabulary is
-128 KB a block to read, and what needs every label reads block after block.
+Scores are first written as one row per content (table ``scores``), so that each photo is one small transaction. As soon
+as there are ``PHOTOS_PER_BLOCK`` such rows, they are turned into a block, whose rows hold ``COLUMNS_PER_ROW`` columns
+each. A column is a label of the vocabulary or, after those, a class of the backbone. One label is 128 KB to read per
+block, and computations over all labels read one block after another.
 
-A *part* is a block, or up to ``PHOTOS_A_BLOCK`` rows that are not arranged yet; of an index that an earlier version
-made, that is all of them.
+A *part* is a block, or up to ``PHOTOS_PER_BLOCK`` rows that are not in a block yet. An index from an earlier version
+has rows only.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 
 from zsl_tagger.search.packing import unpack_logits
 
-PHOTOS_A_BLOCK = 4096
-COLUMNS_A_ROW = 32
+PHOTOS_PER_BLOCK = 4096
+COLUMNS_PER_ROW = 32
 
-Row = tuple[int, bytes, bytes]  # of the table scores: a content, its packed logits, its packed classes
+Row = tuple[int, bytes, bytes]  # of the table scores: content, packed logits, packed classes
 
 
 @dataclass(frozen=True)
 class Part:
-    """Contents whose scores lie together.
+    """Contents whose scores are stored together.
 
     Attributes:
-        block: number of the block; None for rows that are not arranged.
-        contents: int64 ``(n,)``, ascending; -1 in a block for contents that have left.
+        block: number of the block; None for rows.
+        contents: int64 ``(n,)``, ascending; -1 in a block for removed contents.
         step, low: float32 ``(n,)``: a logit is ``level * step + low``.
     """
 
@@ -43,7 +43,7 @@ class Part:
 
 
 class Source(Protocol):
-    """Name what is read of a store."""
+    """The methods of a store that are used here."""
 
     def parts(self) -> list[Part]: ...
     def photos_by_content(self) -> tuple[np.ndarray, np.ndarray]: ...
@@ -53,23 +53,23 @@ class Source(Protocol):
 
 
 class StoredScores:
-    """The scores of N contents that some photo shows, in the order of their numbers.
+    """The scores of the N contents that have a photo, ordered by content id.
 
     Args:
-        labels: V, how many labels the vocabulary has.
+        labels: number of labels of the vocabulary, V.
 
     Attributes:
         contents: int64 ``(N,)``, ascending.
-        copies: int64 ``(N,)``, photos with this content.
+        copies: number of photos with each content, int64 ``(N,)``.
         step, low: float32 ``(N,)``: a logit is ``level * step + low``.
-        parts: of each part the numbers of its photos, 0..N - 1, int64 ``(m,)``.
+        parts: positions of the photos of each part, in 0..N - 1, int64 ``(m,)``.
     """
 
     def __init__(self, source: Source, labels: int):
         self.labels, self._source, self._parts = labels, source, source.parts()
         shown, copies = source.photos_by_content()
         contents = _joined([part.contents for part in self._parts], np.int64)
-        kept = _those_of(contents, shown)
+        kept = _positions(contents, shown)
         self.contents = contents[kept]
         self.copies = copies if len(kept) == len(shown) else copies[np.searchsorted(shown, self.contents)]
         self.step = _joined([part.step for part in self._parts], np.float32)[kept]
@@ -81,10 +81,11 @@ class StoredScores:
         self.parts = np.split(np.argsort(self._part_of, kind="stable"), ends[:-1]) if sizes else []
 
     def columns(self, numbers: Sequence[int] | np.ndarray, photos: np.ndarray) -> np.ndarray:
-        """Return the levels of some columns, uint8 ``(n, m)``: labels 0..V - 1, classes from V on.
+        """Return the levels of columns of photos, uint8 ``(n, m)``.
 
         Args:
-            photos: their numbers ``(m,)``.
+            numbers: columns ``(n,)``: labels are 0..V - 1, classes from V on.
+            photos: positions ``(m,)``.
         """
         wanted, parts = np.asarray(numbers, np.int64), self._part_of[photos]
         levels = np.empty((len(wanted), len(photos)), np.uint8)
@@ -96,12 +97,12 @@ class StoredScores:
         return levels
 
     def tiles(self, part: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the levels of all labels for the m photos of a part: a slice of g labels, and uint8 ``(g, m)``."""
+        """Yield the levels of all labels for the m photos of a part, as a slice of g labels and uint8 ``(g, m)``."""
         for places, values in self._read(part, np.arange(self.labels), self.parts[part]):
             yield slice(int(places[0]), int(places[-1]) + 1), values
 
     def _read(self, part: int, numbers: np.ndarray, photos: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield places among ``numbers``, and the levels uint8 ``(g, m)`` of these columns of photos of one part."""
+        """Yield positions in ``numbers``, and the levels uint8 ``(g, m)`` of these columns of photos of one part."""
         if not len(photos) or not len(numbers):
             return
         try:
@@ -113,33 +114,33 @@ class StoredScores:
             raise self._source.damaged(error) from None
 
     def _columns_of(self, part: Part, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield places among ``numbers``, and the levels uint8 ``(g, n)`` of these columns of a whole part."""
+        """Yield positions in ``numbers``, and the levels uint8 ``(g, n)`` of these columns of a whole part."""
         if part.block is None:
             rows = self._source.loose_rows(int(part.contents[0]), int(part.contents[-1]))
             yield np.arange(len(numbers)), columns_of(rows, self.labels, numbers)
             return
-        counts = np.bincount(numbers // COLUMNS_A_ROW)
+        counts = np.bincount(numbers // COLUMNS_PER_ROW)
         groups = np.flatnonzero(counts)
-        order = np.argsort(numbers // COLUMNS_A_ROW, kind="stable")
+        order = np.argsort(numbers // COLUMNS_PER_ROW, kind="stable")
         ends = np.append(0, np.cumsum(counts[groups]))
-        starts = np.flatnonzero(np.diff(groups, prepend=-2) > 1)  # of groups that lie together
+        starts = np.flatnonzero(np.diff(groups, prepend=-2) > 1)  # of runs of consecutive groups
         stored = chain.from_iterable(
             self._source.block_rows(part.block, int(groups[start]), int(groups[end - 1]))
             for start, end in zip(starts, np.append(starts[1:], len(groups)), strict=True)
         )
         for at, row in zip(range(len(groups)), stored, strict=True):
             places = order[ends[at] : ends[at + 1]]
-            values = np.frombuffer(row, np.uint8).reshape(-1, len(part.contents))  # (COLUMNS_A_ROW or less, n)
-            of_row = numbers[places] % COLUMNS_A_ROW
+            values = np.frombuffer(row, np.uint8).reshape(-1, len(part.contents))  # (COLUMNS_PER_ROW or less, n)
+            of_row = numbers[places] % COLUMNS_PER_ROW
             yield places, values if np.array_equal(of_row, np.arange(len(values))) else values[of_row]
 
 
 def columns_of(rows: Sequence[Row], labels: int, numbers: np.ndarray) -> np.ndarray:
-    """Return some columns, uint8 ``(g, n)``, of n rows of the table scores.
+    """Return columns, uint8 ``(g, n)``, of n rows of the table scores.
 
     Args:
-        labels: V.
-        numbers: of the columns, int64 ``(g,)``.
+        labels: number of labels of the vocabulary, V.
+        numbers: numbers of the columns, int64 ``(g,)``.
 
     Raises:
         ValueError: the rows are damaged.
@@ -158,14 +159,14 @@ def columns_of(rows: Sequence[Row], labels: int, numbers: np.ndarray) -> np.ndar
 
 
 def rows_of(columns: np.ndarray) -> Iterator[bytes]:
-    """Yield the rows of a block: columns uint8 ``(V + C, n)``, ``COLUMNS_A_ROW`` at a time."""
-    for start in range(0, len(columns), COLUMNS_A_ROW):
-        yield columns[start : start + COLUMNS_A_ROW].tobytes()
+    """Yield the rows of a block, ``COLUMNS_PER_ROW`` columns each, from columns uint8 ``(V + C, n)``."""
+    for start in range(0, len(columns), COLUMNS_PER_ROW):
+        yield columns[start : start + COLUMNS_PER_ROW].tobytes()
 
 
-def _those_of(contents: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Return where those contents lie that are shown, in ascending order of the contents."""
-    if np.array_equal(contents, shown):  # as nearly always
+def _positions(contents: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Return the positions in ``contents`` of those that are shown, in ascending order of the contents."""
+    if np.array_equal(contents, shown):  # nearly always
         return np.arange(len(contents))
     kept = np.flatnonzero(np.isin(contents, shown))
     return kept[np.argsort(contents[kept], kind="stable")]

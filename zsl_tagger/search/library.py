@@ -1,9 +1,9 @@
-"""A photo library: look at each photo once, search for any words later.
+"""Index the photos of a library once, and search them for any words.
 
 >>> with Library.open("my-index") as library:
 ...     library.add("photos")
 ...     library.search("snow -dog", top=3)
-[Found(path='/home/me/photos/a.jpg', score=0.93, passes=True)]
+[SearchResult(path='/home/me/photos/a.jpg', score=0.93, passes=True)]
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
-from zsl_tagger.search.rank import Found, Ranker, Ranking
-from zsl_tagger.search.store import INDEX_FILE, LibraryError, Made, NoIndexError, Store, default_folder
+from zsl_tagger.search.rank import Ranker, Ranking, SearchResult
+from zsl_tagger.search.store import INDEX_FILE, IndexMeta, LibraryError, NoIndexError, Store, default_folder
 from zsl_tagger.search.update import Counts, Updater
 from zsl_tagger.system.files import locked, write_errors
 from zsl_tagger.system.signals import StopRequest
@@ -36,56 +38,56 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Photos that a tag is compared with when it is taught; more take seconds and help little.
+#: Number of random photos to compare a new tag with; more take seconds and help little.
 TO_COMPARE = 600
 
-__all__ = ["Found", "Library", "Ranking"]
+__all__ = ["Library", "Ranking", "SearchResult"]
 
 
 class Library:
-    """An index of photos, made by :meth:`open`. It is for one thread at a time; close it, or use it in a ``with``."""
+    """An index of photos, opened by :meth:`open`. Not thread-safe; close it, or use it in a ``with`` statement."""
 
-    def __init__(self, folder: Path, tagger: Tagger, made: Made, vocabulary: LabelSet):
-        self.folder, self._tagger, self._made, self._vocabulary = folder, tagger, made, vocabulary
-        self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it has read
+    def __init__(self, folder: Path, tagger: Tagger, meta: IndexMeta, vocabulary: LabelSet):
+        self.folder, self._tagger, self._meta, self._vocabulary = folder, tagger, meta, vocabulary
+        self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it read
 
     @classmethod
     def open(
         cls, folder: str | Path | None = None, model: str | Path | None = None, workers: int | None = None
     ) -> Library:
-        """Open an index, or name the place of a new one, which the first :meth:`add` makes.
+        """Open an index; if there is none, the first :meth:`add` creates it.
 
         Args:
-            folder: where it is; None for the user's data folder (docs/search.md).
-            model: a model folder; None for the one the index was made with, of a new one the packaged model.
-            workers: photos in work at a time; None for one a core, at most 16.
+            folder: folder of the index; None for the user's data folder (docs/search.md).
+            model: a model folder; None for the model of the index, or the packaged model for a new index.
+            workers: number of photos processed in parallel; None for one per core, at most 16.
 
         Raises:
-            UserError: the index is damaged, or of another model or version.
+            UserError: the index is damaged, or from another model or version.
         """
         where = default_folder() if folder is None else Path(folder)
         try:
             with Store(where) as store:
-                made, classes = store.made, store.classes()
+                meta, classes = store.meta, store.classes()
         except NoIndexError:
-            made, classes = None, None
-        named = made.model if model is None and made is not None else model
+            meta, classes = None, None
+        named = meta.model if model is None and meta is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(
                 f"the index {where} was made with the model {named}, which is not there: give its folder as the model"
             )
-        logger.debug("index %s: %s", where, "a new one" if made is None else f"{len(made.labels):,} labels")
-        if classes is None:  # there are no photos yet
+        logger.debug("index %s: %s", where, "new" if meta is None else f"{len(meta.labels):,} labels")
+        if classes is None:  # the index has no photos
             tagger = Tagger(named, workers=workers or default_workers())
         else:
             tagger = Tagger.without_networks(named, workers or default_workers(), classes or None)
-        labels = tagger.default_labels if made is None else made.labels
+        labels = tagger.default_labels if meta is None else meta.labels
         vocabulary = tagger.plain_label_set(labels)
         fingerprint = _fingerprint(tagger, vocabulary)
-        if made is not None:
-            _check_model(where, made, fingerprint)
+        if meta is not None:
+            _check_model(where, meta, fingerprint)
         path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
-        return cls(where, tagger, made or Made(path, fingerprint, labels), vocabulary)
+        return cls(where, tagger, meta or IndexMeta(path, fingerprint, labels), vocabulary)
 
     def __enter__(self) -> Library:
         return self
@@ -96,11 +98,11 @@ class Library:
         self.close()
 
     def __len__(self) -> int:
-        """How many photos are in the index."""
+        """Return the number of photos in the index."""
         return self._store.count()
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when it is needed."""
+        """Close the file; it is opened again when needed."""
         if "_store" in self.__dict__:
             self._store.close()
             del self._store
@@ -114,44 +116,46 @@ class Library:
         exclude_path: Sequence[str] = (),
         stop: StopRequest | None = None,
     ) -> Counts:
-        """Bring the index up to date with folders (recursive), files or globs.
+        """Update the index from folders (recursive), files or globs.
 
-        Photos that are as they were are not opened; those that are gone leave. Each photo is in the index as soon as
-        it was looked at.
+        Unchanged photos are not opened, and deleted ones are removed from the index. Each photo is stored as soon as it
+        is encoded.
 
         Args:
-            paths: none for all folders that were ever added.
-            prune: photos leave also where their folder is empty or not there, as of a disk that is not mounted.
-            exclude_path: globs of files and folders to leave out; photos of the index that match one leave it.
-            stop: looked at between two photos; None to be interrupted anywhere.
+            paths: folders, files or globs; none for all folders added before.
+            prune: also remove photos whose folder is empty or missing, e.g. because a disk is not mounted.
+            exclude_path: globs of files and folders to leave out; matching photos are removed from the index.
+            stop: checked between photos; None to be interrupted anywhere.
 
         Raises:
             UserError: the index cannot be written, or another run is writing to it.
         """
-        asked = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
+        given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder), Store(self.folder, self._made) as store:
-            _check_model(self.folder, store.made, self._made.fingerprint)  # another run may have begun it meanwhile
-            roots = asked or store.roots()
+        with locked(self.folder), Store(self.folder, self._meta) as store:
+            _check_model(self.folder, store.meta, self._meta.fingerprint)  # another run may have created it
+            roots = given or store.roots()
             if not roots:
-                raise LibraryError(f"the index {self.folder} has no folders of photos yet: say which to begin with")
-            own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may lie among the photos
+                raise LibraryError(f"the index {self.folder} has no folders of photos yet: give one or more")
+            own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may be in a folder of photos
             selection = Selection([*exclude_path, own])
             return Updater(store, self._tagger, self._vocabulary, prune, selection).run(roots, stop)
 
-    def search(self, query: str, top: int = 20) -> list[Found]:
-        """Return the best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without).
+    def search(self, query: str, top: int = 20) -> list[SearchResult]:
+        """Return the best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without a dog).
 
         Raises:
-            UserError: a word is not known, or there is no index.
+            UserError: a word is unknown, or there is no index.
         """
         return self.rank([query], top)[0].found
 
     def rank(self, queries: Sequence[str], top: int = 20, copies: bool = True) -> list[Ranking]:
-        """:meth:`search` of several queries, each with how many photos reach the thresholds.
+        """Search for several queries, and count the photos that reach the thresholds of each.
 
         Args:
+            queries: queries as for :meth:`search`.
+            top: maximum number of photos per query.
             copies: list all copies of a photo; False: only the first by name.
 
         Raises:
@@ -160,22 +164,24 @@ class Library:
         if top < 1:
             raise UserError(f"expected top of at least 1, got {top}")
         parsed = [parse_query(query, self._tagger.words.names_with_marks) for query in queries]
-        self._tagger.resolve_all([label for query in parsed for label in query.labels])  # names all unknown ones
+        self._tagger.resolve_all(
+            [label for query in parsed for label in query.labels]
+        )  # one error for all unknown labels
         with self._store.snapshot():
             ranker = self._current_ranker()
             return [ranker.rank(query, self._tagger.label_set(query.labels), top, copies) for query in parsed]
 
     def suggest(self, top: int = 10, least: int = 3) -> Suggestions:
-        """Return photos without any tag, near-duplicates, and words that photos show but that are no tags yet.
+        """Return photos without any tag, near-duplicates, and words that photos show but that are not tags yet.
 
         Args:
-            top: most entries of each list.
-            least: photos that must show a word.
+            top: maximum length of each list.
+            least: minimum number of photos that show a word.
 
         Raises:
-            UserError: there is no index, it has no photos, or an earlier version made it.
+            UserError: there is no index, it has no photos, or an earlier version created it.
         """
-        from zsl_tagger.search.suggest import Suggester, check_limits  # here, as a search does not need it
+        from zsl_tagger.search.suggest import Suggester, check_limits  # a search does not need it
 
         check_limits(top, least)
         with self._store.snapshot():
@@ -183,20 +189,38 @@ class Library:
 
     @property
     def tagger(self) -> Tagger:
-        """Return the tagger whose model the index was made with."""
+        """Return the tagger with the model of the index."""
         return self._tagger
 
-    def photos_of_anything(self, word: str | None) -> Photos:
-        """Return some photos of the index, for ``Tagger.teach(library=...)``.
+    def random_photos(self, word: str | None) -> Photos:
+        """Return random photos of the index, always the same ones, for ``Tagger.teach(library=...)``.
 
         Args:
-            word: key of the word whose log-odds come with them; None: zeros do.
+            word: key of the word whose log-odds to return; None: zeros.
 
         Raises:
             UserError: there is no index, or it is damaged.
         """
         with self._store.snapshot():
-            return self._current_ranker().photos_of_anything(word, TO_COMPARE)
+            return self._current_ranker().random_photos(word, TO_COMPARE)
+
+    def stored_photos(self, paths: Sequence[str], word: str | None) -> dict[str, tuple[np.ndarray, float]]:
+        """Return features and log-odds of photos by path, for ``Tagger.teach(library=...)``.
+
+        Photos that are not in the index, have changed since, or whose stored features are not exact are left out.
+
+        Args:
+            paths: absolute paths.
+            word: key of the word whose log-odds to return; None: zeros.
+
+        Raises:
+            UserError: there is no index, or it is damaged.
+        """
+        with self._store.snapshot():
+            known = {path: self._store.photo(path) for path in paths}
+            contents = {path: one.content for path, one in known.items() if one is not None and one.is_unchanged(path)}
+            stored = self._current_ranker().stored_photos(contents.values(), word)
+        return {path: stored[content] for path, content in contents.items() if content in stored}
 
     @cached_property
     def _store(self) -> Store:
@@ -209,15 +233,15 @@ class Library:
         return self._ranker[1]
 
 
-def _check_model(folder: Path, made: Made, fingerprint: str) -> None:
-    if made.fingerprint != fingerprint:
+def _check_model(folder: Path, meta: IndexMeta, fingerprint: str) -> None:
+    if meta.fingerprint != fingerprint:
         raise LibraryError(
-            f"the index {folder} was made with another model ({made.model or 'packaged'}), whose scores are not "
+            f"the index {folder} was made with another model ({meta.model or 'packaged'}), whose scores are not "
             "comparable: give that model or another folder, or delete this one and index the photos again"
         )
 
 
 def _fingerprint(tagger: Tagger, vocabulary: LabelSet) -> str:
-    """Return a hash of the networks, how they read pixels, and what is asked for the vocabulary's labels."""
+    """Return a hash of the networks, their preprocessing and the vocabulary's queries."""
     model = tagger.folder.networks_sha256() + tagger.preprocessing.other_than_usual()
     return hashlib.sha256(model.encode() + vocabulary.queries.tobytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""What the index keeps of a photo, as bytes: tokens, class probabilities and the vocabulary's logits, 8 bits a value.
+"""Pack tokens, class probabilities and logits of a photo for the index, with 8 bits per value.
 
-Tokens come out of a ReLU: about three in four are 0, and channels are empty together. So a byte a value with a scale
-for each token, channel by channel through zlib, takes 14 KB for 12 x 12 x 256 values, and moves no score by more than
-0.005 (docs/search.md has the figures, and what else was tried).
+Tokens are the output of a ReLU: about three in four are 0, often in the same channels. One byte per value with a scale
+per token, compressed channel by channel with zlib, takes 14 KB for 12 x 12 x 256 values and changes no score by more
+than 0.005 (docs/search.md has the figures and the alternatives).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _SHAPE, _RANGE = np.dtype("<u4"), np.dtype("<f4")
 
 
 def pack_tokens(tokens: np.ndarray) -> bytes:
-    """Tokens float32 ``(L, D)`` -> bytes."""
+    """Pack tokens, float32 ``(L, D)``."""
     low, step = _low_and_step(tokens)  # (L,), (L,)
     levels = _levels(tokens, low, step)  # (L, D)
     return np.array(tokens.shape, _SHAPE).tobytes() + zlib.compress(low.tobytes() + step.tobytes() + levels.T.tobytes())
 
 
 def unpack_tokens(packed: bytes) -> np.ndarray:
-    """Return the tokens that :func:`pack_tokens` packed, float32 ``(L, D)``.
+    """Unpack the result of :func:`pack_tokens` to float32 ``(L, D)``.
 
     Raises:
         ValueError: the bytes are damaged.
@@ -44,13 +44,13 @@ def unpack_tokens(packed: bytes) -> np.ndarray:
 
 
 def pack_logits(logits: np.ndarray) -> bytes:
-    """Logits float32 ``(V,)`` -> bytes, as many for every photo."""
+    """Pack logits, float32 ``(V,)``, to a fixed number of bytes."""
     low, step = _low_and_step(logits[None])  # (1,), (1,)
     return low.tobytes() + step.tobytes() + _levels(logits[None], low, step).tobytes()
 
 
 def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what :func:`pack_logits` packed of N photos: levels uint8 ``(N, V)``, steps and lows float32 ``(N,)``.
+    """Unpack results of :func:`pack_logits` to levels uint8 ``(N, V)``, and steps and lows float32 ``(N,)``.
 
     A logit is ``level * step + low``.
 
@@ -63,7 +63,7 @@ def unpack_logits(packed: Sequence[bytes], count: int) -> tuple[np.ndarray, np.n
 
 
 def unpack_ranges(packed: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and lows float32 ``(N,)`` of the first 8 bytes of what :func:`pack_logits` packed of N photos.
+    """Return steps and lows, float32 ``(N,)``, from the first 8 bytes of N results of :func:`pack_logits`.
 
     Raises:
         ValueError: the bytes are damaged.
@@ -73,9 +73,9 @@ def unpack_ranges(packed: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pack_classes(probabilities: np.ndarray | None) -> bytes:
-    """Class probabilities float32 ``(N,)`` -> N bytes; none of a model without class evidence.
+    """Pack class probabilities, float32 ``(C,)``, to C bytes; None (no class evidence) to none.
 
-    They are kept as log-odds from -10 to 6, in steps of 16/255; a byte of 0 stands for a probability of 0.
+    They are stored as log-odds from -10 to 6 in steps of 16/255; 0 means a probability of 0.
     """
     if probabilities is None:
         return b""
@@ -85,12 +85,22 @@ def pack_classes(probabilities: np.ndarray | None) -> bytes:
 
 
 def unpack_classes(packed: np.ndarray) -> np.ndarray:
-    """Bytes of :func:`pack_classes`, uint8 of any shape -> probabilities float32."""
+    """Unpack bytes of :func:`pack_classes`, uint8 of any shape, to probabilities, float32."""
     return _PROBABILITIES[packed]
 
 
+def is_saturated(packed: np.ndarray) -> np.ndarray:
+    """Return which photos have a class beyond the range of the stored log-odds, bool ``(N,)``.
+
+    Args:
+        packed: bytes of :func:`pack_classes`, uint8 ``(N, C)``.
+    """
+    saturated: np.ndarray = (packed == _STEPS).any(axis=1)
+    return saturated
+
+
 def _low_and_step(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row of ``(n, m)``: its lowest value, and the size of a step towards its highest; never 0."""
+    """Return the minimum of each row of ``(n, m)``, and the size of a level, never 0, each ``(n,)``."""
     low = rows.min(axis=1).astype(_RANGE)
     step = ((rows.max(axis=1) - low) / _STEPS).astype(_RANGE)
     return low, np.where(step > 0, step, np.float32(1))

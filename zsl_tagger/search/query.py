@@ -1,8 +1,8 @@
-"""``"beach, sunset -person"`` -> what a photo should show, and what it should not.
+"""Parse queries such as ``"beach, sunset -person"``.
 
-Commas stand between things that must all be in the photo; each is a label as ``tag`` takes it, of one word or several,
-or several labels with ``or`` between them, of which one is enough (``"dog or cat, beach"``).
-``-word`` at its end names what should not be in it: one word, in which hyphens join several (``-hot-dog``).
+Commas separate the terms that a photo must all show. Each term is a label as in ``tag``, of one or more words, or
+several labels joined by ``or``, of which one is enough (``"dog or cat, beach"``). ``-word`` at the end of a term names
+what the photo must not show: one word, in which hyphens join several (``-hot-dog``).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zsl_tagger.words.label_lists import split_labels
 
 @dataclass(frozen=True)
 class Query:
-    """One search.
+    """A parsed query, with at least one label.
 
     Attributes:
-        text: as it was typed.
-        wanted: things that must all be there: of each the labels of which one is enough.
-        unwanted: labels. There is at least one label in all.
+        text: the query as typed.
+        wanted: terms that must all apply, each with its alternative labels.
+        unwanted: labels of which none may apply.
     """
 
     text: str
@@ -30,8 +30,8 @@ class Query:
     unwanted: tuple[str, ...]
 
     @property
-    def things(self) -> list[int]:
-        """Return which thing each of ``labels`` belongs to; each unwanted label is one of its own."""
+    def term_of_label(self) -> list[int]:
+        """Return the number of the term of each of ``labels``; each unwanted label is a term of its own."""
         numbers = [number for number, labels in enumerate(self.wanted) for _ in labels]
         return [*numbers, *range(len(self.wanted), len(self.wanted) + len(self.unwanted))]
 
@@ -41,14 +41,14 @@ class Query:
 
 
 def parse_query(text: str, known: Collection[str] = ()) -> Query:
-    """Read a query.
+    """Parse a query.
 
     Args:
-        known: names that stay whole although they hold commas.
+        known: labels that contain commas, at which they are not split.
 
     Raises:
-        UserError: it asks nothing, a word holds a control character, or a ``-word`` is followed by words that may
-            belong to it or not.
+        UserError: it is empty, a word contains a control character, or it is unclear whether the words after a
+            ``-word`` belong to it.
     """
     wanted: list[tuple[str, ...]] = []
     unwanted: list[str] = []
@@ -61,12 +61,12 @@ def parse_query(text: str, known: Collection[str] = ()) -> Query:
             wanted.append(_alternatives(text, phrase.strip()))
         unwanted += [_one_word(text, word) for word in without]
     if not wanted and not unwanted:
-        raise UserError(f'the query {text!r} asks nothing: give words, e.g. "snow -dog"')
+        raise UserError(f'the query {text!r} is empty: give words, e.g. "snow -dog"')
     return Query(text, tuple(wanted), tuple(unwanted))
 
 
 def _alternatives(text: str, phrase: str) -> tuple[str, ...]:
-    """``"dog or cat"`` -> both."""
+    """Split ``"dog or cat"`` into its labels."""
     labels = [label.strip() for label in re.split(r"(?:^|(?<=\s))or(?=\s|$)", phrase)]
     if len(labels) > 1 and not all(labels):
         raise UserError(f'the query {text!r} has an "or" without a word on each side: write "dog or cat"')
@@ -74,13 +74,13 @@ def _alternatives(text: str, phrase: str) -> tuple[str, ...]:
 
 
 def _one_word(text: str, word: str) -> str:
-    """Return the text after a "-"."""
+    """Return the word after a "-"."""
     if not word or word[0].isspace():
         raise UserError(f'the query {text!r} has a "-" without a word: write "-dog", without a space')
     first, *rest = word.split()
     if rest:
         raise UserError(
-            f'the query {text!r} has words after "-{first}": write "-{"-".join([first, *rest])}" where they belong '
-            f'together, or "-{first}, {" ".join(rest)}" where the photo should show "{" ".join(rest)}"'
+            f'the query {text!r} has words after "-{first}": write "-{"-".join([first, *rest])}" if they belong '
+            f'together, or "-{first}, {" ".join(rest)}" if the photo should show "{" ".join(rest)}"'
         )
     return first

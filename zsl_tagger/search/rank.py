@@ -1,23 +1,24 @@
-"""A query -> the photos of an index, best first.
+"""Rank the photos of an index for a query.
 
-What was asked when the index was made, a label of the vocabulary, is read. Any other label is asked of the photos where
-it promises to be, ``ASKED`` of them; of a library no larger, of each. Which ones promise is learned on the way:
+The scores of a label of the vocabulary are stored in the index. For any other label the decoder runs on the stored
+tokens of the most promising photos, at most ``MAX_DECODED`` of them, which is all photos of a small library. They are
+found by regression:
 
-1. What the decoder says of one photo is a smooth function of the label (:mod:`zsl_tagger.tagging.shortlist`). So a
-   ridge regression from the query states of the vocabulary to that of the label gives weights with which each photo's
-   stored logits predict the label's, and the best ``FIRST`` photos are asked.
-2. Another one, from the stored logits of the photos asked to what the first was off by, corrects the prediction for all
-   photos; the next best are asked; and so on.
+1. The decoder's logits of one photo are a smooth function of the label (:mod:`zsl_tagger.tagging.shortlist`). A ridge
+   regression from the query states of the vocabulary to that of the label therefore gives weights with which the
+   stored logits of each photo predict the logit of the label. The best ``FIRST_DECODED`` photos are decoded.
+2. A second regression, from the stored logits of the decoded photos to the errors of the first one, corrects the
+   prediction for all photos, and the next best photos are decoded. This is repeated in each round.
 
-Each prediction goes once through the stored logits, some thousand photos in memory at a time (:mod:`.blocks`).
+Each prediction reads the stored logits once, a few thousand photos at a time (:mod:`.blocks`).
 
-No network is trained. Scores given out are those of ``tag``, as far as the index keeps them (:mod:`.packing`). What can
-happen is that a photo is missed: benchmarks/results/search.json says how often.
+No network is trained. The returned scores are those of ``tag``, within the precision of the index (:mod:`.packing`). A
+photo can be missed: benchmarks/results/search.json says how often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.search.blocks import StoredScores
-from zsl_tagger.search.packing import unpack_classes, unpack_tokens
+from zsl_tagger.search.packing import is_saturated, unpack_classes, unpack_tokens
 from zsl_tagger.search.query import Query
 from zsl_tagger.search.store import Store
 from zsl_tagger.system.threads import map_in_order
@@ -35,23 +36,23 @@ from zsl_tagger.tagging.pooled import with_classes
 from zsl_tagger.tagging.reader import Photos
 from zsl_tagger.tagging.tagger import Tagger, probabilities
 
-FIRST, ROUNDS, MORE = 400, 3, 200  # photos asked first; then so many times so many
-ASKED = FIRST + ROUNDS * MORE
-LABEL_RIDGE, PHOTO_RIDGE = 30.0, 0.01  # of what is regressed on, over its mean square
+FIRST_DECODED, ROUNDS, DECODED_PER_ROUND = 400, 3, 200  # photos
+MAX_DECODED = FIRST_DECODED + ROUNDS * DECODED_PER_ROUND
+LABEL_RIDGE, PHOTO_RIDGE = 30.0, 0.01  # penalties, relative to the mean square of the inputs
 
-NEAR = 4096  # photos with the best first predictions, whose stored logits are kept in memory for step 2
+CANDIDATES = 4096  # photos with the best first predictions, whose stored logits are kept in memory for step 2
 
-_PHOTOS_A_CALL = 4  # of the decoder
-_LOG_ODDS_AT_ONCE = 1024  # photos of which the log-odds of thousands of labels are held
+_PHOTOS_PER_CALL = 4  # of the decoder
+_LOG_ODDS_AT_ONCE = 1024  # photos whose log-odds of thousands of labels are in memory at a time
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """One photo of a ranking.
 
     Attributes:
-        path: its absolute path.
-        score: 0..1. Of one label it is the score of ``tag``; of several, their product, with 1 less the score of what
-            should not be there.
+        path: absolute path.
+        score: 0..1. For one label, the score of ``tag``; for several, the product of the scores of wanted labels and
+            of 1 - score of unwanted ones.
         passes: every wanted label reaches its threshold, and no unwanted one does.
     """
 
@@ -62,25 +63,26 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranking:
-    """What came of one query.
+    """Result of one query.
 
     Attributes:
-        query: as it was typed.
+        query: the query as typed.
         found: the best photos: those that pass, best first, then the others.
-        passing: how many photos pass; at least this many where not ``all_counted``.
-        different_passing: the same number with copies of a photo counted once.
-        photos: how many there are.
+        passing: number of photos that pass; a minimum unless ``all_counted``.
+        different_passing: the same number, with copies of a photo counted once.
+        photos: number of photos in the index.
+        all_counted: no more photos are likely to pass.
     """
 
     query: str
-    found: list[Found]
+    found: list[SearchResult]
     passing: int
     different_passing: int
     photos: int
     all_counted: bool
 
     def counted(self) -> str:
-        """``"3 of 9,182 photos"``: how many pass."""
+        """Return the number of photos that pass, e.g. ``"3 of 9,182 photos"``."""
         return f"{'' if self.all_counted else 'at least '}{self.passing:,} of {self.photos:,} photos"
 
     def as_dict(self) -> dict[str, object]:
@@ -89,10 +91,10 @@ class Ranking:
 
 
 class Ranker:
-    """Asks queries of an index as it is now.
+    """Rank the photos of an index in its present state.
 
     Args:
-        vocabulary: the labels whose logits are stored, in their order.
+        vocabulary: the labels whose logits are stored, in the same order.
     """
 
     def __init__(self, store: Store, tagger: Tagger, vocabulary: LabelSet):
@@ -105,21 +107,22 @@ class Ranker:
         """Return the best ``top`` photos.
 
         Args:
-            labels: ``query.labels``, made ready.
+            labels: the prepared ``query.labels``.
             copies: list all copies of a photo; False: only the first by name.
         """
-        things = _Things(np.array(query.things), len(query.wanted))
-        logits, turn = self._logits(labels, things)  # (N, K), (N,)
-        promise = things.promise(logits)  # (N,)
-        passing = things.passes(probabilities(logits) >= labels.thresholds) & (turn >= 0)
-        asked = np.flatnonzero(turn >= 0)
-        best = asked[_best(promise[asked], passing[asked], top)]
+        terms = _Terms(np.array(query.term_of_label), len(query.wanted))
+        logits, decoded_in = self._logits(labels, terms)  # (N, K), (N,)
+        log_scores = terms.log_scores(logits)  # (N,)
+        passing = terms.passes(probabilities(logits) >= labels.thresholds) & (decoded_in >= 0)
+        scored = np.flatnonzero(decoded_in >= 0)
+        best = scored[_best(log_scores[scored], passing[scored], top)]
         found = [
-            Found(path, float(np.exp(promise[at])), bool(passing[at]))
+            SearchResult(path, float(np.exp(log_scores[at])), bool(passing[at]))
             for at in best
             for path in self._store.paths_of(int(self._stored.contents[at]))[: None if copies else 1]
         ]
-        all_counted = len(asked) == len(turn) or not passing[turn == turn.max()].any()
+        # If a photo of the last round passes, more photos might.
+        all_counted = len(scored) == len(decoded_in) or not passing[decoded_in == decoded_in.max()].any()
         counts = self._stored.copies
         return Ranking(
             query=query.text,
@@ -130,23 +133,23 @@ class Ranker:
             all_counted=all_counted,
         )
 
-    def _logits(self, labels: LabelSet, things: _Things) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds with their biases ``(N, K)``, and the turn in which each photo was asked ``(N,)``, -1 where not."""
+    def _logits(self, labels: LabelSet, terms: _Terms) -> tuple[np.ndarray, np.ndarray]:
+        """Return log-odds with biases ``(N, K)``, and the round in which each photo was scored ``(N,)``, or -1."""
         columns, others = self._columns(labels)
         logits = np.zeros((len(self._stored.contents), len(labels)), np.float32)
         for photos in self._stored.parts:
             logits[photos] = self._log_odds(self._read(columns, len(labels), photos), labels, photos)
         if not others:
             return logits, np.zeros(len(logits), np.int64)
-        return logits, self._ask_others(labels, things, others, logits)
+        return logits, self._fill_not_stored(labels, terms, others, logits)
 
     def _columns(self, labels: LabelSet) -> tuple[dict[int, int], list[int]]:
-        """Return the columns of the labels that are stored, by their numbers, and the numbers of the others."""
+        """Return the column of each stored label by its index, and the indices of the other labels."""
         columns, others = {}, []
         for place, key in enumerate(labels.keys):
             reader = labels.readers.get(place)
             word = key if reader is None else reader.word
-            if word is None:  # it was taught, and takes no word
+            if word is None:  # a taught tag without a word
                 continue
             if (column := self._column.get(word)) is None:
                 others.append(place)
@@ -155,7 +158,7 @@ class Ranker:
         return columns, others
 
     def _read(self, columns: dict[int, int], count: int, photos: np.ndarray) -> np.ndarray:
-        """Return the decoder's logits ``(m, count)`` of photos ``(m,)``, those that are not stored 0."""
+        """Return the decoder's logits ``(m, count)`` of photos ``(m,)``, 0 for labels that are not stored."""
         levels = self._stored.columns(list(columns.values()), photos).T  # (m, stored labels)
         stored = levels * self._stored.step[photos, None] + self._stored.low[photos, None]
         if len(columns) == count:
@@ -165,7 +168,7 @@ class Ranker:
         return logits
 
     def _log_odds(self, logits: np.ndarray, labels: LabelSet, photos: np.ndarray) -> np.ndarray:
-        """Logits of the decoder ``(m, K)`` of photos ``(m,)`` -> log-odds with their biases."""
+        """Return log-odds with biases from the decoder's logits ``(m, K)`` of photos ``(m,)``."""
         evidence = labels.evidence
         if evidence is not None and self._classes:
             columns = len(self._vocabulary) + evidence.columns
@@ -176,35 +179,38 @@ class Ranker:
         return logits + labels.biases
 
     def _features(self, photos: np.ndarray) -> np.ndarray:
-        """Return what taught tags read of photos ``(m,)``, float32 ``(m, F)``."""
+        """Return the features of photos ``(m,)`` for taught tags, float32 ``(m, F)``."""
         levels, step, low = self._store.pooled(self._stored.contents[photos].tolist())
         from_tokens = levels * step[:, None] + low[:, None]  # (m, 2 D)
-        columns = len(self._vocabulary) + np.arange(self._classes)
-        classes = unpack_classes(self._stored.columns(columns, photos).T) if self._classes else None
+        classes = unpack_classes(self._packed_classes(photos)) if self._classes else None
         return with_classes(from_tokens, classes)
+
+    def _packed_classes(self, photos: np.ndarray) -> np.ndarray:
+        """Return the packed class probabilities of photos ``(m,)``, uint8 ``(m, classes)``."""
+        return self._stored.columns(len(self._vocabulary) + np.arange(self._classes), photos).T
 
     @property
     def contents(self) -> np.ndarray:
-        """Return the number of each content, ascending, int64 ``(N,)``; the methods below count them from 0."""
+        """Return the ids of all contents, ascending, int64 ``(N,)``; photos are numbered by position in it."""
         return self._stored.contents
 
     @property
     def copies(self) -> np.ndarray:
-        """Return how many photos have each content, int64 ``(N,)``."""
+        """Return the number of files with each content, int64 ``(N,)``."""
         return self._stored.copies
 
     def not_stored(self, labels: LabelSet) -> list[int]:
-        """Return the numbers of the labels whose logits are not in the index."""
+        """Return the indices of the labels whose logits are not in the index."""
         return self._columns(labels)[1]
 
     def stored_log_odds(self, labels: LabelSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield numbers of photos ``(m,)``, and their log-odds ``(m, K)`` of stored labels, with their biases."""
+        """Yield photos ``(m,)`` and their log-odds with biases ``(m, K)`` of stored labels."""
         columns, _ = self._columns(labels)
         for photos in self._in_parts():
             yield photos, self._log_odds(self._read(columns, len(labels), photos), labels, photos)
 
     def predicted_log_odds(self, labels: LabelSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield numbers of photos ``(m,)``, and what is predicted for labels that are not stored, ``(m, K)``."""
+        """Yield photos ``(m,)`` and their predicted log-odds ``(m, K)`` of labels that are not stored."""
         x, coefficients = (part.astype(np.float32) for part in self._regression(labels))  # (V, D + 1), (D + 1, K)
         total = x.sum(axis=0)
         for photos in self._in_parts():
@@ -213,65 +219,81 @@ class Ranker:
             yield photos, self._log_odds(known @ coefficients, labels, photos)
 
     def passing(self, labels: LabelSet) -> np.ndarray:
-        """Return which photos reach the threshold of one label, bool ``(N,)``; one that is not stored is asked."""
-        logits, turn = self._logits(labels, _Things(np.zeros(1, np.int64), 1))
-        passes: np.ndarray = (probabilities(logits[:, 0]) >= labels.thresholds[0]) & (turn >= 0)
+        """Return which photos reach the threshold of one label, stored or not, bool ``(N,)``."""
+        logits, decoded_in = self._logits(labels, _Terms(np.zeros(1, np.int64), 1))
+        passes: np.ndarray = (probabilities(logits[:, 0]) >= labels.thresholds[0]) & (decoded_in >= 0)
         return passes
 
-    def ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """Return the log-odds ``(m, K)`` of labels, with their biases, from the tokens of photos ``(m,)``."""
-        return self._ask(photos, labels)
-
     def _in_parts(self) -> Iterator[np.ndarray]:
-        """Yield the numbers of all photos, ``_LOG_ODDS_AT_ONCE`` of one part at a time."""
+        """Yield all photos, at most ``_LOG_ODDS_AT_ONCE`` of one part at a time."""
         for photos in self._stored.parts:
             for start in range(0, len(photos), _LOG_ODDS_AT_ONCE):
                 yield photos[start : start + _LOG_ODDS_AT_ONCE]
 
-    def photos_of_anything(self, word: str | None, most: int) -> Photos:
-        """Return some photos of the index, for a tag to be compared with.
+    def random_photos(self, word: str | None, most: int) -> Photos:
+        """Return random photos of the index, for a tag to be compared with.
 
         Args:
-            word: key of the word whose log-odds come with them.
+            word: key of the word whose log-odds to return.
         """
         count = len(self._stored.contents)
-        some = np.sort(np.random.default_rng(0).permutation(count)[:most])
-        said = np.zeros(len(some), np.float32)
-        if word is not None:
-            labels = self._tagger.plain_label_set([word])
-            if (column := self._column.get(word)) is None:
-                said = (self._ask(some, labels) - labels.biases)[:, 0]
-            else:
-                stored = self._read({0: column}, 1, some)
-                said = (self._log_odds(stored, labels, some) - labels.biases)[:, 0]
-        return Photos(self._features(some), said)
+        return self._photos(np.sort(np.random.default_rng(0).permutation(count)[:most]), word)
 
-    def _ask_others(self, labels: LabelSet, things: _Things, others: list[int], logits: np.ndarray) -> np.ndarray:
-        """Fill the columns of labels that are not stored where it matters; returns the turns."""
+    def stored_photos(self, contents: Iterable[int], word: str | None) -> dict[int, tuple[np.ndarray, float]]:
+        """Return features ``(F,)`` and log-odds of contents, without those whose features are not exact.
+
+        The index limits the log-odds of very probable classes, which changes a lesson more than all other rounding.
+
+        Args:
+            word: key of the word whose log-odds to return.
+        """
+        photos = np.flatnonzero(np.isin(self._stored.contents, list(contents)))
+        photos = photos[~is_saturated(self._packed_classes(photos))]
+        found = self._photos(photos, word)
+        numbers = self._stored.contents[photos].tolist()
+        return dict(zip(numbers, zip(found.features, found.word.tolist(), strict=True), strict=True))
+
+    def _photos(self, photos: np.ndarray, word: str | None) -> Photos:
+        """Return features and log-odds of photos ``(m,)``, ascending; zeros without a word."""
+        features = self._features(photos)
+        if word is None:
+            return Photos(features, np.zeros(len(photos), np.float32))
+        labels = self._tagger.plain_label_set([word])
+        if (column := self._column.get(word)) is None:
+            log_odds = self.decode(photos, labels)  # (m, 1)
+        else:
+            log_odds = self._log_odds(self._read({0: column}, 1, photos), labels, photos)  # (m, 1)
+        return Photos(features, (log_odds - labels.biases)[:, 0])
+
+    def _fill_not_stored(self, labels: LabelSet, terms: _Terms, others: list[int], logits: np.ndarray) -> np.ndarray:
+        """Fill the columns of labels that are not stored; return the round in which each photo was decoded, or -1."""
         unstored = labels.only(others)
-        predicted = self._times(self._weights(unstored))  # (N, k)
+        # Predict the labels for all photos from the stored logits.
+        predicted = self._weighted_sums(self._weights(unstored))  # (N, k)
         for photos in self._stored.parts:
             predicted[photos] = self._log_odds(predicted[photos], unstored, photos)
         logits[:, others] = predicted
-        promise = things.promise(logits)  # (N,)
-        near = _Near(self._stored, _largest(promise, min(NEAR, len(promise))))
-        asked, said = np.zeros(0, np.int64), np.zeros((0, len(others)), np.float32)
-        turn = np.full(len(logits), -1)
-        for number, most in enumerate((FIRST, *[MORE] * ROUNDS)):
-            count = min(most, int((turn < 0).sum()))
+        log_scores = terms.log_scores(logits)  # (N,)
+        candidates = _Candidates(self._stored, _largest(log_scores, min(CANDIDATES, len(log_scores))))
+        # Decode the best photos round by round, and correct the prediction of the rest.
+        decoded, log_odds = np.zeros(0, np.int64), np.zeros((0, len(others)), np.float32)
+        decoded_in = np.full(len(logits), -1)
+        for round_number, most in enumerate((FIRST_DECODED, *[DECODED_PER_ROUND] * ROUNDS)):
+            count = min(most, int((decoded_in < 0).sum()))
             if not count:
                 break
-            if number:
-                logits[:, others] = predicted + self._correction(near.logits(asked), said - predicted[asked])
-                promise = things.promise(logits)
-            more = np.sort(_largest(np.where(turn < 0, promise, -np.inf), count))
-            turn[more] = number
-            asked, said = np.append(asked, more), np.concatenate([said, self._ask(more, unstored)])
-        logits[asked[:, None], others] = said
-        return turn
+            if round_number:
+                errors = log_odds - predicted[decoded]
+                logits[:, others] = predicted + self._correction(candidates.logits(decoded), errors)
+                log_scores = terms.log_scores(logits)
+            more = np.sort(_largest(np.where(decoded_in < 0, log_scores, -np.inf), count))
+            decoded_in[more] = round_number
+            decoded, log_odds = np.append(decoded, more), np.concatenate([log_odds, self.decode(more, unstored)])
+        logits[decoded[:, None], others] = log_odds
+        return decoded_in
 
     def _weights(self, labels: LabelSet) -> np.ndarray:
-        """float32 ``(V, k)``: with them, a photo's logits of the vocabulary predict those of other labels."""
+        """Return weights that predict logits of labels from those of the vocabulary, float32 ``(V, k)``."""
         x, coefficients = self._regression(labels)
         return (x @ coefficients).astype(np.float32)
 
@@ -280,20 +302,20 @@ class Ranker:
         states = self._tagger.query_states(self._vocabulary).astype(np.float64)  # (V, D)
         mean = states.mean(axis=0)
         x = np.column_stack([states - mean, np.ones(len(states))])  # (V, D + 1)
-        asked = np.column_stack([self._tagger.query_states(labels) - mean, np.ones(len(labels))])  # (k, D + 1)
+        wanted = np.column_stack([self._tagger.query_states(labels) - mean, np.ones(len(labels))])  # (k, D + 1)
         penalty = LABEL_RIDGE * np.append(states.var(axis=0) + 1e-9, 0.0)
-        return x, np.linalg.solve(x.T @ x + np.diag(penalty), asked.T)
+        return x, np.linalg.solve(x.T @ x + np.diag(penalty), wanted.T)
 
-    def _correction(self, x: np.ndarray, off_by: np.ndarray) -> np.ndarray:
-        """Return what to add to every prediction ``(N, k)``, from errors ``(m, k)`` on photos of logits ``(m, V)``."""
-        mean, offset = x.mean(axis=0), off_by.mean(axis=0)
+    def _correction(self, x: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Return corrections of the predictions ``(N, k)``, from errors ``(m, k)`` on photos of logits ``(m, V)``."""
+        mean, offset = x.mean(axis=0), errors.mean(axis=0)
         gram = (x - mean) @ (x - mean).T  # (m, m)
         gram[np.diag_indices_from(gram)] += PHOTO_RIDGE * np.trace(gram) / len(gram) + 1e-6
-        weights = (x - mean).T @ np.linalg.solve(gram, off_by - offset)  # (V, k)
-        return self._times(weights) - mean @ weights + offset
+        weights = (x - mean).T @ np.linalg.solve(gram, errors - offset)  # (V, k)
+        return self._weighted_sums(weights) - mean @ weights + offset
 
-    def _times(self, weights: np.ndarray) -> np.ndarray:
-        """Return the stored logits ``(N, V)`` times weights ``(V, k)``."""
+    def _weighted_sums(self, weights: np.ndarray) -> np.ndarray:
+        """Return the product ``(N, k)`` of the stored logits ``(N, V)`` and weights ``(V, k)``."""
         products = np.zeros((weights.shape[1], len(self._stored.contents)), np.float32)  # (k, N)
         for part, photos in enumerate(self._stored.parts):
             product = np.zeros((len(products), len(photos)), np.float32)  # (k, m)
@@ -302,16 +324,16 @@ class Ranker:
             products[:, photos] = product
         return products.T * self._stored.step[:, None] + self._stored.low[:, None] * weights.sum(axis=0)
 
-    def _ask(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
-        """Log-odds with the biases of photos that are asked, float32 ``(m, k)``."""
-        said = np.zeros((len(photos), len(labels)), np.float32)
+    def decode(self, photos: np.ndarray, labels: LabelSet) -> np.ndarray:
+        """Run the decoder on the stored tokens of photos ``(m,)``; return log-odds with biases, float32 ``(m, k)``."""
+        decoded = np.zeros((len(photos), len(labels)), np.float32)
         packed = self._store.tokens(self._stored.contents[photos].tolist())
-        parts = iter(lambda: list(islice(packed, _PHOTOS_A_CALL)), [])
-        for places, logits in map_in_order(lambda part: self._said(part, labels), parts, self._tagger.workers):
-            said[places] = logits
-        return self._log_odds(said, labels, photos)
+        parts = iter(lambda: list(islice(packed, _PHOTOS_PER_CALL)), [])
+        for places, logits in map_in_order(lambda part: self._decode(part, labels), parts, self._tagger.workers):
+            decoded[places] = logits
+        return self._log_odds(decoded, labels, photos)
 
-    def _said(self, part: list[tuple[int, bytes]], labels: LabelSet) -> tuple[list[int], np.ndarray]:
+    def _decode(self, part: list[tuple[int, bytes]], labels: LabelSet) -> tuple[list[int], np.ndarray]:
         places, packed = zip(*part, strict=True)
         try:
             tokens = np.stack([unpack_tokens(one) for one in packed])  # (b, L, D)
@@ -320,8 +342,8 @@ class Ranker:
         return list(places), self._tagger.logits(Encoded(tokens), labels)
 
 
-class _Near:
-    """The stored logits of the photos with the best predictions, read once, and of others as they are needed."""
+class _Candidates:
+    """Stored logits of the photos with the best predictions, read once, and of other photos when needed."""
 
     def __init__(self, stored: StoredScores, photos: np.ndarray):
         self._stored, self._photos = stored, np.zeros(0, np.int64)
@@ -343,28 +365,28 @@ class _Near:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Return where the ``count`` largest of values ``(n,)`` are, in no order."""
+    """Return the indices of the ``count`` largest of values ``(n,)``, unsorted."""
     return np.argpartition(-values, count - 1)[:count] if count else np.zeros(0, np.int64)
 
 
-def _best(promise: np.ndarray, passing: np.ndarray, top: int) -> np.ndarray:
-    """Return where the best are, at most ``top``: those that pass, best first, then the others."""
+def _best(log_scores: np.ndarray, passing: np.ndarray, top: int) -> np.ndarray:
+    """Return the indices of the best ``top`` photos: those that pass, best first, then the others."""
     found = []
     for some in (np.flatnonzero(passing), np.flatnonzero(~passing)):
-        if len(some) > top:  # sort only those that are as good as the last one
-            last = promise[some[_largest(promise[some], top)]].min()
-            some = some[promise[some] >= last]
-        found.append(some[np.argsort(-promise[some], kind="stable")])
+        if len(some) > top:  # sort only those at least as good as the last one to return
+            last = log_scores[some[_largest(log_scores[some], top)]].min()
+            some = some[log_scores[some] >= last]
+        found.append(some[np.argsort(-log_scores[some], kind="stable")])
     return np.concatenate(found)[:top]
 
 
 @dataclass(frozen=True)
-class _Things:
-    """What a photo should show, and what it should not.
+class _Terms:
+    """The terms of a query: each is a label, or alternatives of which one is enough.
 
     Attributes:
-        of_label: int64 ``(K,)``, ascending: the thing each label belongs to.
-        wanted: so many of the things, the first ones, should be there.
+        of_label: term of each label, int64 ``(K,)``, ascending.
+        wanted: number of terms that a photo should show; they come first, and it should show none of the others.
     """
 
     of_label: np.ndarray
@@ -372,21 +394,22 @@ class _Things:
 
     @property
     def _starts(self) -> np.ndarray:
-        return np.flatnonzero(np.diff(self.of_label, prepend=-1))  # (things,)
+        return np.flatnonzero(np.diff(self.of_label, prepend=-1))  # (terms,)
 
-    def promise(self, logits: np.ndarray) -> np.ndarray:
-        """Return the logarithm of the score ``(N,)``, which has no ties at 1: logits ``(N, K)``."""
-        absent = np.add.reduceat(np.logaddexp(0, logits), self._starts, axis=1)  # (N, things): -log of "none is there"
+    def log_scores(self, logits: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the scores ``(N,)``, which has no ties at 1, from logits ``(N, K)``."""
+        # Negative logarithm of the probability that no label of a term applies.
+        absent = np.add.reduceat(np.logaddexp(0, logits), self._starts, axis=1)  # (N, terms)
         present = -_log_of_complement(np.maximum(absent[:, : self.wanted], 1e-37))  # (N, wanted)
         return -(present.sum(axis=1) + absent[:, self.wanted :].sum(axis=1))
 
     def passes(self, is_tag: np.ndarray) -> np.ndarray:
-        """Return which photos show all that is wanted and nothing that is not, bool ``(N,)``: bool ``(N, K)``."""
-        there = np.logical_or.reduceat(is_tag, self._starts, axis=1)  # (N, things)
+        """Return which photos show all wanted terms and no unwanted one, bool ``(N,)``, from tags ``(N, K)``."""
+        there = np.logical_or.reduceat(is_tag, self._starts, axis=1)  # (N, terms)
         return (there == (np.arange(there.shape[1]) < self.wanted)).all(axis=1)
 
 
 def _log_of_complement(x: np.ndarray) -> np.ndarray:
-    """Return ``log(1 - exp(-x))`` of positive x, exact for small ones and large ones."""
+    """Return ``log(1 - exp(-x))`` of positive x, precise for small and large values."""
     small, large = np.minimum(x, 1.0), np.maximum(x, 0.5)
     return np.where(x < np.log(2), np.log(-np.expm1(-small)), np.log1p(-np.exp(-large)))

@@ -25,13 +25,13 @@ from zsl_tagger.system.untrusted_text import json_line, printable
 if TYPE_CHECKING:
     from zsl_tagger.search.suggest import NearDuplicates, Suggestions
 
-#: Photos of a group of near-duplicates that the table shows; JSON has all.
+#: Number of photos of a group of near-duplicates that the table shows; JSON has all.
 MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexRun:
-    """The options of ``zsl-tagger index``, as given; None means not given."""
+    """Hold the options of ``zsl-tagger index``, as given; None means not given."""
 
     paths: Sequence[str] | None = None
     index: Path | None = None
@@ -43,7 +43,7 @@ class IndexRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRun:
-    """The options of ``zsl-tagger search``, as given; None means not given."""
+    """Hold the options of ``zsl-tagger search``, as given; None means not given."""
 
     queries: Sequence[str]
     index: Path | None = None
@@ -65,11 +65,11 @@ class SuggestRun:
 
 
 def run_index(run: IndexRun) -> tuple[list[str], int]:
-    """Bring the index up to date: what to tell, and how many photos could not be read.
+    """Update the index; return the lines to print, and the number of photos that could not be read.
 
     Raises:
-        UserError: it cannot be carried out.
-        KeyboardInterrupt: Ctrl-C came, or SIGTERM (``Terminated``), at a place where the run can end.
+        UserError: the command cannot be carried out.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM (``Terminated``), between two photos.
     """
     if run.workers is not None and run.workers < 1:
         raise UserError(f"expected --workers of at least 1, got {run.workers}")
@@ -80,19 +80,19 @@ def run_index(run: IndexRun) -> tuple[list[str], int]:
             exclude_path=run.exclude_path or (),
             stop=stop,
         )
-        return [_told(counts, len(library))], counts.failed
+        return [_summary(counts, len(library))], counts.failed
 
 
-def _told(counts: Counts, photos: int) -> str:
+def _summary(counts: Counts, photos: int) -> str:
     changes = ", ".join(f"{name} {count:,}" for name, count in asdict(counts).items())
     return f"{photos:,} photos in the index: {changes}"
 
 
 def run_search(run: SearchRun) -> list[str]:
-    """Search, write the contact sheet where one is asked for, and return the lines to print.
+    """Search, write the contact sheet if requested, and return the lines to print.
 
     Raises:
-        UserError: it cannot be carried out.
+        UserError: the command cannot be carried out.
     """
     if run.top < 1:
         raise UserError(f"expected --top of at least 1, got {run.top}")
@@ -104,7 +104,7 @@ def run_search(run: SearchRun) -> list[str]:
     except NoIndexError as error:
         raise _no_index(error, run.index) from None
     if run.html is not None:
-        from zsl_tagger.search.sheet import contact_sheet  # here, as it loads what reads photos
+        from zsl_tagger.search.sheet import contact_sheet  # loads the image libraries
 
         write_whole(run.html, contact_sheet(rankings).encode())
     return _LINES[run.format](rankings)
@@ -116,10 +116,10 @@ def _no_index(error: NoIndexError, index: Path | None) -> UserError:
 
 
 def run_suggest(run: SuggestRun) -> list[str]:
-    """Return the lines that suggest what to look at in an index.
+    """Return the lines to print: photos and words of an index to review.
 
     Raises:
-        UserError: it cannot be carried out.
+        UserError: the command cannot be carried out.
     """
     for option, value in (("--top", run.top), ("--least", run.least)):
         if value < 1:
@@ -136,11 +136,11 @@ def _suggested(found: Suggestions) -> list[str]:
     untagged = [[f"{one.score:.2f} {one.nearest}", one.path] for one in found.untagged]
     words = [[one.word, f"{one.photos:,}", one.example] for one in found.words]
     lines = [
-        f"{found.untagged_photos:,} of {found.photos:,} photos are without any tag; the nearest tag of each:",
+        f"{found.untagged_photos:,} of {found.photos:,} photos have no tag; the nearest tag of each:",
         *_with_paths(untagged),
         f"{found.duplicate_groups:,} groups of near-duplicates:",
         *(line for group in found.duplicates for line in _group(group)),
-        f"{len(words)} words that stand out, but are no tags yet, on at least so many photos:",
+        f"{len(words)} words that stand out but are not tags yet, with the minimum number of photos:",
         *_with_paths(words),
     ]
     if words:
@@ -158,7 +158,7 @@ def _group(group: NearDuplicates) -> list[str]:
 
 
 def _with_paths(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return indented lines of ``WIDTH`` columns: cells, and a path in the last one, of which the end is shown."""
+    """Return indented lines of at most ``WIDTH`` characters; the last cell is a path, shortened at its start."""
     before = aligned([row[:-1] for row in rows]) if rows else []
     width = max(map(len, before), default=0)
     room = WIDTH - 4 - width
@@ -187,7 +187,7 @@ def _table(rankings: Sequence[Ranking]) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """Return a path that a person can read, relative to the current folder where the photo lies below it."""
+    """Return a printable path, relative to the current folder if the photo is inside it."""
     with suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
     return printable(path)

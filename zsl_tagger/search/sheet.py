@@ -1,4 +1,4 @@
-"""Rankings -> a contact sheet: one HTML file that needs no other, with the photos small and linked."""
+"""Write rankings as a contact sheet: one self-contained HTML file with linked thumbnails."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from zsl_tagger.images.preprocessing import ImageError, load_small
 from zsl_tagger.reports.pages import jpeg_url
-from zsl_tagger.search.rank import Found, Ranking
+from zsl_tagger.search.rank import Ranking, SearchResult
 from zsl_tagger.system.threads import default_workers, map_in_order
 from zsl_tagger.system.untrusted_text import printable, printable_path
 
-SIDE = 320  # longer side of a small photo, in pixels: twice what it takes on a page, for fine screens
+SIDE = 320  # longer side of a thumbnail in pixels: twice its size on the page, for high-resolution screens
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1e; --soft: #5f6368; --edge: #dadce0; --bar: #1a73e8; }
@@ -44,9 +44,9 @@ img { display: block; width: 100%; height: 100%; object-fit: contain; }
 
 
 def contact_sheet(rankings: Sequence[Ranking]) -> str:
-    """Return a page with a part for each query."""
+    """Return a page with one section per query."""
     paths = list({one.path: None for ranking in rankings for one in ranking.found})
-    small = dict(zip(paths, map_in_order(_thumbnail, paths, default_workers()), strict=True))
+    thumbnails = dict(zip(paths, map_in_order(_thumbnail, paths, default_workers()), strict=True))
     title = _escaped("; ".join(ranking.query for ranking in rankings))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -54,29 +54,29 @@ def contact_sheet(rankings: Sequence[Ranking]) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "".join(_part(ranking, small) for ranking in rankings)
+        + "".join(_section(ranking, thumbnails) for ranking in rankings)
         + "</main>\n</body>\n</html>\n"
     )
 
 
-def _part(ranking: Ranking, small: dict[str, str | None]) -> str:
+def _section(ranking: Ranking, thumbnails: dict[str, str | None]) -> str:
     passing = [one for one in ranking.found if one.passes]
     below = [one for one in ranking.found if not one.passes]
     counted = f"{ranking.counted()} reach the threshold"
     return (
         f"<section>\n<h1>{_escaped(ranking.query)} <small>{counted}</small></h1>\n"
-        + _grid(passing, small)
-        + (f"<h2>Below the threshold</h2>\n{_grid(below, small)}" if below else "")
+        + _grid(passing, thumbnails)
+        + (f"<h2>Below the threshold</h2>\n{_grid(below, thumbnails)}" if below else "")
         + "</section>\n"
     )
 
 
-def _grid(found: Iterable[Found], small: dict[str, str | None]) -> str:
-    items = "".join(_item(one, small[one.path]) for one in found)
+def _grid(found: Iterable[SearchResult], thumbnails: dict[str, str | None]) -> str:
+    items = "".join(_item(one, thumbnails[one.path]) for one in found)
     return f"<ul>\n{items}</ul>\n" if items else ""
 
 
-def _item(one: Found, picture: str | None) -> str:
+def _item(one: SearchResult, picture: str | None) -> str:
     path = printable_path(one.path)
     name = html.escape(Path(path).name)
     shown = f'<img src="{picture}" alt="{name}" loading="lazy">' if picture else "cannot be read now"
@@ -92,7 +92,7 @@ def _escaped(text: str) -> str:
 
 
 def _thumbnail(path: str) -> str | None:
-    """Return a data URL, or None where the photo cannot be read."""
+    """Return a data URL; None if the photo cannot be read."""
     try:
         return jpeg_url(load_small(path, SIDE))
     except ImageError:

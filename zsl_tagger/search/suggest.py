@@ -1,7 +1,7 @@
-"""Suggest what to look at in a library: photos without a tag, near-duplicates, and words that are not tagged yet.
+"""Suggest photos and words to review in a library: photos without a tag, near-duplicates, and words not used as tags.
 
-All three lists come from what the index keeps; no photo is opened. Words are predicted for all photos from the stored
-logits, as a search does (:mod:`.rank`), and the promising ones are then asked of their best photos.
+All three lists are computed from the index; no photo is opened. Words are predicted for all photos from the stored
+logits, as in a search (:mod:`.rank`). The decoder then scores the most promising words on their best photos.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from zsl_tagger.system.json_record import JsonRecord
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger, probabilities
 
-#: Words that are looked at closely: those that the most photos are predicted to show.
+#: Number of words to examine: those with the most predicted photos.
 PROMISING = 200
-#: Words that are asked, if not twice as many as are wanted, and of each the photos beside the least number.
-ASKED_WORDS, BEST_PHOTOS = 20, 16
-#: A word is the same as a tag where their photos overlap so much: 2 |both| / (|one| + |other|).
+#: Minimum number of words that the decoder scores (or twice the number wanted).
+DECODED_WORDS = 20
+#: Number of photos per word that the decoder scores, in addition to ``least``.
+BEST_PHOTOS = 16
+#: Overlap of their photos from which a word means the same as a tag: 2 |both| / (|one| + |other|).
 SAME_PHOTOS = 0.6
-#: A word that photos of anything show too has to be so many times as frequent in the library.
+#: Minimum frequency of a word in the library, relative to its frequency in arbitrary photos.
 TIMES_AS_FREQUENT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class UntaggedPhoto(JsonRecord):
-    """Hold a photo that no tag reaches its threshold on.
+    """Describe a photo on which no tag reaches its threshold.
 
     Attributes:
-        path: its absolute path.
+        path: absolute path.
         nearest: the tag that is nearest to its threshold.
-        score: of that tag, 0..1.
+        score: score of that tag, 0..1.
     """
 
     path: str
@@ -45,12 +47,12 @@ class UntaggedPhoto(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates(JsonRecord):
-    """Hold photos that are nearly the same.
+    """Describe photos that are nearly the same.
 
     Attributes:
         similarity: the lowest cosine that joined them; 1 for copies of one file.
         same_file: all are copies of one file.
-        paths: their absolute paths.
+        paths: absolute paths.
     """
 
     similarity: float
@@ -60,12 +62,12 @@ class NearDuplicates(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SuggestedWord(JsonRecord):
-    """Hold a word that photos show and that is neither a default tag nor taught.
+    """Describe a word that photos show and that is neither a default tag nor taught.
 
     Attributes:
-        word: as the model lists it.
-        photos: at least so many reach its threshold.
-        example: absolute path of the best one.
+        word: spelling of the model.
+        photos: minimum number of photos that reach its threshold.
+        example: absolute path of the best photo.
     """
 
     word: str
@@ -75,15 +77,15 @@ class SuggestedWord(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestions(JsonRecord):
-    """Hold the best of the three lists, and how long the first two are.
+    """Hold the first entries of the three lists, and the lengths of the first two.
 
     Attributes:
-        photos: in the index.
-        untagged_photos: photos without any tag.
-        untagged: of these, those that are farthest from having one.
-        duplicate_groups: groups of near-duplicates.
-        duplicates: of these, the largest groups.
-        words: words that stand out, those of the most photos first.
+        photos: number of photos in the index.
+        untagged_photos: number of photos without any tag.
+        untagged: the photos farthest from having a tag.
+        duplicate_groups: number of groups of near-duplicates.
+        duplicates: the largest groups.
+        words: words that stand out, by number of photos, most first.
     """
 
     photos: int
@@ -95,31 +97,31 @@ class Suggestions(JsonRecord):
 
 
 class Suggester:
-    """Make the lists for an index as it is now.
+    """Compute the lists for an index in its present state.
 
     Args:
-        ranker: of the same index.
-        top: most entries of each list.
-        least: photos that must show a word.
+        ranker: ranker of the same index.
+        top: maximum length of each list.
+        least: minimum number of photos that show a word.
     """
 
     def __init__(self, store: Store, tagger: Tagger, ranker: Ranker, top: int, least: int):
         self._store, self._tagger, self._ranker = store, tagger, ranker
         self._top, self._least = top, least
-        self._tagged: list[tuple[np.ndarray, np.ndarray]] = []  # photos, and their tags as bits, uint8 (m, K / 8)
+        self._tagged: list[tuple[np.ndarray, np.ndarray]] = []  # photos and their tags as bits, uint8 (m, K / 8)
 
     def suggestions(self) -> Suggestions:
         """Return the three lists.
 
         Raises:
-            LibraryError: the index has no photos, or was made by an earlier version and not completed.
+            LibraryError: the index has no photos, or an earlier version created it and it was not updated.
         """
         if not len(self._ranker.contents):
             raise LibraryError(f"the index {self._store.folder} has no photos: add some first")
         if self._store.lacks_pooled():
             raise LibraryError(
-                f"the index {self._store.folder} lacks what near-duplicates are found by, as an earlier version made "
-                "it: run zsl-tagger index on it once more, which adds that without looking at the photos again"
+                f"the index {self._store.folder} lacks the features for near-duplicates, because an earlier version "
+                "created it: run zsl-tagger index on it again, which adds them without opening the photos"
             )
         untagged_photos, untagged = self._untagged()
         duplicate_groups, duplicates = self._duplicates()
@@ -139,7 +141,7 @@ class Suggester:
 
     def _untagged(self) -> tuple[int, list[UntaggedPhoto]]:
         vocabulary = self._tagger.vocabulary
-        others = self._ranker.not_stored(vocabulary)  # taught tags that take such a word
+        others = self._ranker.not_stored(vocabulary)  # taught tags with a word that is not stored
         stored = vocabulary.only([number for number in range(len(vocabulary)) if number not in set(others)])
         bounds = _log_odds_of(stored.thresholds)
         count = len(self._ranker.contents)
@@ -190,7 +192,7 @@ class Suggester:
         if not len(words):
             return []
         photos = np.unique(best)
-        passes = probabilities(log_odds := self._ranker.ask(photos, words)) >= words.thresholds  # (m, k)
+        passes = probabilities(log_odds := self._ranker.decode(photos, words)) >= words.thresholds  # (m, k)
         counts = self._ranker.copies[photos] @ passes  # (k,)
         most = np.argsort(-counts, kind="stable")
         return [
@@ -204,7 +206,7 @@ class Suggester:
         ]
 
     def _promising(self) -> LabelSet:
-        """Return the listed words that are no tags yet and that the most photos are predicted to show, best first."""
+        """Return the listed words that are not tags yet and have the most predicted photos, best first."""
         vocabulary = self._tagger.vocabulary
         names = self._tagger.listed_beside(vocabulary.keys)
         words = self._tagger.plain_label_set(names) if names else vocabulary.only([])
@@ -219,7 +221,7 @@ class Suggester:
         return self._without_usual(words.only(keep.tolist()), counts[keep])
 
     def _without_usual(self, words: LabelSet, counts: np.ndarray) -> LabelSet:
-        """Leave out words that photos of anything show nearly as often as the library does."""
+        """Leave out words that are nearly as frequent in arbitrary photos as in the library."""
         background = self._tagger.background
         if background is None or not len(words):
             return words
@@ -229,9 +231,9 @@ class Suggester:
         return words.only(np.flatnonzero(stands_out).tolist())
 
     def _other_than_tags(self, words: LabelSet) -> tuple[LabelSet, np.ndarray]:
-        """Return words that say something else than the tags and better words, and the best photos of each ``(n, k)``.
+        """Return words that differ from the tags and from better words, and the best photos of each, ``(n, k)``.
 
-        "Automobile" is on the photos that "car" is on: it tells nothing new.
+        "Automobile" is left out if its photos are those of "car".
         """
         tags = self._tagger.vocabulary
         tags = tags.only(sorted(set(range(len(tags))) - set(self._ranker.not_stored(tags))))
@@ -247,7 +249,7 @@ class Suggester:
         as_words = _overlaps(shown.T @ shown, shown.sum(axis=0), shown.sum(axis=0))  # (k, k)
         chosen: list[int] = []
         for number in np.flatnonzero(as_tags < SAME_PHOTOS).tolist():
-            if len(chosen) < max(2 * self._top, ASKED_WORDS) and not (as_words[number, chosen] >= SAME_PHOTOS).any():
+            if len(chosen) < max(2 * self._top, DECODED_WORDS) and not (as_words[number, chosen] >= SAME_PHOTOS).any():
                 chosen.append(number)
         best = np.argsort(-over[:, chosen], axis=0, kind="stable")[: BEST_PHOTOS + self._least]
         return words.only(chosen), best
@@ -260,13 +262,17 @@ def _log_odds_of(thresholds: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(both: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return by how much sets overlap, 0..1 ``(n, m)``: sizes of the intersections ``(n, m)`` and of the sets."""
+    """Return overlaps of sets, 0..1 ``(n, m)``, from the sizes of their intersections ``(n, m)`` and of the sets."""
     overlaps: np.ndarray = 2 * both / np.maximum(one[:, None] + other, 1)
     return overlaps
 
 
 def check_limits(top: int, least: int) -> None:
-    """Raise a UserError unless both are at least 1."""
+    """Validate the limits.
+
+    Raises:
+        UserError: one of them is less than 1.
+    """
     if top < 1:
         raise UserError(f"expected top of at least 1, got {top}")
     if least < 1:

@@ -1,7 +1,7 @@
-"""Folders of photos -> the index: what is new or changed is encoded, what is gone leaves.
+"""Update an index from folders of photos: encode new and changed photos, remove deleted ones.
 
-A photo whose size and time of last change are as they were is not opened. Else its SHA-256 is computed; a content
-that is known (a photo that was moved or copied, or only touched) is not encoded again.
+A photo whose size and time of last change are the same is not opened. For any other, the SHA-256 is computed first; if
+the index has that content (the photo was moved, copied or touched), it is not encoded again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import NamedTuple
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Record
-from zsl_tagger.search.blocks import PHOTOS_A_BLOCK
+from zsl_tagger.search.blocks import PHOTOS_PER_BLOCK
 from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
-from zsl_tagger.search.store import Known, Store
+from zsl_tagger.search.store import IndexedPhoto, Store
 from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest
@@ -31,13 +31,13 @@ from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
 
-#: Photos of which one thread compares size and time with the index at a time.
+#: Number of photos whose size and time a thread compares with the index in one call.
 _COMPARED_AT_ONCE = 512
 
 
 @dataclass
 class Counts:
-    """What became of the photos of one run."""
+    """Number of photos by outcome of an update."""
 
     added: int = 0
     changed: int = 0
@@ -46,8 +46,8 @@ class Counts:
     failed: int = 0
 
 
-class _Looked(NamedTuple):
-    """A photo that was not in the index as it is now: its content's number where that is known, or what to store."""
+class _NewPhoto(NamedTuple):
+    """A new or changed photo: the id of its content if the index has it, else the values to store."""
 
     path: str
     size: int
@@ -61,11 +61,11 @@ class _Looked(NamedTuple):
 
 
 class Updater:
-    """Brings an index up to date with folders.
+    """Update an index from folders.
 
     Args:
-        prune: photos whose folder is empty or not there leave too.
-        selection: what is left out of the folders.
+        prune: also remove photos whose folder is empty or missing.
+        selection: files and folders to leave out.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Updater:
         self._selection = selection or Selection()
         self._store, self._tagger, self._labels, self._prune = store, tagger, labels, prune
         self._photos, self._loose = store.photos(), store.loose()
-        self._hashes: dict[str, int] | None = None  # read when the first photo is new
+        self._hashes: dict[str, int] | None = None  # read when the first new photo is found
         self.counts = Counts()
 
     def run(self, paths: Sequence[str], stop: StopRequest | None = None) -> Counts:
-        """Index folders, files and globs. Each photo is in the index as soon as it was looked at."""
+        """Index folders, files and globs; each photo is stored as soon as it is encoded."""
         roots = [os.path.abspath(path) if path else path for path in paths]
         items = list(find_images(roots, selection=self._selection))
         with self._store.transaction():
@@ -91,10 +91,10 @@ class Updater:
                 if os.path.isdir(root):
                     self._store.add_root(root)
         with Progress("indexing", len(items), unit="photos") as progress:
-            new = self._new_ones(items, progress)
+            new = self._new_photos(items, progress)
             waiting = new if stop is None else stop.iterate(new)
-            with closing(map_in_order(self._look, waiting, self._tagger.workers)) as looked:
-                for one in progress.over(looked):
+            with closing(map_in_order(self._prepare, waiting, self._tagger.workers)) as prepared:
+                for one in progress.over(prepared):
                     if isinstance(one, Record):
                         self._fail(one)
                     else:
@@ -107,7 +107,7 @@ class Updater:
         return self.counts
 
     def _add_pooled(self, stop: StopRequest | None) -> None:
-        """Add what an index of version 2 lacks, from the tokens that it has."""
+        """Add the pooled tokens that an index of version 2 lacks, computed from its tokens."""
         missing = self._store.without_pooled()
         with Progress("pooling", len(missing), unit="photos") as progress:
             for content in progress.over(missing if stop is None else stop.iterate(missing)):
@@ -115,15 +115,15 @@ class Updater:
                     self._store.add_pooled(content)
 
     def _arrange(self, stop: StopRequest | None) -> None:
-        """Arrange what an earlier version left as rows, some thousand photos a transaction."""
-        blocks = range(self._store.loose() // PHOTOS_A_BLOCK)
+        """Turn rows that an earlier version wrote into blocks, one transaction per block."""
+        blocks = range(self._store.loose() // PHOTOS_PER_BLOCK)
         with Progress("arranging scores", len(blocks), unit="blocks") as progress:
             for _ in progress.over(blocks if stop is None else stop.iterate(blocks)):
                 with self._store.transaction():
                     self._store.arrange()
 
-    def _new_ones(self, items: Sequence[str | Record], progress: Progress) -> Iterator[str | Record]:
-        """Yield what is not in the index as it is now, and count the others as done."""
+    def _new_photos(self, items: Sequence[str | Record], progress: Progress) -> Iterator[str | Record]:
+        """Yield photos that are new or have changed; count the others as done."""
         parts = (items[start : start + _COMPARED_AT_ONCE] for start in range(0, len(items), _COMPARED_AT_ONCE))
         with closing(map_in_order(self._changed, parts, self._tagger.workers)) as compared:
             for count, changed in compared:
@@ -134,21 +134,15 @@ class Updater:
                 yield from changed
 
     def _changed(self, items: Sequence[str | Record]) -> tuple[int, list[str | Record]]:
-        """Return how many items there are, and those that are not photos of the index with their size and time."""
+        """Return the number of items, and the items that are not unchanged photos of the index."""
         return len(items), [item for item in items if isinstance(item, Record) or not self._is_known(item)]
 
     def _is_known(self, path: str) -> bool:
         known = self._photos.get(path)
-        if known is None:
-            return False
-        try:
-            status = os.stat(path)
-        except OSError:  # it is looked at, and the error told
-            return False
-        return known[:2] == (status.st_size, status.st_mtime_ns) and stat.S_ISREG(status.st_mode)
+        return known is not None and known.is_unchanged(path)
 
-    def _look(self, item: str | Record) -> _Looked | Record:
-        """Do all that is done for one photo, on one of several threads."""
+    def _prepare(self, item: str | Record) -> _NewPhoto | Record:
+        """Read and encode one photo; called on several threads."""
         if isinstance(item, Record):
             return item
         assert self._hashes is not None
@@ -159,16 +153,16 @@ class Updater:
             sha256 = sha256_of(Path(item))
         except OSError as error:
             return Record(item, [], error.strerror or str(error))
-        looked = _Looked(item, status.st_size, status.st_mtime_ns, sha256, self._hashes.get(sha256))
-        if looked.content is not None:
-            return looked
+        photo = _NewPhoto(item, status.st_size, status.st_mtime_ns, sha256, self._hashes.get(sha256))
+        if photo.content is not None:
+            return photo
         try:
             encoded = self._tagger.encode(item)
         except ImageError as error:
             return Record(item, [], str(error))
         logits = self._tagger.logits(encoded, self._labels)  # (1, V)
         classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
-        return looked._replace(
+        return photo._replace(
             tokens=pack_tokens(encoded.tokens[0]),
             logits=pack_logits(logits[0]),
             classes=pack_classes(classes),
@@ -179,23 +173,21 @@ class Updater:
         self.counts.failed += 1
         logger.warning("%s: %s", record.path, record.error)
 
-    def _write(self, looked: _Looked) -> None:
-        before = self._photos.get(looked.path)
+    def _write(self, photo: _NewPhoto) -> None:
+        before = self._photos.get(photo.path)
         with self._store.transaction():
-            content = looked.content
+            content = photo.content
             if content is None:
-                content = self._store.add_content(
-                    looked.sha256, looked.tokens, looked.logits, looked.classes, looked.pooled
-                )
+                content = self._store.add_content(photo.sha256, photo.tokens, photo.logits, photo.classes, photo.pooled)
                 self._loose += 1
             left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
-            self._store.set_photo(looked.path, Known(looked.size, looked.mtime_ns, content))
-            if self._loose >= PHOTOS_A_BLOCK:
+            self._store.set_photo(photo.path, IndexedPhoto(photo.size, photo.mtime_ns, content))
+            if self._loose >= PHOTOS_PER_BLOCK:
                 self._store.arrange()
                 self._loose = self._store.loose()
         assert self._hashes is not None
-        self._hashes[looked.sha256] = content
+        self._hashes[photo.sha256] = content
         for path in left:
             self._photos.pop(path, None)
         if before is None:
@@ -205,7 +197,7 @@ class Updater:
             self.counts.changed += before.content != content
 
     def _remove_gone(self, roots: Sequence[str], found: set[str]) -> None:
-        """Photos of these folders that are not there any more; not those of a disk that is not there."""
+        """Remove photos of these folders that were deleted, but not those of a disk that is not mounted."""
         gone, kept = [], 0
         for path in self._photos.keys() - found:
             above = [root for root in roots if _lies_in(path, root)]
@@ -215,8 +207,8 @@ class Updater:
                 kept += 1
         if kept:
             logger.warning(
-                "%s photos are kept in the index though they cannot be seen, for their folder is empty or not "
-                "there, as of a disk that is not mounted: pruning removes them",
+                "%s photos are kept in the index although they are missing, because their folder is empty or missing, "
+                "e.g. on a disk that is not mounted: pruning removes them",
                 f"{kept:,}",
             )
         with self._store.transaction():
@@ -232,10 +224,10 @@ def _lies_in(path: str, root: str) -> bool:
 
 
 def _was_deleted(path: str, root: str) -> bool:
-    """Whether a photo that is not found was deleted, or lies on a disk that is not there.
+    """Return whether a missing photo was deleted, rather than being on a disk that is not mounted.
 
-    It was deleted where its folder, or what is left of the folders above it up to ``root``, can be listed and holds
-    something.
+    It was deleted if its folder, or the nearest existing folder above it up to ``root``, can be listed and is not
+    empty.
     """
     folder = os.path.dirname(path)
     while path != root and not os.path.isdir(folder):

@@ -139,7 +139,7 @@ _MEANINGS = {
     405: "Another method than this path has.",
     408: "The request did not arrive in time.",
     409: "The marks or the sidecars have changed since the preview.",
-    410: "The photo is gone, or was changed, since it was indexed.",
+    410: "The photo was deleted or changed since it was indexed.",
     413: "Too many bytes.",
     415: "The body is not multipart/form-data.",
     422: "A field is missing or wrong, or a label is not known.",

@@ -32,7 +32,7 @@ from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, Vocab
 from zsl_tagger.tagging.pooled import by_place
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, taught_folders
-from zsl_tagger.tagging.teaching import Lesson, LibraryPhotos, teach
+from zsl_tagger.tagging.teaching import Lesson, PhotoLibrary, teach
 from zsl_tagger.words.spelling import normalize_label, singular_forms
 from zsl_tagger.words.table import Resolved, UnknownLabelError, WordTable
 
@@ -357,7 +357,7 @@ class Tagger:
         *,
         like: str | None = None,
         new: bool = False,
-        library: LibraryPhotos | None = None,
+        library: PhotoLibrary | None = None,
         forget: Sequence[str] = (),
     ) -> TaughtTag:
         """Learn a tag from photos and store it; from then on it works like any other word, in other programs too.
@@ -370,8 +370,8 @@ class Tagger:
             negatives: photos that look similar but do not show it.
             like: a known word with a similar meaning.
             new: if the name is a known word, teach a separate tag "NAME (taught)".
-            library: more arbitrary photos, e.g. of an index
-                (:meth:`zsl_tagger.search.library.Library.photos_of_anything`).
+            library: an index made with this model (:class:`zsl_tagger.Library`): some of its photos are compared with,
+                and examples that are in it are not encoded again.
             forget: paths of examples of earlier calls that are no longer examples of either kind.
 
         Raises:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,8 +34,15 @@ LEAST_NEGATIVES = 8
 #: Minimum cosine of the features of two photos that count as the same photo.
 SAME = 0.995
 
-#: Returns features and word log-odds of library photos for a word's key (None: log-odds of 0).
-LibraryPhotos = Callable[[str | None], Photos]
+
+class PhotoLibrary(Protocol):
+    """Photos that the same model has encoded before; log-odds are of a word's key, or 0 for None."""
+
+    def random_photos(self, word: str | None) -> Photos:
+        """Return arbitrary photos, for a tag to be compared with."""
+
+    def stored_photos(self, paths: Sequence[str], word: str | None) -> Mapping[str, tuple[np.ndarray, float]]:
+        """Return features ``(F,)`` and log-odds by absolute path, of photos for which they are known."""
 
 
 class _Photo(NamedTuple):
@@ -65,12 +72,12 @@ class Lesson:
     forget: Sequence[str] = ()
 
 
-def teach(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], library: LibraryPhotos | None) -> TaughtTag:
+def teach(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], library: PhotoLibrary | None) -> TaughtTag:
     """Learn a tag.
 
     Args:
         earlier: tags taught before, for any model; examples with the same name are used again.
-        library: arbitrary photos, in addition to the stored background.
+        library: more photos to compare with, in addition to the stored background; its photos are not encoded again.
 
     Raises:
         UserError: the name is invalid, too few examples can be read, or they contradict each other.
@@ -79,7 +86,8 @@ def teach(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], library:
     if lesson.new and is_known_word(tagger, name):
         name = f"{name} (taught)"
     word = _word(tagger, name, lesson.like)
-    encoded = _encode_examples(tagger, lesson, [tag for tag in earlier if tag.key == normalize_label(name)], word)
+    same = [tag for tag in earlier if tag.key == normalize_label(name)]
+    encoded = _encode_examples(tagger, lesson, same, word, library)
     positives, negatives = ([photo for photo in encoded if photo.example.positive is kind] for kind in (True, False))
     _check_enough(name, positives)
     examples = np.stack([photo.features for photo in encoded])
@@ -121,23 +129,31 @@ def _word(tagger: Tagger, name: str, like: str | None) -> str | None:
     return tagger.key(name) if is_known_word(tagger, name) else None  # the mean of "our" and "cat" means little
 
 
-def _encode_examples(tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: str | None) -> list[_Photo]:
-    """Encode all examples, each photo once; earlier ones only if their features are not stored for this model."""
+def _encode_examples(
+    tagger: Tagger, lesson: Lesson, earlier: Sequence[TaughtTag], word: str | None, library: PhotoLibrary | None
+) -> list[_Photo]:
+    """Encode all examples, each photo once, unless ``earlier`` or the library has its features for this model."""
     given: list[tuple[ImageSource, bool]] = [(photo, True) for photo in lesson.positives]
     given += [(photo, False) for photo in lesson.negatives]
     left_out = {_path_of(photo) for photo in (*(photo for photo, _ in given), *lesson.forget)}
     stored, missing = _stored(tagger, earlier, word, left_out)
     items = given + [(example.path, example.positive) for example in missing]
+    paths = [path for photo, _ in items if (path := _path_of(photo))]
+    known = {} if library is None else library.stored_photos(paths, word)
 
     def encode(item: tuple[ImageSource, bool]) -> _Photo | str:
         photo, positive = item
+        path = _path_of(photo)
         try:
-            pixels = load_array(photo, tagger.preprocessing)
+            pixels = load_array(photo, tagger.preprocessing)  # even if its features are known: pixels identify copies
         except ImageError as error:
-            return f"{_path_of(photo) or 'a photo'}: {error}"
-        encoded = tagger.encode_pixels(pixels)
-        log_odds = float(word_log_odds(tagger, word, encoded)[0])
-        return _Photo(Example(_path_of(photo), _sha256(pixels), positive, log_odds), pooled(encoded)[0])
+            return f"{path or 'a photo'}: {error}"
+        if path in known:
+            features, log_odds = known[path]
+        else:
+            encoded = tagger.encode_pixels(pixels)
+            features, log_odds = pooled(encoded)[0], float(word_log_odds(tagger, word, encoded)[0])
+        return _Photo(Example(path, _sha256(pixels), positive, log_odds), features)
 
     results = list(map_in_order(encode, items, max(tagger.workers, 1)))
     for error in (result for result in results if isinstance(result, str)):
@@ -227,11 +243,11 @@ def _background(tagger: Tagger, word: str | None, examples: np.ndarray) -> Photo
     return Photos(pooled(stored), word_log_odds(tagger, word, stored))
 
 
-def _library(library: LibraryPhotos | None, word: str | None, examples: np.ndarray) -> Photos:
+def _library(library: PhotoLibrary | None, word: str | None, examples: np.ndarray) -> Photos:
     """Return the photos of a library that are not among the examples ``(n, F)``."""
     if library is None:
         return Photos(examples[:0], np.zeros(0, np.float32))
-    photos = library(word)
+    photos = library.random_photos(word)
     other = (_unit(photos.features) @ _unit(examples).T).max(axis=1, initial=-1) < SAME  # (N,)
     return Photos(photos.features[other], photos.word[other])
 

@@ -13,23 +13,23 @@ from zsl_tagger.system.json_record import JsonRecord
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
-from zsl_tagger.tagging.teaching import LibraryPhotos
+from zsl_tagger.tagging.teaching import PhotoLibrary
 
 logger = logging.getLogger(__name__)
 
-#: Photos of one keyword that it is taught with; more take time and help little.
-MOST_EXAMPLES = 20
+#: Maximum number of examples per keyword; more take time and help little.
+MAX_EXAMPLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaughtKeywords(JsonRecord):
-    """Say what was taught from a library.
+    """Summarise what was taught from a library.
 
     Attributes:
-        photos: how many were read.
-        with_keywords: how many of them have a keyword.
-        taught: of each keyword that was taught, how many examples it has, and how many were found when left out.
-        rare: keywords with too few photos.
+        photos: number of photos read.
+        with_keywords: number of photos with a keyword.
+        taught: number of examples, and of examples found when left out, of each taught keyword.
+        rare: number of keywords with too few photos.
         refused: keywords that could not be taught, with the reason.
     """
 
@@ -40,7 +40,7 @@ class TaughtKeywords(JsonRecord):
     refused: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Return what to print."""
+        """Return the lines to print."""
         rows = [[name, f"{photos} photos", f"found {found}"] for name, (photos, found) in self.taught.items()]
         return [
             f"{self.photos:,} photos, {self.with_keywords:,} with keywords; taught: {len(self.taught):,}, with too few "
@@ -50,12 +50,12 @@ class TaughtKeywords(JsonRecord):
 
 
 def teach_keywords(
-    tagger: Tagger, counts: KeywordCounts, least: int, library: LibraryPhotos | None = None
+    tagger: Tagger, counts: KeywordCounts, least: int, library: PhotoLibrary | None = None
 ) -> TaughtKeywords:
-    """Teach every keyword that ``least`` photos have.
+    """Teach every keyword that at least ``least`` photos have.
 
     Args:
-        library: photos of anything, as for :meth:`Tagger.teach`.
+        library: as for :meth:`Tagger.teach`.
     """
     by_keyword = counts.by_keyword()
     enough = {word: paths for word, paths in by_keyword.items() if len(paths) >= least}
@@ -71,9 +71,9 @@ def teach_keywords(
             else:
                 taught[tag.name] = tag.positives, tag.found
     if not taught:
-        commonest = some([f"{word} ({len(paths)})" for word, paths in by_keyword.items()])
+        most_common = some([f"{word} ({len(paths)})" for word, paths in by_keyword.items()])
         raise UserError(
-            f"no keyword that {least} photos have could be taught; the commonest are: {commonest or 'none'}"
+            f"no keyword of at least {least} photos could be taught; the most common are: {most_common or 'none'}"
         )
     return TaughtKeywords(
         photos=counts.photos,
@@ -84,13 +84,13 @@ def teach_keywords(
     )
 
 
-def _teach(tagger: Tagger, word: str, paths: Sequence[str], library: LibraryPhotos | None) -> TaughtTag:
-    checked_name(word)  # before photos are looked at
+def _teach(tagger: Tagger, word: str, paths: Sequence[str], library: PhotoLibrary | None) -> TaughtTag:
+    checked_name(word)  # before photos are read
     return tagger.teach(word, list(_spread(paths)), library=library)
 
 
 def _spread(paths: Sequence[str]) -> Iterator[str]:
-    """Yield up to ``MOST_EXAMPLES`` of the paths, evenly from first to last: neighbours are often of one moment."""
-    step = max(1.0, len(paths) / MOST_EXAMPLES)
-    for number in range(min(len(paths), MOST_EXAMPLES)):
+    """Yield up to ``MAX_EXAMPLES`` evenly spaced paths; neighbours often show the same moment."""
+    step = max(1.0, len(paths) / MAX_EXAMPLES)
+    for number in range(min(len(paths), MAX_EXAMPLES)):
         yield paths[int(number * step)]

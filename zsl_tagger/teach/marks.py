@@ -1,7 +1,7 @@
-"""Yes and no of a person, photo by photo, in a database of the user: for a tag that is taught or will be.
+"""Store which photos a user has marked as showing a tag or not, in a database in the user's data folder.
 
-A photo goes by the SHA-256 of its content, so that marks survive when it is moved, and an index that is made again.
-The file also has what the last writes to sidecars changed, so that they can be undone after a restart.
+Photos are identified by the SHA-256 of their content, so marks survive when a photo is moved or the index is rebuilt.
+The file also stores what the last writes to sidecars changed, so that they can be undone after a restart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zsl_tagger.words.spelling import normalize_label
 
 MARKS_FILE = "marks.db"
 FORMAT_VERSION = 2
-#: Writes to the sidecars of an index that can be undone.
+#: Number of writes to the sidecars of an index that can be undone.
 KEPT_WRITES = 50
 _APPLICATION = 0x5A534C4D  # "ZSLM"
 _SCHEMA = (
@@ -31,16 +31,16 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS writes "
     "(library BLOB, number INTEGER, path BLOB, gained TEXT, lost TEXT, PRIMARY KEY (library, number, path))",
 )
-#: From version 1, which kept the last write only.
+#: From version 1, which stored only the last write.
 _UPGRADE = ("INSERT INTO writes SELECT library, 1, path, gained, lost FROM written", "DROP TABLE written")
 
 
 @dataclass(frozen=True)
 class WrittenSidecar:
-    """Say what a sidecar got and lost.
+    """Describe the keywords that a sidecar gained and lost.
 
     Attributes:
-        photo: its path.
+        photo: path of the photo.
     """
 
     photo: str
@@ -48,7 +48,7 @@ class WrittenSidecar:
     lost: tuple[str, ...]
 
     def then(self, later: WrittenSidecar) -> WrittenSidecar:
-        """Return what this and a later write to the same sidecar change together."""
+        """Return the combined change of this and a later write to the same sidecar."""
         gained, lost = (*self.gained, *later.gained), (*self.lost, *later.lost)
         return WrittenSidecar(
             self.photo,
@@ -58,42 +58,42 @@ class WrittenSidecar:
 
 
 def default_folder() -> Path:
-    """Return where marks are kept unless a folder is given: in the user's data folder of this system."""
+    """Return the default folder of the marks, in the user's data folder."""
     return user_folder("marks")
 
 
 def key_of(tag: str) -> str:
-    """Return the spelling under which the marks of a tag are kept.
+    """Return the normalised name under which the marks of a tag are stored.
 
     Raises:
-        UserError: the name cannot be one of a tag.
+        UserError: the name is invalid.
     """
     return normalize_label(checked_name(tag))
 
 
 class Marks:
-    """The marks of a folder, which need not be there yet. Threads and processes may share it.
+    """The marks in a folder, which need not exist yet. Threads and processes may share it.
 
     Raises:
-        UserError: by each method, where the file cannot be used.
+        UserError: from each method, if the file cannot be used.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / MARKS_FILE
 
     def names(self) -> list[str]:
-        """Return the tags that have marks, as they were typed last."""
+        """Return the names of tags with marks, as typed most recently."""
         with self._opened() as database:
             return [name for (name,) in database.execute("SELECT name FROM tags ORDER BY name")]
 
     def of(self, tag: str) -> dict[str, bool | None]:
-        """Return the marks of a tag: SHA-256 of a photo -> yes or no; None for a mark that was taken back."""
+        """Return the marks of a tag by SHA-256 of the photo; None for a mark that was withdrawn."""
         with self._opened() as database:
             rows = database.execute("SELECT photo, mark FROM marks WHERE tag = ?", (key_of(tag),)).fetchall()
         return {photo: None if mark is None else bool(mark) for photo, mark in rows}
 
     def set(self, tag: str, marks: Mapping[str, bool | None]) -> None:
-        """Keep marks, in place of earlier ones of the same photos: all of them or none."""
+        """Store all marks, replacing earlier ones of the same photos, or none if there is an error."""
         key = key_of(tag)
         with self._writing() as database:
             database.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (key, checked_name(tag)))
@@ -101,12 +101,12 @@ class Marks:
             database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", rows)
 
     def written(self, library: Path) -> list[WrittenSidecar]:
-        """Return what the last write to the sidecars of an index changed that was not undone."""
+        """Return the changes of the last write to the sidecars of an index that has not been undone."""
         with self._opened() as database:
             return _write_of(database, library, _last(database, library))
 
     def add_written(self, library: Path, sidecars: Sequence[WrittenSidecar]) -> None:
-        """Keep what is about to be written to the sidecars of an index, and forget the write ``KEPT_WRITES`` before."""
+        """Store the changes of a write that is about to happen; delete those of the write ``KEPT_WRITES`` earlier."""
         with self._writing() as database:
             number = _last(database, library) + 1
             _replace(database, library, number, sidecars)
@@ -114,9 +114,9 @@ class Marks:
             database.execute("DELETE FROM writes WHERE library = ? AND number <= ?", (_bytes(library), oldest))
 
     def keep_unwritten(self, library: Path, left: Sequence[WrittenSidecar]) -> None:
-        """Forget the last write after it was undone, except for ``left``, which could not be undone.
+        """Delete the last write after it was undone, except for ``left``, the changes that could not be undone.
 
-        If that is all of it, it joins the write before, which can be undone then.
+        If none could be undone, they are added to the write before, so that it can be undone next.
         """
         with self._writing() as database:
             number = _last(database, library)
@@ -130,7 +130,7 @@ class Marks:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Write what is written inside whole, or not at all."""
+        """Open the file for writing; commit all changes made inside, or none if there is an error."""
         with write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._opened(make=True) as database:
@@ -140,7 +140,7 @@ class Marks:
 
     @contextlib.contextmanager
     def _opened(self, make: bool = False) -> Iterator[sqlite3.Connection]:
-        """Open the file, or stand in for one that is not there yet; whatever is not committed is rolled back."""
+        """Open the file, or an empty database if there is none; uncommitted changes are rolled back."""
         try:
             place = str(self.path) if make or self.path.exists() else ":memory:"
             with contextlib.closing(sqlite3.connect(place, timeout=30, isolation_level=None)) as database:
@@ -152,7 +152,7 @@ class Marks:
             raise UserError(f"the marks in {self.path} cannot be used: {error}") from None
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise UserError(
-                f"{self.path} is damaged ({error}): move it away to begin without marks; what was taught stays"
+                f"{self.path} is damaged ({error}): move it away to start without marks; taught tags are kept"
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:

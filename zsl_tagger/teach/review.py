@@ -1,41 +1,39 @@
-"""Review the photos of an index for a tag: look at them, mark them, teach the tag, write it into sidecars.
+"""Review the photos of an index for a tag: search and mark them, teach the tag, and write it to sidecars.
 
-Photos go by the SHA-256 of their content, which is looked up in the index: no path comes from outside. A photo that is
-gone, or is not as it was when it was indexed, is neither shown nor taught nor written to.
+Requests name photos by the SHA-256 of their content, which is looked up in the index: no path comes from a client.
+Photos that were deleted or changed since they were indexed are not shown, not taught and not written to.
 """
 
 from __future__ import annotations
 
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import load_small
 from zsl_tagger.reports.pages import jpeg_bytes
 from zsl_tagger.search.library import Library
-from zsl_tagger.search.rank import Found
-from zsl_tagger.search.store import Known, Store
+from zsl_tagger.search.rank import SearchResult
+from zsl_tagger.search.store import IndexedPhoto, Store
 from zsl_tagger.system.untrusted_text import printable_path
 from zsl_tagger.tagging.taught import TaughtTag, checked_name
 from zsl_tagger.teach.marks import Marks, key_of
 from zsl_tagger.teach.writing import MarkedTag, Preview, Written, preview, undo, write
 
-GONE = "is gone, or was changed, since it was indexed: run zsl-tagger index again"
+GONE = "was deleted or changed since it was indexed: run zsl-tagger index again"
 
 
 class UnknownPhotoError(UserError):
-    """Say that no photo of the index has this content."""
+    """The index has no photo with this content."""
 
     def __init__(self) -> None:
-        super().__init__("no photo of the index goes by this: search again, the index has changed since")
+        super().__init__("no photo of the index has this SHA-256: search again, the index may have changed")
 
 
 class GonePhotoError(UserError):
-    """Say that a photo of the index is not there any more, or is another one."""
+    """The photo was deleted or changed since it was indexed."""
 
     def __init__(self) -> None:
         super().__init__(f"the photo {GONE}")
@@ -43,15 +41,15 @@ class GonePhotoError(UserError):
 
 @dataclass(frozen=True)
 class ShownPhoto:
-    """Hold one photo of a search.
+    """Describe one photo of a search.
 
     Attributes:
-        photo: SHA-256 of its content, by which it goes in marks and pictures.
-        path: for a person to read.
-        score: 0..1, as of ``search``.
-        passes: it reaches the threshold.
-        mark: yes or no of a person; None for neither.
-        copies: files with this content.
+        photo: SHA-256 of its content, which identifies it in other requests.
+        path: printable path.
+        score: score of ``search``, 0..1.
+        passes: whether it reaches the threshold.
+        mark: whether the user marked it yes or no; None for no mark.
+        copies: number of files with this content.
     """
 
     photo: str
@@ -67,11 +65,11 @@ class ShownPhotos:
     """Hold the photos of a search.
 
     Attributes:
-        counted: ``"3 of 9,182 photos"``: how many reach the threshold.
-        yes: marks of the tag among all photos of the index.
-        no: the same.
-        taught: the tag was taught.
-        more: there are further photos.
+        counted: number of photos that reach the threshold, e.g. ``"3 of 9,182 photos"``.
+        yes: number of photos of the index marked yes for the tag.
+        no: number of photos of the index marked no for the tag.
+        taught: whether the tag was taught.
+        more: whether there are more photos.
     """
 
     counted: str
@@ -84,7 +82,7 @@ class ShownPhotos:
 
 @dataclass(frozen=True)
 class MarkCounts:
-    """Say how many photos of the index are marked for a tag."""
+    """Count the photos of the index that are marked for a tag."""
 
     yes: int
     no: int
@@ -97,16 +95,16 @@ class MarkCounts:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Say how sure a tag is.
+    """Describe the result of teaching a tag.
 
     Attributes:
-        name: of the tag.
-        yes: examples that show it.
-        no: examples that do not.
-        found: how many of the former were found when they were left out.
-        counted: ``"3 of 9,182 photos"`` of the index would get it.
-        refined: a known word that it takes; None for none.
-        left_out: marked photos that are gone.
+        name: name of the tag.
+        yes: number of examples that show it.
+        no: number of examples that do not show it.
+        found: number of examples that were found when left out.
+        counted: number of photos of the index that would get it, e.g. ``"3 of 9,182 photos"``.
+        refined: the known word that the tag refines; None for a new tag.
+        left_out: marked photos that were deleted or changed.
     """
 
     name: str
@@ -119,10 +117,10 @@ class Lesson:
 
 
 class Review:
-    """Look at the photos of an index and correct a tag; any thread may ask, one at a time is served.
+    """Search the photos of an index, and teach and correct tags. Thread-safe: calls run one at a time.
 
     Args:
-        library: an index that is there.
+        library: an existing index.
     """
 
     def __init__(self, library: Library, marks: Marks):
@@ -132,13 +130,13 @@ class Review:
 
     def tags(self) -> list[str]:
         """Return the tags that were taught or have marks."""
-        with self._alone():
+        with self._exclusive():
             names = {key_of(name): name for name in self._marks.names()}
             return sorted({**names, **{tag.key: tag.name for tag in self._tagger.taught.values()}}.values())
 
     def count(self) -> int:
-        """Return how many photos the index has."""
-        with self._alone():
+        """Return the number of photos of the index."""
+        with self._exclusive():
             return len(self._library)
 
     def show(
@@ -147,15 +145,15 @@ class Review:
         """Return photos of a search, best first, with their marks for a tag.
 
         Args:
-            query: as for :meth:`Library.search`.
-            top: photos at most; copies count once.
-            around: those nearest to the threshold, on both sides of it, and not the best.
-            unmarked: leave out those that are marked.
+            query: query as for :meth:`Library.search`.
+            top: maximum number of photos; copies count once.
+            around: return the photos nearest to the threshold, above and below it, instead of the best.
+            unmarked: leave out marked photos.
 
         Raises:
-            UserError: a word is not known, or the index is not there any more.
+            UserError: a word is unknown, or the index was deleted.
         """
-        with self._alone(), self._store() as store:
+        with self._exclusive(), self._store() as store:
             marks = {} if tag is None else self._marks_of(store, tag)
             first = max(0, self._library.rank([query], 1)[0].different_passing - top // 2) if around else 0
             limit = first + top + 1 + (len(marks) if unmarked else 0)
@@ -177,40 +175,39 @@ class Review:
         """Return a photo as a JPEG file of at most ``side`` pixels each way.
 
         Raises:
-            UnknownPhotoError, GonePhotoError, ImageError: there is none.
+            UnknownPhotoError, GonePhotoError, ImageError: the photo is unknown, gone or unreadable.
         """
         with self._store() as store:
-            paths = _as_indexed(_known(store, photo))
+            paths = _unchanged(_known(store, photo))
         if not paths:
             raise GonePhotoError
         return jpeg_bytes(load_small(paths[0], side))
 
     def mark(self, tag: str, yes: Sequence[str], no: Sequence[str], neither: Sequence[str]) -> MarkCounts:
-        """Keep marks of photos for a tag, all or none, and return how many it has.
+        """Store marks of photos for a tag, all or none, and count its marks.
 
         Raises:
-            UnknownPhotoError: one of them is not in the index.
-            UserError: the name cannot be one of a tag, or a photo is marked twice.
+            UnknownPhotoError: a photo is not in the index.
+            UserError: the name of the tag is invalid, or a photo is marked twice.
         """
         given = [*yes, *no, *neither]
         if len(set(given)) < len(given):
             raise UserError("a photo is marked twice: expected each once, as yes, no or neither")
-        with self._alone(), self._store() as store:
+        with self._exclusive(), self._store() as store:
             for photo in given:
                 _known(store, photo)
             self._marks.set(tag, {**dict.fromkeys(yes, True), **dict.fromkeys(no, False), **dict.fromkeys(neither)})
             return MarkCounts.of(self._marks_of(store, tag))
 
     def teach(self, tag: str) -> Lesson:
-        """Teach a tag from its marks: its query and its threshold follow them.
+        """Teach a tag from its marks.
 
         Raises:
-            UserError: there are too few photos, or the same one is marked yes and no.
+            UserError: there are too few photos, or copies of a photo are marked both yes and no.
         """
-        with self._alone(), self._store() as store:
-            yes, no, forget, gone = self._to_teach(store, tag)
-            library = self._library.photos_of_anything
-            taught = self._tagger.teach(checked_name(tag), yes, no, library=library, forget=forget)
+        with self._exclusive(), self._store() as store:
+            yes, no, forget, gone = self._examples_to_teach(store, tag)
+            taught = self._tagger.teach(checked_name(tag), yes, no, library=self._library, forget=forget)
             counted = self._library.rank([taught.name], 1)[0].counted()
         return Lesson(
             name=taught.name,
@@ -223,42 +220,42 @@ class Review:
         )
 
     def preview(self, tag: str) -> Preview:
-        """Return what :meth:`write` would change; nothing is written.
+        """Return the changes that :meth:`write` would make, without writing.
 
         Raises:
-            UserError: the name cannot be one of a tag.
+            UserError: the name of the tag is invalid.
         """
-        with self._alone(), self._store() as store:
+        with self._exclusive(), self._store() as store:
             return preview(self._marked(store, tag))
 
     def write(self, tag: str, seen: str) -> Written:
-        """Write a tag into the sidecars of photos marked yes, and take it out of those marked no.
+        """Add a tag to the sidecars of photos marked yes, and remove it from those marked no.
 
         Args:
-            seen: ``fingerprint`` of the preview.
+            seen: ``fingerprint`` of the preview that the user has seen.
 
         Raises:
-            ChangedError: what would be written is not what the preview showed; nothing was written.
+            ChangedError: the changes would differ from the preview; nothing was written.
         """
-        with self._alone(), self._store() as store:
+        with self._exclusive(), self._store() as store:
             return write(self._marked(store, tag), seen, self._marks, self._library.folder)
 
     def undo(self) -> Written:
-        """Take back what the last :meth:`write` did to the sidecars of this index.
+        """Undo the last :meth:`write` to the sidecars of this index that has not been undone.
 
         Raises:
             UserError: there is nothing to undo.
         """
-        with self._alone(), self._store() as store:
+        with self._exclusive(), self._store() as store:
             return undo(self._marks, self._library.folder, self._tagger, lambda path: store.sha256_of(path) is not None)
 
     def undoable(self) -> int:
-        """Return how many sidecars :meth:`undo` would change."""
+        """Return the number of sidecars that :meth:`undo` would change."""
         return len(self._marks.written(self._library.folder))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Use the index and the tagger on one thread at a time, with tags as other programs have taught them since."""
+    def _exclusive(self) -> Iterator[None]:
+        """Lock the index and the tagger for this thread, and reload tags that another program has taught."""
         with self._lock:
             if (changes := self._tagger.taught_changes()) != self._taught:
                 self._taught = changes
@@ -268,7 +265,7 @@ class Review:
     def _store(self) -> Store:
         return Store(self._library.folder)
 
-    def _photos(self, store: Store, found: Sequence[Found], marks: dict[str, bool]) -> list[ShownPhoto]:
+    def _photos(self, store: Store, found: Sequence[SearchResult], marks: dict[str, bool]) -> list[ShownPhoto]:
         shown: dict[str, ShownPhoto] = {}
         for one in found:
             photo = store.sha256_of(one.path)
@@ -280,7 +277,7 @@ class Review:
         return list(shown.values())
 
     def _marks_of(self, store: Store, tag: str) -> dict[str, bool]:
-        """Return what photos of the index are marked for a tag: its examples, and what was marked since."""
+        """Return the marks of photos of the index for a tag: its examples, updated by later marks."""
         taught = self._tagger.taught.get(key_of(tag))
         marks: dict[str, bool | None] = {}
         for example in () if taught is None else taught.examples:
@@ -289,8 +286,8 @@ class Review:
         since = {photo: mark for photo, mark in self._marks.of(tag).items() if store.photos_with(photo)}
         return {photo: mark for photo, mark in {**marks, **since}.items() if mark is not None}
 
-    def _to_teach(self, store: Store, tag: str) -> tuple[list[str], list[str], list[str], list[str]]:
-        """Return new examples, new counterexamples, examples to forget, and marked photos that are gone."""
+    def _examples_to_teach(self, store: Store, tag: str) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Return new examples, new counterexamples, examples to forget, and missing photos."""
         examples = _examples(self._tagger.taught.get(key_of(tag)))
         new: dict[bool, list[str]] = {True: [], False: []}
         forget: list[str] = []
@@ -301,7 +298,7 @@ class Review:
             if mark is None:
                 forget += known
             elif not any(examples[path] is mark for path in known):
-                there = _as_indexed(photos)
+                there = _unchanged(photos)
                 new[mark] += there[:1]
                 forget += [path for path in known if path not in there[:1]]
                 gone += list(photos)[:1] if not there else []
@@ -312,7 +309,7 @@ class Review:
         gone: list[str] = []
         for photo, mark in self._marks_of(store, tag).items():
             known = store.photos_with(photo)
-            there = _as_indexed(known)
+            there = _unchanged(known)
             photos.update(dict.fromkeys(there, mark))
             gone += [path for path in known if path not in there]
         taught = self._tagger.taught.get(key_of(tag))
@@ -320,28 +317,20 @@ class Review:
         return MarkedTag(name, photos, dict.fromkeys(gone, GONE), self._tagger)
 
 
-def _known(store: Store, photo: str) -> dict[str, Known]:
-    """Return the files of a photo.
+def _known(store: Store, photo: str) -> dict[str, IndexedPhoto]:
+    """Return the files with a content, by path.
 
     Raises:
-        UnknownPhotoError: it is not in the index.
+        UnknownPhotoError: the content is not in the index.
     """
     if not (photos := store.photos_with(photo)):
         raise UnknownPhotoError
     return photos
 
 
-def _as_indexed(photos: dict[str, Known]) -> list[str]:
-    """Return the files that are as they were when they were indexed."""
-    return [path for path, known in photos.items() if _is_as_indexed(path, known)]
-
-
-def _is_as_indexed(path: str, known: Known) -> bool:
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+def _unchanged(photos: dict[str, IndexedPhoto]) -> list[str]:
+    """Return the files that have not changed since they were indexed."""
+    return [path for path, known in photos.items() if known.is_unchanged(path)]
 
 
 def _examples(taught: TaughtTag | None) -> dict[str, bool]:

@@ -29,10 +29,12 @@ from zsl_tagger.teach.from_library import teach_keywords
 
 logger = logging.getLogger(__name__)
 
-#: Photos that a keyword of a library must have to be taught, unless another number is given.
+#: Default minimum number of photos of a keyword to teach.
 LEAST_PHOTOS = 5
-#: Most photos of a contact sheet, and how many of them are below the threshold.
-ON_SHEET, NEARLY = 200, 20
+#: Maximum number of photos on a contact sheet.
+PHOTOS_ON_SHEET = 200
+#: Maximum number of photos on it that do not reach the threshold.
+BELOW_THRESHOLD = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,10 @@ class TeachRun:
 
 
 def run_teach(run: TeachRun) -> list[str]:
-    """Teach a tag, or list, remove, export or import them; return the lines to print.
+    """Teach a tag, or list, remove, export or import tags; return the lines to print.
 
     Raises:
-        UserError: it cannot be carried out; nothing was changed then.
+        UserError: the command cannot be carried out; nothing was changed.
     """
     _check(run)
     folder = TaughtFolder(default_folder())
@@ -75,7 +77,7 @@ def run_teach(run: TeachRun) -> list[str]:
         return _imported(folder, run.import_)
     if run.from_library is not None:
         return _from_library(run, run.from_library)
-    return _taught(run)
+    return _teach(run)
 
 
 def _check(run: TeachRun) -> None:
@@ -91,31 +93,31 @@ def _check(run: TeachRun) -> None:
         raise UserError(f"give {given[0]} or {given[1]}, not both")
     lesson = run.photos or run.negatives or run.like or run.new or run.output or (run.name and not run.export)
     if given and lesson:
-        raise UserError(f"{given[0]} takes no name and no photos: leave out these and the options for them")
+        raise UserError(f"{given[0]} takes no name, no photos and none of their options: leave them out")
     if run.least < LEAST_EXAMPLES:
         raise UserError(f"expected --least of at least {LEAST_EXAMPLES}, got {run.least}")
     if not given and not run.name:
         raise UserError('expected a name and photos that show it: zsl-tagger teach "our cat" a.jpg b.jpg c.jpg')
     if run.name and not given and Path(run.name).exists():
         raise UserError(
-            f'{run.name} is a file or folder; a name comes first: zsl-tagger teach "our cat" {shlex.quote(run.name)}'
+            f'{run.name} is a file or folder; the name comes first: zsl-tagger teach "our cat" {shlex.quote(run.name)}'
         )
     if run.output is not None and run.output.suffix.lower() in PHOTO_SUFFIXES:
         raise UserError(f"--output {run.output} has the name of an image: give one such as sheet.html")
 
 
-def _taught(run: TeachRun) -> list[str]:
+def _teach(run: TeachRun) -> list[str]:
     assert run.name is not None
-    positives, negatives = list(_found(run.photos or ())), list(_found(run.negatives or ()))
+    positives, negatives = list(_photos_of(run.photos or ())), list(_photos_of(run.negatives or ()))
     with _library(run) as library:
         tagger = Tagger(run.model, default_workers()) if library is None else library.tagger
         if is_known_word(tagger, run.name):
             new = f"{run.name} (taught)"
             logger.info(
                 "%s",
-                f"the model knows the word {run.name!r}, which stays; the new tag is {new!r}"
+                f"the model knows the word {run.name!r}, which is kept; the new tag is {new!r}"
                 if run.new
-                else f"the model knows the word {run.name!r}, which is refined; --new keeps it, and teaches {new!r}",
+                else f"the model knows the word {run.name!r}, which is refined; --new keeps it and teaches {new!r}",
             )
         tag = tagger.teach(
             run.name,
@@ -123,35 +125,34 @@ def _taught(run: TeachRun) -> list[str]:
             negatives,
             like=run.like,
             new=run.new,
-            library=None if library is None else library.photos_of_anything,
+            library=library,
         )
-        lines = _how_sure(tag)
+        lines = _quality(tag)
         if library is not None:
-            ranking = library.rank([tag.name], ON_SHEET if run.output else 1)[0]
+            ranking = library.rank([tag.name], PHOTOS_ON_SHEET if run.output else 1)[0]
             lines += _in_library(tag, ranking, run.output)
-    return [*lines, f"it is a word like any other now: zsl-tagger tag PHOTOS --labels {shlex.quote(tag.name)}"]
+    return [*lines, f"it can be used like any other word: zsl-tagger tag PHOTOS --labels {shlex.quote(tag.name)}"]
 
 
 def _from_library(run: TeachRun, folder: Path) -> list[str]:
     counts = read_keywords([str(folder)], default_workers())
     with _library(run) as library:
         tagger = Tagger(run.model, default_workers()) if library is None else library.tagger
-        compared = None if library is None else library.photos_of_anything
-        return teach_keywords(tagger, counts, run.least, compared).lines()
+        return teach_keywords(tagger, counts, run.least, library).lines()
 
 
-def _found(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the photos of files, folders and globs; what cannot be read is logged."""
+def _photos_of(paths: Sequence[str]) -> Iterator[str]:
+    """Yield the photos of files, folders and globs; log paths that cannot be read."""
     for item in find_images(paths):
         if isinstance(item, Record):
-            logger.warning("%s: %s; left out", item.path, item.error)
+            logger.warning("%s: %s; skipped", item.path, item.error)
         else:
             yield item
 
 
 @contextmanager
 def _library(run: TeachRun) -> Iterator[Library | None]:
-    """Yield the index that was named, or the user's where there is one of the same model."""
+    """Yield the given index, or the user's default index if it exists and has the same model; else None."""
     folder = run.index or default_index()
     if not (folder / INDEX_FILE).is_file():
         if run.index is not None or run.output is not None:
@@ -164,19 +165,19 @@ def _library(run: TeachRun) -> Iterator[Library | None]:
     except LibraryError as error:
         if run.index is not None or run.output is not None:
             raise
-        logger.warning("the index is not looked at: %s", error)
+        logger.warning("the index is not used: %s", error)
         yield None
         return
     with library:
         yield library
 
 
-def _how_sure(tag: TaughtTag) -> list[str]:
+def _quality(tag: TaughtTag) -> list[str]:
     beside = len(tag.examples) - tag.positives
     against = f", {_photos(beside)} that {'does' if beside == 1 else 'do'} not show it" if beside else ""
     return [
         f"{tag.name}: taught with {_photos(tag.positives)}{against}",
-        f"found {tag.found} of {tag.positives} of your own examples, each when it was left out",
+        f"found {tag.found} of {tag.positives} of your own examples when left out one at a time",
     ]
 
 
@@ -184,7 +185,7 @@ def _in_library(tag: TaughtTag, ranking: Ranking, sheet: Path | None) -> list[st
     line = f"{ranking.counted()} of your library would get it"
     if sheet is None:
         return [f"{line}: look at them with zsl-tagger search {shlex.quote(tag.name)} --html sheet.html"]
-    shown = replace(ranking, found=ranking.found[: ranking.passing + NEARLY])
+    shown = replace(ranking, found=ranking.found[: ranking.passing + BELOW_THRESHOLD])
     write_whole(sheet, contact_sheet([shown]).encode())
     return [f"{line}: look at them in {sheet}"]
 

@@ -1,4 +1,4 @@
-"""Write a tag into the XMP sidecars of marked photos: a preview, then just that, and a way back."""
+"""Preview, write and undo changes to the XMP sidecars of marked photos."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from zsl_tagger.teach.marks import Marks, WrittenSidecar
 
 
 class ChangedError(UserError):
-    """Say that sidecars or marks changed after the preview."""
+    """Sidecars or marks have changed since the preview."""
 
     def __init__(self) -> None:
-        super().__init__("the marks or the sidecars have changed since the preview, nothing was written: look again")
+        super().__init__("the marks or the sidecars have changed since the preview, nothing was written: preview again")
 
 
 @dataclass(frozen=True)
 class MarkedTag:
-    """Hold a tag and the photos that were marked for it.
+    """Hold a tag and the photos marked for it.
 
     Attributes:
         name: the keyword.
-        photos: path -> it shows the tag, or it does not.
-        problems: path -> why the photo is left out.
+        photos: whether each photo shows the tag, by path.
+        problems: why photos are left out, by path.
     """
 
     name: str
@@ -41,13 +41,13 @@ class MarkedTag:
 
 @dataclass(frozen=True)
 class SidecarChange:
-    """Say what becomes of one sidecar.
+    """Describe the change of one sidecar.
 
     Attributes:
-        path: of the sidecar, for a person to read.
+        path: printable path of the sidecar.
         became: new, changed or deleted.
-        gained: keywords that it gets.
-        lost: keywords that it loses.
+        gained: keywords added.
+        lost: keywords removed.
     """
 
     path: str
@@ -58,13 +58,13 @@ class SidecarChange:
 
 @dataclass(frozen=True)
 class Preview:
-    """Say what writing would do.
+    """Describe the changes that :func:`write` would make.
 
     Attributes:
-        fingerprint: of all changes, to the byte.
-        changes: of sidecars.
-        unchanged: sidecars that stay as they are.
-        problems: photo -> why it is left out.
+        fingerprint: hash of the content of all sidecars before and after.
+        changes: changes of sidecars.
+        unchanged: number of sidecars without a change.
+        problems: why photos are left out, by path.
     """
 
     fingerprint: str
@@ -75,12 +75,12 @@ class Preview:
 
 @dataclass(frozen=True)
 class Written:
-    """Say what was written.
+    """Describe the changes made.
 
     Attributes:
-        changes: of sidecars.
-        problems: photo -> why its sidecar is as it was.
-        undoable: sidecars that undoing would change.
+        changes: changes of sidecars.
+        problems: why the sidecars of photos were not changed, by path.
+        undoable: number of sidecars that the next undo would change.
     """
 
     changes: list[SidecarChange]
@@ -89,23 +89,23 @@ class Written:
 
 
 def preview(marked: MarkedTag) -> Preview:
-    """Return what :func:`write` would do; nothing is written."""
-    changes, problems = _carried_out(marked, dry_run=True)
-    shown = _shown(changes.values())
+    """Return the changes that :func:`write` would make, without writing."""
+    changes, problems = _apply(marked, dry_run=True)
+    shown = _described(changes.values())
     return Preview(_fingerprint(changes), shown, len(changes) - len(shown), problems)
 
 
 def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
-    """Write a tag into sidecars, after what is to be undone is kept.
+    """Write a tag to sidecars; the changes are stored first, so that they can be undone.
 
     Args:
-        seen: fingerprint of the preview.
-        library: folder of the index that has the photos.
+        seen: fingerprint of the preview that the user has seen.
+        library: folder of the index.
 
     Raises:
-        ChangedError: it would do something else; nothing was written.
+        ChangedError: the changes would differ from the preview; nothing was written.
     """
-    planned, _ = _carried_out(marked, dry_run=True)
+    planned, _ = _apply(marked, dry_run=True)
     if _fingerprint(planned) != seen:
         raise ChangedError
     real = {photo: change for photo, change in planned.items() if change.outcome != "unchanged"}
@@ -113,15 +113,15 @@ def write(marked: MarkedTag, seen: str, marks: Marks, library: Path) -> Written:
         marks.add_written(
             library, [WrittenSidecar(photo, tuple(one.gained), tuple(one.lost)) for photo, one in real.items()]
         )
-    changes, problems = _carried_out(marked, dry_run=False)
-    return Written(_shown(changes.values()), problems, len(marks.written(library)))
+    changes, problems = _apply(marked, dry_run=False)
+    return Written(_described(changes.values()), problems, len(marks.written(library)))
 
 
 def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], bool]) -> Written:
-    """Take back what the last :func:`write` did, and nothing else; what cannot be taken back now is kept for later.
+    """Undo the last :func:`write`; changes that cannot be undone now can be tried again later.
 
     Args:
-        is_known: says whether a photo is in the index.
+        is_known: returns whether a photo is in the index.
 
     Raises:
         UserError: there is nothing to undo.
@@ -136,17 +136,17 @@ def undo(marks: Marks, library: Path, tagger: Tagger, is_known: Callable[[str], 
     for one in written:
         try:
             if not is_known(one.photo):
-                raise SidecarError("no longer in the index: take it back with zsl-tagger tag --sidecar xmp --remove")
+                raise SidecarError("no longer in the index: undo it with zsl-tagger tag --sidecar xmp --remove")
             changes.append(sidecars.correct(one.photo, one.lost, one.gained))
         except SidecarError as error:
             problems[printable_path(one.photo)] = str(error)
             left.append(one)
     marks.keep_unwritten(library, left)
-    return Written(_shown(changes), problems, len(marks.written(library)))
+    return Written(_described(changes), problems, len(marks.written(library)))
 
 
-def _carried_out(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], dict[str, str]]:
-    """Return the changes by photo, and the problems."""
+def _apply(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], dict[str, str]]:
+    """Apply the marks to sidecars, unless this is a dry run; return the changes and the problems by photo."""
     sidecars = Sidecars("xmp", dry_run=dry_run, parents=_parents(marked.tagger, [marked.name]))
     problems = {printable_path(photo): why for photo, why in marked.problems.items()}
     changes: dict[str, Change] = {}
@@ -160,14 +160,14 @@ def _carried_out(marked: MarkedTag, dry_run: bool) -> tuple[dict[str, Change], d
 
 
 def _parents(tagger: Tagger, words: Iterable[str]) -> Parents:
-    """Return the labels above each word, as ``tag --sidecar`` writes them."""
+    """Return the parents of each word in the label hierarchy, as ``tag --sidecar`` writes them."""
     vocabulary = tagger.vocabulary
     place = {key: number for number, key in enumerate(vocabulary.keys)}
     numbers = {word: place.get(tagger.key(word)) for word in words}
     return {word: vocabulary.parents(number) for word, number in numbers.items() if number is not None}
 
 
-def _shown(changes: Iterable[Change]) -> list[SidecarChange]:
+def _described(changes: Iterable[Change]) -> list[SidecarChange]:
     return [
         SidecarChange(printable_path(str(one.path)), one.outcome, one.gained, one.lost)
         for one in changes
