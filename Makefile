@@ -14,9 +14,10 @@ check:
 	$(MAKE) --jobs 2 lint types test
 
 # The rooms whose comments and docstrings are checked for idioms that readers stumble over.
-ROOMS = assets system words records images datasets tagging reports sidecars bulk evaluation model export released search teach serve
+ROOMS = assets system words records images datasets tagging reports sidecars bulk evaluation model export released \
+	training packaged search teach serve
 PLAIN = cli.py data_prep $(wildcard zsl_tagger/*.py) $(ROOMS:%=zsl_tagger/%) $(wildcard benchmarks/*.py) \
-	benchmarks/zero_shot docs .ci README.md CONTRIBUTING.md
+	benchmarks/README.md benchmarks/zero_shot docs .ci README.md CONTRIBUTING.md
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -27,19 +28,20 @@ lint:
 types:
 	$(PYTHON) -m mypy
 
-# One process for each core, with one thread each for torch: more would wait for each other. Tests that measure time
-# run after the others, alone.
+# One process more than there are cores, since many tests wait for a process that they started; one thread each for
+# torch: more would wait for each other. Tests that measure time run after the others, alone.
+WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20
 	$(PYTHON) -m pytest -m alone $$(grep -rl --include="test_*.py" "mark\.alone" tests)
 
 test-fast:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) -m "$(FAST)"
 
 # Of the fast tests, which it makes take twice as long.
 coverage:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) -m "$(FAST)" $(COVERAGE) --cov-report=term
 
 # What needs no extra; .ci/run runs it on the lower bounds of the base install.
 test-base:

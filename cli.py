@@ -157,7 +157,9 @@ def main(
 
 @_command(app)
 def tag(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders (recursive) or globs; - reads a list from stdin.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Files, folders (recursive), globs or URLs; - reads a list from stdin.")
+    ],
     labels: Annotated[str | None, typer.Option(help='Words to look for, e.g. "dog,beach". [default: packaged]')] = None,
     labels_file: Annotated[
         Path | None, typer.Option(help="File of words to look for, one per line; # after a space starts a comment.")
@@ -337,7 +339,7 @@ def teach(
     """Teach a tag from a few photos; from then on it works like any other word.
 
     Photos for an existing tag are added to the ones it has. If there is an index, its photos serve as examples
-    without the tag, and the answer says how many of them would get it.
+    without the tag, and the command reports how many of them would get it.
 
     \b
     Example:
@@ -464,7 +466,7 @@ def evaluate(
         Path | None, typer.Option("--unseen-file", help="With --targets: names of the unseen labels, one per line.")
     ] = None,
     kind: Annotated[
-        choices.ScoreKind | None, typer.Option(help="What --scores holds. [default: as the file says]")
+        choices.ScoreKind | None, typer.Option(help="Unit of --scores. [default: as recorded in the file]")
     ] = None,
     protocol: Annotated[
         choices.Protocol, typer.Option(help="strict, or a paper's released evaluation code.")
@@ -521,7 +523,7 @@ def calibrate(
     processes: Processes = 1,
     device: Device = "auto",
 ) -> None:
-    """Choose each label's threshold on validation images, and the bias of labels that were never trained.
+    """Choose each label's threshold on validation images, and the bias of untrained labels.
 
     Exit status: 0 stored in the model folder, 2 the command could not run.
     """
@@ -594,7 +596,7 @@ def build_zero_shot(
         choices.Pool,
         typer.Option(
             help="global: the tower's vector of the image; tokens: the mean of its projected tokens; local-global: "
-            "half that vector, half the patches most like the label (MKT)."
+            "the mean of that vector's cosine and that of the most similar patches (MKT)."
         ),
     ] = "global",
     scale: Annotated[float | None, typer.Option(help="Factor for the cosines. [default: the checkpoint's]")] = None,

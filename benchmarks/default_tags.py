@@ -38,9 +38,9 @@ VERDICTS = ("t", "u", "f")
 LISTED = 40  # number of photos in the list
 LIST = """# What `tag` prints, on 40 photos
 
-The first 40 photos of coco100, by their number in COCO 2017 (the photos are not ours to show), with what a careful
-person calls the main subject, and the packaged model's default tags, best first. False tags are ~~struck out~~, useless
-ones are (in brackets), and those that nobody judged have a question mark. Written by
+The first 40 photos of coco100 by their number in COCO 2017 (we may not publish the photos), with the main subject
+according to a careful person and the packaged model's default tags, best first. Wrong tags are ~~struck out~~, useless
+tags are (in brackets), and tags that have not been judged have a question mark. Written by
 `python -m benchmarks.default_tags --list`.
 
 | COCO photo | main subject | tags |

@@ -62,9 +62,9 @@ def with_teach_tables(text: str) -> str:
 
 
 _TAUGHT = {
-    "never trained": "20 names that the model was never trained on",
+    "never trained": "20 names that the model was not trained on",
     "trained": "20 names that it was trained on",
-    "words with 75 or more": "names among the 40 whose word alone has 75 or more",
+    "words with 75 or more": "those of the 40 names whose word alone reaches 75",
 }
 
 
@@ -86,14 +86,15 @@ def _taught_rows(taught: dict[str, Any]) -> str:
 
 def _form_rows(search: dict[str, Any]) -> str:
     rows = [
-        "| | bytes | score off by: mean | 99.9 % | most | tags shared | same ten best |",
+        "| format | bytes | score error: mean | 99.9 % | maximum | tags shared | same ten best |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, own in search["forms of tokens"].items():
         off = " | ".join(f"{own[f'score off by, {what}']:.4f}" for what in ("mean", "99.9 %", "most"))
         shared, best = 100 * own["tags shared"], 100 * own["same ten best photos"]
-        told = f"**{name}**" if name.endswith(("by channel", "vocabulary")) else name
-        rows.append(f"| {told} | {own['bytes']:,} | {off} | {shared:.1f} % | {best:.1f} % |")
+        title = name.replace("a scale a", "one scale per").replace("6 x 6 places", "6 x 6 positions")
+        title = f"**{title}**" if name.endswith(("by channel", "vocabulary")) else title
+        rows.append(f"| {title} | {own['bytes']:,} | {off} | {shared:.1f} % | {best:.1f} % |")
     return "\n".join(rows)
 
 
@@ -104,14 +105,14 @@ def _speed_rows(search: dict[str, Any]) -> str:
     alone = own["of the exact 100 best found by the first step alone"]
     return f"""| {search["photos"]:,} photos, {search["of these mirrored token maps"]:,} of them mirrored token maps | |
 |---|---|
-| bytes a photo: the file / tokens, the largest | {sizes["file over photos"]:,} / {sizes["tokens, largest"]:,} |
-| `index` again, nothing new | {search["nothing new, s"]:.1f} s |
-| a query with the index open: vocabulary / phrases / words (slowest) | {warm["vocabulary"]:.3f} / {warm["phrases"]:.2f} / {warm["words"]:.2f} s ({max(slowest.values()):.2f} s) |
-| the first one, which reads the stored scores | {own["first query, s"]:.2f} s |
-| `zsl-tagger search "dog"`, start to exit: in the page cache / from the disk | {command['"dog", warm, s']:.2f} / {command['"dog", cold, s']:.2f} s |
-| `zsl-tagger search "red bicycle"`, the same | {command['"red bicycle", warm, s']:.2f} / {command['"red bicycle", cold, s']:.2f} s |
-| of the exact 100 best found: phrases / words | {100 * found["phrases"]:.1f} / {100 * found["words"]:.1f} % |
-| the same, step 1 alone with as many photos asked | {100 * alone["phrases"]:.1f} / {100 * alone["words"]:.1f} % |
+| bytes per photo: file / largest tokens | {sizes["file over photos"]:,} / {sizes["tokens, largest"]:,} |
+| `index` again, without new photos | {search["nothing new, s"]:.1f} s |
+| query with an open index: vocabulary / phrases / words (slowest) | {warm["vocabulary"]:.3f} / {warm["phrases"]:.2f} / {warm["words"]:.2f} s ({max(slowest.values()):.2f} s) |
+| first query, which reads the stored scores | {own["first query, s"]:.2f} s |
+| `zsl-tagger search "dog"`, start to exit: from page cache / from disk | {command['"dog", warm, s']:.2f} / {command['"dog", cold, s']:.2f} s |
+| the same for `zsl-tagger search "red bicycle"` | {command['"red bicycle", warm, s']:.2f} / {command['"red bicycle", cold, s']:.2f} s |
+| recall of the exact 100 best: phrases / words | {100 * found["phrases"]:.1f} / {100 * found["words"]:.1f} % |
+| the same for step 1 alone, with the same number of scored photos | {100 * alone["phrases"]:.1f} / {100 * alone["words"]:.1f} % |
 | worst query | {100 * worst["phrases"]:.0f} / {100 * worst["words"]:.0f} % |"""
 
 
@@ -125,7 +126,8 @@ def _scale_rows() -> str:
     for what in ("a word of the vocabulary", "another phrase", "index again, nothing new"):
         cells = [_cpu(scale[what]["before"]), _cpu(scale[what]["after"])]
         cells.append(_cpu(million[what]["after"]) if what in million else "not measured")
-        rows.append(f"| {what} | {' | '.join(cells)} |")
+        title = what.replace("index again, nothing new", "`index` again, without new photos")
+        rows.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -140,12 +142,22 @@ def _store_rows(stores: dict[str, Any]) -> str:
     ]  # fmt: skip
     kinds = [kind for kind in stores if kind != "rows"]
     rows = [f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-    rows += [f"| {name} | {' | '.join(_number(stores[kind][name]) for kind in kinds)} |" for name in names]
+    titles = {
+        "a row written, ms": "write a row, ms",
+        "a row replaced, ms": "replace a row, ms",
+        "logits of all rows read, s": "read the logits of all rows, s",
+        "tokens of 1,000 rows read, s": "read the tokens of 1,000 rows, s",
+        "bytes a row": "bytes per row",
+        "opens after a kill, of 3": "opens after a kill, out of 3",
+        "installed, MB": "installed size, MB",
+    }
+    for name in names:
+        rows.append(f"| {titles.get(name, name)} | {' | '.join(_number(stores[kind][name]) for kind in kinds)} |")
     return "\n".join(rows)
 
 
 def _number(value: float | None) -> str:
-    return "it holds none" if value is None else f"{value:,}"
+    return "stores none" if value is None else f"{value:,}"
 
 
 def headline() -> str:
@@ -156,8 +168,8 @@ def headline() -> str:
     return f"""
 | measured on | |
 |---|---|
-| default tags of {found["photos"]} COCO photos, judged by eye | {right["%"]:.0f} % right ({right["low"]:.0f} to {right["high"]:.0f}), {useless["%"]:.0f} % true but useless, {wrong["%"]:.0f} % wrong; the main subject is found on {subject["%"]:.0f} % ({subject["low"]:.0f} to {subject["high"]:.0f}) |
-| 80 names that were kept out of training, 100 COCO photos | mAP {_interval(names, "mAP")}, F1@3 {_interval(names, "F1@3")} |
+| default tags on {found["photos"]} COCO photos, judged by eye | {right["%"]:.0f} % correct ({right["low"]:.0f} to {right["high"]:.0f}), {useless["%"]:.0f} % correct but useless, {wrong["%"]:.0f} % wrong; the main subject is found in {subject["%"]:.0f} % ({subject["low"]:.0f} to {subject["high"]:.0f}) |
+| 80 names that were held out of training, on 100 COCO photos | mAP {_interval(names, "mAP")}, F1@3 {_interval(names, "F1@3")} |
 
 """
 
@@ -177,17 +189,17 @@ def tables() -> str:
     cold, labels, folder = (speed["figures"][part] for part in ("cold", "labels", "folder"))
     photos, classes = accuracy["figures"]["photos"], accuracy["figures"]["classes_with_3_positives"]
     return f"""
-| {photos} COCO photos (other COCO photos, and the names, are in training), 80 names asked | mAP ({classes} names with 3+ photos) | F1@3 |
+| {photos} COCO photos, 80 names (the names and other COCO photos are in training) | mAP ({classes} names with at least 3 photos) | F1@3 |
 |---|---|---|
 | `zsl-tagger tag` | {_interval(ours, "mAP")} | {_interval(ours, "F1@3")} |
 | the same training without COCO photos, without the COCO names and without the words that mean or imply them | {_interval(kept_out, "mAP")} | {_interval(kept_out, "F1@3")} |
 | ConSE | {_interval(conse, "mAP")} | {_interval(conse, "F1@3")} |
 
-| default tags of 99 COCO photos, judged by eye, percent | true and of use | useless | false | of what a person names, found | main subject found | tags per photo |
+| default tags on 99 COCO photos, judged by eye, percent | correct and useful | useless | wrong | found of what a person names | main subject found | tags per photo |
 |---|---|---|---|---|---|---|
 {_default_tag_rows()}
 
-| heat maps, percent | map moves with its photo ({maps["number of mosaics"]} mosaics of two; chance 50) | highest place in a box of the label (coco100; chance {maps["boxes"]["heat map"]["by chance"]:.0f}) | share of the map in the boxes (chance {maps["boxes"]["heat map"]["by chance (area)"]:.0f}) |
+| heat maps, percent | map moves with its photo ({maps["number of mosaics"]} mosaics of two; chance 50) | highest position in a box of the label (coco100; chance {maps["boxes"]["heat map"]["by chance"]:.0f}) | share of the map in the boxes (chance {maps["boxes"]["heat map"]["by chance (area)"]:.0f}) |
 |---|---|---|---|
 {_heat_rows(maps)}
 
@@ -195,17 +207,17 @@ def tables() -> str:
 |---|---|
 | top-1 on the other {photos_run["figures"]["test_photos"]["mean"]:,.0f} photos, percent | {_range(photos_run["figures"]["top1"])} |
 | top-1, mean over classes, percent | {_range(photos_run["figures"]["mean_of_classes"])} |
-| minutes on two CPU cores, features and export included | {_range(photos_run["figures"]["train_minutes"])} |
+| minutes on two CPU cores, including features and export | {_range(photos_run["figures"]["train_minutes"])} |
 
-| the method beside its peers: same features, vectors, splits; {peers["seeds"]} seeds | ZSL mAP (95 %) | gain of ours (95 %) | ZSL F1@3 / names centred | GZSL mAP | GZSL F1@3 / names centred | coco100 mAP |
+| comparison with other methods: same features, vectors and splits; {peers["seeds"]} seeds | ZSL mAP (95 %) | gain of ours (95 %) | ZSL F1@3 / names centred | GZSL mAP | GZSL F1@3 / names centred | coco100 mAP |
 |---|---|---|---|---|---|---|
 {_peer_rows(peers["methods"])}
 
-| zero-shot training, {zero_shot["labels"]["seen"]} names seen, {zero_shot["labels"]["unseen"]} unseen, {zero_shot["seeds"]} seeds | ZSL mAP | gain (95 %) | ZSL F1@3 | GZSL mAP | GZSL F1@3 | the same with the bias |
+| zero-shot training, {zero_shot["labels"]["seen"]} seen and {zero_shot["labels"]["unseen"]} unseen names, {zero_shot["seeds"]} seeds | ZSL mAP | gain (95 %) | ZSL F1@3 | GZSL mAP | GZSL F1@3 | GZSL F1@3 with bias |
 |---|---|---|---|---|---|---|
 {_zero_shot_rows(zero_shot["variants"])}
 
-| the head beside the released algorithm: same weights, 2,048 x 7 x 7, width 768 | | released | ours | | labels prepared | bfloat16 | both | peak MB, released / ours |
+| the head compared with the released algorithm: same weights, 2,048 x 7 x 7, width 768 | | released | ours | speedup | with prepared labels | with bfloat16 | with both | peak MB, released / ours |
 |---|---|---|---|---|---|---|---|---|
 {_head_rows(heads)}
 
@@ -213,29 +225,29 @@ def tables() -> str:
 |---|---|
 | `zsl-tagger tag one.jpg --labels "dog,beach"`, process start to exit | {cold["tag_two_labels_s"]["median"]:.2f} s |
 | `zsl-tagger tag one.jpg`, all 2,256 tags of the vocabulary | {cold["tag_vocabulary_s"]["median"]:.2f} s |
-| the two over `python -c "import onnxruntime, PIL, numpy"` | {cold["ratio_two_labels"]:.1f} x / {cold["ratio_vocabulary"]:.1f} x |
+| relative to `python -c "import onnxruntime, PIL, numpy"` | {cold["ratio_two_labels"]:.1f} x / {cold["ratio_vocabulary"]:.1f} x |
 | peak memory | {cold["peak_memory_mb"]} MB |
-| `zsl-tagger --help` more than `python -c pass` | {speed["figures"]["help"]["more_than_python_c_pass_s"]:.2f} s |
+| `zsl-tagger --help` minus `python -c pass` | {speed["figures"]["help"]["more_than_python_c_pass_s"]:.2f} s |
 | one photo, warm: 1 / 1,000 / 10,000 labels | {" / ".join(_milliseconds(labels, n) for n in (1, 1000, 10_000))} ms |
-| the same with {many["labels"]:,} labels: shortlist / each one asked | {many["100,000 labels, shortlist, ms"]:.0f} / {many["100,000 labels, each, ms"]:,.0f} ms |
-| of the ten best of {many["labels"]:,} labels, found by the shortlist ({many["photos"]} photos) | {100 * many["of the exact ten best found"]:.1f} % |
+| the same with {many["labels"]:,} labels: shortlist / all scored | {many["100,000 labels, shortlist, ms"]:.0f} / {many["100,000 labels, each, ms"]:,.0f} ms |
+| recall of the ten best of {many["labels"]:,} labels with the shortlist ({many["photos"]} photos) | {100 * many["of the exact ten best found"]:.1f} % |
 | a folder of {folder["photos"]} photos: 2 labels / vocabulary | {folder["two_labels_photos_per_s"]:.0f} / {folder["vocabulary_photos_per_s"]:.0f} photos/s |
-| the two over the bare encoder on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
-| searching {search["photos"]:,} photos, index open: a label of the vocabulary / other phrases | {1000 * search["search"]["warm, median s"]["vocabulary"]:.0f} / {1000 * search["search"]["warm, median s"]["phrases"]:,.0f} ms |
-| `zsl-tagger search "red bicycle"` of them, process start to exit | {search["command"]['"red bicycle", warm, s']:.1f} s |
-| `zsl-tagger search` in {scale["photos"]:,} photos, CPU seconds: a label of the vocabulary / another phrase | {scale["a word of the vocabulary"]["after"]["CPU s, median"]:.1f} / {scale["another phrase"]["after"]["CPU s, median"]:.1f} s |
-| peak memory of the two | {scale["a word of the vocabulary"]["after"]["peak memory, MB"]} / {scale["another phrase"]["after"]["peak memory, MB"]} MB |
+| relative to the encoder alone on decoded arrays | {folder["two_labels_ratio"]:.2f} x / {folder["vocabulary_ratio"]:.2f} x |
+| search in {search["photos"]:,} photos with an open index: label of the vocabulary / other phrases | {1000 * search["search"]["warm, median s"]["vocabulary"]:.0f} / {1000 * search["search"]["warm, median s"]["phrases"]:,.0f} ms |
+| `zsl-tagger search "red bicycle"` in these photos, process start to exit | {search["command"]['"red bicycle", warm, s']:.1f} s |
+| `zsl-tagger search` in {scale["photos"]:,} photos, CPU seconds: label of the vocabulary / other phrase | {scale["a word of the vocabulary"]["after"]["CPU s, median"]:.1f} / {scale["another phrase"]["after"]["CPU s, median"]:.1f} s |
+| peak memory of these searches | {scale["a word of the vocabulary"]["after"]["peak memory, MB"]} / {scale["another phrase"]["after"]["peak memory, MB"]} MB |
 | `zsl-tagger index` again over {scale["photos"]:,} known photos, CPU seconds | {scale["index again, nothing new"]["after"]["CPU s, median"]:.1f} s |
-| of the exact 100 best photos, found: phrases / words drawn at random | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
-| a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
+| recall of the exact 100 best photos: phrases / random words | {100 * search["search"]["of the exact 100 best found"]["phrases"]:.1f} / {100 * search["search"]["of the exact 100 best found"]["words"]:.1f} % |
+| size of a photo in the index | {search["bytes a photo"]["file over photos"] / 1000:.0f} KB |
 | wheel / base install in an empty environment | {size["figures"]["wheel_mb"]:.0f} MB / {size["figures"]["base_install_mb"]:.0f} MB |
-| `tag --sidecar xmp` over `tag`, {sidecars["photos"]:,} photos: new sidecars / sidecars as they are | {sidecars["new sidecars"]["overhead, percent"]:+.1f} / {sidecars["sidecars as they are"]["overhead, percent"]:+.1f} % |
+| `tag --sidecar xmp` compared with `tag`, {sidecars["photos"]:,} photos: new sidecars / unchanged sidecars | {sidecars["new sidecars"]["overhead, percent"]:+.1f} / {sidecars["sidecars as they are"]["overhead, percent"]:+.1f} % |
 {_serve_rows(served)}
 | `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |
 | `evaluate --scores`, {evaluation["images"]:,} images x {evaluation["labels"]:,} labels, without intervals | {evaluation["without intervals"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_without_intervals_mb"] / 1000:.1f} GB |
 | the same with 1,000 resamples | {evaluation["1,000 resamples"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_mb"] / 1000:.1f} GB |
-| training Lite0 whole, images read and augmented / pixels that are there already | {loading["ratio"]["median"]:.2f} x |
-| ResNet-50 training step with the head, 925 labels / without, batch 1 and 8 | {head["batch 1"]["ratio"]["median"]:.2f} x, {head["batch 8"]["ratio"]["median"]:.2f} x |
+| speed of training all of Lite0 with reading and augmentation, relative to pixels in memory | {loading["ratio"]["median"]:.2f} x |
+| time of a ResNet-50 training step with the head and 925 labels, relative to no head, batch 1 and 8 | {head["batch 1"]["ratio"]["median"]:.2f} x, {head["batch 8"]["ratio"]["median"]:.2f} x |
 
 """
 
@@ -255,9 +267,9 @@ def _zero_shot_rows(variants: dict[str, Any]) -> str:
     rows = []
     for variant, figures in variants.items():
         gain = figures["gain in ZSL mAP"]
-        told = "" if variant == "none" else f"{gain['mean']:+.1f} ({gain['95%'][0]:+.1f} to {gain['95%'][1]:+.1f})"
+        change = "" if variant == "none" else f"{gain['mean']:+.1f} ({gain['95%'][0]:+.1f} to {gain['95%'][1]:+.1f})"
         others = " | ".join(f"{figures[name]['mean']:.1f}" for name in names)
-        rows.append(f"| query augmentation: {variant} | {_range(figures['ZSL mAP'])} | {told} | {others} |")
+        rows.append(f"| query augmentation: {variant} | {_range(figures['ZSL mAP'])} | {change} | {others} |")
     return "\n".join(rows)
 
 
@@ -269,16 +281,16 @@ def _head_rows(figures: dict[str, Any]) -> str:
         for direction, own in directions.items():
             variants = ("ours", "ours, prepared queries", "ours, bfloat16", "ours, bfloat16, prepared queries")
             ratios = [own.get(f"released over {variant}") for variant in variants]
-            told = " | ".join("" if ratio is None else f"{ratio[0]:.2f} x" for ratio in ratios)
+            speedups = " | ".join("" if ratio is None else f"{ratio[0]:.2f} x" for ratio in ratios)
             memory = f"{own['released, peak MB']:,} / {own['ours, peak MB']:,}"
             times = f"{own['released, ms']:,.0f} ms | {own['ours, ms']:,.0f} ms"
-            rows.append(f"| {case} | {direction} | {times} | {told} | {memory} |")
+            rows.append(f"| {case} | {direction} | {times} | {speedups} | {memory} |")
     return "\n".join(rows)
 
 
 def _default_tag_rows() -> str:
     rows = []
-    for name, file in (("`zsl-tagger tag`", "default_tags"), ("the model before", "default_tags_before")):
+    for name, file in (("`zsl-tagger tag`", "default_tags"), ("the previous model", "default_tags_before")):
         found = _read(file)["figures"]
         shares = [
             found[part] for part in ("precision", "useless", "false", "recall of the named", "main subject found")
@@ -289,7 +301,7 @@ def _default_tag_rows() -> str:
 
 
 def _heat_rows(maps: dict[str, Any]) -> str:
-    names = {"heat map": "`tag --heatmap`", "attention": "attention as it is"}
+    names = {"heat map": "`tag --heatmap`", "attention": "raw attention"}
     return "\n".join(
         f"| {name} | {maps['mosaics'][kind]['moves with the photo']:.0f} "
         f"| {maps['boxes'][kind]['highest place in a box']:.0f} | {maps['boxes'][kind]['share in the boxes']:.0f} |"
@@ -301,8 +313,8 @@ def _serve_rows(served: dict[str, Any]) -> str:
     load, memory, malformed = served["load"], served["memory"], served["malformed"]
     others = sum(count for status, count in load["statuses"].items() if status not in ("200", "429"))
     sizes = next(value for name, value in memory.items() if name.startswith("MB at the start"))
-    return f"""| `serve`, {load["clients"]} clients at a time, a photo each ({served["kB a photo"]} kB): p50 / p95 | {load["p50, s"]:.1f} / {load["p95, s"]:.1f} s |
-| the same: photos/s, over `tag_many`; answers but 200 and 429 | {load["photos/s"]:.0f}, {load["over tag_many"]:.2f} x; {others} of {sum(load["statuses"].values()):,} |
+    return f"""| `serve`, {load["clients"]} simultaneous clients with one photo each ({served["kB a photo"]} kB): p50 / p95 | {load["p50, s"]:.1f} / {load["p95, s"]:.1f} s |
+| the same: photos/s, relative to `tag_many`; responses other than 200 and 429 | {load["photos/s"]:.0f}, {load["over tag_many"]:.2f} x; {others} of {sum(load["statuses"].values()):,} |
 | `serve`, memory after {memory["statuses"]["200"] // 10:,} / {memory["statuses"]["200"]:,} requests | {sizes[1]:.0f} / {sizes[-1]:.0f} MB |
 | `serve`, {malformed["uploads"]:,} malformed uploads: crashes, 5xx | {0 if malformed["tags after that"] else 1}, {malformed["of them 5xx"]} |"""
 
@@ -311,12 +323,12 @@ def _peer_rows(methods: dict[str, Any]) -> str:
     rows = []
     for name, figures in methods.items():
         gain = figures.get("gain of ours")
-        told = "" if gain is None else f"{gain:+.1f} ({_edges(figures['gain of ours_95%'], '+')})"
+        change = "" if gain is None else f"{gain:+.1f} ({_edges(figures['gain of ours_95%'], '+')})"
         zsl, gzsl = (
             f"{figures[f'{kind} F1@3']:.1f} / {figures[f'{kind} F1@3, names centred']:.1f}" for kind in ("ZSL", "GZSL")
         )
         others = f"{zsl} | {figures['GZSL mAP']:.1f} | {gzsl} | {figures['coco100 mAP']:.1f}"
-        rows.append(f"| {name} | {figures['ZSL mAP']:.1f} ({_edges(figures['ZSL mAP_95%'])}) | {told} | {others} |")
+        rows.append(f"| {name} | {figures['ZSL mAP']:.1f} ({_edges(figures['ZSL mAP_95%'])}) | {change} | {others} |")
     return "\n".join(rows)
 
 

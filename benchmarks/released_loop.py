@@ -44,9 +44,9 @@ from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
+    LoadedPart,
     Part,
     Schedule,
-    Shown,
     Targets,
     TrainingImages,
     image_loader,
@@ -273,7 +273,7 @@ class RecordedTrainer(Trainer):
 
     losses: list[float]
 
-    def _train_step(self, shown: Iterator[Shown]) -> Tensor:
+    def _train_step(self, shown: Iterator[LoadedPart]) -> Tensor:
         total = super()._train_step(shown)
         self.losses.append(float(total))
         return total
@@ -307,7 +307,7 @@ def trainer_of(task: Task, model: TaggerModel) -> RecordedTrainer:
     trainer = RecordedTrainer(
         model, split, Targets(task.data, split.columns), schedule, config, Accelerator(cpu=True),
         from_features=False,
-        shown_from=lambda step: image_loader(images, parts(Schedule(split.train, config), step, 0, 1), 0),
+        parts_from=lambda step: image_loader(images, parts(Schedule(split.train, config), step, 0, 1), 0),
         validate=lambda _: ValidationFigures(),
         folder=task.root,
         data="",

@@ -25,7 +25,7 @@ from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.threads import available_cores, keep_freed_memory
-from zsl_tagger.training.data import Schedule, Shown, TrainingImages, image_loader, parts
+from zsl_tagger.training.data import LoadedPart, Schedule, TrainingImages, image_loader, parts
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.recipes import read_recipe
 
@@ -56,7 +56,7 @@ def loading(data: Path) -> dict[str, object]:
     step = training_step(TaggerModel(backbone, small), labels=len(dataset.labels))
     images = TrainingImages(Path(str(dataset.image_root)), dataset.paths, rows, config)
     real = image_loader(images, parts(Schedule(rows, config), 0, 0, 1), available_cores())
-    made: Iterator[Shown] = repeat(next(real))
+    made: Iterator[LoadedPart] = repeat(next(real))
     rates: dict[str, list[float]] = {"read": [], "made": []}
     for _ in range(TURNS):
         for name, source in (("made", made), ("read", real)):

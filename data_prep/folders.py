@@ -72,7 +72,7 @@ class Folders(Source):
         if not self.source.is_dir():
             raise UserError(f"no folder at {self.source}")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(self.source)):
-            raise UserError(f"--output {output} lies in --source {self.source}: give a folder outside of it")
+            raise UserError(f"--output {output} is inside --source {self.source}: give a folder outside of it")
         listing = read_packed(self.source, output / "images") or _walk_splits(self.source, self.exclude_path)
         names = class_names(sorted({image.class_name for image in listing.images}))
         labels = sorted(names.values())

@@ -14,7 +14,7 @@ from data_prep.text import numbered_lines
 from zsl_tagger.datasets.format import path_fault
 from zsl_tagger.errors import UserError
 
-#: What the archive of 2009 holds.
+#: Counts in the archive of 2009.
 EXPECTED = {
     "tags": 1000,
     "concepts": 81,

@@ -190,8 +190,8 @@ def report_on(folder: Path, image_root: Path | None = None, workers: int = 1) ->
     negatives = None if absent is None else _matrix(absent, len(dataset.labels))
     images = Images(dataset.paths, dataset.splits, targets, negatives)
     report = split_report(images, dataset.labels, dataset.seen, dataset.word_vectors, near)
-    told = dataset.info.get("dropped")
-    counts = told.items() if isinstance(told, dict) else ()
+    recorded = dataset.info.get("dropped")
+    counts = recorded.items() if isinstance(recorded, dict) else ()
     dropped = {str(why): count for why, count in counts if isinstance(count, int)}
     write_report(report, folder, str(dataset.info.get("name", folder.name)), root, dropped)
     return report

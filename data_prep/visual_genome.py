@@ -208,5 +208,5 @@ def _read_labels(file: Path, kind: str) -> dict[str, str]:
     if not label_of:
         raise UserError(f"{file} has no labels")
     if repeated:
-        logger.warning("%s: names of several labels (%d) count for the first: %s", file, len(repeated), some(repeated))
+        logger.warning("%s: names of several labels belong to the first (%d): %s", file, len(repeated), some(repeated))
     return label_of

@@ -124,9 +124,9 @@ def word_vectors(
     resolved = {label: how for label, how in found.items() if how}
     with np.errstate(invalid="ignore"):  # infinite vectors raise an error below
         rows = dict(zip(resolved, opened.vectors_of(resolved.values(), unit=normalize), strict=True))
-        told: dict[str, tuple[str, ...]] = {}
+        used: dict[str, tuple[str, ...]] = {}
         if phrases is not None:
-            means, told = vectors_by_phrases(
+            means, used = vectors_by_phrases(
                 phrases, found, opened, source, find=lambda name: _find(name, opened), unit=normalize
             )
             rows |= means
@@ -138,7 +138,7 @@ def word_vectors(
     if unknown and missing == "error":
         raise _unknown_labels(unknown, opened, source)
     how = {
-        label: ("phrases", told[label]) if label in told else (resolved[label].how, resolved[label].words)
+        label: ("phrases", used[label]) if label in used else (resolved[label].how, resolved[label].words)
         for label in rows
     }
     if missing == "random":

@@ -144,7 +144,11 @@ def _reset_loggers() -> None:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Capture what both packages log, from INFO on, and of other packages the warnings only."""
+    """Capture what both packages log, from INFO on, and of other packages the warnings only.
+
+    A test that reads ``caplog`` without setting a level depends on the level of the root logger, which libraries
+    change in the middle of a test.
+    """
     for name in PACKAGES:
         caplog.set_level(logging.INFO, name)
     return caplog

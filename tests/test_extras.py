@@ -24,11 +24,15 @@ BASE = {
 #: Files that are loaded after another file has required what they import.
 REQUIRED_BY = {
     "zsl_tagger/bulk/ray_engine.py": "zsl_tagger/bulk/run.py",
-    "zsl_tagger/images/urls.py": "zsl_tagger/bulk/run.py",
     "zsl_tagger/records/parquet.py": "zsl_tagger/records/parquet_file.py",
 }
 #: Packages that another package of an extra depends on.
-BROUGHT_BY = {"pydantic": "fastapi", "starlette": "fastapi", "transformers": "sentence_transformers"}
+BROUGHT_BY = {
+    "aiohttp": "fsspec",
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
+    "transformers": "sentence_transformers",
+}
 #: Import names that differ from the name of the package.
 PACKAGES = {
     "open_clip": "open-clip-torch",

@@ -172,7 +172,7 @@ def test_a_class_called_train_does_not_swallow_the_others(tmp_path: Path) -> Non
 
 def test_the_output_must_not_lie_among_the_photos(tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat": 3, "dog": 3})
-    with pytest.raises(UserError, match=r"--output .*/in/out lies in --source .*/in: give a folder outside of it"):
+    with pytest.raises(UserError, match=r"--output .*/in/out is inside --source .*/in: give a folder outside of it"):
         prepare(Folders(source=tmp_path / "in"), tmp_path / "in" / "out", Options())
 
 
@@ -280,7 +280,7 @@ def test_a_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     write_cifar_python(tmp_path / "cifar", evil=Evil())
-    with pytest.raises(UserError, match=r"not the Python version of CIFAR-100: it holds (posix|nt)\.system"):
+    with pytest.raises(UserError, match=r"not the Python version of CIFAR-100: it contains (posix|nt)\.system"):
         prepare(Folders(source=tmp_path / "cifar"), tmp_path / "out", Options())
     assert not (tmp_path / "ran").exists()
 

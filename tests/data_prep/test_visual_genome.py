@@ -67,7 +67,7 @@ def test_a_file_joins_several_names_to_one_label(genome: Path, tmp_path: Path, c
     assert labelled["VG_100K_2/3.jpg"] == {"woman"}
     assert labelled["VG_100K/4.jpg"] == {"woman", "person"}
     assert labelled["VG_100K_2/2417.jpg"] == {"rare thing"}
-    assert "names of several labels (1) count for the first: 'woman'" in caplog.text
+    assert "names of several labels belong to the first (1): 'woman'" in caplog.text
     assert VisualGenome(source=genome, objects="x/../v.txt").identity()["objects"] == str(Path("v.txt").resolve())
 
 

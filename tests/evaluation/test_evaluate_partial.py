@@ -113,14 +113,14 @@ def test_mld_counts_the_unknown_as_absent(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_known_to_be_absent_from_no_image_is_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     truth = TRUTH.copy()
     truth[truth[:, 1] == 0, 1] = -1
     result = evaluated(tmp_path, truth)
     warning = "labels without a known negative have an average precision of 1 regardless of the scores (1): 'dog'"
     assert warning in result.report.notes
-    assert warning in caplog.text
+    assert warning in logged.text
     assert result.per_label[1].average_precision == 1
 
 

@@ -52,12 +52,13 @@ def test_with_semicolons_numbers_may_have_decimal_commas(tmp_path: Path) -> None
 def test_a_cut_file_in_utf_16_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("cat\n".encode("utf-16")[:-1])
     with pytest.raises(
-        UserError, match=r"labels\.txt has the mark of utf-16 text but is something else: it is damaged or cut off$"
+        UserError,
+        match=r"labels\.txt has the byte order mark of utf-16, but is not such text: it is damaged or",
     ):
         read_labels_file(tmp_path / "labels.txt")
 
 
-def test_an_unknown_code_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_code_page_is_told(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     scores, tags, labels = (tmp_path / name for name in ("scores.csv", "tags.csv", "labels.txt"))
     scores.write_bytes(SCORES.encode("latin-1"))
     with pytest.raises(
@@ -67,7 +68,7 @@ def test_an_unknown_code_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     tags.write_bytes(TAGS.encode("latin-1"))
     assert _read(tags, Columns())[1][0] == ["caf\u00e9", "cat"]
     message = "is not UTF-8 and is read as Latin-1: if letters with accents are wrong, save it as UTF-8"
-    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", f"{tags} {message}")]
+    assert [(record.levelname, record.message) for record in logged.records] == [("WARNING", f"{tags} {message}")]
     labels.write_bytes("caf\u00e9\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"labels\.txt is not UTF-8 text: save it as UTF-8$"):
         read_labels_file(labels)
@@ -75,7 +76,7 @@ def test_an_unknown_code_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_nul_bytes_are_explained(tmp_path: Path) -> None:
     scores, tags, labels = (tmp_path / name for name in ("scores.csv", "tags.csv", "labels.txt"))
-    message = "holds NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: save it as UTF-8$"
+    message = "contains NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: save it as UTF-8$"
     scores.write_bytes(SCORES.replace("\u00e9", "e").encode("utf-16-le"))
     tags.write_bytes(TAGS.replace("dog", "d\0g").encode())
     labels.write_bytes(b"cat\0\n")

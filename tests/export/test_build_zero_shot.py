@@ -186,7 +186,7 @@ def test_an_empty_list_of_labels_is_said(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_training_does_not_start_from_it(model: Path) -> None:
-    with pytest.raises(UserError, match="is a tagger without training, whose head has nothing to train: start from"):
+    with pytest.raises(UserError, match="is an untrained CLIP tagger, and its head has nothing to train: start from"):
         resolve_config(recipe="my-photos", init=str(model))
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
-from zsl_tagger.errors import UserError
+from zsl_tagger.errors import MissingExtraError, UserError
 from zsl_tagger.images import urls
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.preprocessing import ImageError
-from zsl_tagger.images.urls import find_urls, is_url, read_url
+from zsl_tagger.images.urls import fetched, find_urls, is_url, read_url
 from zsl_tagger.records.record import Record
 
 
@@ -62,7 +64,7 @@ def test_what_is_named_is_taken(bucket: str) -> None:
 
 
 def test_a_web_address_is_one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "url_to_fs", lambda url: (fsspec.filesystem("memory"), url))  # aiohttp need not be there
+    monkeypatch.setattr(urls, "_opened", lambda url: (fsspec.filesystem("memory"), url))  # aiohttp need not be there
     assert found("https://example.org/photo?id=1&size=*") == ["https://example.org/photo?id=1&size=*"]
 
 
@@ -89,9 +91,12 @@ def test_a_missing_package_and_an_unknown_kind_are_told_in_one_line(monkeypatch:
     def without_s3fs(url: str) -> None:
         raise ImportError(f"Install s3fs to access S3\n{url}")
 
-    monkeypatch.setattr(urls, "url_to_fs", without_s3fs)
-    with pytest.raises(UserError, match=r"^cannot open s3:// URLs: Install s3fs to access S3$"):
+    monkeypatch.setattr("fsspec.core.url_to_fs", without_s3fs)
+    message = r"^cannot open s3:// URLs: Install s3fs to access S3$"
+    with pytest.raises(UserError, match=message):
         list(find_urls("s3://bucket/x"))
+    with pytest.raises(ImageError, match=message):
+        read_url("s3://bucket/x")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +115,33 @@ def test_what_a_file_system_raises(
         raise raised
 
     memory = type(fsspec.filesystem("memory"))
-    monkeypatch.setattr(memory, "cat_file", fail)
+    monkeypatch.setattr(memory, "open", fail)
     with pytest.raises(ImageError, match=message):
         read_url(f"{bucket}/b.jpg")
     monkeypatch.setattr(memory, "isdir", fail)
     listed = list(find_urls(bucket))
     assert isinstance(listed[0], Record)
     assert (listed[0].error or "").startswith("cannot be listed: ")
+
+
+def test_a_file_that_is_too_large_is_not_read(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(b"b.jpg")
+    monkeypatch.setattr(urls, "MAX_BYTES", size)
+    assert read_url(f"{bucket}/b.jpg") == b"b.jpg"
+    monkeypatch.setattr(urls, "MAX_BYTES", size - 1)
+    monkeypatch.setattr(MemoryFile, "read", pytest.fail)
+    with pytest.raises(ImageError, match=r"^too large: more than 0 MB$"):
+        read_url(f"{bucket}/b.jpg")
+
+
+def test_a_url_needs_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    message = r'^URLs need fsspec, which is not installed: .* run pip install "\.\[urls\]"$'
+    for read in (read_url, fetched, lambda url: list(find_urls(url))):
+        with pytest.raises(MissingExtraError, match=message):
+            read("https://example.org/a.jpg")
+
+
+@pytest.mark.parametrize("image", ["a.jpg", "a/b://c", Path("https://example.org/a.jpg"), b"https://example.org/a.jpg"])
+def test_only_text_that_is_a_url_is_fetched(image: Any) -> None:
+    assert fetched(image) is image

@@ -156,7 +156,7 @@ def test_wrong_sizes_are_named() -> None:
         CSRA(C, K, heads=3)
     with pytest.raises(ValueError, match="expected at least one class, got num_classes=0"):
         LinearHead(C, 0)
-    with pytest.raises(ValueError, match="expected a width that the heads divide"):
+    with pytest.raises(ValueError, match="expected heads to divide the width"):
         Query2Label(C, K, dim=D, heads=5)
 
 

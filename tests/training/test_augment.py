@@ -1,4 +1,4 @@
-"""zsl_tagger/training/augment.py: pixels drawn by the seed alone, and batches mixed as a slow loop mixes them."""
+"""Test zsl_tagger/training/augment.py: pixels depend on the seed only, and mixed batches equal those of a slow loop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_no_augmentation_is_preprocessing(photo: Path, examples: Path) -> None:
 
 
 @SETTINGS
-def test_it_is_drawn_by_the_seed_alone(photo: Path, values: dict[str, Any]) -> None:
+def test_augmentation_depends_on_the_seed_only(photo: Path, values: dict[str, Any]) -> None:
     augment = make(**values)
     first = augment(photo, (3, 5, 0)).copy()
     random.seed(99)
@@ -70,8 +70,8 @@ def test_it_is_drawn_by_the_seed_alone(photo: Path, values: dict[str, Any]) -> N
 
 
 @SETTINGS
-def test_other_seeds_are_other_draws(photo: Path, values: dict[str, Any]) -> None:
-    """Run, step and place each count."""
+def test_different_seeds_give_different_results(photo: Path, values: dict[str, Any]) -> None:
+    """Run, step and position each matter."""
     augment = make(**values)
     assert len({augment(photo, seed).tobytes() for seed in SEEDS}) > 1
     for position in range(3):
@@ -80,14 +80,14 @@ def test_other_seeds_are_other_draws(photo: Path, values: dict[str, Any]) -> Non
 
 
 @SETTINGS
-def test_it_is_a_square_of_bytes(examples: Path, values: dict[str, Any]) -> None:
+def test_result_is_a_square_of_uint8(examples: Path, values: dict[str, Any]) -> None:
     pixels = make(**values)(examples / "cat.jpg", (3, 5))
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels.dtype == np.uint8
 
 
 @SETTINGS
-def test_an_unreadable_image_is_an_image_error(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_unreadable_image_raises_image_error(tmp_path: Path, values: dict[str, Any]) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match="not an image that Pillow can read"):
         make(**values)(tmp_path / "broken.jpg", (3, 5))
@@ -108,7 +108,7 @@ def test_flip_is_a_mirror_or_nothing(photo: Path) -> None:
 
 
 def boxes(pixels: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns in which a pixel differs."""
+    """Return the rows and columns in which a pixel differs."""
     changed = (pixels != plain).any(axis=2)
     return np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
 
@@ -132,7 +132,7 @@ def test_cutout_is_one_box_of_one_colour(photo: Path, share: float) -> None:
 
 @pytest.mark.parametrize(("size", "share", "half"), [(61, 0.4, 12), (61, 0.5, 15), (64, 0.5, 16), (63, 0.5, 16)])
 def test_cutout_by_hand(photo: Path, size: int, share: float, half: int) -> None:
-    """The middle is drawn first, y then x, and then the colour; both edges are drawn, and the image cuts the box."""
+    """The centre is drawn first (y, then x), then the colour; the box includes both edges and is clipped."""
     plain = load_array(photo, Preprocessing(size))
     edges = 0
     for step in range(20):
@@ -150,14 +150,14 @@ def test_cutout_by_hand(photo: Path, size: int, share: float, half: int) -> None
 
 
 @pytest.mark.parametrize(("size", "side"), [(224, 113), (225, 113), (226, 113), (227, 115)])
-def test_a_cutout_of_a_half_is_as_wide_as_the_released_one(photo: Path, size: int, side: int) -> None:
+def test_cutout_has_the_width_of_the_released_code(photo: Path, size: int, side: int) -> None:
     plain = load_array(photo, Preprocessing(size))
     widths = [len(boxes(make(cutout=0.5, image_size=size)(photo, (3, step)), plain)[1]) for step in range(8)]
     assert max(widths) == side
 
 
 def write_ramp(path: Path) -> None:
-    """Red grows from left to right, green from top to bottom: a pixel says where it is from."""
+    """Write an image whose pixels encode their position: red grows from left to right, green from top to bottom."""
     ramp = np.zeros((200, 250, 3), np.uint8)
     ramp[..., 0] = np.arange(250)[None, :]
     ramp[..., 1] = np.arange(200)[:, None]
@@ -165,7 +165,7 @@ def write_ramp(path: Path) -> None:
 
 
 @pytest.mark.parametrize("least", [0.08, 0.5])
-def test_random_crop_is_a_part_of_at_least_the_least_area(tmp_path: Path, least: float) -> None:
+def test_random_crop_has_at_least_the_minimum_area(tmp_path: Path, least: float) -> None:
     write_ramp(tmp_path / "ramp.png")
     areas = []
     for step in range(80):
@@ -181,7 +181,7 @@ def test_random_crop_is_a_part_of_at_least_the_least_area(tmp_path: Path, least:
     assert max(areas) - min(areas) > 0.6 * (1 - least)  # of every size
 
 
-def test_random_crop_takes_every_place(tmp_path: Path) -> None:
+def test_random_crop_can_be_anywhere(tmp_path: Path) -> None:
     write_ramp(tmp_path / "ramp.png")
     crops = [make(crop="random", crop_scale=0.08)(tmp_path / "ramp.png", (3, step)) for step in range(60)]
     middles = np.array([crop[SIZE // 2, SIZE // 2, :2] for crop in crops], int)
@@ -197,7 +197,7 @@ def test_rand_augment_works_at_every_magnitude(photo: Path) -> None:
 
 
 def test_released_rand_augment_is_a_setting(photo: Path) -> None:
-    """The numbers of its operations are in test_released_rand_augment.py."""
+    """test_released_rand_augment.py tests its operations."""
     plain, augment = load_array(photo, Preprocessing(SIZE)), make(rand_augment="released")
     drawn = [augment(photo, (3, step)) for step in range(40)]
     unchanged = sum(np.array_equal(pixels, plain) for pixels in drawn)
@@ -208,8 +208,8 @@ def test_released_rand_augment_is_a_setting(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["m9", "augmix-m3", "rand-q9", "rand-mnine5", "rand-m9-wfoo1", "original"])
-def test_rand_augment_that_timm_does_not_understand(words: str) -> None:
-    with pytest.raises(UserError, match=f"expected rand_augment in timm's words, e.g. rand-m7.*, got '{words}'"):
+def test_invalid_rand_augment(words: str) -> None:
+    with pytest.raises(UserError, match=f"expected rand_augment in timm's notation, e.g. rand-m7.*, got '{words}'"):
         make(rand_augment=words)
 
 
@@ -229,12 +229,12 @@ def mix(images: Tensor, targets: Tensor, seed: tuple[int, ...], **values: Any) -
 
 
 def partner(number: int, count: int) -> int:
-    """Whom an image is mixed with: the first with the last, of an odd batch the last with none."""
+    """Return the image that an image is mixed with: first with last; the last one of an odd batch is not mixed."""
     return count // 2 * 2 - 1 - number
 
 
 def by_loop(images: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Every image, and its targets, by hand from the share of itself that each pixel keeps ``(S, S)``."""
+    """Mix images and targets in a loop; ``shares``: weight of the first image in each pixel ``(S, S)``."""
     mixed_images, mixed_targets = images.float().clone(), targets.clone()
     for number in range(len(images) // 2 * 2):
         other = partner(number, len(images))
@@ -266,7 +266,7 @@ def test_mixup_equals_a_loop(count: int, step: int) -> None:
 @pytest.mark.parametrize("count", [2, 5, 7])
 @pytest.mark.parametrize("step", range(4))
 def test_cutmix_equals_a_loop(count: int, step: int) -> None:
-    """The target's share is the area that is left, also where the box is cut at the edge."""
+    """The weight of the target is the remaining area, also if the box is clipped at the edge."""
     images, targets = make_batch(count)
     mixed, mixed_targets = mix(images, targets, (3, step), cutmix=1.0)
     own = (mixed[0] == images[0].float()).all(dim=2).float()
@@ -280,7 +280,7 @@ def test_cutmix_equals_a_loop(count: int, step: int) -> None:
     assert_close(mixed_targets, expected_targets)
 
 
-def test_both_are_drawn_in_turn() -> None:
+def test_mixup_and_cutmix_alternate() -> None:
     images, targets = make_batch()
     kinds = set()
     for step in range(40):
@@ -292,7 +292,7 @@ def test_both_are_drawn_in_turn() -> None:
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
-def test_a_mix_is_drawn_by_the_seed_alone(values: dict[str, Any]) -> None:
+def test_mix_depends_on_the_seed_only(values: dict[str, Any]) -> None:
     images, targets = make_batch()
     first, first_targets = mix(images, targets, (3, 5), **values)
     np.random.seed(99)
@@ -303,7 +303,7 @@ def test_a_mix_is_drawn_by_the_seed_alone(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.8}, {"cutmix": 1.0}])
-def test_what_was_given_stays_and_the_last_of_an_odd_batch_too(values: dict[str, Any]) -> None:
+def test_mix_leaves_its_inputs_and_the_last_of_an_odd_batch_unchanged(values: dict[str, Any]) -> None:
     images, targets = make_batch()
     images_before, targets_before = images.clone(), targets.clone()
     mixed, mixed_targets = mix(images, targets, (3, 5), **values)
@@ -316,7 +316,7 @@ def test_what_was_given_stays_and_the_last_of_an_odd_batch_too(values: dict[str,
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.8}, {"cutmix": 1.0}])
-def test_one_image_has_nothing_to_be_mixed_with(values: dict[str, Any]) -> None:
+def test_single_image_is_not_mixed(values: dict[str, Any]) -> None:
     images, targets = make_batch(1)
     mixed, mixed_targets = mix(images, targets, (3, 5), **values)
     assert torch.equal(mixed, images.float())

@@ -1,4 +1,4 @@
-"""A model trained on a frozen classifier backbone: words that mean ImageNet classes hear the classifier."""
+"""Test training on a frozen backbone with a classifier, which contributes to words for ImageNet classes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from zsl_tagger.training.run import train
 ASKED = ["dog", "zebra", "lion", "theorem"]
 
 
-def test_a_trained_model_adds_its_backbones_classifier(
+def test_trained_model_uses_the_classifier_of_its_backbone(
     animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     run = small_run(
         animals, tmp_path / "out", "cache_views=1", recipe="my-photos", backbone="tf_efficientnet_lite0", init="timm",
     )  # fmt: skip
     assert train(run) is not None
-    assert any("words that mean ImageNet classes" in line for line in logged.messages)
+    assert any("words for ImageNet classes" in line for line in logged.messages)
     tagger, folder = Tagger(tmp_path / "out"), ModelFolder(tmp_path / "out")
     assert folder.config.scoring == Scoring()
     dataset = load_dataset(animals)
@@ -50,23 +50,23 @@ def test_a_trained_model_adds_its_backbones_classifier(
     assert not np.allclose(expected[:, :3], logits[:, :3], atol=0.1)
 
 
-def test_a_backbone_without_such_a_classifier_is_trained_without(
+def test_no_class_evidence_without_an_imagenet_classifier(
     animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     run = small_run(animals, tmp_path / "out", "cache_views=1", recipe="my-photos", backbone="test_vit")
     assert train(run) is not None
-    assert any(line.startswith("class evidence: none, since test_vit") for line in logged.messages)
+    assert any(line.startswith("class evidence: none, because test_vit") for line in logged.messages)
     assert ModelFolder(tmp_path / "out").config.scoring is None
     assert Tagger(tmp_path / "out").encode(np.zeros((64, 64, 3), np.uint8)).classes is None
 
 
-def test_a_trained_backbone_no_longer_fits_its_classifier(
+def test_no_class_evidence_if_the_backbone_is_trained(
     animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     settings: dict[str, Any] = {"recipe": "my-photos", "backbone": "test_efficientnet"}
     run = small_run(animals, tmp_path / "out", "cache_views=0", "freeze=false", **settings)
     assert train(run) is not None
-    assert any(line.startswith("class evidence: none, since a trained backbone") for line in logged.messages)
+    assert any(line.startswith("class evidence: none, because a trained backbone") for line in logged.messages)
     assert ModelFolder(tmp_path / "out").config.scoring is None
 
 
@@ -80,7 +80,7 @@ def test_which_backbones_have_class_evidence(name: str, classes: int, expected: 
 
 
 def test_windows_are_halves_of_the_image() -> None:
-    """A class that fills one quarter of the image is as probable as on a photo of nothing else."""
+    """A class that fills one quarter of the image is as probable as in a photo of only this quarter."""
     classifier = torch.nn.Linear(3, 5)
     tokens = torch.zeros(1, 12, 12, 3)
     tokens[0, 6:, :6] = torch.tensor([4.0, -2.0, 1.0])

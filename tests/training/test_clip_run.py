@@ -1,4 +1,4 @@
-"""Recipes ``clip-zsl`` and ``clip-local-global``: a CLIP tower's projected tokens, text queries. Weights are random."""
+"""Test the recipes ``clip-zsl`` and ``clip-local-global`` with a small CLIP model that has random weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run_of(data: Path, towers: Path, output: Path, *settings: str, recipe: str =
     return TrainRun(data=data, output=output, config=config)
 
 
-def test_the_recipe_trains_a_model_that_tags_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:
+def test_recipe_trains_a_model_that_tags_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:
     run = run_of(data, towers, tmp_path / "model")
     assert (run.config.image_size, run.config.freeze) == (tiny_clip.SIZE, True)  # the tower's own size
     train(run)
@@ -96,7 +96,7 @@ def test_the_tower_can_be_trained_too(data: Path, towers: Path, tmp_path: Path) 
     assert not torch.allclose(weight, torch.load(towers / "open_clip_pytorch_model.bin")["visual.proj"].T, atol=1e-3)
 
 
-def test_the_two_streams_are_trained_and_tag_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:
+def test_two_streams_train_a_model_that_tags_unseen_words(data: Path, towers: Path, tmp_path: Path) -> None:
     run = run_of(
         data, towers, tmp_path / "model", "epochs=12", "local_top=3", "ema=0", "lr=0.01", recipe="clip-local-global"
     )
@@ -118,7 +118,7 @@ def test_the_two_streams_are_trained_and_tag_unseen_words(data: Path, towers: Pa
     assert tagger.heatmap(photo, ["lion"]).shape == (1, side, side)  # of the patches alone
     again = resolve_config(recipe="clip-local-global", init=str(tmp_path / "model"))
     assert (again.project_tokens, again.head, again.local_top) == (True, "local-global", 3)
-    assert "a global and a local cosine (MKT" in (tmp_path / "model" / "README.md").read_text()
+    assert "global and local cosine similarity (MKT" in (tmp_path / "model" / "README.md").read_text()
     report = evaluate(EvaluateRun(model=tmp_path / "model", data=data, resamples=0)).report
     assert report.tasks["zsl"].map is not None
 
@@ -131,7 +131,7 @@ def test_two_streams_train_the_tower_too(data: Path, towers: Path, tmp_path: Pat
     assert not torch.allclose(weight, torch.load(towers / "open_clip_pytorch_model.bin")["visual.proj"].T, atol=1e-3)
 
 
-def test_the_cosines_of_a_folder_are_not_taken_over_into_a_decoder(data: Path, towers: Path, tmp_path: Path) -> None:
+def test_cosine_head_does_not_initialise_a_decoder(data: Path, towers: Path, tmp_path: Path) -> None:
     run = run_of(data, towers, tmp_path / "model", recipe="clip-local-global")
     model, _ = initial_model(run.config, load_dataset(data), 3)
     decoder, _ = initial_model(run_of(data, towers, tmp_path / "model").config, load_dataset(data), 3)
@@ -141,7 +141,7 @@ def test_the_cosines_of_a_folder_are_not_taken_over_into_a_decoder(data: Path, t
     assert model.head.bias.item() == -25
 
 
-def test_cached_features_say_whether_they_are_projected(data: Path, towers: Path, tmp_path: Path) -> None:
+def test_projected_features_have_a_separate_cache(data: Path, towers: Path, tmp_path: Path) -> None:
     keys = set()
     for project in (True, False):
         config = dataclasses.replace(run_of(data, towers, tmp_path).config, project_tokens=project)
@@ -150,11 +150,11 @@ def test_cached_features_say_whether_they_are_projected(data: Path, towers: Path
     assert len(keys) == 2
 
 
-def test_queries_of_another_space_are_said(towers: Path, tmp_path: Path) -> None:
+def test_queries_from_another_space_are_rejected(towers: Path, tmp_path: Path) -> None:
     run = run_of(prepared(tmp_path, "packaged"), towers, tmp_path / "model")
     with pytest.raises(
         UserError,
-        match=r"tokens of tiny_clip_vit into the space of its text tower, 16 wide, but .* 256 wide, from packaged: ",
+        match=r"tokens of tiny_clip_vit to the 16 dimensions of its text tower, but .* have 256 \(from packaged\): ",
     ):
         train(run)
     assert not (tmp_path / "model").exists()

@@ -1,4 +1,4 @@
-"""zsl_tagger/training/losses.py."""
+"""Test zsl_tagger/training/losses.py."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_equals_a_scalar_loop(gamma_neg: float, gamma_pos: float, clip: float) -
 def test_gradients_equal_the_derivative_by_hand(
     gamma_neg: float, gamma_pos: float, clip: float, focal_gradient: bool
 ) -> None:
-    """Test the loss with a differentiated focal weight, and the released one, where it is a constant."""
+    """Test the loss with a differentiated focal weight, and with a constant one, as released."""
     logits = torch.linspace(-6, 6, 29, dtype=torch.float64).repeat(3, 1).requires_grad_()
     targets = torch.tensor([[0.0], [0.25], [1.0]], dtype=torch.float64).expand(3, 29)
     options: dict[str, Any] = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "clip": clip}
@@ -70,7 +70,7 @@ def test_gradients_equal_the_derivative_by_hand(
 
 
 def test_a_differentiated_focal_weight_enlarges_the_gradients_of_negatives() -> None:
-    """By 1 - gamma (1 - q) log(1 - q) / q, which is 5 for small q."""
+    """By a factor of 1 - gamma (1 - q) log(1 - q) / q, which is 5 for small q."""
     p = torch.tensor([0.06, 0.5])
     logits = torch.logit(p).requires_grad_()
     gradients = [
@@ -169,7 +169,7 @@ def test_ce_hand_computed(smoothing: float, targets: list[float], expected: floa
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_ce_equals_a_scalar_loop(smoothing: float) -> None:
-    """Also where the targets of an image do not add up to 1: it may have several labels or none."""
+    """Also if the targets of an image do not add up to 1 because it has several labels or none."""
     generator = torch.Generator().manual_seed(3)
     logits = 4 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
     targets = torch.rand(5, 7, generator=generator, dtype=torch.float64)
@@ -193,7 +193,7 @@ SINGLE_SETTINGS = pytest.mark.parametrize(
 def test_asl_single_equals_a_scalar_loop(
     gamma_neg: float, gamma_pos: float, smoothing: float, focal_gradient: bool
 ) -> None:
-    """Losses and gradients; the first settings are those of the released code's ASLSingleLabel."""
+    """Compare losses and gradients; the first settings are those of the released code's ASLSingleLabel."""
     generator = torch.Generator().manual_seed(4)
     logits = 3 * torch.randn(5, 7, generator=generator, dtype=torch.float64)
     logits.requires_grad_()
@@ -210,7 +210,7 @@ def test_asl_single_equals_a_scalar_loop(
 
 
 def test_asl_single_hand_computed() -> None:
-    """Probabilities 0.2, 0.3 and 0.5, targets 0.8, 0.1, 0.1: only the target's own term has the weight 1."""
+    """Probabilities 0.2, 0.3 and 0.5, targets 0.8, 0.1, 0.1: only the term of the label has weight 1."""
     logits = torch.tensor([[2.0, 3.0, 5.0]]).log() + 7
     loss = make_loss("asl_single", smoothing=0.3)(logits, torch.tensor([[1.0, 0.0, 0.0]]))
     expected = -0.8 * math.log(0.2) - 0.1 * 0.3**4 * math.log(0.3) - 0.1 * 0.5**4 * math.log(0.5)
@@ -234,8 +234,8 @@ def test_asl_single_of_extreme_logits_stays_finite(gamma_pos: float, target: int
 
 
 @pytest.mark.parametrize("name", ["asl", "asl_single", "bce", "ce"])
-def test_losses_by_name_can_be_learnt_from(name: str) -> None:
-    """A step down the gradient lowers each; gradients stay on or off as they were."""
+def test_losses_decrease_along_the_gradient(name: str) -> None:
+    """A step along the negative gradient lowers every loss, and gradient mode is unchanged afterwards."""
     logits = torch.zeros(2, 3, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     loss = make_loss(name)(logits, targets).sum()
@@ -248,5 +248,5 @@ def test_losses_by_name_can_be_learnt_from(name: str) -> None:
 
 
 def test_an_unknown_loss() -> None:
-    with pytest.raises(ValueError, match="expected a loss of asl, asl_single, bce, ce; got 'mse'"):
+    with pytest.raises(ValueError, match="expected the loss asl, asl_single, bce or ce, got 'mse'"):
         make_loss("mse")

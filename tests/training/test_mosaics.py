@@ -1,4 +1,4 @@
-"""Mosaics of cached features, partial targets and weighted labels: what the packaged model's training adds."""
+"""Test mosaics of cached features, partial targets and weighted labels, which the packaged model's training uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from zsl_tagger.training.data import (
     parts,
     photos_of,
 )
-from zsl_tagger.training.features import EXPORT_FROM, FeatureCache, check_room, fast_backbone
+from zsl_tagger.training.features import MIN_PHOTOS_TO_EXPORT, FeatureCache, check_disk_space, fast_backbone
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.losses import asymmetric_loss
 from zsl_tagger.training.trainer import Trainer
@@ -68,7 +68,7 @@ def cache_of(photos: Path, folder: Path, model: TaggerModel, config: TrainConfig
 # --- which photos -----------------------------------------------------------------------------------------
 
 
-def test_a_step_has_its_share_of_mosaics() -> None:
+def test_share_of_mosaics_in_a_step() -> None:
     schedule = Schedule(np.arange(100, 131), CONFIG.changed(["batch_size=31", "epochs=40"]))
     batches = np.stack([schedule.batch(step) for step in range(40)])  # (40, 31, 9)
     assert batches.shape == (40, 31, MOST_PHOTOS)
@@ -82,8 +82,8 @@ def test_a_step_has_its_share_of_mosaics() -> None:
 
 
 @pytest.mark.parametrize(("four", "nine"), [(0.8, 0.2), (0.9, 0.1)])
-def test_every_image_may_be_a_mosaic(four: float, nine: float) -> None:
-    """Where rounding makes the sum of the shares a little more than 1, too."""
+def test_all_images_can_be_mosaics(four: float, nine: float) -> None:
+    """Even if rounding makes the sum of the shares slightly larger than 1."""
     counts = draw_layouts(100, four, nine, np.random.default_rng(0))
     assert set(counts) == {4, 9}
 
@@ -102,7 +102,7 @@ def test_without_mosaics_a_step_is_a_row_of_photos() -> None:
         (["token_dropout=1"], r"expected token_dropout in 0\.\.0\.99, got 1\.0"),
     ],
 )
-def test_settings_that_do_not_fit(settings: list[str], message: str) -> None:
+def test_contradictory_settings(settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         CONFIG.changed(settings)
 
@@ -111,7 +111,7 @@ def test_settings_that_do_not_fit(settings: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize(("layout", "side"), [(1, 96), (4, 48), (9, 32)])
-def test_cached_tokens_are_torchs_of_the_photo_at_its_size(
+def test_cached_tokens_equal_torch_at_the_size_of_the_photo(
     photos: Path, tmp_path: Path, model: TaggerModel, layout: int, side: int
 ) -> None:
     cache = cache_of(photos, tmp_path, model)
@@ -122,7 +122,7 @@ def test_cached_tokens_are_torchs_of_the_photo_at_its_size(
         np.testing.assert_allclose(cache.features(number, 0, layout), expected, atol=5e-3, rtol=5e-3)
 
 
-def test_an_image_shows_the_tokens_of_its_photos(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
+def test_mosaic_has_the_tokens_of_its_photos(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
     cache = cache_of(photos, tmp_path, model)
     schedule = Schedule(np.arange(PHOTOS), CONFIG)
     known = {
@@ -131,7 +131,7 @@ def test_an_image_shows_the_tokens_of_its_photos(photos: Path, tmp_path: Path, m
         ]
         for layout in (1, 4, 9)
     }
-    for shown in cache.shown(parts(schedule, 0, 0, 1)):
+    for shown in cache.load(parts(schedule, 0, 0, 1)):
         assert shown.inputs.shape[:2] == (11, 9)  # the fewest: 3 x 3 of a photo, 4 x 2 x 2 and 9 x 1 of mosaics
         for image, tokens in zip(shown.rows, shown.inputs.numpy(), strict=True):
             own = photos_of(image)
@@ -139,29 +139,27 @@ def test_an_image_shows_the_tokens_of_its_photos(photos: Path, tmp_path: Path, m
             assert {token.tobytes() for token in tokens} <= allowed
 
 
-def test_tokens_are_left_out_at_random(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
+def test_token_dropout_is_random(photos: Path, tmp_path: Path, model: TaggerModel) -> None:
     config = CONFIG.changed(["token_dropout=0.25", "mosaic4=0", "mosaic9=0"])
     cache = cache_of(photos, tmp_path, model, config)
     schedule = Schedule(np.arange(PHOTOS), config)
-    first, again = ([shown.inputs for shown in cache.shown(parts(schedule, 0, 0, 1))] for _ in range(2))
+    first, again = ([shown.inputs for shown in cache.load(parts(schedule, 0, 0, 1))] for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert first[0].shape[1] == 7  # of 9
     assert not torch.equal(first[0], first[1])
 
 
-def test_room_for_mosaics(tmp_path: Path, model: TaggerModel) -> None:
-    """2 bytes for each of 3 x 3 + 2 x 2 + 1 tokens, in each of two views."""
-    check_room(tmp_path, 10, model, CONFIG)
+def test_disk_space_for_mosaics(tmp_path: Path, model: TaggerModel) -> None:
+    """It takes 2 bytes for each of 3 x 3 + 2 x 2 + 1 tokens, in each of two views."""
+    check_disk_space(tmp_path, 10, model, CONFIG)
     gigabytes = 4 * 14 * model.backbone.channels
     with pytest.raises(UserError, match=rf"the features of 1,000,000,000 photos need {gigabytes}\.0 GB in"):
-        check_room(tmp_path, 10**9, model, CONFIG)
+        check_disk_space(tmp_path, 10**9, model, CONFIG)
 
 
-def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
-    model: TaggerModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_computes_features_if_the_export_fails(model: TaggerModel, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
+    with fast_backbone(model, [64], MIN_PHOTOS_TO_EXPORT) as tokens_of:
         assert tokens_of.__name__ == "in_onnx_runtime"
         by_onnx_runtime = tokens_of(images)
 
@@ -169,25 +167,23 @@ def test_a_backbone_that_cannot_be_exported_is_run_by_torch(
         raise networks.ExportError("no such operation")
 
     monkeypatch.setattr(features, "write_backbone", fails)
-    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
+    with fast_backbone(model, [64], MIN_PHOTOS_TO_EXPORT) as tokens_of:
         assert tokens_of.__name__ == "in_torch"
         np.testing.assert_allclose(tokens_of(images), by_onnx_runtime, atol=1e-4)
 
 
-def test_few_photos_are_not_worth_an_export(model: TaggerModel) -> None:
-    with fast_backbone(model, [64], EXPORT_FROM - 1) as tokens_of:
+def test_no_export_for_few_photos(model: TaggerModel) -> None:
+    with fast_backbone(model, [64], MIN_PHOTOS_TO_EXPORT - 1) as tokens_of:
         assert tokens_of.__name__ == "in_torch"
 
 
-def test_an_export_that_computes_something_else_is_not_used(
-    model: TaggerModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_with_different_results_is_not_used(model: TaggerModel, monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         def run(self, _: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
             return [np.zeros((len(feeds["images"]), 4, model.backbone.channels), np.float32)]
 
     monkeypatch.setattr(features, "open_session", lambda *_: Other())
-    with fast_backbone(model, [64], EXPORT_FROM) as tokens_of:
+    with fast_backbone(model, [64], MIN_PHOTOS_TO_EXPORT) as tokens_of:
         assert tokens_of.__name__ == "in_torch"
 
 
@@ -232,12 +228,12 @@ def trainer_of(
     schedule = Schedule(split.train, config)
     return Trainer(
         model, split, targets, schedule, config, Accelerator(cpu=True),
-        from_features=True, shown_from=lambda step: cache.shown(parts(schedule, step, 0, 1)),
+        from_features=True, parts_from=lambda step: cache.load(parts(schedule, step, 0, 1)),
         validate=lambda _: ValidationFigures(), folder=folder, data="",
     )  # fmt: skip
 
 
-def test_another_normalisation_is_kept_and_has_features_of_its_own(photos: Path, tmp_path: Path) -> None:
+def test_other_normalisation_has_a_separate_cache(photos: Path, tmp_path: Path) -> None:
     model = build_model(Backbone("test_efficientnet"), {"dim": 24, "ffn_dim": 29, "heads": 3}, word_dim=6).eval()
     before = cache_of(photos, tmp_path / "cache", model)
     model.normalize_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -252,10 +248,8 @@ def test_another_normalisation_is_kept_and_has_features_of_its_own(photos: Path,
 
 
 @pytest.mark.parametrize("per", ["batch", "image"])
-def test_the_loss_is_weighted_by_label_and_by_what_is_known(
-    photos: Path, tmp_path: Path, model: TaggerModel, per: str
-) -> None:
-    """Against the formula, on one step of the trainer, random queries included."""
+def test_loss_weights_follow_the_formula(photos: Path, tmp_path: Path, model: TaggerModel, per: str) -> None:
+    """Compare one step of the trainer with the formula, including random queries."""
     settings = ["labels_per_step=5", "negative_share=0.4", "negative_weight=3"]
     settings += ["random_queries=2", "random_query_weight=0.5", f"random_queries_per={per}"]
     config = CONFIG.changed(settings)
@@ -270,16 +264,16 @@ def test_the_loss_is_weighted_by_label_and_by_what_is_known(
     targets = PartialTargets(values, known)
     trainer = trainer_of(model, split, targets, cache, config, tmp_path)
     schedule = trainer.schedule
-    asked = trainer._ask()
-    chosen, queries, label_weights = asked
+    step_labels = trainer._choose_labels()
+    chosen, queries, label_weights = step_labels
     assert queries is not None
     batch = schedule.batch(0)
     assert len(chosen) == 5
     assert label_weights is not None
     assert (label_weights == [1 if label in targets.positives(batch) else 3 for label in chosen]).all()
     assert (label_weights == 3).sum() >= 2
-    part = next(cache.shown(parts(schedule, 0, 0, 1)))
-    loss = trainer._loss(part, asked, 0)
+    part = next(cache.load(parts(schedule, 0, 0, 1)))
+    loss = trainer._loss(part, step_labels, 0)
     none = torch.zeros(11, 0)
     drawn, _, _ = trainer.augment.with_random(queries[:0], none, none, (config.seed, 0, 4), (config.seed, 0, 4, 0, 0))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpoints of runs that an older version began."""
+"""Test checkpoints written by an older version."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ CONFIG = TrainConfig(dim=24, ffn_dim=29, heads=3, freeze=True, cache_views=1, ba
 
 
 def trainer_of(folder: Path, config: TrainConfig = CONFIG, data: str = "photos") -> Trainer:
-    """Return a trainer of a small model; its backbone is not trained."""
+    """Return a trainer of a small model with a frozen backbone."""
     model = build_model(Backbone("test_efficientnet"), {"dim": 24, "ffn_dim": 29, "heads": 3}, word_dim=6)
     rows = np.arange(8)
     split = Split(("a", "b"), np.arange(2), np.eye(2, 6, dtype=np.float32), (), rows[:0], rows, rows[:0])
     marks = np.ones((8, 2), np.float32)
     return Trainer(
         model, split, PartialTargets(marks, marks), Schedule(rows, config), config, Accelerator(cpu=True),
-        from_features=True, shown_from=lambda _: (_ for _ in ()), validate=lambda _: ValidationFigures(),
+        from_features=True, parts_from=lambda _: (_ for _ in ()), validate=lambda _: ValidationFigures(),
         folder=folder, data=data,
     )  # fmt: skip
 
 
 def older_checkpoint(folder: Path, *lacking: str) -> dict[str, Tensor]:
-    """Write a checkpoint whose settings lack some; return its weights."""
+    """Write a checkpoint without some settings; return its weights."""
     trainer = trainer_of(folder)
     trainer.save()
     content: dict[str, Any] = torch.load(folder / CHECKPOINT_FILE, weights_only=True)
@@ -49,7 +49,7 @@ def older_checkpoint(folder: Path, *lacking: str) -> dict[str, Tensor]:
     return weights
 
 
-def test_settings_that_it_lacks_are_as_they_were(tmp_path: Path) -> None:
+def test_missing_settings_have_the_old_behaviour(tmp_path: Path) -> None:
     weights = older_checkpoint(tmp_path, "focal_gradient", "ema_warmup")
     resumed = trainer_of(tmp_path)
     resumed.resume()
@@ -58,24 +58,24 @@ def test_settings_that_it_lacks_are_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["focal_gradient", "ema_warmup"])
-def test_settings_that_it_lacks_are_not_changed(setting: str, tmp_path: Path) -> None:
+def test_missing_settings_cannot_be_changed(setting: str, tmp_path: Path) -> None:
     older_checkpoint(tmp_path, setting)
-    with pytest.raises(UserError, match=rf"was trained with other settings \({setting} True -> False\): to resume"):
+    with pytest.raises(UserError, match=rf"has other settings \({setting} True -> False\): resume"):
         trainer_of(tmp_path, CONFIG.changed([f"{setting}=false"])).resume()
 
 
-def test_it_is_resumed_though_heads_start_with_other_weights_now(tmp_path: Path) -> None:
-    """The fingerprint covers the initial weights, so that of an older run is another one."""
+def test_old_checkpoint_resumes_despite_other_initial_weights(tmp_path: Path) -> None:
+    """The fingerprint covers the initial weights, so it differs from that of an older run."""
     weights = older_checkpoint(tmp_path, "ema_warmup")
     resumed = trainer_of(tmp_path, data="photos, and a head of other draws")
     resumed.resume()
     assert torch.equal(resumed.model.head.group_weight, weights["group_weight"])
     trainer_of(tmp_path).save()
-    with pytest.raises(UserError, match="was trained on other images, labels, word vectors or initial weights"):
+    with pytest.raises(UserError, match="has other images, labels, word vectors or initial weights"):
         resumed.resume()
 
 
-def test_its_best_step_has_the_metrics_of_older_names(tmp_path: Path) -> None:
+def test_best_step_is_read_under_old_metric_names(tmp_path: Path) -> None:
     trainer_of(tmp_path).save()
     content: dict[str, Any] = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)
     assert content["best"] == {}
@@ -91,7 +91,7 @@ def test_its_best_step_has_the_metrics_of_older_names(tmp_path: Path) -> None:
     assert (again.best, again.best_step) == (figures, 6)
 
 
-def test_its_metrics_have_the_names_of_now(tmp_path: Path) -> None:
+def test_old_metrics_are_read_under_new_names(tmp_path: Path) -> None:
     (tmp_path / CSV_FILE).write_text(
         "step,epoch,loss,lr,images_per_s,val_mAP,val_F1@3,val_top1,heldout_mAP,harmonic_mean\n4,1,0.7,0.1,9,0.5,0.25,,0.4,0.44\n"
     )

@@ -1,4 +1,4 @@
-"""zsl_tagger/training/optim.py: which weight has which learning rate, at which step, and what is averaged."""
+"""Test zsl_tagger/training/optim.py: learning rates by weight and step, and averaged weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.optim import make_ema, make_optimizer, make_schedule
-from zsl_tagger.training.trainer import _plain
+from zsl_tagger.training.trainer import _without_functions
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -33,7 +33,7 @@ def make_model(name: str) -> TaggerModel:
 
 
 def settings_of(model: TaggerModel, optimizer: Optimizer) -> dict[str, tuple[float, float]]:
-    """(learning rate, weight decay) of each parameter that is in the optimiser, by name."""
+    """Return (learning rate, weight decay) of each parameter in the optimiser, by name."""
     of = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -79,7 +79,7 @@ def test_biases_and_norms_have_no_weight_decay(name: str, layer_decay: float) ->
 
 
 def test_layer_decay_of_a_transformer_by_hand() -> None:
-    """test_vit: patches and positions, its blocks one by one, the last with the norm, and its own classifier on top."""
+    """The layers of test_vit: patches and positions, each block (the last one with the norm), and its classifier."""
     model, settings = optimized("test_vit", layer_decay=0.5, backbone_lr_scale=0.8)
     depth = len(model.backbone.network.blocks)
     for name, (rate, _) in settings.items():
@@ -113,7 +113,7 @@ def test_a_frozen_backbone_is_left_out(layer_decay: float) -> None:
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_what_needs_no_gradient_is_left_out(layer_decay: float) -> None:
+def test_parameters_without_gradient_are_left_out(layer_decay: float) -> None:
     model = make_model("test_resnet")
     model.backbone.leave_out_unused(64)
     unused = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -123,7 +123,7 @@ def test_what_needs_no_gradient_is_left_out(layer_decay: float) -> None:
 
 
 def test_an_update_uses_the_groups() -> None:
-    """Plain SGD: a weight moves by its own learning rate times the gradient, and by its weight decay."""
+    """With plain SGD a weight moves by its learning rate times the gradient plus its weight decay."""
     model = make_model("test_resnet")
     config = TrainConfig(lr=LR, weight_decay=DECAY, backbone_lr_scale=0.5, optimizer="momentum")
     optimizer = make_optimizer(model, config)
@@ -137,14 +137,14 @@ def test_an_update_uses_the_groups() -> None:
         assert_close(parameter.detach(), before[name] - rate * (1 + decay * before[name]), msg=name)
 
 
-def test_an_optimizer_that_timm_does_not_have() -> None:
+def test_unknown_optimizer() -> None:
     with pytest.raises(UserError, match=r"timm has no optimizer 'adamm'; it has: .*adamw, .*lamb, .*sgd"):
         make_optimizer(make_model("test_resnet"), TrainConfig(optimizer="adamm"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it may be had there")
 @pytest.mark.parametrize("name", ["fusedadam"])
-def test_an_optimizer_that_cannot_be_had_here(name: str) -> None:
+def test_unavailable_optimizer(name: str) -> None:
     with pytest.raises(UserError, match=name):
         make_optimizer(make_model("test_resnet"), TrainConfig(optimizer=name))
 
@@ -153,23 +153,23 @@ def test_an_optimizer_that_cannot_be_had_here(name: str) -> None:
 
 
 def rates(steps: int, first: float = LR, **values: Any) -> np.ndarray:
-    """The learning rate in each step of two groups, ``(steps, 2)``; the second group has half of the first's."""
+    """Return the learning rates of two groups by step, ``(steps, 2)``; the second has half the rate of the first."""
     groups = [{"params": [nn.Parameter(torch.zeros(3))], "lr": first * share} for share in (1, 0.5)]
     optimizer = torch.optim.AdamW(groups, lr=first)
     schedule = make_schedule(optimizer, TrainConfig(**values), steps)
-    told = []
+    rates_by_step = []
     for _ in range(steps):
-        told.append([group["lr"] for group in optimizer.param_groups])
+        rates_by_step.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
-    return np.array(told)
+    return np.array(rates_by_step)
 
 
 STEPS = 101
 
 
 def test_onecycle() -> None:
-    """Smith 2018 with torch's defaults: from 1/25 up by a cosine and down to 1/250,000."""
+    """Smith 2018 with torch's defaults: a cosine from 1/25 up to the peak and down to 1/250,000."""
     lr = rates(STEPS, schedule="onecycle", warmup=0.2)
     peak = 0.2 * STEPS - 1  # in steps, as torch counts: 19.2
     for step in range(STEPS):
@@ -185,7 +185,7 @@ def test_onecycle() -> None:
 
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("steps", [3, 4, 5, 7, 101])
-def test_onecycle_rises_and_falls_however_short(steps: int, warmup: float) -> None:
+def test_onecycle_rises_and_falls_in_short_runs(steps: int, warmup: float) -> None:
     lr = rates(steps, schedule="onecycle", warmup=warmup)[:, 0]
     assert lr[0] == pytest.approx(LR / 25)
     assert lr[-1] == pytest.approx(LR / 25e4)
@@ -213,8 +213,8 @@ def test_cosine(warmup: float) -> None:
     assert lr[-1, 0] < 0.002 * LR
 
 
-def test_timm_cosine_is_that_of_the_a2_schedule() -> None:
-    """By epoch: the warm-up is laid over the first epochs of a cosine over 30, then 4 epochs at the floor."""
+def test_timm_cosine_is_the_a2_schedule() -> None:
+    """By epoch: the warm-up replaces the first epochs of a cosine over 30 epochs; then 4 epochs at the minimum."""
     values = {"epochs": 30, "cooldown_epochs": 4, "warmup": 5 / 30, "warmup_lr": 1e-4, "min_lr": 1e-6}
     lr = rates(34 * 3, schedule="timm_cosine", **values)
     for column, top in enumerate((LR, LR / 2)):
@@ -265,8 +265,8 @@ def test_every_schedule_takes_every_optimizer(optimizer: str, schedule: str) -> 
     {"schedule": "timm_cosine", "epochs": 4, "cooldown_epochs": 1, "min_lr": 1e-6, "warmup": 0.5},
 ])  # fmt: skip
 @pytest.mark.parametrize("stopped_at", [0, 3, 4, 5, 13])
-def test_a_schedule_goes_on_after_it_was_saved_as_data(values: dict[str, Any], stopped_at: int) -> None:
-    """Both go through a file that nothing is executed of, as a checkpoint does."""
+def test_schedule_continues_after_saving_and_loading(values: dict[str, Any], stopped_at: int) -> None:
+    """Both are stored without executable code, as in a checkpoint."""
     config = TrainConfig(**values)
 
     def make() -> tuple[Optimizer, Any]:
@@ -275,18 +275,18 @@ def test_a_schedule_goes_on_after_it_was_saved_as_data(values: dict[str, Any], s
         return optimizer, make_schedule(optimizer, config, 20)
 
     def run(optimizer: Optimizer, schedule: Any, steps: int) -> list[list[float]]:
-        told = []
+        history = []
         for _ in range(steps):
-            told.append([group[name] for group in optimizer.param_groups for name in ("lr", "betas")])
+            history.append([group[name] for group in optimizer.param_groups for name in ("lr", "betas")])
             optimizer.step()
             schedule.step()
-        return told
+        return history
 
     whole = run(*make(), 20)
     optimizer, schedule = make()
     run(optimizer, schedule, stopped_at)
     file = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "schedule": _plain(schedule.state_dict())}, file)
+    torch.save({"optimizer": optimizer.state_dict(), "schedule": _without_functions(schedule.state_dict())}, file)
     file.seek(0)
     content = torch.load(file, weights_only=True)
     optimizer, schedule = make()
@@ -299,35 +299,35 @@ def test_a_schedule_goes_on_after_it_was_saved_as_data(values: dict[str, Any], s
 
 
 def averages(decay: float, steps: int) -> tuple[list[float], list[Tensor]]:
-    """A weight that is 1, 2, 3, ... and its average after each step."""
+    """Return the average after each step of a weight that is 1, 2, 3, ..."""
     part = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(part.weight)
     ema = make_ema(part, TrainConfig(ema=decay))
     assert ema is not None
-    values, told = [], []
+    values, averaged = [], []
     for step in range(steps):
         nn.init.constant_(part.weight, step + 1.0)
         ema.update(part, step)
         values.append(step + 1.0)
-        told.append(ema.module.weight.detach().clone())
-    return values, told
+        averaged.append(ema.module.weight.detach().clone())
+    return values, averaged
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.9997])
 def test_averaged_weights_equal_a_loop(decay: float) -> None:
-    """The first two steps are taken as they are; then the decay rises, by 1 - (1 + t)^(-2/3), to its value."""
-    values, told = averages(decay, 53)
+    """The first two steps are copied; then the decay rises by 1 - (1 + t)^(-2/3) to its final value."""
+    values, averaged = averages(decay, 53)
     expected = 0.0
     for step, value in enumerate(values):
         t = step - 1
         now = 0.0 if t <= 0 else min(1 - (1 + t) ** (-2 / 3), decay)
         expected = now * expected + (1 - now) * value
-        assert_close(told[step], torch.tensor([[expected]]), rtol=1e-5, atol=1e-5)
+        assert_close(averaged[step], torch.tensor([[expected]]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9997])
-def test_without_warmup_the_average_is_the_released_one_step_by_step(decay: float) -> None:
-    """e <- decay e + (1 - decay) m of every weight and statistic, from the first update on, in float64."""
+def test_average_without_warmup_equals_the_released_code(decay: float) -> None:
+    """Compute e <- decay e + (1 - decay) m for every weight and statistic from the first update on, in float64."""
     torch.manual_seed(0)
     part = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).double()
     expected = {name: value.numpy().copy() for name, value in part.state_dict().items()}
@@ -345,16 +345,16 @@ def test_without_warmup_the_average_is_the_released_one_step_by_step(decay: floa
     assert not torch.allclose(ema.module.state_dict()["1.running_mean"], part.state_dict()["1.running_mean"])
 
 
-def test_short_runs_do_not_keep_the_first_weights() -> None:
-    values, told = averages(0.9997, 20)
-    assert told[-1].item() > 0.5 * values[-1]
+def test_short_runs_move_away_from_the_initial_weights() -> None:
+    values, averaged = averages(0.9997, 20)
+    assert averaged[-1].item() > 0.5 * values[-1]
 
 
 def test_no_averaged_weights() -> None:
     assert make_ema(nn.Linear(3, 5), TrainConfig(ema=0.0)) is None
 
 
-def test_averaged_weights_are_a_copy_with_the_buffers() -> None:
+def test_averaged_weights_are_a_copy_with_buffers() -> None:
     part = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
     ema = make_ema(part, TrainConfig(ema=0.9))
     assert ema is not None

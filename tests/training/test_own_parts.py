@@ -1,4 +1,4 @@
-"""A head and a loss of one's own in training, and what is said of those that do not fit."""
+"""Test custom heads and losses in training, and the errors for unsuitable ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def own_asl(logits: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_exports")
-def test_the_packages_own_decoder_and_loss_given_as_ones_own_train_the_same_weights(tmp_path: Path) -> None:
+def test_built_in_decoder_and_loss_as_custom_parts_give_the_same_weights(tmp_path: Path) -> None:
     data, settings = tagged_data(tmp_path, 20), ("heads=4", "dropout=0.1")
     train(small_run(data, tmp_path / "a", *settings))
     assert not CALLS
@@ -66,7 +66,7 @@ def test_the_packages_own_decoder_and_loss_given_as_ones_own_train_the_same_weig
 
 
 @pytest.mark.slow
-def test_a_closed_head_of_ones_own_tags(tmp_path: Path) -> None:
+def test_custom_closed_head_tags(tmp_path: Path) -> None:
     data = animal_data(tmp_path)
     train(small_run(data, tmp_path / "model", "head=closed", head=Named))
     tagger, photo = Tagger(tmp_path / "model"), next((tmp_path / "photos" / "cat").iterdir())
@@ -97,12 +97,12 @@ class Unnamed(CosineHead):
         (lambda channels, _: own_decoder(channels, 4), 5, "num_classes=None and word_dim=5, got None and 4"),
     ],
 )  # fmt: skip
-def test_a_head_that_does_not_fit_is_named(make: Any, word_dim: int | None, message: str) -> None:
+def test_unsuitable_head_is_named(make: Any, word_dim: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_own_head(make, 5, word_dim, 3)
 
 
-def test_a_loss_gets_unknown_pairs_where_there_are_some() -> None:
+def test_custom_loss_gets_unknown_pairs() -> None:
     logits, targets = torch.randn(2, 5), torch.eye(2, 5)
     unknown = torch.tensor([[0, 1, 0], [1, 0, 0]]).float()  # of labels; two random queries are known
     seen: list[Tensor] = []
@@ -123,25 +123,25 @@ def lost(logits: Tensor, _: Tensor) -> Tensor:
     return logits.sum()
 
 
-def test_the_trainer_asks_the_own_loss_also_of_partial_labels() -> None:
+def test_trainer_uses_the_custom_loss_for_partial_labels() -> None:
     trainer = Trainer.__new__(Trainer)
     trainer.own_loss = lambda logits, targets, unknown: logits * 0 + targets + 3 * unknown
     ones = torch.ones(2, 3)
-    asked: Any = SimpleNamespace(labels=np.arange(3))
-    assert torch.equal(trainer._elementwise(ones, ones, ones, asked), 4 * ones)
+    chosen: Any = SimpleNamespace(labels=np.arange(3))
+    assert torch.equal(trainer._elementwise(ones, ones, ones, chosen), 4 * ones)
 
 
-def test_settings_for_unknown_labels_are_not_for_an_own_loss(tmp_path: Path) -> None:
+def test_unknown_labels_needs_a_built_in_loss(tmp_path: Path) -> None:
     run = small_run(tagged_data(tmp_path, 20), tmp_path / "out", "unknown_labels=negative", loss=own_asl)
-    with pytest.raises(UserError, match="unknown_labels=negative is for the package's losses; own_asl gets the unkno"):
+    with pytest.raises(UserError, match="unknown_labels=negative is only for built-in losses; own_asl gets"):
         train(run)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bias_is_set_where_an_own_head_has_one() -> None:
+def test_bias_init_applies_to_custom_heads_with_a_bias() -> None:
     from zsl_tagger.training.initial import initial_model
 
     config = TrainConfig(backbone="test_resnet", init="scratch", image_size=64, bias_init=-3.0)
     model, lines = initial_model(config, dataset_of(Path("d"), ["sky"], ["train"], width=5), 1, own_head=own_decoder)
     assert model.head.bias.item() == -3
-    assert lines[-1] == "head: OwnDecoder, as it was made"
+    assert lines[-1] == "head: OwnDecoder, with the weights it was created with"

@@ -1,4 +1,4 @@
-"""Check zsl_tagger/training/partial_labels.py against loops over single pairs, written from the papers' formulas."""
+"""Compare zsl_tagger/training/partial_labels.py with loops over single pairs that follow the papers' formulas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.pretrained import build_model
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import Part, Schedule, Shown, Targets, mosaic, split_for_training
+from zsl_tagger.training.data import LoadedPart, Part, Schedule, Targets, mosaic, split_for_training
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.losses import make_loss
 from zsl_tagger.training.partial_labels import PartialLoss, check_partial_labels, known_share, priors_csv, read_priors
@@ -48,7 +48,7 @@ def unknown_pairs() -> list[tuple[int, int]]:
 
 
 def pair_loss(logit: float, target: int, settings: dict[str, Any], unknown: bool) -> tuple[float, float]:
-    """Return the loss of one pair and its derivative by the logit."""
+    """Return the loss of one pair and its derivative with respect to the logit."""
     if settings["loss"] == "bce":
         p = 1 / (1 + math.exp(-logit))
         moved = target * (1 - settings["smoothing"]) + settings["smoothing"] / 2
@@ -61,7 +61,7 @@ def pair_loss(logit: float, target: int, settings: dict[str, Any], unknown: bool
 
 
 def factors(settings: dict[str, Any], epoch: int, priors: np.ndarray | None) -> dict[tuple[int, int], float]:
-    """Return the factor of the loss of each unknown pair as an absent one, a pair at a time."""
+    """Return the factor of the loss of each unknown pair as a negative, one pair at a time."""
     pairs, mode = unknown_pairs(), settings["unknown_labels"]
     found = dict.fromkeys(pairs, {"ignore": 0.0, "weak": 1 / (LABELS - 1)}.get(mode, 1.0))
     if mode == "reject":
@@ -144,7 +144,7 @@ def test_the_single_positive_losses_of_cole_et_al() -> None:
 
 @pytest.mark.parametrize("settings", [ASL, BCE], ids=["asl", "bce"])
 @pytest.mark.parametrize("mode", ["ignore", "negative", "weak", "reject", "selective"])
-def test_where_all_is_known_the_loss_is_as_ever(mode: str, settings: dict[str, Any]) -> None:
+def test_loss_is_unchanged_if_all_labels_are_known(mode: str, settings: dict[str, Any]) -> None:
     truth = np.abs(TRUTH)
     config = TrainConfig(**settings)
     whole = make_loss(
@@ -155,8 +155,8 @@ def test_where_all_is_known_the_loss_is_as_ever(mode: str, settings: dict[str, A
 
 
 @pytest.mark.parametrize("mode", ["ignore", "negative", "weak"])
-def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses(mode: str) -> None:
-    """Mixup: a share of 0.3 of image 0, and of 0.7 of image 1, whatever is known of each."""
+def test_loss_of_a_mixture_is_the_mixture_of_losses(mode: str) -> None:
+    """Mixup of 0.3 of image 0 and 0.7 of image 1, with any combination of known and unknown labels."""
     shares = torch.tensor([0.3, 0.7], dtype=torch.float64)
     loss = PartialLoss(TrainConfig(unknown_labels=mode, **ASL))  # type: ignore[arg-type]
     targets, unknown = (torch.from_numpy(TRUTH[:2] == value).double() for value in (1, -1))
@@ -166,7 +166,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses(mode: str) -> None:
     assert_close(mixed, shares[0] * apart[0] + shares[1] * apart[1])
 
 
-def test_random_queries_are_known_and_priors_are_those_of_the_labels_of_the_step() -> None:
+def test_random_queries_are_known_and_priors_follow_the_labels_of_the_step() -> None:
     settings: dict[str, Any] = {"unknown_labels": "selective", "likelihood_top": 0, "prior_threshold": 0.1, **BCE}
     labels = np.array([1, 3, 5])
     logits = torch.zeros(1, 5, dtype=torch.float64)  # two random queries
@@ -231,13 +231,13 @@ def trainer_of(model: TaggerModel, dataset: PreparedDataset, config: TrainConfig
     split = split_for_training(dataset, config)
     return Trainer(
         model, split, Targets(dataset, split.columns), Schedule(split.train, config), config, Accelerator(cpu=True),
-        from_features=False, shown_from=lambda _: iter(()), validate=lambda _: ValidationFigures(), folder=folder,  # type: ignore[arg-type,return-value]
+        from_features=False, parts_from=lambda _: iter(()), validate=lambda _: ValidationFigures(), folder=folder,  # type: ignore[arg-type,return-value]
         data="",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.8])
-def test_a_step_mixes_what_is_unknown_as_it_mixes_targets(model: TaggerModel, tmp_path: Path, mixup: float) -> None:
+def test_step_mixes_unknown_pairs_like_targets(model: TaggerModel, tmp_path: Path, mixup: float) -> None:
     dataset = partial_dataset(tmp_path, SHOWN, ABSENT)
     config = TrainConfig(
         backbone="test_efficientnet", image_size=64, batch_size=5, dropout=0.0, mixup=mixup, random_queries=2,
@@ -247,10 +247,10 @@ def test_a_step_mixes_what_is_unknown_as_it_mixes_targets(model: TaggerModel, tm
     trainer.network.eval()
     rows = np.arange(5)
     pixels = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    asked = trainer._ask()
-    assert asked.queries is not None
+    chosen = trainer._choose_labels()
+    assert chosen.queries is not None
     with torch.no_grad():
-        loss = trainer._loss(Shown(Part(0, rows, rows), pixels, rows, []), asked, 0)
+        loss = trainer._loss(LoadedPart(Part(0, rows, rows), pixels, rows, []), chosen, 0)
         shares = torch.eye(5)
         inputs = pixels.float()
         if trainer.mix is not None:
@@ -258,9 +258,9 @@ def test_a_step_mixes_what_is_unknown_as_it_mixes_targets(model: TaggerModel, tm
             assert 0 < shares[0, 0] < 1
         none = torch.zeros(5, 0)
         drawn, _, _ = trainer.augment.with_random(
-            asked.queries[:0], none, none, (config.seed, 0, 4), (config.seed, 0, 4, 0, 0)
+            chosen.queries[:0], none, none, (config.seed, 0, 4), (config.seed, 0, 4, 0, 0)
         )
-        logits = model.score(model.embed(model.backbone_tokens(inputs)), torch.cat([asked.queries, drawn])).double()
+        logits = model.score(model.embed(model.backbone_tokens(inputs)), torch.cat([chosen.queries, drawn])).double()
     total = 0.0
     for image in range(5):
         for column, label in enumerate("abcd"):
@@ -275,7 +275,7 @@ def test_a_step_mixes_what_is_unknown_as_it_mixes_targets(model: TaggerModel, tm
     assert float(loss) == pytest.approx(total, rel=1e-4)
 
 
-def test_a_step_of_few_labels_asks_those_that_are_known_first(
+def test_step_with_few_labels_prefers_annotated_ones(
     model: TaggerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = " ".join(f"x{number:02d}" for number in range(41))
@@ -283,7 +283,7 @@ def test_a_step_of_few_labels_asks_those_that_are_known_first(
     config = TrainConfig(backbone="test_efficientnet", image_size=64, batch_size=2, labels_per_step=5)
     trainer = trainer_of(model, dataset, config, tmp_path)
     monkeypatch.setattr(trainer.schedule, "batch", lambda _: np.array([0, 1]))
-    labels = [trainer.split.labels[place] for place in trainer._ask().labels]
+    labels = [trainer.split.labels[place] for place in trainer._choose_labels().labels]
     assert {"a", "b", "c"} < set(labels)
 
 
@@ -295,19 +295,19 @@ def test_a_step_of_few_labels_asks_those_that_are_known_first(
     [
         ({"unknown_labels": "csl"}, "expected unknown_labels to be one of ignore, negative, weak, reject, selective"),
         ({"loss": "bce", "unknown_labels": "weak", "gamma_unknown": 1}, "gamma_unknown needs loss=asl"),
-        ({"gamma_unknown": 1}, "gamma_unknown is of unknown labels that are taken as absent"),
+        ({"gamma_unknown": 1}, "gamma_unknown applies to unknown labels treated as absent"),
         ({"reject_rate": 0.1}, "reject_rate needs unknown_labels=reject"),
         ({"likelihood_top": 3}, "likelihood_top, prior_threshold and label_priors need unknown_labels=selective"),
         ({"label_priors": "x.csv"}, "likelihood_top, prior_threshold and label_priors need unknown_labels=selective"),
         ({"unknown_labels": "reject", "reject_rate": 1.5}, "expected reject_rate in 0..1"),
     ],
 )
-def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
+def test_contradictory_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**settings)
 
 
-def test_data_that_does_not_go_with_the_settings(tmp_path: Path) -> None:
+def test_data_that_does_not_fit_the_settings(tmp_path: Path) -> None:
     complete = dataset_of(tmp_path, SHOWN, ["train"] * 5)
     dataset = partial_dataset(tmp_path, SHOWN, ABSENT)
     positives = partial_dataset(tmp_path, SHOWN, [""] * 5)
@@ -318,7 +318,7 @@ def test_data_that_does_not_go_with_the_settings(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"unknown_labels=weak needs partial labels.*data\.csv has no column negatives"):
         check(complete, unknown_labels="weak")
-    with pytest.raises(UserError, match=r"loss=ce compares all labels of an image.*: set loss=asl or bce"):
+    with pytest.raises(UserError, match=r"loss=ce needs complete labels.*are partial: set loss=asl or bce"):
         check(dataset, loss="ce", head="closed")
     with pytest.raises(UserError, match=r"no label is known to be absent.*set unknown_labels=negative, weak"):
         check(positives)
@@ -330,7 +330,7 @@ def test_data_that_does_not_go_with_the_settings(tmp_path: Path) -> None:
 # --- priors ---------------------------------------------------------------------------------------------------------
 
 
-def test_priors_are_mean_probabilities_and_are_read_back(tmp_path: Path) -> None:
+def test_priors_are_mean_probabilities_and_round_trip(tmp_path: Path) -> None:
     labels = ["red, or so", "sky", 'a "b"']
     probabilities = np.random.default_rng(0).random((11, 3))
     (tmp_path / "priors.csv").write_bytes(priors_csv(labels, probabilities))
@@ -347,15 +347,15 @@ def test_priors_are_mean_probabilities_and_are_read_back(tmp_path: Path) -> None
         ("label,prior\na,0.1\nb,1.5\n", r"p\.csv:3: expected a label and its prior in 0\.\.1, got b,1\.5"),
         ("label,prior\na,much\n", r"p\.csv:2: expected a label and its prior in 0\.\.1, got a,much"),
         ("label,prior\na\n", r"p\.csv:2: expected a label and its prior in 0\.\.1, got a"),
-        ("label,prior\na,0.1\n", r"p\.csv has no prior of 1 trained labels: 'b'"),
+        ("label,prior\na,0.1\n", r"p\.csv has no prior for 1 trained labels: 'b'"),
     ],
 )
-def test_priors_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_priors(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_priors(tmp_path / "p.csv", ["a", "b"])
 
 
-def test_a_file_of_priors_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_priors_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read label_priors=.*gone\.csv: No such file"):
         read_priors(tmp_path / "gone.csv", ["a"])

@@ -1,4 +1,4 @@
-"""Train on partial labels: each way of taking the unknown ones, the priors that a run writes, and a resumed run."""
+"""Test training on partial labels: each mode for unknown labels, the priors that a run writes, and resuming."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def data(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tagged photos, with some tags unknown: of each image two of the absent seen ones are known to be absent."""
+    """Tagged photos with partial labels: two absent seen labels of each image are annotated as absent."""
     folder = Path(shutil.copytree(tagged, tmp_path_factory.mktemp("partial") / "data"))
     seen = [
         label for label, is_seen in zip(load_dataset(tagged).labels, load_dataset(tagged).seen, strict=True) if is_seen
@@ -47,7 +47,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("mode", ["negative", "weak", "reject", "selective"])
-def test_each_way_trains_its_own_model(mode: str, data: Path, ignoring: Path, tmp_path: Path) -> None:
+def test_each_mode_trains_a_different_model(mode: str, data: Path, ignoring: Path, tmp_path: Path) -> None:
     settings = [f"unknown_labels={mode}", "epochs=2", "likelihood_top=1"]
     train(small_run(data, tmp_path / "model", *(settings if mode == "selective" else settings[:2])))
     assert np.isfinite(losses(tmp_path / "model")).all()
@@ -62,7 +62,7 @@ def ignoring(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_writes_the_priors_that_selective_takes(data: Path, ignoring: Path, tmp_path: Path) -> None:
+def test_run_writes_priors_for_selective(data: Path, ignoring: Path, tmp_path: Path) -> None:
     priors = ignoring / "run" / "label_priors.csv"
     with priors.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -77,7 +77,7 @@ def test_a_run_writes_the_priors_that_selective_takes(data: Path, ignoring: Path
     assert curves[1] != curves[0]
 
 
-def test_a_closed_set_ignores_what_is_unknown(data: Path, tmp_path: Path) -> None:
+def test_closed_set_ignores_unknown_labels(data: Path, tmp_path: Path) -> None:
     for mode in ("ignore", "negative"):
         train(small_run(data, tmp_path / mode, "head=closed", f"unknown_labels={mode}"))
     assert losses(tmp_path / "ignore")[-1] < losses(tmp_path / "negative")[-1]
@@ -103,7 +103,7 @@ def test_a_stopped_run_is_resumed(data: Path, tmp_path: Path, monkeypatch: pytes
     assert loss_curve(tmp_path / "whole")[-1] == loss_curve(tmp_path / "parts")[-1]
 
 
-def test_other_negatives_are_other_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_negatives_prevent_resuming(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "data"))
 
     def stopping(self: Trainer, shown: object) -> object:  # noqa: ARG001
@@ -116,15 +116,15 @@ def test_other_negatives_are_other_data(data: Path, tmp_path: Path, monkeypatch:
     place = next(number for number, line in enumerate(lines) if ",train," in line)
     lines[place] = lines[place].rpartition(",train,")[0] + ",train,[]"
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match="was trained on other images, labels, word vectors or initial weights"):
+    with pytest.raises(UserError, match="has other images, labels, word vectors or initial weights"):
         train(small_run(folder, tmp_path / "model", resume=True))
 
 
-def test_a_folder_with_complete_labels_refuses_settings_of_unknown_ones(tagged: Path, tmp_path: Path) -> None:
+def test_complete_labels_reject_settings_for_unknown_labels(tagged: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown_labels=weak needs partial labels"):
         train(small_run(tagged, tmp_path / "model", "unknown_labels=weak"))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_folder_with_complete_labels_gets_no_file_of_priors(tagged_model: Path) -> None:
+def test_complete_labels_write_no_priors(tagged_model: Path) -> None:
     assert not (tagged_model / "run" / "label_priors.csv").exists()

@@ -1,4 +1,4 @@
-"""benchmarks/released_loop.py in its short form: the released loop, rewritten from its rules, beside our trainer."""
+"""Test benchmarks/released_loop.py, which compares the released training loop, reimplemented, with our trainer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_losses_equal_the_released_loop_step_by_step(recipe: str, tmp_path: Path) -> None:
-    """The loss, the optimiser, the schedule and the average of the recipe are those of the released script."""
+    """Loss, optimiser, schedule and averaging of the recipe equal those of the released script."""
     figures = loss_curves(recipe, RECIPES[recipe], tmp_path, steps=10)
     assert figures["steps"] == 10
     assert figures["last loss"] < figures["first loss"]
@@ -28,7 +28,7 @@ def test_losses_equal_the_released_loop_step_by_step(recipe: str, tmp_path: Path
     assert figures["largest difference of averaged logits"] < 1e-6
 
 
-def test_both_loops_are_measured_with_augmentation(tmp_path: Path) -> None:
+def test_both_loops_run_with_augmentation(tmp_path: Path) -> None:
     figures = final_map("nus-wide-zsl", RECIPES["nus-wide-zsl"], tmp_path, seed=0, epochs=2)
     assert set(figures) == {"ours", "ours, averaged", "released", "released, averaged"}
     assert all(5 < value < 60 for value in figures.values())  # 17 is chance, and 10 steps teach little

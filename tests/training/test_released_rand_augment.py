@@ -1,6 +1,6 @@
-"""zsl_tagger/training/released_rand_augment.py: each operation against its rule, pixel by pixel, and what is drawn.
+"""Test zsl_tagger/training/released_rand_augment.py: each operation pixel by pixel, and the random choices.
 
-The rules are those of PyPI's randaugment 1.0.2, which the released code trains with, written out here once more.
+The rules are those of PyPI's randaugment 1.0.2, which the released code uses, implemented a second time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_posterize_keeps_8_to_4_bits(magnitude: int, bits: int) -> None:
 
 
 @EVERY_MAGNITUDE
-def test_solarize_inverts_what_is_as_bright_as_the_threshold(magnitude: int) -> None:
+def test_solarize_inverts_pixels_from_the_threshold_on(magnitude: int) -> None:
     threshold = 256 - 256 * magnitude / 9
     inverted = threshold <= PIXELS
     np.testing.assert_array_equal(done("solarize", magnitude), np.where(inverted, 255 - PIXELS, PIXELS))
@@ -57,7 +57,7 @@ def test_solarize_inverts_what_is_as_bright_as_the_threshold(magnitude: int) -> 
 
 @EVERY_MAGNITUDE
 @pytest.mark.parametrize("name", ["sharpness", "contrast", "color", "brightness"])
-def test_enhancements_go_either_way_from_no_change(name: str, magnitude: int) -> None:
+def test_enhancements_go_in_both_directions(name: str, magnitude: int) -> None:
     enhance: Callable[[float], Image.Image] = getattr(ImageEnhance, name.capitalize())(PHOTO).enhance
     both = {np.asarray(enhance(1 + sign * 0.1 * magnitude)).tobytes() for sign in (-1, 1)}
     drawn = {done(name, magnitude, seed).tobytes() for seed in range(12)}
@@ -67,8 +67,8 @@ def test_enhancements_go_either_way_from_no_change(name: str, magnitude: int) ->
 
 @EVERY_MAGNITUDE
 @pytest.mark.parametrize(("name", "axis", "side"), [("translate x", 1, WIDTH), ("translate y", 0, HEIGHT)])
-def test_translations_move_by_a_share_of_the_side(name: str, axis: int, side: int, magnitude: int) -> None:
-    """By up to 150/331 of it, to the nearest pixel; grey comes in."""
+def test_translations_are_proportional_to_the_side(name: str, axis: int, side: int, magnitude: int) -> None:
+    """By up to 150/331 of it, rounded to pixels; the rest is filled with grey."""
     both = set()
     for sign in (-1, 1):
         from_ = np.floor(np.arange(side) + 0.5 + sign * side * 150 / 331 * magnitude / 9).astype(int)
@@ -88,7 +88,7 @@ def cubic(distance: float) -> float:
 
 
 def sheared(shear: float) -> np.ndarray:
-    """Return the photo sheared along x, each pixel by hand; float64 ``(H, W, 3)``."""
+    """Return the photo sheared along x, computed pixel by pixel; float64 ``(H, W, 3)``."""
     result = np.full(PIXELS.shape, 128.0)
     for row in range(HEIGHT):
         for column in range(WIDTH):
@@ -103,7 +103,7 @@ def sheared(shear: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("magnitude", [1, 4, 9])
-def test_shears_are_bicubic_and_go_either_way(magnitude: int) -> None:
+def test_shears_are_bicubic_and_go_in_both_directions(magnitude: int) -> None:
     both = [sheared(sign * 0.3 * magnitude / 9) for sign in (-1, 1)]
     found = set()
     for seed in range(8):
@@ -115,7 +115,7 @@ def test_shears_are_bicubic_and_go_either_way(magnitude: int) -> None:
 
 
 @EVERY_MAGNITUDE
-def test_a_shear_along_y_is_that_along_x_of_the_transposed_photo(magnitude: int) -> None:
+def test_shear_along_y_equals_shear_along_x_of_the_transposed_photo(magnitude: int) -> None:
     seed_everything((3, 5))
     along_x = np.asarray(OPERATION["shear x"](PHOTO.transpose(Image.Transpose.TRANSPOSE), magnitude))
     np.testing.assert_array_equal(done("shear y", magnitude, 5), along_x.transpose(1, 0, 2))
@@ -123,7 +123,7 @@ def test_a_shear_along_y_is_that_along_x_of_the_transposed_photo(magnitude: int)
 
 @EVERY_MAGNITUDE
 def test_rotation_is_counter_clockwise_only(magnitude: int) -> None:
-    """By up to 30 degrees, to the nearest pixel; grey comes in."""
+    """By up to 30 degrees, with nearest-neighbour resampling; the rest is filled with grey."""
     angle = math.radians(30 * magnitude / 9)
     expected = np.full(PIXELS.shape, 128, np.uint8)
     for row in range(HEIGHT):
@@ -148,7 +148,7 @@ def test_cutout_is_a_grey_box_of_up_to_20_pixels(magnitude: int, side: int) -> N
         np.testing.assert_array_equal(done("cutout", magnitude, seed), expected)
 
 
-def test_two_operations_each_with_chance_a_half_and_a_uniform_magnitude(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_operations_with_probability_one_half_and_uniform_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
 
     def recorder(number: int) -> Callable[[Image.Image, int], Image.Image]:

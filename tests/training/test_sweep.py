@@ -1,4 +1,4 @@
-"""``train --sweep``: each combination is an ordinary run, and the best one comes first."""
+"""Test ``train --sweep``: each combination is an ordinary run, and the best one comes first."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from zsl_tagger.training.run import TrainRun
 from zsl_tagger.training.sweep import SWEEP_FILE, SweptRun, combinations, sweep, table
 
 
-def test_combinations_are_each_value_with_each_other() -> None:
+def test_combinations() -> None:
     assert combinations(["lr=1, 2", "seed=0,1,0"]) == [
         ("lr=1", "seed=0"), ("lr=1", "seed=1"), ("lr=2", "seed=0"), ("lr=2", "seed=1"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["lr", "=1,2", "lr=", "lr=1,,2", ""])
-def test_what_is_no_sweep_is_said(text: str) -> None:
+def test_invalid_sweep(text: str) -> None:
     with pytest.raises(UserError, match=rf"expected --sweep name=value,value, got '{text}'"):
         combinations([text])
 
 
-def test_a_setting_is_swept_once() -> None:
-    with pytest.raises(UserError, match="expected each setting in one --sweep, got lr twice"):
+def test_repeated_setting() -> None:
+    with pytest.raises(UserError, match="expected one --sweep per setting, got lr twice"):
         combinations(["lr=1", "lr=2"])
 
 
-def test_nothing_is_trained_where_a_setting_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_reported_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_module, "train", lambda _: pytest.fail("trained"))
     run = small_run(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="lr"):
@@ -43,7 +43,7 @@ def test_nothing_is_trained_where_a_setting_does_not_fit(tmp_path: Path, monkeyp
     with pytest.raises(UserError, match="larning_rate"):
         sweep(run, ["larning_rate=1"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="expected one process for --sweep"):
+    with pytest.raises(UserError, match="--sweep works with a single process"):
         sweep(run, ["lr=1e-3"])
     assert not (tmp_path / "out").exists()
 
@@ -66,7 +66,7 @@ def test_features_of_a_frozen_backbone_are_shared(tmp_path: Path, monkeypatch: p
     assert [run.cache for run in seen] == [tmp_path / "out" / "cache", tmp_path / "own", None]
 
 
-def test_the_table_has_what_was_measured(tmp_path: Path) -> None:
+def test_table_has_the_measured_figures(tmp_path: Path) -> None:
     rows = [
         SweptRun(("lr=0.1", "seed=7"), tmp_path / "b", ValidationFigures(val_map=0.5, heldout_map=0.25)),
         SweptRun(("lr=0.02", "seed=7"), tmp_path / "a", ValidationFigures(val_map=0.125)),

@@ -1,4 +1,4 @@
-"""``zsl-tagger train`` as a person types it: what is printed, and what is refused in one line."""
+"""Test the command ``zsl-tagger train``: its output, and its errors in one line."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest
 
 @pytest.fixture(scope="module")
 def done(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A finished run: its folder, and what was printed."""
+    """A finished run: its folder and its output."""
     out = tmp_path_factory.mktemp("done") / "out"
     status, stdout, stderr = run(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
     return SimpleNamespace(out=out, status=status, stdout=stdout, stderr=stderr)
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
-    """Exit status, stdout, stderr."""
+    """Return exit status, stdout and stderr."""
     return run_command("train", *arguments)
 
 
 def refused(*arguments: str | Path) -> str:
-    """The one line that says why; notes may stand before it."""
+    """Return the error line; notes may precede it."""
     status, stdout, stderr = run(*arguments)
     assert (status, stdout) == (2, "")
     *notes, error = stderr.splitlines()
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_printed(done: SimpleNamespace) -> None:
+def test_output(done: SimpleNamespace) -> None:
     assert done.status == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"{done.out}: trained in ")
@@ -59,7 +59,7 @@ def test_what_is_printed(done: SimpleNamespace) -> None:
     assert lines[3] == f"  try it: zsl-tagger tag PHOTOS --model {done.out}"
     notes = done.stderr.splitlines()
     assert all(line.startswith(("note: ", "warning: ")) for line in notes)
-    assert "note: backbone test_resnet: starts at random" in notes
+    assert "note: backbone test_resnet: random weights" in notes
     assert "note: 32 training images, 8 for validation; 6 labels; 1 x cpu, fp32" in notes
 
 
@@ -85,23 +85,23 @@ def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Pat
     ("more", "message"),
     [
         (["--backbone", "test_resnett"], "timm has no model 'test_resnett'; the nearest names are: test_resnet"),
-        (["--set", "learning_rate=1"], "there is no setting 'learning_rate'; the nearest are: "),
-        (["--set", "epoch=1"], "there is no setting 'epoch'; the nearest are: epochs"),
+        (["--set", "learning_rate=1"], "there is no setting 'learning_rate'; the settings are: "),
+        (["--set", "epoch=1"], "there is no setting 'epoch'; did you mean epochs"),
         (["--set", "epochs"], "expected --set name=value, got 'epochs'"),
         (["--set", "epochs=some"], "expected epochs to be a whole number, got 'some'"),
-        (["--set", "heads=5"], "expected heads that divide dim=32, got heads=5"),
+        (["--set", "heads=5"], "expected heads to divide dim=32, got heads=5"),
         (["--set", "optimizer=adamm"], "timm has no optimizer 'adamm'; it has: "),
-        (["--recipe", "cifar100", "--set", "loss=asl_single"], "loss=asl_single needs exactly one label an image"),
-        (["--set", "rand_augment=much"], "expected rand_augment in timm's words"),
+        (["--recipe", "cifar100", "--set", "loss=asl_single"], "loss=asl_single needs exactly one label per image"),
+        (["--set", "rand_augment=much"], "expected rand_augment in timm's notation"),
         (["--backbone", "test_vit", "--set", "image_size=8"], "test_vit cannot process images of 8 px"),
         (["--init", "gone.pth"], "expected --init timm, scratch, packaged, a model folder or a file of weights, got '"),
         (["--config", "gone.json"], "cannot read the configuration gone.json: No such file or directory"),
         (["--recipe", "cifar100", "--config", "x.json"], "give --recipe or --config, not both"),
-        (["--images", "gone"], "its images should be below gone, which is no folder: give --images DIR"),
+        (["--images", "gone"], "gone is not a folder of images: give --images DIR"),
         (["--resume"], "nothing to resume: there is no "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_errors_are_one_line(
     more: list[str], message: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -111,17 +111,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_half_precision_needs_a_gpu(tagged: Path, tmp_path: Path) -> None:
-    told = refused(*train_arguments(tagged, tmp_path / "out", "precision=fp16"))
-    assert told == "precision=fp16 needs a CUDA GPU: set precision=bf16 or fp32"
+    error = refused(*train_arguments(tagged, tmp_path / "out", "precision=fp16"))
+    assert error == "precision=fp16 needs a CUDA GPU: set precision=bf16 or fp32"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_batch_that_does_not_divide_among_the_processes(
-    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_size_must_divide_among_processes(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
-    told = refused(*train_arguments(tagged, tmp_path / "out", "accumulate=2"))
-    assert told == "batch_size=8 does not divide among 3 processes x accumulate=2: set batch_size to a multiple of 6"
+    error = refused(*train_arguments(tagged, tmp_path / "out", "accumulate=2"))
+    assert error == "batch_size=8 does not divide among 3 processes x accumulate=2: set batch_size to a multiple of 6"
     assert not (tmp_path / "out").exists()
 
 
@@ -129,14 +127,14 @@ def test_a_batch_that_does_not_divide_among_the_processes(
     ("settings", "message"),
     [
         (("batch_size=30", "drop_last=false"),
-         "the last batch of an epoch has 2 images for 3 processes x accumulate=1: set drop_last=true, or another "
+         "the last batch of an epoch has 2 images for 3 processes x accumulate=1: set drop_last=true or change "
          "batch_size"),
         (("batch_size=9", "sync_batch_norm=true"),
-         "sync_batch_norm needs CUDA GPUs, and here are 3 processes on cpu: set sync_batch_norm=false, and batch norm "
-         "sees 3 images at a time"),
+         "sync_batch_norm needs CUDA GPUs, got 3 processes on cpu: set sync_batch_norm=false; batch norm is then "
+         "computed over 3 images"),
     ],
 )  # fmt: skip
-def test_what_several_processes_cannot_do(
+def test_limitations_of_several_processes(
     settings: tuple[str, ...], message: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
@@ -145,15 +143,15 @@ def test_what_several_processes_cannot_do(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_fails_its_check(tagged: Path, tmp_path: Path) -> None:
+def test_invalid_data_folder(tagged: Path, tmp_path: Path) -> None:
     assert refused(*train_arguments(tmp_path / "gone", tmp_path / "out")).startswith(
         f"{tmp_path / 'gone'} is not a valid data set folder: "
     )
     shutil.copytree(tagged, tmp_path / "data")
     table = tmp_path / "data" / "data.csv"
     table.write_text(table.read_text().replace("[sky]", "[boat]", 1))
-    told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
-    assert told.startswith(f"{tmp_path / 'data'} is not a valid data set folder: data.csv")
+    error = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
+    assert error.startswith(f"{tmp_path / 'data'} is not a valid data set folder: data.csv")
     assert not (tmp_path / "out").exists()
 
 
@@ -161,40 +159,40 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
     for seed in range(8):
         write_photo(tmp_path / "in" / "cat" / f"{seed}.jpg", seed)
     prepare(Folders(source=tmp_path / "in"), tmp_path / "data", Options(workers=1))
-    told = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
-    assert "expected at least 2 labels with training images, got 1" in told
+    error = refused(*train_arguments(tmp_path / "data", tmp_path / "out"))
+    assert "expected at least 2 labels with training images, got 1" in error
 
 
-def test_word_vectors_of_another_width_than_the_packaged_model_knows(tagged: Path, tmp_path: Path) -> None:
+def test_word_vectors_must_fit_the_packaged_model(tagged: Path, tmp_path: Path) -> None:
     shutil.copytree(tagged, tmp_path / "data")
     (tmp_path / "data" / "dataset.json").unlink()
     torch.save(torch.load(tagged / "wordvec_array.pth")[:10].clone(), tmp_path / "data" / "wordvec_array.pth")
     images = load_dataset(tagged).image_root
     assert images is not None
-    told = refused("--data", tmp_path / "data", "--output", tmp_path / "out", "--init", "packaged", "--images", images)
-    assert f"the word vectors of {tmp_path / 'data'} are 10 wide, those that " in told
-    assert told.endswith("was trained with 256: prepare the data with --word-vectors packaged")
+    error = refused("--data", tmp_path / "data", "--output", tmp_path / "out", "--init", "packaged", "--images", images)
+    assert f"the word vectors of {tmp_path / 'data'} have 10 dimensions, but " in error
+    assert error.endswith("was trained on 256: prepare the data with --word-vectors packaged")
 
 
-def test_a_folder_with_something_else_is_left_alone(tagged: Path, tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_touched(tagged: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for more in ([], ["--set", "epochs=2"]):
-        told = refused(*train_arguments(tagged, out), *more)
-        assert told == f"{out} holds other files (thesis.tex): give a new or empty folder"
+        error = refused(*train_arguments(tagged, out), *more)
+        assert error == f"{out} contains other files (thesis.tex): give a new or empty folder"
     assert contents(out) == {"thesis.tex": b"years of work"}
     (tmp_path / "file").write_text("kept")
-    told = refused(*train_arguments(tagged, tmp_path / "file"))
-    assert told == f"--output {tmp_path / 'file'} is a file, expected a folder"
+    error = refused(*train_arguments(tagged, tmp_path / "file"))
+    assert error == f"--output {tmp_path / 'file'} is a file, expected a folder"
 
 
-def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: Path, tmp_path: Path) -> None:
+def test_earlier_run_is_kept_without_overwrite(done: SimpleNamespace, tagged: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(done.out, out)
     before = contents(out)
-    told = refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
-    assert told == f"{out} already holds a run: --resume continues it, --overwrite starts over"
+    error = refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl")
+    assert error == f"{out} already contains a run: --resume continues it, --overwrite starts over"
     for fault in (["--backbone", "gone"], ["--set", "optimizer=gone"], ["--init", "gone"], ["--images", "gone"]):
         refused(*train_arguments(tagged, out), "--recipe", "nus-wide-zsl", "--overwrite", *fault)
     assert contents(out) == before  # a mistyped option costs no model
@@ -204,18 +202,18 @@ def test_another_run_is_left_alone_unless_asked(done: SimpleNamespace, tagged: P
     assert json.loads((out / "train_config.json").read_text())["seed"] == 1
 
 
-def test_a_mistyped_optimizer_is_told_before_features_are_computed(tagged: Path, tmp_path: Path) -> None:
-    told = refused(*train_arguments(tagged, tmp_path / "out", "optimizer=adamm"), "--recipe", "my-photos")
-    assert told.startswith("timm has no optimizer 'adamm'; it has: ")
+def test_unknown_optimizer_is_reported_before_computing_features(tagged: Path, tmp_path: Path) -> None:
+    error = refused(*train_arguments(tagged, tmp_path / "out", "optimizer=adamm"), "--recipe", "my-photos")
+    assert error.startswith("timm has no optimizer 'adamm'; it has: ")
     assert not list((tmp_path / "out").rglob("*.npy"))
 
 
-def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_needs_the_same_settings(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from zsl_tagger.training import trainer
 
     out, original = tmp_path / "out", trainer.Trainer._train_step
 
-    def step(self: trainer.Trainer, shown: Iterator[trainer.Shown]) -> torch.Tensor:
+    def step(self: trainer.Trainer, shown: Iterator[trainer.LoadedPart]) -> torch.Tensor:
         if self.step == 2:
             raise KeyboardInterrupt
         return original(self, shown)
@@ -229,19 +227,21 @@ def test_other_settings_are_not_resumed(tagged: Path, tmp_path: Path, monkeypatc
         patched.setattr(trainer.Trainer, "_train_step", step)
         assert run(*arguments)[0] == 130
     before = contents(out)
-    told = refused(*arguments, "--resume", "--set", "lr=0.5", "--set", "epochs=7")
-    assert told == (
-        f"{out / 'run' / 'checkpoint.pt'} was trained with other settings (epochs 1 -> 7, lr 0.0001 -> 0.5): "
-        "to resume, keep them"
+    error = refused(*arguments, "--resume", "--set", "lr=0.5", "--set", "epochs=7")
+    assert error == (
+        f"{out / 'run' / 'checkpoint.pt'} has other settings (epochs 1 -> 7, lr 0.0001 -> 0.5): "
+        "resume with the original ones"
     )
     other = animal_data(tmp_path / "animals")
-    assert "was trained on other images, labels" in refused(
+    assert "has other images, labels" in refused(
         *[str(other) if one == str(tagged) else one for one in arguments], "--resume"
     )
     assert contents(out) == before
-    assert refused(*arguments).endswith("already holds a run: --resume continues it, --overwrite starts over")
+    assert refused(*arguments).endswith("already contains a run: --resume continues it, --overwrite starts over")
     checkpoint = torch.load(out / "run" / "checkpoint.pt", weights_only=True)
     for name in ("drop_last", "interpolation", "min_lr"):  # an older version had no such settings
         del checkpoint["config"][name]
     torch.save(checkpoint, out / "run" / "checkpoint.pt")
-    assert run(*arguments, "--resume", "--set", "workers=1", "--set", "bake_words=5")[0] == 0  # nothing of the result
+    assert (
+        run(*arguments, "--resume", "--set", "workers=1", "--set", "bake_words=5")[0] == 0
+    )  # these do not affect the result

@@ -1,4 +1,4 @@
-"""zsl_tagger/training/config.py and recipes: what can be set, how it is read, and what is refused."""
+"""Test zsl_tagger/training/config.py and the recipes: settings, their parsing, and invalid values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(values: dict[str, Any]) -> TrainConfig:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_reads_and_knows_its_name(name: str) -> None:
+def test_every_recipe_loads_and_has_its_name(name: str) -> None:
     assert read_recipe(name).recipe == name
 
 
@@ -75,15 +75,15 @@ def test_recipes_have_the_published_values(name: str, values: dict[str, Any]) ->
 
 
 def test_the_released_recipes_have_the_released_loss_and_average() -> None:
-    """Follow train.py and train_zsl_nus.py (disable_torch_grad_focal_loss); their average has no warm-up."""
+    """As in train.py and train_zsl_nus.py (disable_torch_grad_focal_loss), whose averaging has no warm-up."""
     for name in RECIPES:
         released, config = name.startswith(("nus-wide", "coco")), read_recipe(name)
         assert (config.focal_gradient, config.ema_warmup) == (not released, not released), name
 
 
-def test_the_table_of_released_commands_has_what_the_recipes_have() -> None:
+def test_table_of_released_commands_matches_the_recipes() -> None:
     page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
-    table = page[page.index("## Released command") : page.index("## What the weights start from")]
+    table = page[page.index("## Released command") : page.index("## Initial weights")]
     recipes = set(re.findall(r"--recipe ([\w-]+)", table)) - {"NAME"}
     assert recipes == set(RECIPES) - {"my-photos", "clip-zsl", "clip-local-global"}  # settings of our own
     values = [read_recipe(name).as_dict() for name in recipes]
@@ -95,8 +95,8 @@ def test_the_table_of_released_commands_has_what_the_recipes_have() -> None:
         assert any(recipe[name] == value for recipe in values), f"{name}={text}"
 
 
-def test_settings_of_an_older_version_keep_their_meaning() -> None:
-    """A file without these settings was written when there was only one way."""
+def test_old_settings_keep_their_meaning() -> None:
+    """A file without these settings comes from a version that always used these values."""
     then = TrainConfig.from_dict({"recipe": "nus-wide-zsl"})
     assert then.focal_gradient
     assert then.ema_warmup
@@ -128,20 +128,20 @@ def test_round_trips(config: TrainConfig, tmp_path: Path) -> None:
     assert TrainConfig().changed(pairs) == config
 
 
-def test_what_is_absent_has_its_default() -> None:
+def test_missing_settings_have_defaults() -> None:
     assert TrainConfig.from_dict({"lr": 0.5}) == TrainConfig(lr=0.5)
     assert TrainConfig.from_dict({}) == TrainConfig()
 
 
-def test_a_batch_of_each_process_is_counted_over_all() -> None:
+def test_batch_size_per_process_is_converted() -> None:
     config = TrainConfig(batch_size=56, batch_size_per="process")
     assert config.for_processes(8) == TrainConfig(batch_size=448)
     assert config.for_processes(8).for_processes(8).batch_size == 448  # a saved configuration repeats the run
     assert TrainConfig(batch_size=56).for_processes(8).batch_size == 56
 
 
-def test_a_model_s_pixels_are_taken_over(tmp_path: Path) -> None:
-    """With backbone and widths, where training starts from a model folder; what is given comes first."""
+def test_preprocessing_of_the_initial_model_is_adopted(tmp_path: Path) -> None:
+    """Together with backbone and widths, if training starts from a model folder; explicit settings take precedence."""
     architecture = {"backbone": "test_resnet", "dim": 32, "ffn_dim": 64, "heads": 4}
     preprocessing = Preprocessing(96, "center_crop", "bilinear", crop_pct=0.9)
     write_config(tmp_path, ModelConfig(preprocessing, 5, 0.5, architecture))
@@ -159,14 +159,14 @@ def test_a_model_s_pixels_are_taken_over(tmp_path: Path) -> None:
 
 
 def test_types_survive_the_round_trip() -> None:
-    """An int where a float belongs becomes one, and 7.0 a whole number: equal configs print equally."""
+    """An int becomes a float and 7.0 an int if the setting has this type, so that equal configs print equally."""
     config = TrainConfig(lr=1, epochs=7.0, clip_grad=2, workers=3.0)  # type: ignore[arg-type]
     assert json.dumps(config.as_dict()) == json.dumps(TrainConfig(lr=1.0, epochs=7, clip_grad=2.0, workers=3).as_dict())
     assert (type(config.lr), type(config.epochs), type(config.clip_grad), type(config.workers)) == (
         float, int, float, int)  # fmt: skip
 
 
-def test_it_cannot_be_changed_in_place() -> None:
+def test_config_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'lr'"):
         TrainConfig().lr = 0.5  # type: ignore[misc]
 
@@ -199,7 +199,7 @@ def test_it_cannot_be_changed_in_place() -> None:
         (" seed = 11 ", "seed", 11),
     ],
 )
-def test_set_reads_each_type(setting: str, name: str, value: Any) -> None:
+def test_set_parses_every_type(setting: str, name: str, value: Any) -> None:
     start = TrainConfig(clip_grad=3.0, workers=5, rand_augment="rand-m7", init="timm")
     changed = start.changed([setting])
     assert getattr(changed, name) == value
@@ -207,13 +207,13 @@ def test_set_reads_each_type(setting: str, name: str, value: Any) -> None:
     assert dataclasses.replace(start, **{name: value}) == changed  # nothing else moved
 
 
-def test_several_settings_the_last_of_a_name_counts() -> None:
+def test_last_value_of_a_repeated_setting_wins() -> None:
     assert TrainConfig().changed(["seed=3", "lr=0.5", "seed=5"]) == TrainConfig(seed=5, lr=0.5)
     assert TrainConfig().changed([]) == TrainConfig()
 
 
-def test_settings_are_judged_together() -> None:
-    """In any order: neither is right without the other."""
+def test_settings_are_validated_together() -> None:
+    """In any order: neither is valid without the other."""
     together = TrainConfig(loss="ce", head="closed")
     assert TrainConfig().changed(["loss=ce", "head=closed"]) == together
     assert TrainConfig().changed(["head=closed", "loss=ce"]) == together
@@ -224,9 +224,9 @@ def test_settings_are_judged_together() -> None:
     [
         ("lr", "^expected --set name=value, got 'lr'$"),
         ("", "^expected --set name=value, got ''$"),
-        ("learning_rate=1", "there is no setting 'learning_rate'; the nearest are: "),
-        ("batchsize=7", "there is no setting 'batchsize'; the nearest are: batch_size"),
-        ("#!?=7", r"there is no setting '#!\?'; the nearest are: recipe, backbone, init, .*bake_words$"),
+        ("learning_rate=1", "there is no setting 'learning_rate'; the settings are: "),
+        ("batchsize=7", "there is no setting 'batchsize'; did you mean batch_size"),
+        ("#!?=7", r"there is no setting '#!\?'; the settings are: recipe, backbone, init, .*bake_words$"),
         ("__class__=7", "there is no setting '__class__'"),
         ("as_dict=7", "there is no setting 'as_dict'"),
         ("lr=fast", "^expected lr to be a number, got 'fast'$"),
@@ -246,7 +246,7 @@ def test_settings_are_judged_together() -> None:
         ("precision=fp8", "^expected precision to be one of fp32, bf16, fp16; got 'fp8'$"),
     ],
 )
-def test_set_refuses(setting: str, message: str) -> None:
+def test_set_rejects(setting: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig().changed([setting])
 
@@ -254,7 +254,7 @@ def test_set_refuses(setting: str, message: str) -> None:
 @pytest.mark.slow
 @given(st.text(max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_any_text_is_a_value_or_a_user_error(text: str) -> None:
+def test_any_text_is_valid_or_a_user_error(text: str) -> None:
     for name in ("lr", "epochs", "clip_grad", "freeze", "loss", "recipe"):
         try:
             config = TrainConfig().changed([f"{name}={text}"])
@@ -273,7 +273,7 @@ JSON = st.recursive(
 @pytest.mark.slow
 @given(st.sampled_from([field.name for field in dataclasses.fields(TrainConfig)]), JSON)
 @settings(max_examples=300, deadline=None)
-def test_any_json_value_is_kept_or_a_user_error(name: str, value: Any) -> None:
+def test_any_json_value_is_valid_or_a_user_error(name: str, value: Any) -> None:
     try:
         config = TrainConfig.from_dict({name: value})
     except UserError:
@@ -289,7 +289,7 @@ def test_any_json_value_is_kept_or_a_user_error(name: str, value: Any) -> None:
 }))  # fmt: skip
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
-def test_any_sound_settings_round_trip(values: dict[str, Any]) -> None:
+def test_any_valid_settings_round_trip(values: dict[str, Any]) -> None:
     config = TrainConfig(**values)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
     spelled = [f"{name}={value}" for name, value in values.items() if name != "recipe"]  # text is stripped
@@ -330,15 +330,15 @@ def test_counts_are_at_least_1(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOT_NEGATIVE)
-def test_amounts_are_not_negative(name: str) -> None:
+def test_values_are_not_negative(name: str) -> None:
     assert getattr(make({name: 0}), name) == 0
     with pytest.raises(UserError, match=rf"^expected {name} in 0\.\.1e\+12, got -1"):
         make({name: -1})
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
-def test_no_number_may_be_infinite(name: str) -> None:
-    """JSON has no such number: the configuration could not be read elsewhere."""
+def test_infinite_values_are_rejected(name: str) -> None:
+    """JSON has no infinity, so other programs could not read the configuration."""
     for value in (math.inf, -math.inf, math.nan):
         with pytest.raises(UserError, match=f"expected {name} "):
             make({name: value})
@@ -347,7 +347,7 @@ def test_no_number_may_be_infinite(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dim": 24, "heads": 5}, "^expected heads that divide dim=24, got heads=5$"),
+        ({"dim": 24, "heads": 5}, "^expected heads to divide dim=24, got heads=5$"),
         ({"cache_views": 3}, "^cache_views needs freeze=true"),
         ({"cache_views": 3, "freeze": True, "mixup": 0.1}, "^mixup and cutmix mix pixels: set cache_views=0$"),
         ({"cache_views": 3, "freeze": True, "cutmix": 0.1}, "^mixup and cutmix mix pixels: set cache_views=0$"),
@@ -364,15 +364,15 @@ def test_no_number_may_be_infinite(name: str) -> None:
         ),
         (
             {"head": "local-global", "project_tokens": True, "freeze": True, "cache_views": 1, "token_dropout": 0.1},
-            "^mosaic4, mosaic9 and token_dropout are for heads of places alone",
+            "^mosaic4, mosaic9 and token_dropout do not work with head=local-global",
         ),
         ({"local_top": 3}, "^local_top needs head=local-global$"),
         ({"csra_lambda": 0.2}, "^csra_lambda, csra_heads and csra_temperature need head=csra$"),
         ({"head": "csra", "csra_heads": 3}, "^expected csra_heads 1, 2, 4, 6 or 8, got 3$"),
-        ({"head": "csra", "csra_heads": 2, "csra_temperature": 2}, "^csra_temperature is for one head"),
+        ({"head": "csra", "csra_heads": 2, "csra_temperature": 2}, "^csra_temperature applies to a single head"),
         ({"loss": "ce"}, "^loss=ce needs head=closed"),
         ({"loss": "asl_single"}, "^loss=asl_single needs head=closed"),
-        ({"batch_size": 13, "accumulate": 5}, "^expected accumulate that divides batch_size=13, got 5$"),
+        ({"batch_size": 13, "accumulate": 5}, "^expected accumulate to divide batch_size=13, got 5$"),
         ({"crop_pct": 0.9}, "^resize=center_crop and crop_pct go together, got resize=squash and crop_pct=0.9$"),
         ({"resize": "center_crop", "crop": "random"}, "go together, got resize=center_crop and crop_pct=None$"),
         ({"resize": "center_crop", "crop_pct": 0.9}, "crop=squash trains on the whole: set crop=random$"),
@@ -382,10 +382,10 @@ def test_no_number_may_be_infinite(name: str) -> None:
             "^warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine$",
         ),
         ({"cooldown_epochs": 3}, "^warmup_lr, min_lr and cooldown_epochs need schedule=timm_cosine$"),
-        ({"batch_size": 13, "accumulate": 26}, "^expected accumulate that divides batch_size=13, got 26$"),
+        ({"batch_size": 13, "accumulate": 26}, "^expected accumulate to divide batch_size=13, got 26$"),
     ],
 )
-def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) -> None:
+def test_contradictory_settings(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**values)
 
@@ -404,7 +404,7 @@ def test_settings_that_do_not_go_together(values: dict[str, Any], message: str) 
         {"schedule": "timm_cosine", "min_lr": 1e-6, "warmup_lr": 1e-4, "cooldown_epochs": 3},
     ],
 )
-def test_settings_that_go_together(values: dict[str, Any]) -> None:
+def test_compatible_settings(values: dict[str, Any]) -> None:
     assert TrainConfig(**values).as_dict().items() >= values.items()
 
 
@@ -419,7 +419,7 @@ def test_settings_that_go_together(values: dict[str, Any]) -> None:
         (b"", "config.json is not valid JSON: "),
         (b"[1]", "config.json: expected an object of settings, got list$"),
         (b"null", "config.json: expected an object of settings, got NoneType$"),
-        (b'{"epoch": 3}', "^there is no setting 'epoch'; the nearest are: epochs"),
+        (b'{"epoch": 3}', "^there is no setting 'epoch'; did you mean epochs"),
         (b'{"epochs": "3"}', "^expected epochs to be a whole number, got '3'$"),
         (b'{"loss": ["asl"]}', "^expected loss to be one of asl, asl_single, bce, ce; got "),
         (b'{"epochs": 0}', r"^expected epochs in 1\.\."),
@@ -428,13 +428,13 @@ def test_settings_that_go_together(values: dict[str, Any]) -> None:
     ],
     ids=["cut", "no text", "empty", "list", "null", "name", "type", "choice", "range", "conflict", "nested"],
 )
-def test_read_refuses(content: bytes, message: str, tmp_path: Path) -> None:
+def test_read_rejects(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=message):
         TrainConfig.read(tmp_path / "config.json")
 
 
-def test_read_of_no_file(tmp_path: Path) -> None:
+def test_read_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^cannot read the configuration .*none\.json: No such file"):
         TrainConfig.read(tmp_path / "none.json")
     with pytest.raises(UserError, match=r"^cannot read the configuration .*: Is a directory"):

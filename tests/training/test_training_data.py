@@ -1,4 +1,4 @@
-"""zsl_tagger/training/data.py: what training may know, and which images each step shows."""
+"""Test zsl_tagger/training/data.py: the data that training may use, and the images of each step."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing, load_array
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import (
+    LoadedPart,
     Part,
     Schedule,
-    Shown,
     Targets,
     TrainingImages,
     image_loader,
@@ -38,7 +38,7 @@ SHOWN = ["sky tree", "dog", "", "sky", "lion", "owl tree", "dog lion sky", "tree
 SPLITS = ["train", "train", "train", "train", "test", "val", "test", "train"]
 
 
-def test_unseen_labels_and_labels_without_images_leave(tmp_path: Path) -> None:
+def test_unseen_labels_and_labels_without_images_are_left_out(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, SHOWN, SPLITS, unseen="lion", more="yak")
     split = split_for_training(dataset, TrainConfig())
     assert dataset.labels == ("dog", "lion", "owl", "sky", "tree", "yak")
@@ -50,22 +50,22 @@ def test_unseen_labels_and_labels_without_images_leave(tmp_path: Path) -> None:
     assert split.train.tolist() == [0, 1, 2, 3, 7]  # an image without a label teaches what is on none
     assert split.val.tolist() == [5]
     assert (split.held_out, split.held_out_columns.tolist()) == ((), [])
-    assert split.notes == ["2 seen labels have no training image and are not trained: owl, yak"]
+    assert split.notes == ["2 seen labels have no training image and are left out: owl, yak"]
 
 
-def test_many_labels_without_images_are_told_in_part(tmp_path: Path) -> None:
+def test_long_lists_of_labels_are_shortened(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, SHOWN, SPLITS, unseen="lion", more="yak asp bee cow")
     (note,) = split_for_training(dataset, TrainConfig()).notes
-    assert note == "5 seen labels have no training image and are not trained: asp, bee, cow, ..."
+    assert note == "5 seen labels have no training image and are left out: asp, bee, cow, ..."
 
 
-def test_nothing_to_tell(tmp_path: Path) -> None:
+def test_no_notes(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["sky", "dog sky", "lion"], ["train", "train", "test"], unseen="lion")
     assert split_for_training(dataset, TrainConfig()).notes == []
 
 
-def test_an_unseen_label_on_a_training_image_is_not_seen(tmp_path: Path) -> None:
-    """As folders from elsewhere have it: the image is trained on, the label is not."""
+def test_unseen_label_on_a_training_image_is_ignored(tmp_path: Path) -> None:
+    """As in data folders from other programs: the image is used, the label is not."""
     dataset = dataset_of(tmp_path, ["sky lion", "dog", "sky"], ["train"] * 3, unseen="lion")
     split = split_for_training(dataset, TrainConfig())
     assert split.labels == ("dog", "sky")
@@ -73,7 +73,7 @@ def test_an_unseen_label_on_a_training_image_is_not_seen(tmp_path: Path) -> None
     assert Targets(dataset, split.columns).matrix(split.train).tolist() == [[0, 1], [1, 0], [0, 1]]
 
 
-def test_an_image_of_only_an_unseen_label_is_not_trained_on(tmp_path: Path) -> None:
+def test_image_with_only_an_unseen_label_is_left_out(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["lion", "dog", "sky"], ["train"] * 3, unseen="lion")
     assert split_for_training(dataset, TrainConfig()).train.tolist() == [1, 2]
 
@@ -86,7 +86,7 @@ def single_label(folder: Path, classes: int = 10, images: int = 7) -> Any:
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.3, 3), (0.01, 1), (0.26, 3), (0.8, 8)])
 def test_holdout_of_single_label_data(tmp_path: Path, share: float, held_out: int) -> None:
-    """Images of the held-out labels judge: they go from training to validation."""
+    """Images of held-out labels move from training to validation."""
     dataset = single_label(tmp_path)
     split = split_for_training(dataset, TrainConfig(holdout_labels=share))
     assert len(split.held_out) == held_out
@@ -101,7 +101,7 @@ def test_holdout_of_single_label_data(tmp_path: Path, share: float, held_out: in
 
 
 def test_holdout_of_multi_label_data(tmp_path: Path) -> None:
-    """Its images stay: what else is on them is learnt, the held-out label is in no target."""
+    """Its images stay for their other labels; the held-out label is in no target."""
     shown = [f"a{number} b{number % 5}" for number in range(11)]
     dataset = dataset_of(tmp_path, [*shown, "a1 b1"], ["train"] * 11 + ["val"])
     split = split_for_training(dataset, TrainConfig(holdout_labels=0.25))
@@ -162,13 +162,14 @@ def test_targets_equal_a_loop(tmp_path: Path) -> None:
     assert targets.matrix(rows).tolist() == expected
     assert targets.matrix(rows).dtype == np.float32
     for row in range(31):
-        assert sorted(targets.of(row)) == [place for place, name in enumerate(trained) if name in shown[row].split()]
+        places = [place for place, name in enumerate(trained) if name in shown[row].split()]
+        assert sorted(targets.positives_of(row)) == places
     assert targets.positives(rows[:5]).tolist() == [
         place for place, name in enumerate(trained) if any(name in shown[row].split() for row in rows[:5])
     ]
 
 
-def test_positives_of_images_without_labels_are_none(tmp_path: Path) -> None:
+def test_images_without_labels_have_no_positives(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["", "a", "b"], ["train"] * 3)
     positives = Targets(dataset, np.array([0, 1])).positives(np.array([0, 0]))
     assert positives.tolist() == []
@@ -185,13 +186,13 @@ def schedule_of(rows: np.ndarray = ROWS, **values: Any) -> Schedule:
 
 
 def epochs_of(schedule: Schedule) -> list[list[int]]:
-    """The images shown in each epoch, in order."""
+    """Return the images of each epoch, in order."""
     per_epoch = schedule.steps_per_epoch
     batches = [schedule.batch(step).tolist() for step in range(schedule.steps)]
     return [list(chain(*batches[start : start + per_epoch])) for start in range(0, len(batches), per_epoch)]
 
 
-def test_an_epoch_shows_each_image_at_most_once() -> None:
+def test_epoch_shows_each_image_at_most_once() -> None:
     schedule = schedule_of()
     assert (schedule.steps_per_epoch, schedule.steps) == (14, 42)
     for shown in epochs_of(schedule):
@@ -199,8 +200,8 @@ def test_an_epoch_shows_each_image_at_most_once() -> None:
         assert set(shown) <= set(ROWS.tolist())
 
 
-def test_epochs_are_shuffled_each_in_its_own_way() -> None:
-    """What is left over in one epoch is another part in the next."""
+def test_epochs_are_shuffled_differently() -> None:
+    """Different images are left over in each epoch."""
     first, second, third = epochs_of(schedule_of())
     assert first != second != third
     assert first != sorted(first)
@@ -210,8 +211,8 @@ def test_epochs_are_shuffled_each_in_its_own_way() -> None:
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_batch_is_a_function_of_seed_and_step_alone(repeats: int) -> None:
-    """A run that is resumed shows what it would have shown."""
+def test_batch_depends_on_seed_and_step_only(repeats: int) -> None:
+    """A resumed run shows the same images as an uninterrupted one."""
     schedule = schedule_of(repeats=repeats)
     batches = [schedule.batch(step).tolist() for step in range(schedule.steps)]
     torch.manual_seed(99)
@@ -227,7 +228,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone(repeats: int) -> None:
     [(1, {}), (5, {}), (5, {"repeats": 3}), (2, {"repeats": 3}), (7, {}), (11, {"min_epoch_steps": 5}),
      (11, {"min_epoch_steps": 5, "repeats": 3})],
 )  # fmt: skip
-def test_few_images_are_shown_again(images: int, values: dict[str, Any]) -> None:
+def test_few_images_are_repeated(images: int, values: dict[str, Any]) -> None:
     schedule = schedule_of(ROWS[:images], **values)
     assert schedule.steps_per_epoch == values.get("min_epoch_steps", 1)
     for shown in epochs_of(schedule):
@@ -238,8 +239,8 @@ def test_few_images_are_shown_again(images: int, values: dict[str, Any]) -> None
             assert set(counts.values()) <= {len(shown) // images, -(-len(shown) // images)}
 
 
-def test_the_last_short_batch_is_kept_or_dropped() -> None:
-    """103 images, 7 a step: 14 whole batches and 5 images, as torch's DataLoader counts them."""
+def test_incomplete_last_batch_is_kept_or_dropped() -> None:
+    """103 images, 7 per step: 14 full batches and 5 images, as in torch's DataLoader."""
     kept = schedule_of(drop_last=False)
     assert (kept.steps_per_epoch, kept.steps) == (15, 45)
     assert [len(kept.batch(step)) for step in range(30)] == 2 * ([7] * 14 + [5])
@@ -255,17 +256,17 @@ def test_the_last_short_batch_is_kept_or_dropped() -> None:
     assert mosaics.batch(14).shape == (5, 9)
 
 
-def test_epochs_of_a_cool_down_are_epochs_too() -> None:
+def test_cooldown_epochs_are_scheduled() -> None:
     assert schedule_of(schedule="timm_cosine", cooldown_epochs=2).steps == 14 * 5
 
 
-def test_min_epoch_steps_is_a_least_number() -> None:
+def test_min_epoch_steps_is_a_minimum() -> None:
     assert schedule_of(min_epoch_steps=13).steps_per_epoch == 14
     assert schedule_of(min_epoch_steps=17).steps_per_epoch == 17
 
 
 def test_repeats_show_fewer_images_more_often() -> None:
-    """Hoffer et al. 2020 as in timm: as long an epoch, draws of an image one after the other."""
+    """Hoffer et al. 2020 as in timm: epochs have the same length, and draws of an image are consecutive."""
     for shown in epochs_of(schedule_of(repeats=3)):
         assert len(shown) == 14 * 7
         counts = Counter(shown)
@@ -274,7 +275,7 @@ def test_repeats_show_fewer_images_more_often() -> None:
         assert len(set(shown[:3])) == 1
 
 
-def test_repeats_cover_all_images_in_time() -> None:
+def test_repeats_cover_all_images_eventually() -> None:
     seen = {row for shown in epochs_of(schedule_of(repeats=3, epochs=31)) for row in shown}
     assert seen == set(ROWS.tolist())
 
@@ -284,7 +285,7 @@ def test_repeats_cover_all_images_in_time() -> None:
     seed=st.integers(0, 10**6),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_every_step_is_whole(images: int, batch: int, repeats: int, least: int, seed: int) -> None:
+def test_every_batch_is_full(images: int, batch: int, repeats: int, least: int, seed: int) -> None:
     schedule = schedule_of(ROWS[:images], batch_size=batch, repeats=repeats, min_epoch_steps=least, seed=seed, epochs=2)
     assert schedule.steps == 2 * max(least, images // batch)
     for step in range(schedule.steps):
@@ -301,8 +302,8 @@ def test_every_step_is_whole(images: int, batch: int, repeats: int, least: int, 
     first=st.integers(0, 6),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_parts_together_are_the_step(processes: int, accumulate: int, share: int, more: int, first: int) -> None:
-    """Also where the batch is not the same for all of them (``more``)."""
+def test_parts_make_up_the_step(processes: int, accumulate: int, share: int, more: int, first: int) -> None:
+    """Also if their sizes differ (``more``)."""
     batch = accumulate * (processes * share + more)
     schedule = schedule_of(batch_size=batch, accumulate=accumulate, epochs=2, min_epoch_steps=3)
     of_process = [list(parts(schedule, first, rank, processes)) for rank in range(processes)]
@@ -320,7 +321,7 @@ def test_parts_together_are_the_step(processes: int, accumulate: int, share: int
             assert {len(part.rows) for part in these} == {share}
 
 
-def test_a_short_batch_is_shared_out_too() -> None:
+def test_short_batch_is_divided_among_processes() -> None:
     schedule = schedule_of(drop_last=False)
     last = [part.rows for rank in range(3) for part in parts(schedule, 14, rank, 3) if part.step == 14]
     assert sorted(len(rows) for rows in last) == [1, 2, 2]
@@ -365,7 +366,7 @@ def part_of(rows: list[int]) -> Part:
     return Part(7, np.array(rows), np.arange(len(rows)))
 
 
-def test_a_part_is_read_in_order(root: Path) -> None:
+def test_parts_are_read_in_order(root: Path) -> None:
     shown = images_of(root)[part_of([8, 2, 28, 2])]
     assert shown.inputs.dtype == torch.uint8
     expected = np.stack([load_array(root / f"{row:03d}.png", Preprocessing(SIZE)) for row in (8, 2, 28, 2)])
@@ -375,8 +376,8 @@ def test_a_part_is_read_in_order(root: Path) -> None:
     assert shown.part.step == 7
 
 
-def test_pixels_depend_on_the_place_and_not_on_the_part(root: Path) -> None:
-    """So that more processes or accumulation show the same."""
+def test_pixels_depend_on_the_position_in_the_batch_only(root: Path) -> None:
+    """So that more processes or accumulation give the same result."""
     images = images_of(root, flip=0.5, crop="random")
     whole = images[Part(7, np.array([8, 2, 28, 4, 6]), np.arange(5))]
     for places in ([0, 2, 4], [1, 3]):
@@ -389,34 +390,34 @@ def test_pixels_depend_on_the_place_and_not_on_the_part(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "row", "instead", "told"),
+    ("broken", "row", "instead", "faults"),
     [({8}, 8, 10, [8]), ({8, 10, 12}, 8, 14, [8, 10, 12]), ({28}, 28, 2, [28]), ({26, 28, 2}, 26, 4, [26, 28, 2])],
 )
 def test_an_unreadable_image_is_replaced_and_reported(
-    root: Path, broken: set[int], row: int, instead: int, told: list[int]
+    root: Path, broken: set[int], row: int, instead: int, faults: list[int]
 ) -> None:
     shown = images_of(root, broken)[part_of([6, row, 16])]
     assert shown.rows.tolist() == [6, instead, 16]  # the targets are made of these
     np.testing.assert_array_equal(shown.inputs[1].numpy(), load_array(root / f"{instead:03d}.png", Preprocessing(SIZE)))
-    assert shown.faults == [(number, "no such file") for number in told]
+    assert shown.faults == [(number, "no such file") for number in faults]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_all_unreadable(root: Path, workers: int) -> None:
+def test_only_unreadable_images(root: Path, workers: int) -> None:
     images = images_of(root, set(range(COUNT)))
-    message = r"14 images in a row cannot be read, the first is .*none8.png \(no such file\): is --images"
+    message = r"14 consecutive images cannot be read, the first is .*none8.png \(no such file\): check --images"
     with pytest.raises(UserError, match=message):
         next(image_loader(images, iter([part_of([8])]), workers))
 
 
-def test_a_workers_error_reads_as_one_line(root: Path) -> None:
+def test_error_in_a_worker_is_one_line(root: Path) -> None:
     images = images_of(root, set(range(COUNT)))
-    with pytest.raises(UserError, match="images in a row") as told:
+    with pytest.raises(UserError, match="consecutive images") as caught:
         next(image_loader(images, iter([part_of([8])]), 2))
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(caught.value)
 
 
-def same(one: Shown, other: Shown) -> bool:
+def same(one: LoadedPart, other: LoadedPart) -> bool:
     return (
         torch.equal(one.inputs, other.inputs)
         and one.rows.tolist() == other.rows.tolist()

@@ -1,4 +1,4 @@
-"""zsl_tagger/training/validation.py and thresholds.py, against scikit-learn and brute force."""
+"""Compare zsl_tagger/training/validation.py and thresholds.py with scikit-learn and brute force."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = tuple(f"n{number:02d}" for number in range(11))
 
 
 def multi_label(folder: Path, holdout: float = 0.0) -> tuple[PreparedDataset, Split]:
-    """61 images of 11 labels, 31 of them for validation, some without a label; n10 is on training images only."""
+    """61 images with 11 labels, 31 of them for validation, some without a label; n10 is on training images only."""
     random = np.random.default_rng(3)
     shown = [" ".join(name for name in NAMES[:10] if random.random() < 0.25) for _ in range(61)]
     shown[0] = " ".join(NAMES)
@@ -58,7 +58,7 @@ def single_label(folder: Path, holdout: float = 0.0) -> tuple[PreparedDataset, S
 
 
 def random_scores(split: Split, dataset: PreparedDataset) -> Scores:
-    """Better than chance, with ties."""
+    """Return scores better than chance, with ties."""
     rows = split.val
     columns = np.concatenate([split.columns, split.held_out_columns])
     noise = np.random.default_rng(7).normal(size=(len(rows), len(columns)))
@@ -92,7 +92,7 @@ def test_multi_label_metrics(tmp_path: Path, holdout: float) -> None:
 
 @pytest.mark.parametrize("holdout", [0.0, 0.3])
 def test_single_label_metrics(tmp_path: Path, holdout: float) -> None:
-    """Images of a held-out class do not count for the trained ones: no answer of theirs is right."""
+    """Images of a held-out class are excluded for the trained ones, because no trained label is correct for them."""
     dataset, split = single_label(tmp_path, holdout)
     scores = random_scores(split, dataset)
     metrics = validation_metrics(scores, split, dataset, single=True).measured()
@@ -120,7 +120,7 @@ def test_fewer_than_three_labels(tmp_path: Path) -> None:
     assert metrics.val_f1_at_3 == pytest.approx(2 * 3 / (4 + 3))  # both labels of both images, one of them wrong
 
 
-def test_without_images_or_positives_there_is_no_metric(tmp_path: Path) -> None:
+def test_no_metrics_without_images_or_positives(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, ["a", "b", "", ""], ["train", "train", "val", "val"])
     split = split_for_training(dataset, TrainConfig())
     assert (
@@ -134,7 +134,7 @@ def test_only_held_out_labels_on_validation(tmp_path: Path) -> None:
     split = replace(split_for_training(dataset, TrainConfig()), held_out=("c",), held_out_columns=np.array([2]))
     metrics = validation_metrics(Scores(split.val, np.zeros((2, 3))), split, dataset, single=True)
     assert metrics == ValidationFigures(heldout_map=1.0)
-    assert metrics.decisive() == ("heldout_map", 1.0)
+    assert metrics.selection_metric() == ("heldout_map", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_only_held_out_labels_on_validation(tmp_path: Path) -> None:
         ([], None),
     ],
 )
-def test_which_metric_decides(names: list[str], chosen: str | None) -> None:
-    decisive = ValidationFigures(**dict.fromkeys(names, 0.5)).decisive()
+def test_selection_metric(names: list[str], chosen: str | None) -> None:
+    decisive = ValidationFigures(**dict.fromkeys(names, 0.5)).selection_metric()
     assert decisive == (None if chosen is None else (chosen, 0.5))
 
 
@@ -157,7 +157,7 @@ def test_harmonic_mean(a: float, b: float, mean: float) -> None:
     assert harmonic_mean(a, b) == pytest.approx(mean)
 
 
-def test_mean_average_precision_leaves_out_labels_without_positives() -> None:
+def test_mean_average_precision_skips_labels_without_positives() -> None:
     targets = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0]], bool)
     scores = np.array([[3, 9, 1], [2, 8, 2], [1, 7, 3.0]])
     # 1/2 * 1/1 + 1/2 * 2/3 for the first; 1/2 for the third
@@ -168,7 +168,7 @@ def test_mean_average_precision_leaves_out_labels_without_positives() -> None:
 
 
 def recalls_mean(seen: np.ndarray, unseen: np.ndarray, targets: np.ndarray, bias: float) -> float:
-    """Harmonic mean of recall@3 over seen and unseen positives, image by image."""
+    """Return the harmonic mean of recall@3 over seen and unseen positives, image by image."""
     count, found = seen.shape[1], [0, 0]
     for own, other, truth in zip(seen, unseen, targets, strict=True):
         line = np.concatenate([own, other + bias])
@@ -192,7 +192,7 @@ def test_calibration_equals_brute_force(images: int, seen_labels: int, unseen_la
 
 
 def test_calibration_follows_a_shift() -> None:
-    """What is taken from every unseen logit is given back."""
+    """The bias compensates for a constant subtracted from all unseen logits."""
     random = np.random.default_rng(5)
     targets = random.random((101, 12)) < 0.25
     logits = random.standard_normal(targets.shape) + 2 * targets
@@ -201,8 +201,8 @@ def test_calibration_follows_a_shift() -> None:
     assert further - there == pytest.approx(5, abs=0.1)
 
 
-def test_of_equal_biases_the_smallest() -> None:
-    """Where all labels fit into the three, no bias helps."""
+def test_smallest_of_equally_good_biases() -> None:
+    """If there are no more than three labels, no bias helps."""
     targets = np.array([[1, 0, 1], [0, 1, 1]], bool)
     assert calibrate_unseen(np.zeros((2, 2)), np.zeros((2, 1)), targets) == 0.0
 
@@ -245,7 +245,7 @@ def score(
 
 
 def by_one(photos: PreparedDataset, rows: Sequence[int], model: TaggerModel, queries: Tensor | None) -> np.ndarray:
-    """Logits, an image at a time."""
+    """Return the logits, one image at a time."""
     model.eval()
     lines = []
     with torch.no_grad():
@@ -257,7 +257,7 @@ def by_one(photos: PreparedDataset, rows: Sequence[int], model: TaggerModel, que
 
 @pytest.mark.parametrize("classes", [None, 7])
 def test_scores_equal_one_image_at_a_time(photos: PreparedDataset, classes: int | None) -> None:
-    """In any order, whatever was unreadable in between, and with a model that was in training."""
+    """In any order, with unreadable images in between, and with a model in training mode."""
     model = make_model(classes).train()
     queries = None if classes else torch.nn.functional.normalize(torch.randn(3, 5))
     rows = [30, 5, 2, 36, 17, 11, 35, *range(12, 17), *range(18, 30)]
@@ -273,10 +273,10 @@ def test_scores_equal_one_image_at_a_time(photos: PreparedDataset, classes: int 
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 32, 64])
-def test_the_batch_size_changes_nothing(photos: PreparedDataset, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_size_changes_nothing(photos: PreparedDataset, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, queries = make_model(), torch.nn.functional.normalize(torch.randn(3, 5))
     expected, faults = score(photos, range(COUNT), model, queries)
-    monkeypatch.setattr(validation, "AT_ONCE", at_once)
+    monkeypatch.setattr(validation, "BATCH_SIZE", at_once)
     scores, again = score(photos, range(COUNT), model, queries)
     assert scores.rows.tolist() == expected.rows.tolist()
     assert len(scores.rows) == COUNT - len(BROKEN)
@@ -306,12 +306,12 @@ def test_nothing_to_score(photos: PreparedDataset, rows: list[int], classes: int
 
 
 def best_f1(scores: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """(best F1, the highest score that has it) over every cut, of which a score at the cut counts as a tag."""
+    """Return (best F1, highest threshold that reaches it); a score equal to the threshold is a tag."""
     cuts = [(f1_score(targets, scores >= cut), float(cut)) for cut in np.unique(scores)]
     return max(cuts)
 
 
-def test_the_common_threshold_has_the_best_micro_f1() -> None:
+def test_common_threshold_has_the_best_micro_f1() -> None:
     random = np.random.default_rng(3)
     targets = random.random((53, 7)) < 0.3
     scores = np.clip(0.4 * random.random(targets.shape) + 0.5 * targets * random.random(targets.shape), 0, 1)
@@ -325,7 +325,7 @@ def logit(p: float) -> float:
 
 
 @pytest.mark.parametrize("prior", [1, 10])
-def test_a_labels_threshold_is_drawn_to_the_common_one(prior: int) -> None:
+def test_threshold_of_a_label_shrinks_towards_the_common_one(prior: int) -> None:
     random = np.random.default_rng(5)
     targets = (random.random((53, 7)) < np.linspace(0.02, 0.6, 7)).astype(int)
     targets[:, 2] = 0  # a label without a positive has the common one
@@ -343,7 +343,7 @@ def test_a_labels_threshold_is_drawn_to_the_common_one(prior: int) -> None:
         assert logit(own[label]) == pytest.approx(share * logit(alone) + (1 - share) * logit(common), abs=1e-6)
 
 
-def test_thresholds_of_certain_scores_stay_between_0_and_1() -> None:
+def test_thresholds_of_extreme_scores_stay_between_0_and_1() -> None:
     scores, targets = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([[1, 0], [1, 1], [0, 0]])
     own, common = choose_thresholds(scores, targets)
     assert ((own > 0) & (own < 1)).all()

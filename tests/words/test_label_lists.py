@@ -49,7 +49,7 @@ def test_a_control_character_inside_a_label_is_an_error(char: str, tmp_path: Pat
         with pytest.raises(UserError, match=f"^{message}$"):
             read(f"cat,red{char}car")
     (tmp_path / "labels.txt").write_bytes(f"cat\nred{char}car\n".encode())
-    in_file = r"labels\.txt holds NUL bytes" if char == "\0" else rf"labels\.txt: {message}$"
+    in_file = r"labels\.txt contains NUL bytes" if char == "\0" else rf"labels\.txt: {message}$"
     with pytest.raises(UserError, match=in_file):
         read_labels_file(tmp_path / "labels.txt")
     assert label_fault(f"red{char}car") == "contains a tab, a line break or another control character"

@@ -343,7 +343,7 @@ WRAPPERS: dict[str, Callable[[Attack], Any]] = {
 
 def no_data(name: str) -> str:
     module, _, function = name.rpartition(".")
-    return rf": it holds ({module}|posix|nt|__builtin__)\.{function}, which is not data: not opened$"
+    return rf": it contains ({module}|posix|nt|__builtin__)\.{function}, which is not data: not opened$"
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -375,7 +375,7 @@ def test_functions_inside_allowed_modules_are_refused(name: str, tmp_path: Path)
 
     path = tmp_path / "evil.kv"  # protocol 4 looks attributes of attributes up
     path.write_bytes(b"\x80\x04" + text("gensim.models.keyedvectors") + text(name) + b"\x93.")
-    with pytest.raises(UserError, match=rf"it holds gensim\.models\.keyedvectors\.{name}, which is not data"):
+    with pytest.raises(UserError, match=rf"it contains gensim\.models\.keyedvectors\.{name}, which is not data"):
         open_word_source(f"gensim:{path}")
 
 
@@ -515,7 +515,7 @@ def test_an_unknown_sentence_model_is_said(name: str, monkeypatch: pytest.Monkey
     message = refusal(f"st:{name}")
     assert message.startswith(f"cannot open the sentence model '{name}': ")
     assert message.endswith(
-        "Expected the name of a sentence-transformers model (downloaded when first used) or a folder that holds one"
+        "Expected the name of a sentence-transformers model (downloaded when first used) or a folder with one"
     )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from zsl_tagger.errors import PhotoError
+from zsl_tagger.images.preprocessing import ImageError
+from zsl_tagger.images.urls import is_url, read_url
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.files import content_of
 from zsl_tagger.tagging.label_set import LabelSet
 
 #: Path or URL of an image, or the record of an error that occurred while finding images.
 Item = str | Record
+#: What the tagger reads: a local path, the content of a URL, or the reason why there is none.
+Source = str | bytes | ImageError
 
 
 class Engine(Protocol):
@@ -75,3 +80,18 @@ def record_of(
         return Record(item, tags(item), sha256=sha256)
     except PhotoError as error:
         return Record(item, [], str(error))
+
+
+def source_of(path: str) -> Source:
+    """Read the content of a URL; return a local path unchanged."""
+    try:
+        return read_url(path) if is_url(path) else path
+    except ImageError as error:
+        return error
+
+
+def sha256_of_source(source: Source) -> str | None:
+    """Return the SHA-256 of an image's content; None if it cannot be read."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    return content_of(source) if isinstance(source, str) else None

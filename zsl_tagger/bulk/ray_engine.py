@@ -10,7 +10,6 @@ Ray must not be imported before :func:`_session` has set what it reads from the 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import pickle
@@ -30,12 +29,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from zsl_tagger.assets import PACKAGED
-from zsl_tagger.bulk.engine import Item, TagRequest, record_of
+from zsl_tagger.bulk.engine import Item, Source, TagRequest, record_of, sha256_of_source, source_of
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.images.preprocessing import ImageError
-from zsl_tagger.images.urls import is_url, read_url
+from zsl_tagger.images.urls import is_url
 from zsl_tagger.records.record import Record, Tag
-from zsl_tagger.system.files import content_of
 from zsl_tagger.system.threads import available_cores, default_workers, map_in_order
 from zsl_tagger.tagging.tagger import Tagger
 
@@ -207,37 +205,28 @@ class Worker:
         self._ledger.end.remote(first)
         return records
 
-    def _source(self, image: Image) -> str | bytes | ImageError:
+    def _source(self, image: Image) -> Source:
         """Return the tagger's input: a local path, or the content of a URL."""
-        if not is_url(image.path):
-            return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
-        try:
-            return read_url(image.path)
-        except ImageError as error:
-            return error
+        if is_url(image.path):
+            return source_of(image.path)
+        return os.path.join(self._job.folder, image.path)  # noqa: PTH118 (pathlib would change "" and "a//b")
 
-    def _tagged(self, image: Image, source: str | bytes | ImageError) -> Record | None:
+    def _tagged(self, image: Image, source: Source) -> Record | None:
         earlier = Done(image.done) if self._job.hashed else None
-        return record_of(image.path, lambda _: self._tags(source), earlier, lambda _: _sha256(source))
+        return record_of(image.path, lambda _: self._tags(source), earlier, lambda _: sha256_of_source(source))
 
-    def _tags(self, source: str | bytes | ImageError) -> list[Tag]:
+    def _tags(self, source: Source) -> list[Tag]:
         if isinstance(source, ImageError):
             raise source
-        asked = self._job.request
+        request = self._job.request
         try:
             return self._tagger.tag(
-                source, asked.labels, threshold=asked.threshold, top_k=asked.top_k, exact=asked.exact
+                source, request.labels, threshold=request.threshold, top_k=request.top_k, exact=request.exact
             )
         except ImageError:
             raise
         except Exception as error:  # one image must not stop the run of a whole cluster
             raise ImageError(f"cannot be tagged: {type(error).__name__}: {first_line(error)}") from None
-
-
-def _sha256(source: str | bytes | ImageError) -> str | None:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    return content_of(source) if isinstance(source, str) else None
 
 
 def _load(model: dict[str, bytes] | None) -> Tagger:

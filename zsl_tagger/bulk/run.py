@@ -19,6 +19,7 @@ from zsl_tagger.bulk.options import TagRun, check_options
 from zsl_tagger.bulk.output import EarlierRecords, Sink, open_sinks, record_file
 from zsl_tagger.errors import UserError, require
 from zsl_tagger.images.finding import Selection, find_images
+from zsl_tagger.images.urls import find_urls, is_url
 from zsl_tagger.records.record import Record
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.read_ahead import ReadAhead
@@ -121,14 +122,19 @@ class Images:
 
 
 def _find_images(run: TagRun, selection: Selection) -> Iterator[Item]:
-    paths = _expand_stdin(run.paths)
-    if run.engine != "ray":
-        return find_images(paths, selection=selection)
-    for module in ("fsspec", "pyarrow", "ray"):
-        require(module, "ray")
-    from zsl_tagger.images.urls import find_urls, is_url
+    if run.engine == "ray":
+        for module in ("fsspec", "pyarrow", "ray"):
+            require(module, "ray")
+    beside = "--sidecar" if run.sidecar is not None else "--heatmap" if run.heatmap is not None else None
 
-    return find_images(paths, lambda path: find_urls(path, selection) if is_url(path) else None, selection)
+    def at_url(argument: str) -> Iterable[Item] | None:
+        if not is_url(argument):
+            return None
+        if beside is not None:
+            return [Record(argument, [], f"{beside} needs a photo on this machine: download it first")]
+        return find_urls(argument, selection)
+
+    return find_images(_expand_stdin(run.paths), at_url, selection)
 
 
 def _expand_stdin(paths: Sequence[str]) -> Iterator[str]:

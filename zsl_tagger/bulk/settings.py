@@ -29,14 +29,14 @@ def settings_of(tagger: Tagger, request: TagRequest) -> Settings:
         [] if labels.evidence is None else [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
     )
     taught = [labels.readers[index] for index in order if index in labels.readers]
-    asked = _short(
+    fingerprint = _short(
         "\n".join(names).encode(errors="surrogatepass"),
         *(values[order] for values in (labels.queries, labels.biases, *evidence)),
         *(part for reader in taught for part in (reader.weights, np.array([reader.offset, reader.word_weight]))),
     )
     return {
         "model": f"networks {tagger.folder.networks_sha256()[:16]}",
-        "labels": f"{some(names)} ({asked})",
+        "labels": f"{some(names)} ({fingerprint})",
         "threshold": threshold if threshold is not None else f"each label's own ({_short(labels.thresholds[order])})",
         "parents and synonyms": "said too" if labels.implied is None else "said once",
         "top-k": request.top_k,

@@ -199,10 +199,10 @@ def confusion_at_threshold(
 ) -> Confusion:
     """Count correct and wrong tags of each label where ``score >= threshold``; thresholds ``(K,)``."""
     scores, targets = _checked(scores, targets)
-    said = scores >= thresholds
+    tagged = scores >= thresholds
     if ignored is not None:
-        said, targets = said & ~ignored, targets & ~ignored
-    return Confusion((said & targets).sum(axis=0), said.sum(axis=0), targets.sum(axis=0))
+        tagged, targets = tagged & ~ignored, targets & ~ignored
+    return Confusion((tagged & targets).sum(axis=0), tagged.sum(axis=0), targets.sum(axis=0))
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray, ignored: np.ndarray | None = None) -> float:

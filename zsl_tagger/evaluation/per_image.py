@@ -107,9 +107,9 @@ def measure_images(
             for k in ks:
                 _at_k(images, name, k, start, ranked, targets, unranked, columns, protocol, data.seen)
         for level, thresholds in ((AT_THRESHOLD, scores.thresholds), (AT_HALF, scores.values_at(0.5))):
-            said = (values >= thresholds) & known
+            tagged = (values >= thresholds) & known
             for name, columns in tasks.items():
-                own, truth = said[:, columns], targets[:, columns]
+                own, truth = tagged[:, columns], targets[:, columns]
                 totals = ((own & truth).sum(axis=1), own.sum(axis=1), truth.sum(axis=1))
                 images.put(images.at_level, (level, name), start, totals)
             found = confusion_at_threshold(values, targets, thresholds, ignored)

@@ -142,8 +142,8 @@ def _evaluate(
     parts = [scores if not faults else _rows(scores, readable) for scores, _ in scored]
     _check_images(protocol, data, notes)
     ks = tuple(sorted(set(run.ks or protocol.ks)))
-    asked = [one if run.threshold is None else replace(one, thresholds=one.values_at(run.threshold)) for one in parts]
-    done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in asked]
+    judged = [one if run.threshold is None else replace(one, thresholds=one.values_at(run.threshold)) for one in parts]
+    done = [evaluate_scores(scores, data, protocol, ks, run.resamples, run.seed) for scores in judged]
     figures = done[0].figures
     report = Report.of(
         figures if run.threshold is None else replace(figures, threshold=run.threshold),

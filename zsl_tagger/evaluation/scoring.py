@@ -76,8 +76,8 @@ def _key(folder: Path, data: EvaluationData, device: str) -> str:
     """Return a fingerprint of the model, device, images and labels; partial scores are resumed only if it matches."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     states = [_state(str(path)) for path in files] + [_state(f"{data.root}/{image}") for image in data.images]
-    asked = json.dumps([states, data.images, data.labels, device])
-    return hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()
+    content = json.dumps([states, data.images, data.labels, device])
+    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _state(path: str) -> tuple[str, int, int]:

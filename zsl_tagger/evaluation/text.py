@@ -128,5 +128,5 @@ def _percent(value: float | None) -> str:
 
 
 def _cell(value: float | None, edges: Interval | None) -> str:
-    told = _percent(value)
-    return f"{told} ({100 * edges[0]:.1f} to {100 * edges[1]:.1f})" if value is not None and edges else told
+    text = _percent(value)
+    return f"{text} ({100 * edges[0]:.1f} to {100 * edges[1]:.1f})" if value is not None and edges else text

@@ -56,9 +56,9 @@ def write_model_folder(
         words.save(folder)
     model = model.cpu().float().eval()
     save_weights(model, folder)
-    asked = words or ClassTable([label.name for label in labels])
-    meant = read_class_words(folder / CLASS_WORDS_FILE) if model.class_evidence else None
-    reason = _export(model, folder, config, vocabulary_of(labels, asked, config, meant))
+    known = words or ClassTable([label.name for label in labels])
+    class_words = read_class_words(folder / CLASS_WORDS_FILE) if model.class_evidence else None
+    reason = _export(model, folder, config, vocabulary_of(labels, known, config, class_words))
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason

@@ -162,13 +162,13 @@ def some_queries(count: int, config: ModelConfig, vocabulary: LabelSet) -> np.nd
 @torch.inference_mode()
 def torch_logits(model: TaggerModel, config: ModelConfig, images: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Return logits, float32 ``(B, K)``, by the forward pass of training."""
-    pixels, asked = torch.from_numpy(images.copy()), torch.from_numpy(queries)
+    pixels, labels = torch.from_numpy(images.copy()), torch.from_numpy(queries)
     if not config.closed_set:
-        return model(pixels, asked).numpy()
+        return model(pixels, labels).numpy()
     logits = model(pixels)  # (B, all classes)
     if config.architecture.get("softmax"):
         logits = softmax_log_odds(logits)
-    return logits[:, asked].numpy()
+    return logits[:, labels].numpy()
 
 
 @torch.inference_mode()

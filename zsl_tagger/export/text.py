@@ -27,10 +27,10 @@ def summary(target: Path, rows: list[Row], photos: int, torch_export: bool, word
         rows: float32 first, the requested precision last.
         words: number of known words, if words were baked.
     """
-    beside = f"{photos} photos and 3 synthetic images" if photos else "3 synthetic images (--photos adds photos)"
+    inputs = f"{photos} photos and 3 synthetic images" if photos else "3 synthetic images (--photos adds photos)"
     more = ", encoder.pt2, decoder.pt2 (fp32)" if torch_export else ""
     lines = [
-        f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, compared with torch on {beside}",
+        f"{target}: {ENCODER_FILE}, {DECODER_FILE} ({rows[-1].precision}){more}, compared with torch on {inputs}",
         *(f"  {line}" for line in aligned([_HEAD, *map(_cells, rows)])),
         f"  ms: an image and its {rows[0].labels:,} labels, {available_cores()} core(s), median",
         "  logit off by: maximum; moved: maximum change if a label is scored alone",

@@ -219,9 +219,9 @@ def _projected_width(network: Any, name: str, projection: Projection) -> int:
     if not width or is_attention or _is_channels_last(network):
         raise UserError(
             f"{name} has no projection that can be applied to each token"
-            + (": attention makes its vector of all of them" if is_attention else "")
+            + (": attention combines all of them" if is_attention else "")
             + ". Expected a tower with a linear layer after its pooling, such as "
-            "vit_base_patch16_clip_quickgelu_224.openai, or tokens that are not projected"
+            "vit_base_patch16_clip_quickgelu_224.openai; or leave tokens without projection"
         )
     return int(width)
 

@@ -63,7 +63,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         if heads < 1 or dim % heads:
             raise ValueError(
-                f"expected a width that the heads divide, got dim={dim} and heads={heads}: take dim a multiple of heads"
+                f"expected heads to divide the width, got dim={dim} and heads={heads}: make dim a multiple of heads"
             )
         self.heads = heads
         self.dropout = dropout

@@ -223,14 +223,14 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, EXPECTED)
     except FileNotFoundError:
         raise UserError(f"no weights file at {path}") from None
-    beside: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for _ in range(DEEPEST):
         inner = next((key for key in CONTAINERS if isinstance(content, dict) and _holds_tensors(content.get(key))), "")
         if inner:
-            beside |= {name: value for name, value in content.items() if name != inner}
+            others |= {name: value for name, value in content.items() if name != inner}
             content = content[inner]
     _check_state(content, path)
-    return content, beside
+    return content, others
 
 
 def _read_safetensors(path: Path) -> State:

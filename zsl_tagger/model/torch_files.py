@@ -36,7 +36,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if named := re.search(r"GLOBAL (\S+) ", text):
         return (
-            f"it holds {named[1]}, which is code and was not run. Where the file comes from, save the tensors alone: "
+            f"it contains {named[1]}, which is code and was not run. Where it was written, save only the tensors: "
             "torch.save(model.state_dict(), FILE)"
         )
     if "weights_only" in text:

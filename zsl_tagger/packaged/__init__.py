@@ -1,4 +1,4 @@
-"""How the packaged model is made: words, annotation, targets, features, training, export."""
+"""Build the packaged model: words, annotation, targets, features, training and export."""
 
 from zsl_tagger.errors import require
 

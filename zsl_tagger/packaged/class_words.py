@@ -1,4 +1,4 @@
-"""Which words mean which ImageNet classes, for :mod:`zsl_tagger.tagging.class_evidence`."""
+"""Find the ImageNet classes that words stand for, for :mod:`zsl_tagger.tagging.class_evidence`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from zsl_tagger.system.files import write_whole
 from zsl_tagger.tagging.class_evidence import ABOVE, NAMES, ClassWord
 from zsl_tagger.words.spelling import normalize_label
 
-#: More classes than this tell a word nothing: "artifact" lies above half of them.
-MOST_CLASSES = 450
+#: Words for more classes than this get no evidence from them: "artifact" is a hypernym of half of all classes.
+MAX_CLASSES = 450
 
-#: The first everyday word for so few classes names them too: "horse" for the one that ImageNet calls "sorrel".
-FEW = 2
+#: The first everyday name of at most this many classes counts as their name: "horse" for ImageNet's "sorrel".
+MAX_NAMED_CLASSES = 2
 
 
 def class_words(words: Iterable[str], wnids: Sequence[str], knowledge: Knowledge) -> dict[str, ClassWord]:
-    """Return the classes of each word that means some.
+    """Return the classes of each word that stands for any.
 
-    Two sources say which: a class's everyday names and what they imply (``lexicon.py``), and WordNet, where a word's
-    first meaning is the class or lies above it. Classes that both name count; where they share none, all do.
+    There are two sources: everyday names of classes and the words that these imply (``lexicon.py``), and WordNet, if a
+    word's first sense is the class or a hypernym of it. The result is the intersection of both or, if it is empty, the
+    union.
 
     Args:
-        words: normalised.
-        wnids: WordNet ids of the classes, in their order.
+        words: normalised words.
+        wnids: WordNet ids of the classes, in class order.
     """
     everyday: dict[str, set[int]] = defaultdict(set)
     first: dict[str, set[int]] = defaultdict(set)
@@ -50,16 +51,16 @@ def class_words(words: Iterable[str], wnids: Sequence[str], knowledge: Knowledge
         by_wordnet = below.get(synset, set()) if synset else set()
         by_name = everyday.get(word, set()) | names.get(word, set())
         classes = (by_name & by_wordnet) or (by_name | by_wordnet)
-        if classes and len(classes) <= MOST_CLASSES:
+        if classes and len(classes) <= MAX_CLASSES:
             is_name = bool(names.get(word, set()) & classes) or (
-                len(classes) <= FEW and classes <= first[word] and classes <= by_wordnet
+                len(classes) <= MAX_NAMED_CLASSES and classes <= first[word] and classes <= by_wordnet
             )
             found[word] = ClassWord(tuple(sorted(classes)), is_name)
     return found
 
 
 def _classes_below(wnids: Sequence[str], wordnet: WordNet) -> dict[str, set[int]]:
-    """Return the classes that are a synset or lie below it, by synset."""
+    """Return for each synset the classes that are equal to it or below it."""
     below: dict[str, set[int]] = defaultdict(set)
     for number, wnid in enumerate(wnids):
         for synset in (wnid, *wordnet.ancestors(wnid)):
@@ -71,9 +72,9 @@ def write_class_words(path: Path, found: dict[str, ClassWord]) -> None:
     """Write ``class_words.json``.
 
     Raises:
-        OSError: a full disk.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     kinds: dict[str, dict[str, list[int]]] = {NAMES: {}, ABOVE: {}}
-    for word, meant in sorted(found.items()):
-        kinds[NAMES if meant.names else ABOVE][word] = list(meant.classes)
+    for word, class_word in sorted(found.items()):
+        kinds[NAMES if class_word.names else ABOVE][word] = list(class_word.classes)
     write_whole(path, json.dumps(kinds).encode())

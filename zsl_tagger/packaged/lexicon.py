@@ -1,9 +1,9 @@
-"""What the packaged tagger's training takes as common knowledge: hand-made, small, and all of it here."""
+"""Hand-written everyday knowledge for the training of the packaged tagger."""
 
 from __future__ import annotations
 
-# Hypernyms that people use as tags. WordNet's own chains are longer ("artifact", "placental", "whole"); a
-# word of an annotated photo implies those of its ancestors' names that stand here.
+# Hypernyms that people use as tags. WordNet's chains of hypernyms are longer ("artifact", "placental", "whole"); a tag
+# implies only those of its hypernyms that are listed here.
 HYPERNYMS = frozenset(
     """
     animal mammal dog cat bird fish insect reptile amphibian snake lizard turtle frog spider monkey ape bear
@@ -37,7 +37,7 @@ HYPERNYMS = frozenset(
     "geological formation",
 }
 
-# Words whose everyday photo meaning is not WordNet's first sense: no hypernyms or synonyms are read off it.
+# Words whose usual meaning in photos is not WordNet's first sense, which is therefore not used for them.
 NOT_FIRST_SENSE = frozenset(
     """
     mouse court field crane net light track stage bat star shadow seal jaguar tiger glass glasses board bar
@@ -51,8 +51,8 @@ NOT_FIRST_SENSE = frozenset(
     """.split()
 )
 
-# Words that name an ImageNet class in another meaning than a photo's tag mostly has (the bird kite, the boxer dog): its
-# evidence is not theirs.
+# Words that name an ImageNet class (the bird kite, the boxer dog) but usually mean something else as a tag. They get no
+# evidence from the class.
 OTHER_MEANING = frozenset(
     """
     kite ear boxer hip monarch admiral slot chest pitcher rule safe vault hook racer scale bow nail pick loafer stole
@@ -60,14 +60,14 @@ OTHER_MEANING = frozenset(
     """.split()
 )
 
-# Words of age and sex: wrong ones do harm, so they are said where they are very sure.
+# Words about age and sex, which need a higher score because wrong ones are harmful.
 AGE_AND_SEX = frozenset(
     """
     man woman boy girl baby toddler teenager mother father bride groom bridesmaid businessman businesswoman
     """.split()
 ) | {"old man", "old woman", "flower girl"}
 
-# tag -> what is true of the photo too. Applied to annotation and to what the ImageNet classifier sees.
+# Tag -> words that it implies. Applied to the annotation and to predictions of the ImageNet classifier.
 IMPLIES: dict[str, tuple[str, ...]] = {
     "mouse": ("computer mouse", "electronics"),
     "sofa": ("couch", "furniture"),
@@ -248,7 +248,7 @@ IMPLIES: dict[str, tuple[str, ...]] = {
     "street lamp": ("lamp", "street light"),
 }
 
-# ImageNet classes (by WordNet id) whose everyday name is none of their WordNet names.
+# Everyday names of ImageNet classes (by WordNet id), if they differ from their WordNet names.
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "n09835506": ("person", "baseball player", "player", "baseball", "sport"),
     "n10148035": ("person", "groom", "man", "bride", "wedding", "suit"),
@@ -415,7 +415,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "n04604644": ("fence",),
 }
 
-# Caltech-101 folders whose name is not what people call the thing.
+# Everyday names for Caltech-101 folders, if they differ from the name of the folder.
 FOLDER_NAMES: dict[str, tuple[str, ...]] = {
     "Faces": ("face", "person"),
     "Leopards": ("leopard",),

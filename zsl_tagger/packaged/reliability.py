@@ -1,4 +1,4 @@
-"""Draw how often scores are true, for the model card."""
+"""Plot the reliability of scores for the model card."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from zsl_tagger.system.files import write_whole
 
 RELIABILITY_FILE = "reliability.svg"
 
-COMPLETE = Path("more/coco_captions")  # photos whose labels.json says all of 18 COCO classes
+COMPLETE_FOLDER = Path("more/coco_captions")  # its labels.json has complete labels for 18 COCO classes
 
 
 def complete_truth(photos: Path, files: list[str]) -> tuple[list[int], list[str], np.ndarray]:
-    """Return the photos of ``files`` that are labelled in full, the K names, and the truth, bool ``(n, K)``.
+    """Return the photos with complete labels, the names of K labels, and the truth.
 
     Args:
-        photos: root of the photos; ``more/coco_captions/labels.json`` there lists ``classes``, and of each photo those
-            that it shows.
+        photos: root of the photos; ``more/coco_captions/labels.json`` below it has ``classes`` and the ``labels`` of
+            each photo.
         files: photos, relative to the root.
 
     Returns:
-        numbers in ``files``, names, truth; nothing of each where no photo is from that folder.
+        indices of n photos in ``files``, K names, truth bool ``(n, K)``; all empty if no photo is from that folder.
     """
-    numbers = [number for number, file in enumerate(files) if Path(file).parent == COMPLETE]
+    numbers = [number for number, file in enumerate(files) if Path(file).parent == COMPLETE_FOLDER]
     if not numbers:
         return [], [], np.zeros((0, 0), bool)
-    said = json.loads((photos / COMPLETE / "labels.json").read_text(encoding="utf-8"))
-    names: list[str] = said["classes"]
-    shown = [said["labels"].get(Path(files[number]).name, []) for number in numbers]
+    content = json.loads((photos / COMPLETE_FOLDER / "labels.json").read_text(encoding="utf-8"))
+    names: list[str] = content["classes"]
+    shown = [content["labels"].get(Path(files[number]).name, []) for number in numbers]
     return numbers, names, np.array([[name in labels for name in names] for labels in shown])
 
 
 def write_reliability(path: Path, curves: dict[str, Reliability]) -> None:
-    """Draw one line a curve, with the share that is true over the mean score of each bin, as SVG."""
+    """Plot the share of correct entries over the mean score of each bin, one line per curve, as SVG."""
     drawn, axes = figure(width=5, height=4)
     axes.plot([0, 1], [0, 1], color="0.8", zorder=0)
     for name, curve in curves.items():
-        some = curve.counts > 0
-        axes.plot(curve.scores[some], curve.true[some], marker="o", label=f"{name}: error {curve.error:.3f}")
+        used = curve.counts > 0
+        axes.plot(curve.scores[used], curve.true[used], marker="o", label=f"{name}: error {curve.error:.3f}")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share that is true")
     axes.legend(frameon=False, loc="upper left")
     write_whole(path, svg(drawn).encode())

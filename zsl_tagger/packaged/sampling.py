@@ -1,4 +1,4 @@
-"""Choose which photos the packaged model's training shows in which step."""
+"""Choose the photos of each step in the packaged model's training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from zsl_tagger.training.data import draw_layouts, mosaic
 
 @dataclass(frozen=True)
 class Phase:
-    """How images are drawn during one part of the training.
+    """Sampling of images during one phase of the training.
 
     Attributes:
         until: fraction of the training at which the phase ends.
         photos: probability of each photo, ``(N,)``.
-        mosaics: share of the settings' mosaics that are shown, 0..1.
+        mosaics: factor in 0..1 for the settings' shares of mosaics.
     """
 
     until: float
@@ -26,11 +26,11 @@ class Phase:
 
 
 def rarity(counted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
-    """Return the probability ``(N,)`` of each photo: in proportion to 1 / sqrt(count) of its rarest word.
+    """Return the probability of each photo, ``(N,)``, proportional to 1 / sqrt(count) of its rarest word.
 
     Args:
-        counted: bool ``(N, V)``, which of the counted words each photo has.
-        annotated: bool ``(N,)``; other photos get 0.
+        counted: bool ``(N, V)``, the words of each photo among those to count.
+        annotated: bool ``(N,)``; other photos have probability 0.
     """
     counts = np.maximum(counted[annotated].sum(axis=0), 1)
     weights = (counted / np.sqrt(counts)).max(axis=1) * annotated
@@ -38,16 +38,16 @@ def rarity(counted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
 
 
 def mixture(*parts: tuple[float, np.ndarray]) -> np.ndarray:
-    """Return the probability ``(N,)`` of each photo: each share spread evenly over a bool mask ``(N,)`` of photos."""
+    """Return the probability of each photo, ``(N,)``: each share is divided equally among the photos of its mask."""
     probability = sum(share * mask / max(mask.sum(), 1) for share, mask in parts)
     return probability / np.sum(probability)
 
 
 class PhasedSchedule:
-    """Draw the images of each step by phase, in place of :class:`zsl_tagger.training.data.Schedule`.
+    """Draw the images of each step by phase; replaces :class:`zsl_tagger.training.data.Schedule`.
 
     Args:
-        phases: in order; the last one ends at 1.
+        phases: the phases in order; the last one ends at 1.
     """
 
     def __init__(self, phases: tuple[Phase, ...], config: TrainConfig):
@@ -56,7 +56,7 @@ class PhasedSchedule:
         self.steps = config.epochs * config.min_epoch_steps
 
     def batch(self, step: int) -> np.ndarray:
-        """Return the images of a step, mosaics, int64 ``(batch_size, MOST_PHOTOS)``."""
+        """Return the mosaics of a step, int64 ``(batch_size, MOST_PHOTOS)``."""
         phase = next(phase for phase in self.phases if step / self.steps < phase.until)
         random = np.random.default_rng([self.config.seed, 43, step])
         shares = (phase.mosaics * self.config.mosaic4, phase.mosaics * self.config.mosaic9)

@@ -1,6 +1,6 @@
-"""The settings of the packaged model's training, chosen on held-out photos and coco100 (benchmarks/README.md).
+"""Settings for training the packaged model, chosen on held-out photos and coco100 (benchmarks/README.md).
 
-Another backbone of timm with an ImageNet-1k classifier is one setting away: ``--set backbone=NAME --set image_size=N``.
+To use another timm backbone with an ImageNet-1k classifier: ``--set backbone=NAME --set image_size=N``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG = TrainConfig(
     lr=1e-3,
     weight_decay=1e-2,
     warmup=0.15,
-    clip_grad=320.0,  # of the sum over a batch: 10 an image
+    clip_grad=320.0,  # the loss is a sum over the batch: 10 per image
     ema=0.998,
     precision="fp32",
     gamma_neg=2.0,
@@ -40,11 +40,11 @@ CONFIG = TrainConfig(
     checkpoint_every=250,
 )
 
-#: How many of the backbone's last blocks ``--tune`` trains, with all after them, once the head is trained.
+#: Number of the backbone's last blocks that ``--tune`` trains, with all layers after them.
 TRAINED_BLOCKS = 2
 
-#: Weight in that training's loss of the classes that the backbone named before, see :mod:`.tuning`.
+#: Weight of the loss that preserves the backbone's class probabilities in this training, see :mod:`.tuning`.
 CLASS_WEIGHT = 1.0
 
-#: What that training changes of the settings.
+#: Changes to the settings for this training.
 TUNING = ("min_epoch_steps=1200", "lr=3e-4", "backbone_lr_scale=0.5", "warmup=0.05", "precision=bf16")

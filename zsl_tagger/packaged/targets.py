@@ -1,12 +1,12 @@
-"""Turn annotated photos into training targets: which words are true of a photo, false of it, or not known.
+"""Turn annotated photos into training targets: words that are correct for a photo, wrong, or unknown.
 
-Three sources, each with its own trust:
+There are three sources:
 
-- the annotation (``annotations.csv``): every visible thing of a photo, as tags. A tag implies its synonyms and
-  everyday hypernyms (WordNet, ``lexicon.py``); other words are false, except those more specific than a tag
-  that was left unspecific ("dog" alone says nothing about "poodle");
-- the folder a photo lies in (ImageNet and Caltech-101 class): true, and so are its implications;
-- what the backbone's own ImageNet classifier sees: a soft target for words the annotation rarely uses.
+- the annotation (``annotations.csv``): tags for all visible things in a photo. A tag implies its synonyms and everyday
+  hypernyms (WordNet, ``lexicon.py``). Other words are wrong, but words more specific than the most specific tag are
+  unknown: "dog" alone does not decide "poodle";
+- the folder of a photo (ImageNet or Caltech-101 class): its words are correct, and so are the words that they imply;
+- the backbone's own ImageNet classifier: its predictions are soft targets for words that the annotation rarely uses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
 
 
 class Knowledge:
-    """Know what one word says about others."""
+    """Relations between words, from WordNet and the lexicon."""
 
     def __init__(self, wordnet: WordNet, table: WordTable):
         self.wordnet = wordnet
@@ -43,14 +43,14 @@ class Knowledge:
         self.ancestor_names = cache(self._ancestor_names)
 
     def _synset(self, word: str) -> str | None:
-        """Return the meaning of a photo's tag: WordNet's most frequent noun sense, where that is to be trusted."""
+        """Return the synset of a tag, WordNet's most frequent noun sense; None if there is none or it is unreliable."""
         if word in lexicon.NOT_FIRST_SENSE:
             return None
         senses = self.wordnet.senses.get(word)
         return senses[0] if senses else None
 
     def _implied(self, tag: str) -> frozenset[str]:
-        """All words that are true where ``tag`` is, itself included; only words that the table holds."""
+        """Return all words in the table that a tag implies, including itself."""
         words = {tag}
         if tag not in self.table_words:
             head = tag.rpartition(" ")[2]
@@ -68,7 +68,7 @@ class Knowledge:
         return self.synset_words(synset) if synset else set()
 
     def synset_words(self, synset: str) -> set[str]:
-        """Names of a synset that mean it first of all, and its everyday hypernyms."""
+        """Return the names whose first sense is the synset, and its everyday hypernyms."""
         names = {name for name in self.wordnet.synsets[synset].names if self.synset(name) == synset}
         for ancestor in self.wordnet.ancestors(synset):
             names |= {
@@ -94,7 +94,13 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Targets:
-    """``values`` float32 (N, V) in 0..1 and ``weights`` float32 (N, V) in 0..1 (0 = not known)."""
+    """Soft targets for N photos and V words.
+
+    Attributes:
+        words: the V words.
+        values: float32 ``(N, V)`` in 0..1.
+        weights: float32 ``(N, V)`` in 0..1; 0: unknown.
+    """
 
     words: list[str]
     values: np.ndarray
@@ -117,18 +123,18 @@ def build_targets(
 
     Args:
         files: N paths, as in the annotation.
-        folder_words: what each photo's folder says is true, by path.
-        class_probabilities: float ``(N, 1000)``, the ImageNet classifier's best over each photo's windows.
-        class_words: of the 1000 classes.
-        vocabulary: normalised words trained on even if a single photo has them.
-        min_count: any other word is trained on if so many photos, or an ImageNet class, have it.
-        trusted_count: annotators who used a word in so many photos are believed where they left it out.
+        folder_words: words that the folder of each photo implies, by path.
+        class_probabilities: float ``(N, 1000)``, the ImageNet classifier's maximum over each photo's windows.
+        class_words: words of each of the 1000 classes.
+        vocabulary: normalised words to train on even if only one photo has them.
+        min_count: minimum number of photos for any other word that belongs to no ImageNet class.
+        trusted_count: minimum number of photos with a word for its absence from an annotation to count as negative.
     """
-    said = [_said(file, annotations, folder_words, knowledge) for file in files]
-    counts = Counter(word for words in said for word in words)
-    of_classes = set().union(*class_words)
+    true_words = [_true_words(file, annotations, folder_words, knowledge) for file in files]
+    counts = Counter(word for words in true_words for word in words)
+    words_of_classes = set().union(*class_words)
     frequent = {word for word, count in counts.items() if count >= min_count}
-    words = sorted(frequent | of_classes | (set(vocabulary) & set(counts)))
+    words = sorted(frequent | words_of_classes | (set(vocabulary) & set(counts)))
     column = {word: index for index, word in enumerate(words)}
     values = np.zeros((len(files), len(words)), np.float32)
     weights = np.ones_like(values)
@@ -146,26 +152,27 @@ def build_targets(
         weights[row, (seen > 0.05) & (seen < 0.3)] = 0.0
         sure = seen >= 0.3
         values[row, sure], weights[row, sure] = seen[sure], 1.0
-        true = [column[word] for word in said[row] if word in column]
+        true = [column[word] for word in true_words[row] if word in column]
         values[row, true], weights[row, true] = 1.0, 1.0
     return Targets(words, values, weights)
 
 
-def _said(
+def _true_words(
     file: str, annotations: dict[str, list[str]], folder_words: dict[str, frozenset[str]], knowledge: Knowledge
 ) -> set[str]:
+    """Return the words of a photo according to its annotation and folder."""
     words = set(folder_words.get(file, ()))
     return words.union(*(knowledge.implied(tag) for tag in annotations.get(file, [])))
 
 
 def _soft_class_words(probabilities: np.ndarray, in_class: np.ndarray) -> np.ndarray:
-    """(1000,) -> (V,): a word is as likely as its classes together, at most 1."""
+    """Return probabilities of words ``(V,)``, the sums over their classes ``(1000,)``, at most 1."""
     seen = np.flatnonzero(probabilities > 0.02)
     return np.minimum(probabilities[seen] @ in_class[seen], 1.0)
 
 
 def _unspecified(tags: Iterable[str], words: list[str], knowledge: Knowledge) -> list[int]:
-    """Columns of words more specific than a tag that has nothing more specific beside it."""
+    """Return the columns of words that are more specific than the most specific tags."""
     tags = set(tags)
     open_tags = tags - set().union(*(knowledge.ancestor_names(tag) for tag in tags))
     return [column for column, word in enumerate(words) if knowledge.ancestor_names(word) & open_tags]

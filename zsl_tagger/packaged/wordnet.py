@@ -1,4 +1,4 @@
-"""WordNet 3.0 nouns, read from its own files (Debian ``wordnet-base``: ``/usr/share/wordnet``)."""
+"""Read WordNet 3.0 from its database files (Debian ``wordnet-base``: ``/usr/share/wordnet``)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ OFFENSIVE = {"06717170", "06718862", "07124340"}
 
 @dataclass(frozen=True)
 class Synset:
-    """Hold one meaning: the words that have it, and the meanings above it."""
+    """One meaning, with the words for it and its hypernyms."""
 
-    wnid: str  # "n02084071": "n" and the byte offset in data.noun, as ImageNet writes it
+    wnid: str  # e.g. "n02084071": "n" and the byte offset in data.noun, as in ImageNet
     names: tuple[str, ...]
-    parents: tuple[str, ...]  # hypernyms' wnids
-    offensive: bool  # WordNet marks its names as slurs or obscene
+    parents: tuple[str, ...]  # wnids of hypernyms
+    offensive: bool  # marked as a slur or obscene in WordNet
 
 
 class WordNet:
-    """Read the nouns and verbs of a WordNet folder."""
+    """The contents of a WordNet folder."""
 
     def __init__(self, folder: Path):
         self.synsets: dict[str, Synset] = {s.wnid: s for s in _read_nouns(folder / "data.noun")}
@@ -34,11 +34,11 @@ class WordNet:
             self.lemmas |= {name for name, _ in _read_senses(folder / f"index.{part}")}
 
     def is_offensive(self, word: str) -> bool:
-        """Return whether a word is first of all a slur or obscene."""
+        """Return whether the first sense of a word is a slur or obscene."""
         return any(self.synsets[sense].offensive for sense in self.senses.get(word, ())[:1])
 
     def ancestors(self, wnid: str) -> set[str]:
-        """All hypernyms of a synset, itself excluded."""
+        """Return all hypernyms of a synset, without itself."""
         found: set[str] = set()
         queue = list(self.synsets[wnid].parents)
         while queue:
@@ -52,7 +52,7 @@ class WordNet:
 def _read_nouns(path: Path) -> Iterator[Synset]:
     for line in path.read_text(encoding="latin-1").splitlines():
         if line.startswith(" "):
-            continue  # the licence, at the head of each file
+            continue  # the licence at the top of the file
         fields = line.split(" | ")[0].split()
         count = int(fields[3], 16)
         names = tuple(normalize_label(fields[4 + 2 * i]) for i in range(count))
@@ -63,7 +63,7 @@ def _read_nouns(path: Path) -> Iterator[Synset]:
 
 
 def _read_senses(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(name, its synsets, most frequent sense first)."""
+    """Yield (name, synsets) with the most frequent sense first."""
     for line in path.read_text(encoding="latin-1").splitlines():
         if not line.startswith(" "):
             fields = line.split()

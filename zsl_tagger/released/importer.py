@@ -73,12 +73,12 @@ def import_checkpoint(run: ImportRun, show: Show) -> list[str]:
         UserError: tensors, names or vectors do not fit; nothing was written.
     """
     check_free(run.output)
-    state, beside = read_checkpoint(run.checkpoint)
+    state, others = read_checkpoint(run.checkpoint)
     released = read_released(state)
     model, size, report = _load(run, released, show)
     model.backbone.check_size(size)
     names, words, templates = _vocabulary(
-        run, released, read_class_list(run.labels_file) if run.labels_file else _names_beside(beside)
+        run, released, read_class_list(run.labels_file) if run.labels_file else _class_names(others)
     )
     config = _config(run, model, size, words, templates)
     labels = [VocabularyLabel(name, THRESHOLD) for name in names]
@@ -133,9 +133,9 @@ def _refuse(run: ImportRun, released: Released, report: Report, name: str, show:
 # --- labels and words -------------------------------------------------------------------------------------
 
 
-def _names_beside(beside: dict[str, Any]) -> list[str]:
+def _class_names(others: dict[str, Any]) -> list[str]:
     """Return ``idx_to_class`` of the container: by index if it covers 0..K-1, otherwise in stored order."""
-    content = beside.get("idx_to_class")
+    content = others.get("idx_to_class")
     if isinstance(content, (list, tuple)):
         content = dict(enumerate(content))
     if not isinstance(content, dict):

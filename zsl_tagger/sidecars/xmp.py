@@ -171,9 +171,9 @@ class _Packet:
         self.rdf = found[0]
         recorded = {each.local: [item.text for item in self.items((OURS, each.record))] for each in _LISTS}
         self.recorded: _Words = {name: words for name, words in recorded.items() if words}
-        said = {attribute.name for block in self.rdf.children for attribute in block.attributes}
-        said |= {element.name for block in self.rdf.children for element in block.children}
-        self.notes = {note for note in (_MADE, _FILLED, _OPENED) if (OURS, note) in said}
+        present = {attribute.name for block in self.rdf.children for attribute in block.attributes}
+        present |= {element.name for block in self.rdf.children for element in block.children}
+        self.notes = {note for note in (_MADE, _FILLED, _OPENED) if (OURS, note) in present}
 
     @property
     def holds_nothing(self) -> bool:

@@ -279,16 +279,16 @@ def locked_file(path: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    beside = _beside(path, ".lock")
+    lock_path = _beside(path, ".lock")
     while True:
-        with _opened(beside, os.O_RDWR | os.O_CREAT, _open_no_link) as lock:
+        with _opened(lock_path, os.O_RDWR | os.O_CREAT, _open_no_link) as lock:
             _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
-            if not _is_at(lock, beside):  # the previous holder removed it after we opened it
+            if not _is_at(lock, lock_path):  # the previous holder removed it after we opened it
                 continue
             try:
                 yield
             finally:
-                beside.unlink(missing_ok=True)
+                lock_path.unlink(missing_ok=True)
             return
 
 

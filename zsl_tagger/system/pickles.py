@@ -225,7 +225,7 @@ class _DataOnlyUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in _ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not data: not opened")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not data: not opened")
         if (module, name) not in self._stand_ins:
             self._stand_ins[module, name] = _stand_in(name)
         return self._stand_ins[module, name]

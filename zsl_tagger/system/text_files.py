@@ -33,7 +33,7 @@ def encoding_of(path: Path) -> str:
             if encoding == "utf-8":
                 raise
             raise UserError(
-                f"{path} has the mark of {encoding} text but is something else: it is damaged or cut off"
+                f"{path} has the byte order mark of {encoding}, but is not such text: it is damaged or truncated"
             ) from None
     return encoding
 
@@ -43,7 +43,7 @@ def _check_text(file: BinaryIO, path: Path, encoding: str) -> None:
     while block := file.read(_BLOCK):
         if "\0" in decoder.decode(block):
             raise UserError(
-                f"{path} holds NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: "
+                f"{path} contains NUL bytes: expected text. It is damaged, or UTF-16 without a byte order mark: "
                 "save it as UTF-8"
             )
     decoder.decode(b"", final=True)

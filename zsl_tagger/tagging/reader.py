@@ -105,9 +105,9 @@ def learn(
     gain = max(_apart(read.left_out, kinds), 0.1) / _deviation(read.left_out, kinds)
     scores, word_gain = gain * read.left_out, 0.0  # (n,)
     if word is not None:
-        said = np.concatenate(rows).astype(np.float64)  # (n,)
-        word_gain = WORD * max(_apart(said, kinds), 0.0) / _deviation(said, kinds)
-        scores = scores + word_gain * said
+        word_scores = np.concatenate(rows).astype(np.float64)  # (n,)
+        word_gain = WORD * max(_apart(word_scores, kinds), 0.0) / _deviation(word_scores, kinds)
+        scores = scores + word_gain * word_scores
     slope, threshold = _calibrated(scores[kinds == 0], scores[kinds == 2])
     reader = Reader(
         center,

@@ -20,6 +20,7 @@ from PIL import Image
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError, ImageSource, Preprocessing, load_array
+from zsl_tagger.images.urls import fetched
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.background import Background, standing_out
@@ -74,7 +75,7 @@ class Tagger:
         taught: str | Path | bool = True,
     ):
         self._set_up(model, workers, device, taught)
-        self._classes = self._model.classes  # the networks are loaded here, and what is wrong with them is said
+        self._classes = self._model.classes  # loads the networks, and reports what is wrong with them
 
     def _set_up(self, model: str | Path | None, workers: int, device: str, taught: str | Path | bool) -> None:
         if workers < 1:
@@ -365,7 +366,7 @@ class Tagger:
 
         Args:
             name: one or more words. A known word is refined.
-            positives: 3 to 20 photos that show it, in any form that :meth:`encode` accepts.
+            positives: 3 to 20 photos that show it, in any form that :meth:`encode` accepts, except URLs.
             negatives: photos that look similar but do not show it.
             like: a known word with a similar meaning.
             new: if the name is a known word, teach a separate tag "NAME (taught)".
@@ -415,13 +416,15 @@ class Tagger:
 
         Args:
             image: a path, the bytes of an image file, a binary file object, a PIL image, or an array (see
-                :func:`zsl_tagger.images.preprocessing.load_array`).
+                :func:`zsl_tagger.images.preprocessing.load_array`); or a URL that fsspec opens, such as ``https://`` or
+                ``s3://`` (the ``urls`` extra).
 
         Raises:
             ImageError: it cannot be read.
             UserError: its type is not supported.
+            MissingExtraError: a URL, and fsspec is not installed.
         """
-        return self.encode_pixels(load_array(image, self.preprocessing))
+        return self.encode_pixels(load_array(fetched(image), self.preprocessing))
 
     def encode_pixels(self, pixels: np.ndarray) -> Encoded:
         """Encode an image that :func:`~zsl_tagger.images.preprocessing.load_array` has read for this model.
@@ -453,8 +456,8 @@ class Tagger:
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
         """Return the decoder's states of labels before it sees a photo, float32 ``(K, D)``, else their word vectors."""
-        asked = labels.prepared(self._model)
-        return asked.get("states", labels.queries)
+        prepared = labels.prepared(self._model)
+        return prepared.get("states", labels.queries)
 
     def _check_encoded(self, encoded: Encoded) -> None:
         if not isinstance(encoded, Encoded):
@@ -628,5 +631,5 @@ def _choose(
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]
-    said = best_first[labels.folded(indices[best_first], scores[best_first])][:top_k]
-    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in said]
+    kept = best_first[labels.folded(indices[best_first], scores[best_first])][:top_k]
+    return [Tag(labels.labels[indices[index]], float(scores[index])) for index in kept]

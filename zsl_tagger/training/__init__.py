@@ -1,8 +1,8 @@
-"""Training (needs the [train] extra): a prepared data set folder -> a model folder.
+"""Train a model folder from a prepared data set folder (needs the [train] extra).
 
-Reading order: ``config.py`` what can be set; ``run.py`` one run from start to end; ``data.py``, ``augment.py`` and
-``features.py`` what is shown to the model; ``query_augment.py`` what it is asked; ``trainer.py`` the steps;
-``validation.py`` how good it is; ``checkpoint.py`` and ``log.py`` what is kept of it.
+Reading order: ``config.py`` defines the settings; ``run.py`` performs one run from start to end; ``data.py``,
+``augment.py`` and ``features.py`` load the images; ``query_augment.py`` draws the labels; ``trainer.py`` runs the
+steps; ``validation.py`` measures the model; ``checkpoint.py`` and ``log.py`` save the run.
 """
 
 from zsl_tagger.errors import require

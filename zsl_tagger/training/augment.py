@@ -1,4 +1,4 @@
-"""What is done to the pixels of a training image. Parts of timm, each seeded by the image's draw alone."""
+"""Augment the pixels of training images with timm's transforms, seeded per image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Transform = Callable[[Image.Image], Image.Image]
 
 
 class Augment:
-    """A photo file -> a square of pixels, drawn anew for each seed."""
+    """Load a photo as a square of pixels, with an augmentation that depends on the seed alone."""
 
     def __init__(self, config: TrainConfig):
         self.size = config.image_size
@@ -43,10 +43,10 @@ class Augment:
             self.steps.append(ReleasedRandAugment() if released else _RandAugment(config.rand_augment, self.size))
 
     def __call__(self, path: Path, seed: tuple[int, ...]) -> np.ndarray:
-        """uint8 ``(size, size, 3)``.
+        """Return the pixels, uint8 ``(size, size, 3)``.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the file cannot be read.
         """
         if self.random_crop is None and not self.steps:
             return load_array(path, self.squash)
@@ -69,13 +69,13 @@ class _Flip:
 
 
 class _Cutout:
-    """Draw a box of one random colour (DeVries & Taylor 2017), its middle anywhere, as the released code draws it.
+    """Draw a box of one random colour centred anywhere in the image (DeVries & Taylor 2017), as the released code does.
 
-    A side is odd there: 113 pixels for half of 224 or of 225, since both of the box's edges are drawn.
+    The box includes both of its edges, so its side is odd: 113 pixels for half of 224 or of 225.
     """
 
     def __init__(self, side: float):
-        self.side = side  # over the image's
+        self.side = side  # as a fraction of the image's
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = image.copy()
@@ -88,19 +88,19 @@ class _Cutout:
 
 
 class _RandAugment:
-    """timm's RandAugment, in timm's words.
+    """Apply timm's RandAugment.
 
     Raises:
-        UserError: timm does not understand them.
+        UserError: timm cannot parse ``spec``.
     """
 
-    def __init__(self, words: str, size: int):
+    def __init__(self, spec: str, size: int):
         grey = {"img_mean": (124, 116, 104), "translate_const": int(size * 0.45)}
         try:
-            self.transform = rand_augment_transform(words, grey)
-        except Exception as error:  # timm asserts, and looks up what is not there
+            self.transform = rand_augment_transform(spec, grey)
+        except Exception as error:  # timm raises errors of several types
             raise UserError(
-                f"expected rand_augment in timm's words, e.g. rand-m7-mstd0.5-inc1, or released, got {words!r} "
+                f"expected rand_augment in timm's notation, e.g. rand-m7-mstd0.5-inc1, or released, got {spec!r} "
                 f"({error})"
             ) from None
 
@@ -110,23 +110,30 @@ class _RandAugment:
         except ValueError as error:
             if "bits" not in str(error):
                 raise
-            return image  # at the highest magnitude timm posterizes to 0 bits, all black, which Pillow refuses
+            return image  # the highest magnitude posterizes to 0 bits, which Pillow refuses
 
 
 class BatchMix:
-    """Mixup and cutmix of a batch with itself, by timm; targets are mixed likewise."""
+    """Apply timm's mixup and cutmix within a batch, and mix the targets the same way."""
 
     def __init__(self, config: TrainConfig):
         self.mixup, self.cutmix = config.mixup, config.cutmix
 
     def __call__(self, images: Tensor, targets: Tensor, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """uint8 ``(B, S, S, 3)``, float ``(B, K)`` -> float of the same shapes; of an odd batch the last stays."""
+        """Return mixed images and targets, both float.
+
+        The last image of an odd batch stays as it is.
+
+        Args:
+            images: uint8 ``(B, S, S, 3)``.
+            targets: float ``(B, K)``.
+        """
         seed_everything(seed)
         x = images.float().permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S), a view that is mixed in place
         even = len(x) // 2 * 2
         if even == 0:
             return x.permute(0, 2, 3, 1), targets
-        # timm mixes class numbers. Given each image's own number, it says how much of which image went into it.
+        # timm mixes class targets. With a class for each image, they are the weights of the images in the mix.
         mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=even)
         _, shares = mix(x[:even], torch.arange(even, device=x.device))  # (even, even)
         mixed = shares.to(targets) @ targets[:even]
@@ -134,7 +141,7 @@ class BatchMix:
 
 
 def seed_everything(seed: tuple[int, ...]) -> None:
-    """Seed what timm's transforms draw from: ``random``, numpy and torch."""
+    """Seed the generators that timm's transforms use: ``random``, numpy and torch."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)

@@ -1,4 +1,4 @@
-"""Write and read the checkpoint of a run: one file, whole or absent."""
+"""Write and read the checkpoint of a run, a single file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ CHECKPOINT_FORMAT = 1
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write it in place of the last one, which stays until this one is on the disk.
+    """Replace the checkpoint; the previous one stays until the new one is on the disk.
 
     Raises:
-        UserError: it cannot be written (a full disk); the last one is still there.
+        UserError: it cannot be written, for example because the disk is full; the previous one is kept.
     """
     write_tensors(path, {**content, "format": CHECKPOINT_FORMAT})
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """``torch.save``, whole or not at all; a full disk is the OSError that it is."""
+    """Save ``content`` with ``torch.save``, atomically.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
 
     def write(file: BinaryIO) -> None:
-        disk = _Disk(file)
+        disk = _ErrorKeepingFile(file)
         try:
-            torch.save(content, disk)  # type: ignore[arg-type]  # it needs no more than these two
-        except RuntimeError:  # what torch makes of any error of the file
+            torch.save(content, disk)  # type: ignore[arg-type]  # torch.save calls only these two methods
+        except RuntimeError:  # torch raises it for any error of the file
             raise disk.error or UserError(f"cannot write {path}") from None
 
     write_whole(path, write)
 
 
-class _Disk:
-    """A file that remembers why it could not be written."""
+class _ErrorKeepingFile:
+    """Keep the error of a failed write, which torch replaces with a RuntimeError."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -58,22 +62,22 @@ class _Disk:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read it; nothing in it is executed.
+    """Read a checkpoint without executing any code from it.
 
     Raises:
-        UserError: it is missing, broken or of another version.
+        UserError: it is missing, damaged or from another version.
     """
     try:
         content = read_torch_file(path)
     except FileNotFoundError:
         raise UserError(f"nothing to resume: there is no {path}") from None
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is no checkpoint of this version of zsl-tagger")
+        raise UserError(f"{path} is not a checkpoint of this version of zsl-tagger")
     return content
 
 
 def fingerprint(*parts: np.ndarray | Tensor | list[str]) -> str:
-    """Return a short hash of what a run depends on besides its settings."""
+    """Return a short hash of the data that a run depends on."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, list):
@@ -85,11 +89,11 @@ def fingerprint(*parts: np.ndarray | Tensor | list[str]) -> str:
 
 
 class Stopped(Exception):  # noqa: N818
-    """A run that was asked to stop, and has saved.
+    """Raised when a signal stopped a run, after its checkpoint was saved.
 
     Attributes:
-        signal: the number of the signal.
-        step: steps done.
+        signal: number of the signal.
+        step: number of completed steps.
     """
 
     def __init__(self, number: int, step: int):

@@ -1,4 +1,4 @@
-"""Choose which images each step shows, and read them in worker processes, in an order that can be resumed."""
+"""Choose the images of each step and read them in worker processes, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.words.table import unit_length
 
-#: So many images are tried before a run is given up: an unreadable one, and those after it in its place.
-TRIED = 20
+#: Give up after this many consecutive unreadable images.
+MAX_UNREADABLE = 20
 
 
 @dataclass(frozen=True)
 class Split:
-    """Hold what training may know of a data set: its trained labels only.
+    """The part of a data set that training may use.
 
     Attributes:
-        labels: K names of the trained labels, sorted.
-        columns: int64 ``(K,)``, their places among all labels of the data set.
+        labels: names of the K trained labels, sorted.
+        columns: int64 ``(K,)``, their indices among all labels of the data set.
         vectors: float32 ``(K, word_dim)``, unit length.
-        held_out: names of seen labels kept out of training (``holdout_labels``); ``held_out_columns`` their places.
+        held_out: names of seen labels left out of training (``holdout_labels``).
+        held_out_columns: int64, their indices among all labels of the data set.
         train, val: int64, indices of the data set's images.
-        notes: what a person should know: labels without images and the like.
+        notes: messages for the user, for example about labels without images.
     """
 
     labels: tuple[str, ...]
@@ -50,44 +51,43 @@ class Split:
 
 
 def split_for_training(dataset: PreparedDataset, config: TrainConfig) -> Split:
-    """Choose what is trained: seen labels with an image in the train split, on the images of that split.
+    """Select the labels and images to train on: seen labels with images in the train split, and those images.
 
-    Unseen labels, and with ``holdout_labels`` some seen ones, leave it here: their names, vectors and marks on images
-    are in nothing that the loss is made of. Images of such labels are not trained on where an image has one label.
+    Unseen labels and those held out by ``holdout_labels`` are removed here, with their vectors and annotations, so the
+    loss cannot depend on them. In single-label data their images are removed too: images of held-out labels move to
+    validation.
 
     Raises:
-        UserError: nothing to train on.
+        UserError: there is nothing to train on.
     """
     rows = dataset.rows("train")
     if not len(rows):
         raise UserError(f"{dataset.folder} has no image of the split train: nothing to train on")
     positives = dataset.images_per_label("train")
     notes = []
-    without = np.flatnonzero(dataset.seen & (positives == 0))
-    if len(without):
-        notes.append(
-            f"{len(without)} seen labels have no training image and are not trained: {_some(dataset, without)}"
-        )
+    unusable = np.flatnonzero(dataset.seen & (positives == 0))
+    if len(unusable):
+        notes.append(f"{len(unusable)} seen labels have no training image and are left out: {_some(dataset, unusable)}")
     usable = np.flatnonzero(dataset.seen & (positives > 0))
     held = np.sort(_draw_held_out(usable, config))
     trained = np.setdiff1d(usable, held)
     if len(trained) < 2:
         raise UserError(
             f"{dataset.folder}: expected at least 2 labels with training images, got {len(trained)}: "
-            "a tagger learns what a label is from images without it"
+            "a tagger also needs images without a label to learn it"
         )
     single = dataset.single_label
-    hidden = set(held) if single else set()
-    shown = np.array([not hidden.isdisjoint(dataset.label_indices[row]) for row in rows], bool)
-    empty = np.array([np.isin(dataset.label_indices[row], trained).sum() == 0 for row in rows], bool) & single
+    moved = set(held) if single else set()
+    to_val = np.array([not moved.isdisjoint(dataset.label_indices[row]) for row in rows], bool)
+    unlabelled = np.array([np.isin(dataset.label_indices[row], trained).sum() == 0 for row in rows], bool) & single
     return Split(
         tuple(dataset.labels[column] for column in trained),
         trained,
         unit_length(dataset.word_vectors[trained]).astype(np.float32),
         tuple(dataset.labels[column] for column in held),
         held,
-        rows[~empty],
-        np.concatenate([dataset.rows("val"), rows[shown]]),
+        rows[~unlabelled],
+        np.concatenate([dataset.rows("val"), rows[to_val]]),
         notes,
     )
 
@@ -104,24 +104,24 @@ def _some(dataset: PreparedDataset, columns: np.ndarray) -> str:
     return ", ".join(names) + (", ..." if len(columns) > 3 else "")
 
 
-#: Photos in the largest mosaic.
+#: Number of photos in the largest mosaic.
 MOST_PHOTOS = 9
 
 
 def mosaic(photos: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return one image's row of a batch of mosaics: its photos, then -1, int64 ``(MOST_PHOTOS,)``."""
+    """Return the row of a mosaic in a batch: its photos, padded with -1, int64 ``(MOST_PHOTOS,)``."""
     row = np.full(MOST_PHOTOS, -1)
     row[: len(photos)] = photos
     return row
 
 
 def photos_of(image: np.ndarray) -> np.ndarray:
-    """Return the photos of one image of a batch: itself, or those of a mosaic."""
+    """Return the photos of an image in a batch: the image itself, or the photos of a mosaic."""
     return np.atleast_1d(image)[np.atleast_1d(image) >= 0]
 
 
 class Targets:
-    """Make 0/1 targets of images over the trained labels, a batch at a time.
+    """0/1 targets of images for the trained labels.
 
     ``rows`` are int64 ``(b,)``, or mosaics ``(b, MOST_PHOTOS)``, which have the labels of all their photos.
     """
@@ -132,95 +132,100 @@ class Targets:
         self._count, self._places = len(columns), place
         self._of_image, self._absent = dataset.label_indices, dataset.negative_indices
 
-    def of(self, row: int) -> np.ndarray:
+    def positives_of(self, row: int) -> np.ndarray:
         """Return the trained labels of an image, int64."""
         places = self._places[self._of_image[row]]
         return places[places >= 0]
 
-    def absent(self, row: int) -> np.ndarray:
-        """Return the trained labels that are verified to be absent from an image, int64; none of complete labels."""
+    def negatives_of(self, row: int) -> np.ndarray:
+        """Return the trained labels verified to be absent from an image, int64; empty if labels are complete."""
         places = self._places[self._absent[row] if self._absent is not None else []]
         return places[places >= 0]
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
-        """Return the labels on the images, ascending."""
-        return np.unique(np.concatenate([self.of(row) for row in rows[rows >= 0]]))
+        """Return the labels of the images, ascending."""
+        return np.unique(np.concatenate([self.positives_of(row) for row in rows[rows >= 0]]))
 
     def annotated(self, rows: np.ndarray) -> np.ndarray:
-        """Return the labels on the images, and those of partial labels that are verified to be absent, ascending."""
-        return np.unique(np.concatenate([self.positives(rows), *(self.absent(row) for row in rows[rows >= 0])]))
+        """Return the labels that are annotated on any of the images, as present or as absent, ascending.
+
+        Complete labels have no annotated absence.
+        """
+        negatives = [self.negatives_of(row) for row in rows[rows >= 0]]
+        return np.unique(np.concatenate([self.positives(rows), *negatives]))
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
         """Return the targets, float32 ``(b, K)``."""
         targets = np.zeros((len(rows), self._count), np.float32)
         for line, image in enumerate(rows):
             for row in photos_of(image):
-                targets[line, self.of(row)] = 1.0
+                targets[line, self.positives_of(row)] = 1.0
         return targets
 
     def unknown(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return 1 where a target is not known, else 0: float32 ``(b, K)``; None of complete labels.
+        """Return 1 for unknown targets and 0 for known ones, float32 ``(b, K)``; None if labels are complete.
 
-        A mosaic shows a label that any of its photos shows, and lacks one that all of them lack; others are unknown.
+        A label is present in a mosaic if it is present in any photo, absent if it is absent from all, else unknown.
         """
         if self._absent is None:
             return None
         unknown = np.ones((len(rows), self._count), np.float32)
         for line, image in enumerate(rows):
             photos = photos_of(image)
-            for place, lacking in Counter(place for row in photos for place in self.absent(row).tolist()).items():
-                unknown[line, place] = lacking < len(photos)
+            counts = Counter(place for row in photos for place in self.negatives_of(row).tolist())
+            for place, absent_from in counts.items():
+                unknown[line, place] = absent_from < len(photos)
             for row in photos:
-                unknown[line, self.of(row)] = 0.0
+                unknown[line, self.positives_of(row)] = 0.0
         return unknown
 
     def weights(self, rows: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
-        """Return how sure each target is; None: all are equally sure."""
+        """Return None: all targets have the same weight."""
         return None
 
 
 class PartialTargets:
-    """Give soft targets, some of them unknown; the interface is that of :class:`Targets`.
+    """Soft targets with weights, some of them unknown; same interface as :class:`Targets`.
 
     Args:
         values: float32 ``(N, K)`` in 0..1, by photo and label.
-        known: float32 ``(N, K)``, weight in the loss; 0 where a target is not known.
+        known: float32 ``(N, K)``, weight in the loss; 0 for unknown targets.
     """
 
-    #: A label on at least one image of a step by more than this counts as positive in that step.
+    #: A label is positive in a step if its target times its weight exceeds this on any of the images.
     POSITIVE = 0.3
 
     def __init__(self, values: np.ndarray, known: np.ndarray):
         self.values, self.known = values, known
 
     def annotated(self, rows: np.ndarray) -> np.ndarray:
-        """Return the same as :meth:`positives`."""
+        """Return the same labels as :meth:`positives`."""
         return self.positives(rows)
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
-        """Return the labels on the images, ascending."""
+        """Return the labels of the images, ascending."""
         photos = rows[rows >= 0]
         return np.flatnonzero((self.values[photos] * self.known[photos]).max(axis=0) > self.POSITIVE)
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
-        """Return the targets, float32 ``(b, K)``; a mosaic shows what any of its photos shows."""
+        """Return the targets, float32 ``(b, K)``; a mosaic has the maximum over its photos."""
         return np.stack([self.values[photos_of(image)].max(axis=0) for image in rows])
 
     def unknown(self, rows: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
-        """Return None: here the weights say what is not known."""
+        """Return None: unknown targets have weight 0 instead."""
         return None
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
         """Return the weights, float32 ``(b, K)``.
 
-        What one photo of a mosaic leaves open is open for the mosaic too, unless another photo shows it.
+        A mosaic has the minimum over its photos, or 1 if one of them shows the label.
         """
         least = np.stack([self.known[photos_of(image)].min(axis=0) for image in rows])
         return np.where(self.matrix(rows) > 0.5, np.float32(1.0), least)
 
 
 class ImageSchedule(Protocol):
-    """Say which images each step shows; :class:`Schedule` does it for ``zsl-tagger train``."""
+    """Interface of the choice of images in each step; ``zsl-tagger train`` uses :class:`Schedule`."""
 
     config: TrainConfig
     steps: int
@@ -231,10 +236,10 @@ class ImageSchedule(Protocol):
 
 
 class Schedule:
-    """Choose the images of each step from seed and step alone, however many processes share them.
+    """Choose the images of each step from seed and step only, for any number of processes.
 
     Args:
-        rows: the training images; where they are fewer than an epoch shows, they are shown again.
+        rows: the training images; they are repeated if an epoch needs more.
     """
 
     def __init__(self, rows: np.ndarray, config: TrainConfig):
@@ -250,7 +255,7 @@ class Schedule:
     def batch(self, step: int) -> np.ndarray:
         """Return the images of a step, int64 ``(b,)``; with mosaics ``(b, MOST_PHOTOS)``.
 
-        There are ``batch_size`` of them, but in the last step of an epoch maybe fewer without ``drop_last``.
+        There are ``batch_size`` images, or fewer in the last step of an epoch if ``drop_last`` is off.
         """
         epoch, part = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -260,7 +265,7 @@ class Schedule:
         return photos if self.config.layouts == (1,) else self._mosaics(photos, step)
 
     def _mosaics(self, photos: np.ndarray, step: int) -> np.ndarray:
-        """Fill up the images that are drawn as mosaics with random photos."""
+        """Turn some of the images into mosaics, with random other photos."""
         random = np.random.default_rng([self.config.seed, 37, step])
         counts = draw_layouts(len(photos), self.config.mosaic4, self.config.mosaic9, random)
         return np.stack(
@@ -281,13 +286,18 @@ class Schedule:
 
 
 def draw_layouts(images: int, mosaic4: float, mosaic9: float, random: np.random.Generator) -> np.ndarray:
-    """Draw how many photos each image consists of, int64 ``(images,)`` of 1, 4 and 9."""
+    """Draw the number of photos in each image, int64 ``(images,)`` with values 1, 4 and 9."""
     return random.choice([1, 4, 9], images, p=[max(0.0, 1 - mosaic4 - mosaic9), mosaic4, mosaic9])
 
 
 @dataclass(frozen=True)
 class Part:
-    """A process's part of a step: ``rows`` its images, ``places`` their places in the step's batch."""
+    """The part of a step's batch that one process computes at a time.
+
+    Attributes:
+        rows: its images, int64 ``(b,)`` or mosaics ``(b, MOST_PHOTOS)``.
+        places: their positions in the step's batch, int64 ``(b,)``.
+    """
 
     step: int
     rows: np.ndarray
@@ -295,9 +305,9 @@ class Part:
 
 
 def parts(schedule: ImageSchedule, first_step: int, rank: int, processes: int) -> Iterator[Part]:
-    """Yield the parts of one process, ``accumulate`` a step, from ``first_step`` to the end.
+    """Yield the parts of one process from ``first_step`` to the end, ``accumulate`` of them per step.
 
-    Images are dealt one by one: with repeated augmentation, the draws of an image go to different processes.
+    Images are dealt out one by one, so repeated draws of an image go to different processes.
     """
     accumulate = schedule.config.accumulate
     for step in range(first_step, schedule.steps):
@@ -308,55 +318,61 @@ def parts(schedule: ImageSchedule, first_step: int, rank: int, processes: int) -
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Inputs of a part, pixels uint8 ``(b, S, S, 3)`` or features ``(b, L, C)``, and the images really read."""
+class LoadedPart:
+    """A part with its inputs.
+
+    Attributes:
+        inputs: pixels, uint8 ``(b, S, S, 3)``, or features ``(b, L, C)``.
+        rows: the images that were read; they differ from those of ``part`` if some were unreadable.
+        faults: unreadable images and the reasons.
+    """
 
     part: Part
     inputs: Tensor
     rows: np.ndarray
-    faults: list[tuple[int, str]]  # images that could not be read, and why
+    faults: list[tuple[int, str]]
 
 
 class TrainingImages(Dataset):
-    """Read and augment the images of a part in a worker process; replace an unreadable one."""
+    """Read and augment the images of a part in a worker process, and replace unreadable images."""
 
     def __init__(self, root: Path, paths: Sequence[str], rows: np.ndarray, config: TrainConfig):
         self.root, self.paths, self.rows = root, paths, rows
         self.augment, self.seed = Augment(config), config.seed
 
-    def __getitem__(self, part: Part) -> Shown:
+    def __getitem__(self, part: Part) -> LoadedPart:
         read = [
             self._read(row, (self.seed, part.step, place)) for row, place in zip(part.rows, part.places, strict=True)
         ]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _, _ in read]))  # (b, S, S, 3)
         rows = np.array([row for _, row, _ in read])
-        return Shown(part, pixels, rows, [fault for _, _, faults in read for fault in faults])
+        return LoadedPart(part, pixels, rows, [fault for _, _, faults in read for fault in faults])
 
     def _read(self, row: int, seed: tuple[int, ...]) -> tuple[np.ndarray, int, list[tuple[int, str]]]:
         faults: list[tuple[int, str]] = []
         place = int(np.searchsorted(self.rows, row))
-        for shift in range(min(TRIED, len(self.rows))):
+        for shift in range(min(MAX_UNREADABLE, len(self.rows))):
             other = int(self.rows[(place + shift) % len(self.rows)])
             try:
                 return self.augment(self.root / self.paths[other], tuple(map(int, seed))), other, faults
             except ImageError as error:
                 faults.append((other, str(error)))
         raise UserError(
-            f"{len(faults)} images in a row cannot be read, the first is {self.root / self.paths[faults[0][0]]} "
-            f"({faults[0][1]}): is --images right?"
+            f"{len(faults)} consecutive images cannot be read, the first is {self.root / self.paths[faults[0][0]]} "
+            f"({faults[0][1]}): check --images"
         )
 
 
-def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Generator[Shown, None, None]:
-    """Yield the parts in order, read ahead by worker processes.
+def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) -> Generator[LoadedPart, None, None]:
+    """Yield the parts in order while worker processes read ahead.
 
     Raises:
-        UserError: too many images in a row cannot be read.
+        UserError: too many consecutive images cannot be read.
     """
-    loader: DataLoader[Shown] = DataLoader(
+    loader: DataLoader[LoadedPart] = DataLoader(
         images,
         sampler=_Ordered(ordered),
-        batch_size=None,  # a part is a batch already
+        batch_size=None,  # each part is a batch
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -365,14 +381,14 @@ def image_loader(images: TrainingImages, ordered: Iterator[Part], workers: int) 
     )
     try:
         yield from read_all(loader)
-    except UserError as error:  # torch puts a worker's traceback before what it says
+    except UserError as error:  # torch puts the worker's traceback before the message
         raise UserError(str(error).rstrip().splitlines()[-1].rpartition("UserError: ")[2]) from None
 
 
 def read_all(loader: DataLoader) -> Generator[Any, None, None]:
-    """Yield what a loader gives; end its processes when this is closed.
+    """Yield the batches of a loader, and end its processes when the generator is closed.
 
-    Torch ends them when nothing refers to them any more, but the traceback of an error may.
+    Torch only ends them when nothing refers to them, but the traceback of an error may keep a reference.
     """
     reader = iter(loader)
     try:
@@ -383,7 +399,7 @@ def read_all(loader: DataLoader) -> Generator[Any, None, None]:
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ignore Ctrl-C, which reaches every process of a terminal: a dead reader would break the step to be saved."""
+    """Ignore Ctrl-C, which a terminal sends to all processes: the step to be saved still needs the workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

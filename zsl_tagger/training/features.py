@@ -1,9 +1,9 @@
-"""Compute the features of a frozen backbone once, so that training costs what the head costs.
+"""Compute the features of a frozen backbone once, so that training only has to run the head.
 
-View 0 of a photo is the photo as tagging sees it; each further view is a draw of the run's augmentation.
+View 0 of a photo is the photo as tagging sees it; the other views are augmented.
 
-The tokens of a convolutional backbone carry no position. So the tokens of four photos at half size (or nine at a third)
-are, borders aside, those of a mosaic of the photos: mosaics cost nothing and come in new combinations at each step.
+The tokens of a convolutional backbone carry no position. So, except at the borders, the tokens of four photos at half
+size (or nine at a third) are those of a mosaic of the photos: mosaics cost nothing and can be recombined at each step.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from zsl_tagger.tagging.onnx_model import open_session
 from zsl_tagger.training.augment import Augment
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import Part, Shown, photos_of
+from zsl_tagger.training.data import LoadedPart, Part, photos_of
 
 logger = logging.getLogger(__name__)
 
 #: uint8 images (b, S, S, 3) -> tokens float32 (b, L, C).
 TokensOf = Callable[[np.ndarray], np.ndarray]
 
-CHUNK = 256  # photos a file: what an interrupted run may lose
-AT_ONCE = 16  # photos through the backbone
-EXPORT_FROM = 100  # photos in the cache from which exporting the backbone to ONNX takes less time than it saves
+PHOTOS_PER_FILE = 256  # an interrupted run loses the features of at most this many photos
+BATCH_SIZE = 16  # photos through the backbone at a time
+MIN_PHOTOS_TO_EXPORT = 100  # from this number on, exporting the backbone to ONNX saves more time than it takes
 
-#: Settings that a view's pixels depend on.
+#: Settings that affect the pixels of a view.
 _PIXELS = (
     "image_size", "resize", "crop_pct", "interpolation", "crop", "crop_scale", "flip", "rand_augment", "cutout", "seed",
 )  # fmt: skip
 
 
 class FeatureCache:
-    """Keep backbone tokens of photos on disk, float16, ``CHUNK`` photos a file; existing files are used again.
+    """Store backbone tokens of photos on disk, in float16, and reuse existing files.
 
     Args:
-        folder: holds caches of several settings, each in a folder of its own.
-        rows: the data set's images to be cached, ascending.
+        folder: contains a folder for each combination of settings.
+        rows: the data set's images to cache, ascending.
 
     Attributes:
-        faults: images that could not be read, and why; they have no features.
+        faults: unreadable images and the reasons; they have no features.
     """
 
     def __init__(self, folder: Path, root: Path, paths: Sequence[str], rows: np.ndarray, config: TrainConfig):
@@ -67,7 +67,7 @@ class FeatureCache:
         self._open: dict[Path, np.ndarray] = {}
 
     def fill(self, model: TaggerModel, accelerator: Accelerator) -> None:
-        """Compute what is missing, each process its share of the files, and read which photos have no features."""
+        """Compute the missing files, divided among processes, and find out which photos are unreadable."""
         with Progress("features", unit="photos", shown=accelerator.is_main_process) as progress:
             self._fill(model, accelerator.process_index, accelerator.num_processes, progress)
         accelerator.wait_for_everyone()
@@ -80,64 +80,64 @@ class FeatureCache:
             (layout, view, start)
             for layout in self.config.layouts
             for view in range(self.config.cache_views)
-            for start in range(0, len(self.rows), CHUNK)
+            for start in range(0, len(self.rows), PHOTOS_PER_FILE)
         ]
         missing = [job for job in jobs[rank::processes] if not self._path(*job).exists()]
-        logger.debug("features in %s: %d of %d files are to be computed", self.folder, len(missing), len(jobs))
+        logger.debug("features in %s: %d of %d files are missing", self.folder, len(missing), len(jobs))
         if not missing:
             return
         progress.total = sum(len(self._photos(start)) for _, _, start in missing)
-        photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)  # also where a run continues
+        photos = self.config.cache_views * len(self.config.layouts) * len(self.rows)  # in a resumed run too
         with fast_backbone(model, self.config.sides, photos) as tokens_of:
             for layout, view, start in missing:
                 for count in self._compute(tokens_of, layout, view, start):
                     progress.advance(count)
 
     def _read_faults(self) -> None:
-        for start in range(0, len(self.rows), CHUNK):
+        for start in range(0, len(self.rows), PHOTOS_PER_FILE):
             content = parse_json(self._path(1, 0, start).with_suffix(".json").read_text(encoding="utf-8"))
             self.faults.update({int(self.rows[start + int(place)]): reason for place, reason in content.items()})
 
     def features(self, row: int, view: int, layout: int = 1) -> np.ndarray:
-        """Return the tokens of a photo in a mosaic of ``layout`` photos (1: by itself), float16 ``(L, C)``."""
+        """Return the tokens of a photo at its size in a mosaic of ``layout`` photos (1: alone), float16 ``(L, C)``."""
         place = int(np.searchsorted(self.rows, row))
-        path = self._path(layout, view, place - place % CHUNK)
+        path = self._path(layout, view, place - place % PHOTOS_PER_FILE)
         if path not in self._open:
             self._open[path] = np.load(path, mmap_mode="r")
-        return self._open[path][place % CHUNK]
+        return self._open[path][place % PHOTOS_PER_FILE]
 
     def stack(self, rows: Sequence[int]) -> torch.Tensor:
         """Return the tokens of photos as tagging sees them, float16 ``(b, L, C)``."""
         return torch.from_numpy(np.stack([self.features(row, 0) for row in rows]))
 
-    def shown(self, ordered: Iterator[Part]) -> Generator[Shown, None, None]:
-        """Yield each part with one view of each of its photos, drawn by seed, step and place."""
+    def load(self, ordered: Iterator[Part]) -> Generator[LoadedPart, None, None]:
+        """Yield each part with a random view of each of its photos, which depends on seed, step and place."""
         for part in ordered:
             random = np.random.default_rng([self.config.seed, 29, part.step])
             size = (self.config.batch_size, *part.rows.shape[1:])
             views = random.integers(0, self.config.cache_views, size)[part.places]  # (b,) or (b, MOST_PHOTOS)
-            images = [self._image(*pair) for pair in zip(part.rows, views, strict=True)]
-            yield Shown(part, torch.from_numpy(np.stack(self._thinned(images, part))), part.rows, [])
+            images = [self._tokens_of(*pair) for pair in zip(part.rows, views, strict=True)]
+            yield LoadedPart(part, torch.from_numpy(np.stack(self._drop_tokens(images, part))), part.rows, [])
 
-    def _image(self, image: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """Return the tokens of a photo, or of a mosaic's photos one after the other."""
+    def _tokens_of(self, image: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Return the tokens of a photo, or the concatenated tokens of a mosaic's photos."""
         photos = photos_of(image)
-        pairs = zip(photos.tolist(), np.atleast_1d(views).tolist(), strict=False)  # a mosaic's row is filled up with -1
+        pairs = zip(photos.tolist(), np.atleast_1d(views).tolist(), strict=False)  # a mosaic's row is padded with -1
         return np.concatenate([self.features(row, view, len(photos)) for row, view in pairs])
 
-    def _thinned(self, images: list[np.ndarray], part: Part) -> list[np.ndarray]:
+    def _drop_tokens(self, images: list[np.ndarray], part: Part) -> list[np.ndarray]:
         """Keep the same number of random tokens of each image."""
         if self.config.layouts == (1,) and not self.config.token_dropout:
             return images
-        kept = self._tokens_kept()
-        thinned = []
+        count = self._tokens_to_keep()
+        kept = []
         for tokens, place in zip(images, part.places.tolist(), strict=True):
             random = np.random.default_rng([self.config.seed, 41, part.step, place])
-            thinned.append(tokens[random.permutation(len(tokens))[:kept]])
-        return thinned
+            kept.append(tokens[random.permutation(len(tokens))[:count]])
+        return kept
 
-    def _tokens_kept(self) -> int:
-        """Return how many tokens of any image are used: mosaics may have some more or fewer than a photo."""
+    def _tokens_to_keep(self) -> int:
+        """Return the number of tokens to use of every image: mosaics may have more or fewer than a photo."""
         row = int(self.rows[0])
         fewest = min(layout * len(self.features(row, 0, layout)) for layout in self.config.layouts)
         return max(1, round((1 - self.config.token_dropout) * fewest))
@@ -154,13 +154,13 @@ class FeatureCache:
 
     def _path(self, layout: int, view: int, start: int) -> Path:
         mosaic = "" if layout == 1 else f"-mosaic{layout}"
-        return self.folder / f"view{view}{mosaic}.{start // CHUNK:05d}.npy"
+        return self.folder / f"view{view}{mosaic}.{start // PHOTOS_PER_FILE:05d}.npy"
 
     def _photos(self, start: int) -> np.ndarray:
-        return self.rows[start : start + CHUNK]
+        return self.rows[start : start + PHOTOS_PER_FILE]
 
     def _compute(self, tokens_of: TokensOf, layout: int, view: int, start: int) -> Iterator[int]:
-        """Write one file; yield how many photos were done since the last time."""
+        """Write one file; yield the number of photos processed since the last yield."""
         photos = self._photos(start)
         size = self.config.sides[self.config.layouts.index(layout)]
         plain = replace(self.config.preprocessing, image_size=size)
@@ -170,7 +170,7 @@ class FeatureCache:
             try:
                 if view == 0:
                     return load_array(self.root / self.paths[row], plain)
-                # Augmentation draws from the process's generators, so it runs on one thread.
+                # Augmentation uses the global random generators, so it runs in one thread.
                 return augment(self.root / self.paths[row], (self.config.seed, 31, view, int(row)))
             except ImageError as error:
                 return str(error)
@@ -183,12 +183,12 @@ class FeatureCache:
                 faults[place] = pixels
                 pixels = np.zeros((size, size, 3), np.uint8)
             waiting.append(pixels)
-            if len(waiting) == AT_ONCE or place == len(photos) - 1:
+            if len(waiting) == BATCH_SIZE or place == len(photos) - 1:
                 tokens = tokens_of(np.stack(waiting))  # (b, L, C)
                 blocks.append(tokens.clip(-65504, 65504).astype(np.float16))
                 yield len(waiting)
                 waiting = []
-        if view == 0 and layout == 1:  # before the file that says "done"
+        if view == 0 and layout == 1:  # before the features, whose file marks the photos as done
             write_whole(self._path(1, 0, start).with_suffix(".json"), json.dumps(faults).encode())
         whole = np.concatenate(blocks)
         write_whole(self._path(layout, view, start), lambda file: np.save(file, whole), to_disk=False)
@@ -196,15 +196,15 @@ class FeatureCache:
 
 @contextmanager
 def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iterator[TokensOf]:
-    """Give the fastest way to compute the backbone's tokens on the model's device.
+    """Provide the fastest function that computes the backbone's tokens on the model's device.
 
-    On a CPU, for ``EXPORT_FROM`` photos or more, that is ONNX Runtime, three to four times as fast as torch
-    (EfficientNet-Lite2, two cores). The backbone must be one that can be exported: tokens of made images of each size
-    agree with torch's to 1e-3.
+    On a CPU and for at least ``MIN_PHOTOS_TO_EXPORT`` photos that is ONNX Runtime, which is three to four times as fast
+    as torch (EfficientNet-Lite2, two cores). Torch is used if the export fails, or if its tokens of random images
+    differ from torch's by more than 1e-3.
 
     Args:
         sizes: sides S of the images.
-        photos: how many images there are.
+        photos: number of images.
 
     Yields:
         function: uint8 ``(b, S, S, 3)`` -> float32 ``(b, L, C)``.
@@ -215,7 +215,7 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iter
         with torch.inference_mode():
             return model.backbone_tokens(torch.from_numpy(images).to(model.mean.device)).float().cpu().numpy()
 
-    if model.mean.device.type != "cpu" or photos < EXPORT_FROM:
+    if model.mean.device.type != "cpu" or photos < MIN_PHOTOS_TO_EXPORT:
         yield in_torch
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +224,7 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iter
             with phase("exporting the backbone to ONNX, for faster features"):
                 write_backbone(model, path, max(sizes))
             session = open_session(path, available_cores())
-        except (ExportError, ModelFolderError, OSError):  # OSError: no room for temporary files
+        except (ExportError, ModelFolderError, OSError):  # OSError: no space for temporary files
             yield in_torch
             return
 
@@ -232,35 +232,35 @@ def fast_backbone(model: TaggerModel, sizes: Sequence[int], photos: int) -> Iter
             tokens: np.ndarray = session.run(None, {"images": images})[0]
             return tokens
 
-        yield in_onnx_runtime if _agree(in_torch, in_onnx_runtime, sizes) else in_torch
+        yield in_onnx_runtime if _outputs_agree(in_torch, in_onnx_runtime, sizes) else in_torch
 
 
-def _agree(in_torch: TokensOf, in_onnx_runtime: TokensOf, sizes: Sequence[int]) -> bool:
-    """Return whether both compute the same tokens of images of each size; an export may hold for one size only."""
+def _outputs_agree(in_torch: TokensOf, in_onnx_runtime: TokensOf, sizes: Sequence[int]) -> bool:
+    """Return whether both compute the same tokens at every size; some exports only work at one size."""
     random = np.random.default_rng(0)
     for size in sizes:
         images = random.integers(0, 256, (2, size, size, 3), np.uint8)
         expected = in_torch(images)
         try:
             tokens = in_onnx_runtime(images)
-        except Exception:  # onnxruntime raises what it likes where shapes do not fit
+        except Exception:  # onnxruntime raises errors of several types if shapes do not fit
             return False
         if tokens.shape != expected.shape or not np.allclose(tokens, expected, rtol=1e-3, atol=1e-3):
             return False
     return True
 
 
-def check_room(folder: Path, photos: int, model: TaggerModel, config: TrainConfig) -> None:
-    """Raise a UserError where the disk has no room for the features."""
-    numbers = 0
+def check_disk_space(folder: Path, photos: int, model: TaggerModel, config: TrainConfig) -> None:
+    """Raise a UserError if the disk has no space for the features."""
+    values = 0
     with torch.inference_mode():
         for side in config.sides:
             pixels = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=model.mean.device)
-            numbers += model.eval().backbone_tokens(pixels).numel()  # (1, L, C)
+            values += model.eval().backbone_tokens(pixels).numel()  # (1, L, C)
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = 2 * photos * numbers * config.cache_views, shutil.disk_usage(folder).free
+    needed, free = 2 * photos * values * config.cache_views, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"the features of {photos:,} photos need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: "
-            "set a lower cache_views or image_size, cache_views=0, or give --cache a folder with room"
+            "lower cache_views or image_size, set cache_views=0, or give --cache a folder on a disk with more space"
         )

@@ -1,4 +1,4 @@
-"""A trained model -> a model folder: weights, ONNX, labels with thresholds, words to ask, curves, model card."""
+"""Write a trained model as a model folder: weights, ONNX, labels with thresholds, word table and model card."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Hold the result of a run, for the card and for the last lines a person reads.
+    """Result of a run, for the model card and the printed summary.
 
     Attributes:
-        validation: figures with the weights that were kept.
-        best_step: the step they are of; None: the last one, since nothing was measured on validation.
+        validation: figures of the saved weights.
+        best_step: the step of these weights; None: the last one, because there was nothing to measure on validation.
         steps: number of steps of the run.
-        seconds: that it took, before interruptions too.
-        initial: lines that say what the weights started from.
-        unreadable: images that could not be read.
-        own_head, own_loss: names of those that the run was given in place of the settings'; "" for none.
+        seconds: duration, including the time before interruptions.
+        initial: lines about the initial weights.
+        unreadable: reason by path of each unreadable image.
+        own_head, own_loss: names of the custom head and loss; "" without one.
     """
 
     validation: ValidationFigures
@@ -55,7 +55,7 @@ class Outcome:
 
     @property
     def own(self) -> dict[str, str]:
-        """Return what the settings do not say of the run: its own head and loss, by name."""
+        """Return the names of the custom head and loss, which the settings do not record."""
         return {name: value for name, value in (("head", self.own_head), ("loss", self.own_loss)) if value}
 
 
@@ -68,10 +68,10 @@ def write_model(
     config: TrainConfig,
     outcome: Outcome,
 ) -> None:
-    """Write the model folder; ``config.json`` comes last, so a folder that has it is whole.
+    """Write the model folder; ``config.json`` comes last, so a folder with it is complete.
 
     Args:
-        scores: on validation, columns the trained labels and then the held-out ones.
+        scores: scores on validation, of the trained labels followed by the held-out ones.
     """
     labels, default, bias = _thresholds(dataset, split, scores, config)
     words = word_table(dataset, config) if not config.closed else None
@@ -104,13 +104,13 @@ def write_model(
         write_whole(folder / CLASS_WORDS_FILE, (PACKAGED / CLASS_WORDS_FILE).read_bytes())
     text = card(written, config, dataset, split, outcome)
     if reason := write_model_folder(model, folder, written, labels, words, text):
-        logger.warning("the weights are saved, but without the networks that tag needs: %s", reason)
+        logger.warning("the weights are saved, but the ONNX networks that tag needs are missing: %s", reason)
 
 
 def _thresholds(
     dataset: PreparedDataset, split: Split, scores: Scores, config: TrainConfig
 ) -> tuple[list[VocabularyLabel], float, float]:
-    """Labels with their thresholds, that of any other word, and the bias (in logits) of words never trained."""
+    """Return the labels with their thresholds, the default threshold, and the bias (in logits) of untrained words."""
     count = len(split.labels)
     targets, unknown = dataset.targets(scores.rows), dataset.unknown(scores.rows)
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
@@ -123,7 +123,7 @@ def _thresholds(
             sigmoid(scores.logits[:, :count]), trained.astype(np.int64), unknown=open_trained
         )
     else:
-        logger.warning("no validation image shows a trained label: every threshold is %g", THRESHOLD)
+        logger.warning("no validation image has a trained label: all thresholds are %g", THRESHOLD)
     if held.any() and trained.any():
         bias = calibrate_unseen(scores.logits[:, :count], scores.logits[:, count:], targets[:, columns], open_)
     own_threshold = dict(zip(split.labels, own, strict=True))
@@ -137,7 +137,7 @@ def _thresholds(
 
 
 def word_table(dataset: PreparedDataset, config: TrainConfig) -> WordTable:
-    """Return the words that the model knows: the data set's labels, and others of the source of its vectors."""
+    """Return the words that the model knows: the data set's labels and more words from the same vector source."""
     return table_with_labels(dataset.labels, dataset.word_vectors, _words_of_source(dataset, config))
 
 
@@ -151,17 +151,17 @@ def _words_of_source(dataset: PreparedDataset, config: TrainConfig) -> WordTable
         with phase(f"looking up {len(words):,} words in {spec}"):
             return bake_words(source, words)
     except UserError as error:
-        logger.warning("the model can be asked its labels only: %s", error)
+        logger.warning("the model will only know its own labels: %s", error)
         return None
 
 
 def _templates(dataset: PreparedDataset) -> tuple[str, ...]:
-    """Return the prompts that the data set's word vectors were made with; none: the labels alone."""
+    """Return the prompt templates of the data set's word vectors; none if labels were embedded as they are."""
     return tuple((dataset.info.get("word_vectors") or {}).get("templates") or ())
 
 
 def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
-    """Delete what was only needed to continue after an interruption."""
+    """Delete files that were only needed to resume the run."""
     for name in names:
         path = run_folder / name
         if path.is_dir() and not path.is_symlink():
@@ -172,7 +172,7 @@ def remove_scratch(run_folder: Path, names: tuple[str, ...]) -> None:
 
 CARD = """# {name}
 
-An image tagger trained by zsl-tagger {version}: {head} on {backbone} at {size} px.
+An image tagger trained with zsl-tagger {version}: {head} on {backbone} at {size} px.
 {ask}
 
 ```
@@ -190,24 +190,24 @@ zsl-tagger tag photos --model .
 
 ## Validation
 {figures}
-`run/curves.png` and `run/metrics.csv` have the course of the training, `train_config.json` every setting
+`run/curves.png` and `run/metrics.csv` show the course of the training; `train_config.json` has all settings
 ({repeats}).
 
 ## Limits
-It knows what its training images showed. {limits}
-The licences of the training images and of the initial weights apply; look at them before you pass the model on.
+The model only knows what its training images showed. {limits}
+The licences of the training images and of the initial weights apply; check them before you share the model.
 {unreadable}"""
 
-_EXPECT_LESS = """
-These are figures on validation images, on which the best step and the thresholds were chosen too: expect a little less
-on other images.
+_OPTIMISTIC = """
+The best step and the thresholds were chosen on the same validation images: expect slightly lower figures on other
+images.
 """
 
 _FIGURES = {
     "val_map": "mAP over the trained labels with validation images",
     "val_top1": "top-1 among the trained labels",
     "val_f1_at_3": "F1@3 (micro)",
-    "heldout_map": "mAP over labels kept out of training (zero-shot)",
+    "heldout_map": "mAP over labels held out of training (zero-shot)",
     "harmonic_mean": "harmonic mean of the two mAPs",
 }
 
@@ -216,7 +216,7 @@ _HEADS = {
     **dict.fromkeys(("words", "closed"), "ML-Decoder (arXiv 2111.12933)"),
     "linear": "average pooling and a linear layer",
     "csra": "CSRA (arXiv 2108.02456)",
-    "local-global": "a global and a local cosine (MKT, arXiv 2207.01887)",
+    "local-global": "global and local cosine similarity (MKT, arXiv 2207.01887)",
     "query2label": "Query2Label (arXiv 2107.10834)",
 }
 
@@ -234,28 +234,28 @@ def card(written: ModelConfig, config: TrainConfig, dataset: PreparedDataset, sp
         backbone=written.architecture["backbone"],
         size=config.image_size,
         ask=f"A closed set of {len(split.labels)} classes." if closed
-        else "Labels are word queries: it can also be asked words it was not trained on.",
+        else "Labels are word queries: it can also score words it was not trained on.",
         data=dataset.info.get("name") or dataset.folder.name,
         train=len(split.train),
         val=len(split.val),
         labels=len(split.labels),
-        held=(f", {len(split.held_out)} more kept out to judge zero-shot" if split.held_out else "")
+        held=(f", {len(split.held_out)} more held out to measure zero-shot" if split.held_out else "")
         + (f"; partial, with unknown_labels={config.unknown_labels}" if dataset.partial else ""),
         vectors="none, a closed set" if closed else written.word_source or "unknown",
         initial="; ".join(outcome.initial),
         recipe=config.recipe,
         own="".join(f", {name} {value}" for name, value in outcome.own.items()),
-        repeats="they repeat the run in Python, with the same code of its own head or loss" if outcome.own
+        repeats="repeat the run in Python with them and the same custom head or loss" if outcome.own
         else "`zsl-tagger train --data DATA --config train_config.json --output DIR` repeats the run",
         steps=outcome.steps,
         batch=config.batch_size,
         seed=config.seed,
         time=duration(outcome.seconds),
         kept="the last step" if outcome.best_step is None else f"step {outcome.best_step:,}, best on validation",
-        figures=f"| | |\n|---|---|\n{table}{_EXPECT_LESS}" if table else
-        "There was no validation image with a trained label: the last weights are kept, every threshold is 0.5.\n",
-        limits="" if closed else "Words it never saw are scored by their vectors alone: less surely, and against "
-        f"the trained ones' threshold{', after a bias set on labels kept out' if split.held_out else ''}.",
+        figures=f"| | |\n|---|---|\n{table}{_OPTIMISTIC}" if table else
+        "No validation image has a trained label: the last weights were kept, and all thresholds are 0.5.\n",
+        limits="" if closed else "Words it was not trained on are scored from their vectors alone: less reliably, and "
+        f"with the trained labels' threshold{', after a bias chosen on held-out labels' if split.held_out else ''}.",
         unreadable=f"\n{len(outcome.unreadable)} images could not be read: `run/unreadable.csv`.\n"
         if outcome.unreadable else "",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Keep what is measured during a run: ``metrics.csv``, TensorBoard, ``curves.png``."""
+"""Log the figures of a run to ``metrics.csv``, TensorBoard and ``curves.png``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ COLUMNS = ("step", "epoch", "loss", "lr", "images_per_s", *FIGURES)
 
 
 class RunLog:
-    """Writes what is measured. A resumed run goes on in the same files, from its step.
+    """Log figures; a resumed run appends to the same files.
 
     Args:
-        folder: of the run.
-        step: rows of later steps, of a run that was killed after its last checkpoint, are taken away.
+        folder: folder of the run.
+        step: step to resume from; later rows, which a killed run wrote after its last checkpoint, are removed.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -51,7 +51,7 @@ def _short(value: float) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Return the rows of ``metrics.csv``, also of an older version; a last line that was cut off is left out."""
+    """Return the rows of ``metrics.csv``, by this or an older version, without a truncated last line."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -60,7 +60,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 def draw_curves(folder: Path, title: str) -> None:
-    """``curves.png``: loss and learning rate, and what was measured on validation, by epoch."""
+    """Draw ``curves.png``: loss, learning rate and validation figures by epoch."""
     from matplotlib.figure import Figure
 
     rows = read_metrics(folder / CSV_FILE)
@@ -94,6 +94,6 @@ def _plot(axes: Any, rows: list[dict[str, str]], name: str, colour: str, **style
 
 
 def measured_text(values: dict[str, float]) -> str:
-    """Return the loss and the last figures on validation, e.g. ``"loss 0.12, val_map 45.1"``, to stand beside a bar."""
+    """Return the loss and the last validation figures for the progress bar, e.g. ``"loss 0.12, val_map 45.1"``."""
     percents = [f"{name} {100 * values[name]:.1f}" for name in ("val_map", "val_top1", "heldout_map") if name in values]
     return ", ".join([f"loss {values['loss']:.3g}", *percents])

@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and averaged weights: parts of timm and torch, put together from the settings."""
+"""Build the optimiser, learning-rate schedule and averaged weights from the settings, with timm and torch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.training.config import TrainConfig
 
-#: The cosine starts and ends at this share of the learning rate.
+#: Warm-up starts, and the cosine ends, at this share of the learning rate.
 FLOOR = 1e-3
 
-#: timm copies the weights until one step after ``update_after_step``; with this it averages from step 0 on.
-BEFORE_THE_FIRST = -2
+#: timm copies the weights until one step after ``update_after_step``; with -2 it averages from step 0.
+AVERAGE_FROM_FIRST_STEP = -2
 
 
 def check_optimizer(name: str) -> None:
-    """Raise a UserError where timm has no optimiser of the name."""
+    """Raise a UserError if timm has no optimiser of this name."""
     if name not in list_optimizers():
         raise UserError(f"timm has no optimizer {name!r}; it has: {', '.join(list_optimizers())}")
 
 
 def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
-    """Return the optimizer: head at ``lr``, backbone at ``lr * backbone_lr_scale``, earlier layers by ``layer_decay``.
+    """Return the optimiser, with learning rates by part of the model.
 
+    The head has ``lr``; the backbone has ``lr * backbone_lr_scale``, times ``layer_decay`` per layer below the last.
     Biases and norms have no weight decay.
 
     Raises:
-        UserError: timm has no such optimiser, or cannot make it here.
+        UserError: timm has no such optimiser, or cannot create it on this machine.
     """
     check_optimizer(config.optimizer)
     groups = [{**group, "lr": config.lr} for group in param_groups_weight_decay(model.head, config.weight_decay)]
@@ -48,9 +49,9 @@ def make_optimizer(model: TaggerModel, config: TrainConfig) -> Optimizer:
     groups = [group for group in groups if group["params"]]
     try:
         optimizer: Optimizer = create_optimizer_v2(groups, opt=config.optimizer, lr=config.lr, filter_bias_and_bn=False)
-    except Exception as error:  # timm asserts what a fused optimiser needs, and raises what its packages raise
-        reason = str(error) or "it needs a GPU or a package that is not here"
-        raise UserError(f"the optimizer {config.optimizer!r} cannot be made: {reason}") from None
+    except Exception as error:  # the type of the error depends on the optimiser and its package
+        reason = str(error) or "it needs a GPU or a package that is not installed"
+        raise UserError(f"cannot create the optimizer {config.optimizer!r}: {reason}") from None
     return optimizer
 
 
@@ -62,9 +63,9 @@ def _backbone_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
 
 
 class TimmCosine:
-    """Step timm's cosine schedule by epoch, as its training script does; the interface is that of torch's schedules.
+    """Step timm's cosine schedule once per epoch, as its training script does; same interface as torch's schedules.
 
-    The warm-up is laid over the first epochs of the cosine, and after its ``epochs`` the floor ``min_lr`` is kept.
+    The warm-up replaces the first epochs of the cosine. After ``epochs`` epochs the learning rate stays at ``min_lr``.
     """
 
     def __init__(self, optimizer: Optimizer, config: TrainConfig, steps: int):
@@ -94,13 +95,13 @@ class TimmCosine:
 
 
 def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler | TimmCosine:
-    """Return the learning rate by step, each group from its own."""
+    """Return the learning-rate schedule, which scales the learning rate of each group."""
     if config.schedule == "timm_cosine":
         return TimmCosine(optimizer, config, steps)
     warmup = round(config.warmup * steps)
     if config.schedule == "onecycle" and steps > 2:
         rates = [group["lr"] for group in optimizer.param_groups]
-        share = min(max(config.warmup, 1.5 / steps), 1 - 1.5 / steps)  # it cannot do without a rise and a fall
+        share = min(max(config.warmup, 1.5 / steps), 1 - 1.5 / steps)  # at least one step up and one down
         momentum = not {"momentum", "betas"}.isdisjoint(optimizer.defaults)  # Adafactor and Adagrad have none
         return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=share, cycle_momentum=momentum)
     after: LRScheduler
@@ -116,14 +117,13 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
 
 
 def make_ema(part: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
-    """Return the averaged weights and statistics of what is trained; None where there are none.
+    """Return the averaged weights and statistics of a module; None if ``ema`` is 0.
 
-    With ``ema_warmup`` the decay rises by step t to ``min(ema, 1 - (1 + t)^(-2/3))``, so that short runs work too.
-    Without it the decay is ``ema`` from the first step, as in the released code, and the average starts from the
-    initial weights.
+    With ``ema_warmup`` the decay at step t is ``min(ema, 1 - (1 + t)^(-2/3))``, so that short runs work too. Without it
+    the decay is constant, as in the released code, and the average starts from the initial weights.
     """
     if not config.ema:
         return None
     if config.ema_warmup:
         return ModelEmaV3(part, decay=config.ema, use_warmup=True)
-    return ModelEmaV3(part, decay=config.ema, update_after_step=BEFORE_THE_FIRST)
+    return ModelEmaV3(part, decay=config.ema, update_after_step=AVERAGE_FROM_FIRST_STEP)

@@ -1,26 +1,25 @@
-"""Compute the loss of images whose labels are partial, by what ``unknown_labels`` makes of the unknown ones.
+"""Compute the loss of images with partial labels, depending on ``unknown_labels``.
 
-With y the target of a known pair of image and label, u = 1 for an unknown pair (where images are mixed, y and u are
-shares), P and N the loss of a positive and of a negative by ``loss``, and N_u that of a negative with
-``gamma_unknown``::
+Let y be the target of a known pair of image and label and u = 1 for an unknown pair (shares if images are mixed), P
+and N the losses of a positive and of a negative by ``loss``, and N_u that of a negative with ``gamma_unknown``::
 
     L = y P + (1 - y - u) N + u m N_u
 
 =============  ==================================================================================================
 ``ignore``     m = 0: unknown pairs add no loss
-``negative``   m = 1: they are taken as absent ("assume negative"). With ``loss=bce`` and ``smoothing``, which moves
-               all targets, this is AN-LS of Cole et al. 2021 (arXiv 2106.09708)
-``weak``       m = 1 / (K - 1) for K labels: WAN of the same paper; on an image with one positive the
-               assumed negatives weigh as much as that
+``negative``   m = 1: they are treated as absent ("assume negative"). With ``loss=bce`` and ``smoothing``, which
+               smooths all targets, this is AN-LS of Cole et al. 2021 (arXiv 2106.09708)
+``weak``       m = 1 / (K - 1) for K labels: WAN of the same paper; together, the assumed negatives of an image
+               with one positive have the weight of that positive
 ``reject``     LL-R of Kim et al. 2022 (arXiv 2206.03740): m = 0 for the unknown pairs of a batch with the
-               largest loss, which are likely to be positives, and 1 for the others. Their share grows by
-               ``reject_rate`` with each epoch, from 0 in the first
+               largest loss, which are probably positives, and 1 for the others. The share of these pairs is 0
+               in the first epoch and grows by ``reject_rate`` per epoch
 ``selective``  CSL of Ben-Baruch et al. 2022 (arXiv 2110.10955): m = 0 for labels whose prior is above
-               ``prior_threshold``, and for the ``likelihood_top`` x images most likely unknown pairs of the batch, by
-               the model's own logits; 1 for the others. Priors are in the file ``label_priors``
+               ``prior_threshold``, and for the ``likelihood_top`` x images unknown pairs of the batch with the
+               largest logits; 1 for the others. Priors are in the file ``label_priors``
 =============  ==================================================================================================
 
-A batch is what one process computes at once: with several processes, or ``accumulate``, a part of a step's images.
+A batch is what one process computes at once: only a part of a step's images with several processes or ``accumulate``.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import Split, Targets
 from zsl_tagger.training.losses import loss_terms
 
-#: In the folder ``run`` of a model that was trained on partial labels.
+#: File in the ``run`` folder of a model trained on partial labels.
 PRIORS_FILE = "label_priors.csv"
 
 
 class PartialLoss:
-    """Compute the loss of logits where some targets are unknown.
+    """Compute the loss when some targets are unknown.
 
     Args:
-        config: its loss must be ``asl`` or ``bce``.
-        priors: of the trained labels, float ``(K,)`` in 0..1, for ``selective``; None: only likelihood decides.
+        config: settings with the loss ``asl`` or ``bce``.
+        priors: priors of the trained labels, float ``(K,)`` in 0..1, for ``selective``; None: use the logits only.
     """
 
     def __init__(self, config: TrainConfig, priors: np.ndarray | None = None):
@@ -62,13 +61,14 @@ class PartialLoss:
         self._unknown = loss_terms(config.loss, gamma, *options)
 
     def __call__(self, logits: Tensor, targets: Tensor, unknown: Tensor, labels: np.ndarray, epoch: int) -> Tensor:
-        """Return the loss of each pair, ``(B, K + N)``.
+        """Return the elementwise loss, ``(B, K + N)``.
 
         Args:
-            logits: ``(B, K + N)``, of K labels and N random queries, whose targets are known.
-            targets: the same shape, in 0..1; ``unknown``: ``(B, K)`` in 0..1, with ``targets`` at most 1 together.
-            labels: places of the K labels among the trained ones, int64 ``(K,)``.
-            epoch: from 0.
+            logits: ``(B, K + N)``, for K labels and N random queries, whose targets are known.
+            targets: the same shape, in 0..1.
+            unknown: ``(B, K)`` in 0..1; with ``targets`` it sums to at most 1.
+            labels: indices of the K labels among the trained ones, int64 ``(K,)``.
+            epoch: number of the epoch, from 0.
         """
         count = unknown.shape[1]
         unknown = torch.nn.functional.pad(unknown, (0, logits.shape[1] - count))  # (B, K + N)
@@ -83,7 +83,7 @@ class PartialLoss:
     def _factor(
         self, logits: Tensor, assumed: Tensor, unknown: Tensor, labels: np.ndarray, epoch: int
     ) -> Tensor | float:
-        """Return the factor m of each pair ``(B, K + N)``, or one for all."""
+        """Return the factor m for each pair ``(B, K + N)``, or a single one for all."""
         mode = self.config.unknown_labels
         if mode == "weak":
             return 1.0 / max(len(labels) - 1, 1)
@@ -94,14 +94,14 @@ class PartialLoss:
         if mode == "selective":
             factor = 1 - _largest(logits, unknown > 0, self.config.likelihood_top * len(logits))
             if self.priors is not None:
-                often = torch.from_numpy(self.priors[labels] > self.config.prior_threshold).to(logits.device)
-                factor[:, : len(labels)] *= (~often).to(factor)
+                frequent = torch.from_numpy(self.priors[labels] > self.config.prior_threshold).to(logits.device)
+                factor[:, : len(labels)] *= (~frequent).to(factor)
             return factor
         return 1.0
 
 
 def _largest(values: Tensor, among: Tensor, count: int) -> Tensor:
-    """Return 1 for the ``count`` largest values among some of a matrix, 0 elsewhere; the same shape."""
+    """Return a matrix with 1 for the ``count`` largest of the values selected by ``among``, and 0 elsewhere."""
     chosen = torch.zeros_like(values).flatten()
     count = min(count, int(among.sum()))
     if count:
@@ -113,31 +113,31 @@ def _largest(values: Tensor, among: Tensor, count: int) -> Tensor:
 
 
 def check_partial_labels(dataset: PreparedDataset, split: Split, config: TrainConfig) -> None:
-    """Raise a UserError where the settings and what is known of the labels do not go together."""
+    """Raise a UserError if the settings do not fit the annotation of the labels."""
     if not dataset.partial:
         if config.unknown_labels != "ignore":
             raise UserError(
-                f"unknown_labels={config.unknown_labels} needs partial labels, and those of {dataset.folder} are "
+                f"unknown_labels={config.unknown_labels} needs partial labels, but the labels of {dataset.folder} are "
                 f"complete: its {DATA_FILE} has no column {NEGATIVES_COLUMN}"
             )
         return
     if config.softmax:
         raise UserError(
-            f"loss={config.loss} compares all labels of an image, and those of {dataset.folder} are partial: "
+            f"loss={config.loss} needs complete labels, but the labels of {dataset.folder} are partial: "
             "set loss=asl or bce"
         )
     targets = Targets(dataset, split.columns)
-    if config.unknown_labels == "ignore" and not any(len(targets.absent(int(row))) for row in split.train):
+    if config.unknown_labels == "ignore" and not any(len(targets.negatives_of(int(row))) for row in split.train):
         raise UserError(
-            f"{dataset.folder}: no label is known to be absent from a training image, so that unknown_labels=ignore "
-            "would learn that every label is true: set unknown_labels=negative, weak, reject or selective"
+            f"{dataset.folder}: no label is known to be absent from any training image, so with unknown_labels=ignore "
+            "the model would learn that all labels are present: set unknown_labels=negative, weak, reject or selective"
         )
 
 
 def known_share(dataset: PreparedDataset, split: Split) -> float:
-    """Return which share of the pairs of training image and trained label is known, 0..1."""
+    """Return the share of (training image, trained label) pairs that are known, 0..1."""
     targets = Targets(dataset, split.columns)
-    known = sum(len(targets.of(int(row))) + len(targets.absent(int(row))) for row in split.train)
+    known = sum(len(targets.positives_of(int(row))) + len(targets.negatives_of(int(row))) for row in split.train)
     return known / (len(split.train) * len(split.labels))
 
 
@@ -145,10 +145,10 @@ def known_share(dataset: PreparedDataset, split: Split) -> float:
 
 
 def priors_csv(labels: Sequence[str], probabilities: np.ndarray) -> bytes:
-    """Return the content of ``label_priors.csv``: of each label the mean probability over images ``(N, K)``.
+    """Return the content of ``label_priors.csv``: each label's mean over the probabilities ``(N, K)``.
 
-    The paper estimates how often a label is true in this way, by a model that was trained with ``ignore``: the labels
-    that are known say how often somebody looked for them.
+    The paper estimates the frequency of labels in this way, with a model trained with ``ignore``, because counts of
+    known labels also depend on how often annotators checked for them.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -163,7 +163,7 @@ def read_priors(path: Path, labels: Sequence[str]) -> np.ndarray:
     """Return the priors of labels, float64 ``(K,)``, from a CSV file with the columns label and prior.
 
     Raises:
-        UserError: it cannot be read, a prior is not in 0..1, or a label has none (file and line).
+        UserError: the file cannot be read, a prior is not in 0..1, or a label has no prior.
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -179,8 +179,8 @@ def read_priors(path: Path, labels: Sequence[str]) -> np.ndarray:
     missing = [label for label in labels if label not in found]
     if missing:
         raise UserError(
-            f"{path} has no prior of {len(missing)} trained labels: {some(missing)}; a training on the same "
-            f"labels writes such a file, run/{PRIORS_FILE}"
+            f"{path} has no prior for {len(missing)} trained labels: {some(missing)}; training on the same labels "
+            f"writes such a file, run/{PRIORS_FILE}"
         )
     return np.array([found[label] for label in labels])
 

@@ -1,20 +1,21 @@
-"""Augment the queries in training as the paper does (section 3.3), with formulas.
+"""Augment the queries in training, following section 3.3 of the paper.
 
-With q_k the unit word vectors of a step's K labels, d their width, z standard normal, all drawn anew each step:
+Let q_k be the unit word vectors of a step's K labels, d their dimension and z standard normal; each step draws new
+labels and numbers:
 
 =====================  ==========================================================================================
 ``query_noise`` s      q_k + s z_k / sqrt(d): noise of length about s on a query of length 1. With
-                       ``query_noise_unit`` the sum is scaled to length 1 again, as the queries of tagging are
-``random_queries`` R   R more queries r = z / ||z|| of random direction, with target ``random_query_target`` and weight
-                       ``random_query_weight`` in the loss. ``random_queries_per`` batch asks the same R of every image,
-                       ``image`` draws R for each image. The paper's target is positive (1): it keeps the decoder from
-                       saying "no" to whatever it does not know
-``query_dropout`` p    each label is left out of a step with chance p
-``labels_per_step`` M  where more than M labels are left: those on the step's images, then others at random;
-                       ``negative_share`` n of the M are others in any case, with ``negative_weight`` in the loss
+                       ``query_noise_unit`` the sum is normalised to length 1, like the queries in tagging
+``random_queries`` R   R additional queries r = z / ||z|| of random direction, with target ``random_query_target`` and
+                       weight ``random_query_weight`` in the loss. ``random_queries_per=batch`` uses the same R for all
+                       images, ``image`` draws R for each. The paper's target is positive (1): it keeps the decoder
+                       from rejecting every query that it does not know
+``query_dropout`` p    each label is left out of a step with probability p
+``labels_per_step`` M  if more than M labels remain, use those on the step's images, then random others; at least
+                       ``negative_share`` of the M are others, with ``negative_weight`` in the loss
 =====================  ==========================================================================================
 
-The paper gives no magnitudes. A draw depends on seed and step alone: every process of a run draws the same.
+The paper gives no magnitudes. Random numbers depend on seed and step only, so all processes of a run draw the same.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from zsl_tagger.training.config import TrainConfig
 
 
 class QueryAugment:
-    """Choose a step's labels and make its queries."""
+    """Choose the labels of a step and create its queries."""
 
     def __init__(self, config: TrainConfig):
         self.config = config
@@ -37,8 +38,8 @@ class QueryAugment:
         """Return the labels of a step, int64, ascending.
 
         Args:
-            positives: the labels on the step's images, int ``(P,)``.
-            count: of all labels that are trained.
+            positives: labels on the step's images, int ``(P,)``.
+            count: number of trained labels.
         """
         random = np.random.default_rng(seed)
         kept = np.arange(count)
@@ -55,13 +56,13 @@ class QueryAugment:
         return kept if len(kept) else np.arange(count)[:1]
 
     def label_weights(self, labels: np.ndarray, positives: np.ndarray) -> np.ndarray | None:
-        """Return the weight of each chosen label in the loss, float32 ``(K,)``; None where all are 1."""
+        """Return the weight of each chosen label in the loss, float32 ``(K,)``; None if all are 1."""
         if self.config.negative_weight == 1.0:
             return None
         return np.where(np.isin(labels, positives), 1.0, self.config.negative_weight).astype(np.float32)
 
     def queries(self, vectors: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Return unit word vectors ``(K, word_dim)`` with their noise, the same shape."""
+        """Return unit word vectors ``(K, word_dim)`` with noise, the same shape."""
         if not self.config.query_noise:
             return vectors
         drawn = np.random.default_rng(seed).standard_normal(vectors.shape, np.float32)
@@ -71,16 +72,16 @@ class QueryAugment:
     def with_random(
         self, queries: Tensor, targets: Tensor, weights: Tensor, seed: tuple[int, ...], image_seed: tuple[int, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the random queries of B images, with their targets and their weights in the loss.
+        """Add the random queries for B images, with their targets and weights in the loss.
 
-        Where each image has its own, every image is asked all N = B R of them and those of others weigh 0, so that
-        the decoder still has one set of queries a batch.
+        With queries per image, every image gets all N = B R of them and those of other images have weight 0, so that
+        the decoder still has one set of queries per batch.
 
         Args:
             queries: ``(K, word_dim)``.
             targets, weights: ``(B, K)``.
-            seed: the same in all processes, for random queries of a batch.
-            image_seed: this process's and this part's of the step, for those of each image.
+            seed: seed of queries per batch, the same in all processes.
+            image_seed: seed of queries per image, different for each process and part of the step.
 
         Returns:
             queries ``(K + N, word_dim)``; targets and weights ``(B, K + N)``. N is ``random_queries``, or B times that.

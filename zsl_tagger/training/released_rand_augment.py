@@ -1,8 +1,8 @@
-"""RandAugment with the operations and magnitudes of PyPI's ``randaugment`` 1.0.2, which the released code trains with.
+"""RandAugment with the operations and magnitudes of PyPI's ``randaugment`` 1.0.2, which the released code uses.
 
-Two operations are drawn with a magnitude each, uniformly, and each is applied with chance 0.5. It differs from timm's
-RandAugment in what is drawn: a magnitude of 1 to 9 for each operation, rotation in one direction only, posterizing to 4
-bits at least, and small boxes of grey (Cutout) among the operations.
+It draws two operations with a magnitude for each, uniformly, and applies each with probability 0.5. Unlike timm's
+RandAugment, it draws a magnitude of 1 to 9 for each operation, rotates in one direction only, posterizes to at least 4
+bits, and has Cutout with small grey boxes among its operations.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from timm.data import auto_augment as timm_ops
 CHANCE = 0.5
 MAGNITUDES = range(1, 10)
 
-_GREY = (128, 128, 128)  # what comes in from beyond the edge
+_GREY = (128, 128, 128)  # fills areas from outside the image
 _BOX_GREY = (125, 122, 113)
 
 Operation = Callable[[Image.Image, int], Image.Image]  # with a magnitude of 1..9
 
 
 class ReleasedRandAugment:
-    """Apply two random operations; all numbers come from ``random`` and numpy's global generator."""
+    """Apply two random operations, drawn from ``random`` and numpy's global generator."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         for number in divmod(random.randrange(_KINDS**2), _KINDS):
@@ -36,7 +36,7 @@ class ReleasedRandAugment:
 
 
 def _steps(first: float, last: float) -> list[float]:
-    """Return the values at magnitudes 0 to 9, computed as there, since the last bit decides between two pixels."""
+    """Return the values at magnitudes 0 to 9, bit for bit as in the package, because rounding affects pixels."""
     return np.linspace(first, last, len(MAGNITUDES) + 1).tolist()
 
 
@@ -86,12 +86,12 @@ def _translate(translate: Callable[..., Image.Image], image: Image.Image, magnit
 
 
 def _rotate(image: Image.Image, magnitude: int) -> Image.Image:
-    """Rotate counter-clockwise; the released operation has no other direction."""
+    """Rotate counter-clockwise, the only direction of the released operation."""
     return timm_ops.rotate(image, _DEGREES[magnitude], resample=Image.Resampling.NEAREST, fillcolor=_GREY)
 
 
 def _cutout(image: Image.Image, magnitude: int) -> Image.Image:
-    """Fill a box of up to 20 pixels a side (an odd side loses one); it is cut off at the image's edge."""
+    """Fill a box with a side of up to 20 pixels (rounded down to an even number), clipped at the image's edge."""
     half = _BOX_SIDE[magnitude] // 2
     x, y = (int(np.random.randint(0, side)) for side in image.size)
     image = image.copy()
@@ -100,7 +100,7 @@ def _cutout(image: Image.Image, magnitude: int) -> Image.Image:
     return image
 
 
-#: In the order of the released package, so that equal seeds draw the same.
+#: In the order of the released package, so that equal seeds give equal results.
 OPERATIONS: tuple[Operation, ...] = (
     _invert,
     _cutout,

@@ -1,7 +1,7 @@
 """Train a model for each combination of some settings, and compare them on validation images.
 
-Each combination is an ordinary run in a folder of its own below ``--output``, named after its settings. Features of a
-frozen backbone are computed once for all of them.
+Each combination is an ordinary run, in a folder below ``--output`` named after its settings. Features of a frozen
+backbone are computed once for all combinations.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SWEEP_FILE = "sweep.csv"
 
 @dataclasses.dataclass(frozen=True)
 class SweptRun:
-    """Hold one combination of settings and the figures of its model.
+    """One combination of settings and the figures of its model.
 
     Attributes:
-        settings: ``name=value`` of each swept setting.
-        output: its model folder.
+        settings: ``name=value`` for each swept setting.
+        output: the model folder.
     """
 
     settings: tuple[str, ...]
@@ -42,22 +42,22 @@ class SweptRun:
 
 
 def sweep(run: TrainRun, sweeps: Sequence[str]) -> list[SweptRun]:
-    """Train each combination, and write ``sweep.csv`` beside the model folders.
+    """Train each combination, and write ``sweep.csv`` next to the model folders.
 
     Args:
-        run: what the combinations share; its ``output`` is the folder of their folders. With ``resume``, finished
-            combinations are not trained again.
-        sweeps: ``"lr=1e-4,3e-4"`` for each swept setting.
+        run: options shared by all combinations; ``output`` is the parent of the model folders. With ``resume``,
+            finished combinations are not trained again.
+        sweeps: texts such as ``"lr=1e-4,3e-4"``, one for each swept setting.
 
     Returns:
         the combinations, best first.
 
     Raises:
-        UserError: settings that are not known or don't fit, before anything is trained.
-        Stopped: a signal came; ``resume`` continues.
+        UserError: unknown settings or invalid values; nothing was trained.
+        Stopped: a signal stopped the run; ``resume`` continues.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("expected one process for --sweep: train each combination by itself with torchrun")
+        raise UserError("--sweep works with a single process: with torchrun, train each combination separately")
     runs = [_with_settings(run, settings) for settings in combinations(sweeps)]
     found = []
     for number, (settings, one) in enumerate(runs, 1):
@@ -65,16 +65,16 @@ def sweep(run: TrainRun, sweeps: Sequence[str]) -> list[SweptRun]:
         train(one)
         saved = read_config(one.output).provenance.get("validation", {})
         found.append(SweptRun(settings, one.output, ValidationFigures.from_saved(saved)))
-    found.sort(key=_decisive, reverse=True)
+    found.sort(key=_selection_value, reverse=True)
     _write(run.output / SWEEP_FILE, found)
     return found
 
 
 def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return ``("lr=1e-4", "noise=0")`` and so on: each value of each setting with each of the others.
+    """Return all combinations of the values of the settings, such as ``("lr=1e-4", "query_noise=0")``.
 
     Raises:
-        UserError: a text that is not ``name=value,value``, or a setting that is swept twice.
+        UserError: a text is not ``name=value,value``, or a setting appears twice.
     """
     values: dict[str, list[str]] = {}
     for text in sweeps:
@@ -84,13 +84,13 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
         if not name or not equals or "" in parts:
             raise UserError(f"expected --sweep name=value,value, got {text!r}")
         if name in values:
-            raise UserError(f"expected each setting in one --sweep, got {name} twice: put all its values into one")
+            raise UserError(f"expected one --sweep per setting, got {name} twice: list all its values in one")
         values[name] = list(dict.fromkeys(parts))
     return list(itertools.product(*([f"{name}={part}" for part in parts] for name, parts in values.items())))
 
 
 def table(found: Sequence[SweptRun]) -> list[str]:
-    """Return the lines that a person reads: the combinations, best first, in percent."""
+    """Return the table to print: the combinations, best first, with figures in percent."""
     shown = _measured(found)
     names = [setting.partition("=")[0] for setting in found[0].settings]
     rows = [[*names, *shown]]
@@ -109,13 +109,13 @@ def _with_settings(run: TrainRun, settings: tuple[str, ...]) -> tuple[tuple[str,
 
 
 def _measured(found: Sequence[SweptRun]) -> list[str]:
-    """Return the names of the figures that some combination has."""
+    """Return the names of the figures that any combination has."""
     return [name for name in FIGURES if any(name in one.figures.measured() for one in found)]
 
 
-def _decisive(one: SweptRun) -> float:
-    decisive = one.figures.decisive()
-    return -1.0 if decisive is None else decisive[1]
+def _selection_value(one: SweptRun) -> float:
+    selected_by = one.figures.selection_metric()
+    return -1.0 if selected_by is None else selected_by[1]
 
 
 def _write(path: Path, found: Sequence[SweptRun]) -> None:

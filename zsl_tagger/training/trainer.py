@@ -1,4 +1,4 @@
-"""Run the steps of a training: draw images and labels, compute the loss, update; resumable at any step."""
+"""Run the training steps: draw images and labels, compute the loss and update the weights; resumable at any step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zsl_tagger.system.signals import StopRequest, watching_signals
 from zsl_tagger.training.augment import BatchMix, seed_everything
 from zsl_tagger.training.checkpoint import Stopped, read_checkpoint, save_checkpoint, write_tensors
 from zsl_tagger.training.config import TrainConfig
-from zsl_tagger.training.data import ImageSchedule, PartialTargets, Shown, Split, Targets
+from zsl_tagger.training.data import ImageSchedule, LoadedPart, PartialTargets, Split, Targets
 from zsl_tagger.training.figures import ValidationFigures
 from zsl_tagger.training.log import RunLog, measured_text
 from zsl_tagger.training.losses import OwnLoss, make_loss, own_losses
@@ -31,20 +31,20 @@ from zsl_tagger.training.query_augment import QueryAugment
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
-#: Steps between two looks at the loss, which make a GPU wait; what is saved was looked at before.
-LOOK_EVERY = 10
+#: Steps between two checks of the loss, which synchronise with the GPU. It is also checked before saving.
+CHECK_LOSS_EVERY = 10
 
 Validate = Callable[[TaggerModel], ValidationFigures]
-ShownFrom = Callable[[int], Generator[Shown, None, None]]  # from a step on, what this process is shown
+PartsFrom = Callable[[int], Generator[LoadedPart, None, None]]  # first step -> this process's parts
 
 
-class Asked(NamedTuple):
-    """Hold what a step asks of its images.
+class StepLabels(NamedTuple):
+    """Labels of a step.
 
     Args:
-        labels: int64 ``(K,)``.
+        labels: int64 ``(K,)``, indices among the trained labels.
         queries: ``(K, word_dim)``; None for a closed set.
-        weights: of the labels in the loss, float32 ``(K,)``; None where all are 1.
+        weights: weights of the labels in the loss, float32 ``(K,)``; None if all are 1.
     """
 
     labels: np.ndarray
@@ -53,11 +53,11 @@ class Asked(NamedTuple):
 
 
 class TrainNetwork(nn.Module):
-    """Compute logits as in training: from images, or from features of a frozen backbone.
+    """Compute logits in training, from images or from features of a frozen backbone.
 
     Args:
-        from_features: inputs are backbone tokens.
-        freeze: the backbone has no gradient and stays in evaluation mode.
+        freeze: keep the backbone in evaluation mode, without gradients.
+        from_features: whether inputs are backbone tokens.
     """
 
     def __init__(self, model: TaggerModel, freeze: bool, from_features: bool):
@@ -73,7 +73,7 @@ class TrainNetwork(nn.Module):
         return self
 
     def forward(self, inputs: Tensor, queries: Tensor | None) -> Tensor:
-        """uint8 or float ``(B, S, S, 3)``, or tokens ``(B, L, C)`` -> logits ``(B, K)``."""
+        """Return logits ``(B, K)`` for pixels, uint8 or float ``(B, S, S, 3)``, or for tokens ``(B, L, C)``."""
         if self.from_features:
             return self.model.score(self.model.embed(inputs.float()), queries)
         with torch.no_grad() if self.freeze else contextlib.nullcontext():
@@ -82,19 +82,19 @@ class TrainNetwork(nn.Module):
 
 
 class Trainer:
-    """Run the steps.
+    """Run the training steps.
 
     Args:
-        model: already on the accelerator's device.
-        shown_from: gives the process's parts from a step on; ``accumulate`` a step.
-        data: fingerprint of what is trained on; a checkpoint of other data is refused.
-        priors: of the trained labels, see :class:`~zsl_tagger.training.partial_labels.PartialLoss`.
-        own_loss: in place of that of the settings.
+        model: the model, on the accelerator's device.
+        parts_from: returns the process's parts from a given step on, ``accumulate`` of them per step.
+        data: fingerprint of the training data; checkpoints from other data are rejected.
+        priors: priors of the trained labels, see :class:`~zsl_tagger.training.partial_labels.PartialLoss`.
+        own_loss: custom loss instead of the one in the settings.
 
     Attributes:
-        step: steps done.
-        started: when the run began, by the monotonic clock.
-        faults: images that could not be read, and why.
+        step: number of completed steps.
+        started: start of the run on the monotonic clock.
+        faults: reason by index of each unreadable image.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Trainer:
         accelerator: Accelerator,
         *,
         from_features: bool,
-        shown_from: ShownFrom,
+        parts_from: PartsFrom,
         validate: Validate,
         folder: Path,
         data: str,
@@ -115,7 +115,7 @@ class Trainer:
         own_loss: OwnLoss | None = None,
     ):
         self.model, self.split, self.targets, self.schedule, self.config = model, split, targets, schedule, config
-        self.accelerator, self.shown_from, self.validate, self.data = accelerator, shown_from, validate, data
+        self.accelerator, self.parts_from, self.validate, self.data = accelerator, parts_from, validate, data
         self.checkpoint, self.best_path = folder / CHECKPOINT_FILE, folder / BEST_FILE
         self.vectors = torch.from_numpy(split.vectors).to(accelerator.device) if not config.closed else None
         self.augment = QueryAugment(config)
@@ -135,7 +135,7 @@ class Trainer:
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.step, self.started, self._seconds_before = 0, time.monotonic(), 0.0
         self.best = ValidationFigures()
-        self.best_step: int | None = None  # None: nothing was measured on validation
+        self.best_step: int | None = None  # None: nothing measured on validation
         self.faults: dict[int, str] = {}
 
     # --- the run ------------------------------------------------------------------------------------------
@@ -144,56 +144,58 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            Stopped: a signal came; everything up to ``step`` is saved.
-            UserError: the loss is no number, or memory or disk is full; the last checkpoint stays.
+            Stopped: a signal stopped the run; all steps up to ``step`` are saved.
+            UserError: the loss is not finite, or memory or disk is full; the last checkpoint stays.
         """
-        shown = self.shown_from(self.step)
+        loaded = self.parts_from(self.step)
         try:
-            self._run(shown, log, progress, stop)
+            self._run(loaded, log, progress, stop)
         finally:
-            shown.close()  # ends the processes that read images, also where a traceback holds on to them
+            loaded.close()  # ends the reader processes, even if a traceback still refers to them
 
-    def _run(self, shown: Iterator[Shown], log: RunLog | None, progress: Progress, stop: StopRequest) -> None:
+    def _run(self, loaded: Iterator[LoadedPart], log: RunLog | None, progress: Progress, stop: StopRequest) -> None:
         steps, per_epoch = self.schedule.steps, self.schedule.steps_per_epoch
-        total, seen_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
+        total, new_steps, since = torch.zeros((), device=self.accelerator.device), 0, time.monotonic()
         measured: dict[str, float] = {}
         self.network.train()
         while self.step < steps:
-            total += self._train_step(shown)
-            self.step, seen_steps = self.step + 1, seen_steps + 1
+            total += self._train_step(loaded)
+            self.step, new_steps = self.step + 1, new_steps + 1
             epoch_ends = self.step % per_epoch == 0
             saves = epoch_ends or self.step % self.config.checkpoint_every == 0
             progress.update(self.step)
-            if saves or seen_steps >= LOOK_EVERY or (self.accelerator.num_processes == 1 and stop.signal is not None):
-                values = self._look(float(total), seen_steps, since)
+            stop_now = self.accelerator.num_processes == 1 and stop.signal is not None
+            if saves or new_steps >= CHECK_LOSS_EVERY or stop_now:
+                values = self._measure(float(total), new_steps, since)
                 if epoch_ends and (self.step // per_epoch % self.config.validate_every == 0 or self.step == steps):
                     values |= self._validate().measured()
                 if log is not None:
                     log.write(values)
                 measured |= values
                 progress.update(self.step, measured_text(measured))
-                stopping = self._agreed(stop)
+                stopping = self._shared_signal(stop)
                 if saves or stopping:
                     self.save()
                 if stopping:
                     raise Stopped(stopping, self.step)
                 total.zero_()
-                seen_steps, since = 0, time.monotonic()
+                new_steps, since = 0, time.monotonic()
 
-    def _train_step(self, shown: Iterator[Shown]) -> Tensor:
+    def _train_step(self, loaded: Iterator[LoadedPart]) -> Tensor:
         """Update the weights once and return this process's share of the loss."""
         seed = (self.config.seed, self.step)
-        asked = self._ask()
+        chosen = self._choose_labels()
         total = torch.zeros((), device=self.accelerator.device)
         for turn in range(self.config.accumulate):
             last = turn == self.config.accumulate - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
-                part = next(shown)
+                part = next(loaded)
                 self.faults.update(part.faults)
-                # Dropout differs between processes and parts, and is the same in a resumed run.
+                # Dropout must differ between processes and parts, and be the same in a resumed run.
                 seed_everything((*seed, turn, self.accelerator.process_index))
-                loss = self._loss(part, asked, turn)
-                self.accelerator.backward(loss * self.accelerator.num_processes)  # gradients are averaged over them
+                loss = self._loss(part, chosen, turn)
+                # Processes average their gradients, but the loss is a sum over them.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
                 total += loss.detach()
         if self.config.clip_grad:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
@@ -204,89 +206,92 @@ class Trainer:
             self.ema.update(self.trained, self.step)
         return total
 
-    def _ask(self) -> Asked:
+    def _choose_labels(self) -> StepLabels:
         """Choose the labels of a step."""
         if self.vectors is None:
-            return Asked(np.arange(len(self.split.labels)), None, None)
+            return StepLabels(np.arange(len(self.split.labels)), None, None)
         annotated = self.targets.annotated(self.schedule.batch(self.step))
         labels = self.augment.labels(annotated, len(self.split.labels), (self.config.seed, self.step, 1))
         vectors = self.vectors[torch.from_numpy(labels).to(self.vectors.device)]
         queries = self.augment.queries(vectors, (self.config.seed, self.step, 2))
-        return Asked(labels, queries, self.augment.label_weights(labels, annotated))
+        return StepLabels(labels, queries, self.augment.label_weights(labels, annotated))
 
-    def _loss(self, part: Shown, asked: Asked, turn: int) -> Tensor:
-        """Return the part ``turn``'s share of the step's loss, so that the parts of all processes add up to it."""
+    def _loss(self, part: LoadedPart, chosen: StepLabels, turn: int) -> Tensor:
+        """Return the contribution of part number ``turn`` to the step's loss, the sum over all parts and processes."""
         device = self.accelerator.device
         inputs = part.inputs.to(device, non_blocking=True)
-        inputs, targets, unknown = self._mixed(inputs, part.rows, asked)  # (b, K) each, or no unknown ones
+        inputs, targets, unknown = self._mix_batch(inputs, part.rows, chosen)  # targets, unknown: (b, K)
         if self.config.target_threshold is not None:
             targets = (targets > self.config.target_threshold).float()
             unknown = None if unknown is None else unknown * (1 - targets)
-        if asked.queries is None:
+        if chosen.queries is None:
             logits = self.network(inputs, None).float()
-            losses = self._elementwise(logits, targets, unknown, asked)  # (b, K), or (b,) of a softmax
+            losses = self._elementwise(logits, targets, unknown, chosen)  # (b, K), or (b,) for a softmax
             count = losses.shape[1] if losses.ndim == 2 else 1
         else:
-            weights = self._weights(part.rows, asked).to(device)  # (b, K)
-            of_step = (self.config.seed, self.step, 4)
-            of_part = (*of_step, turn, self.accelerator.process_index)
-            queries, targets, weights = self.augment.with_random(asked.queries, targets, weights, of_step, of_part)
+            weights = self._weights(part.rows, chosen).to(device)  # (b, K)
+            step_seed = (self.config.seed, self.step, 4)
+            part_seed = (*step_seed, turn, self.accelerator.process_index)
+            queries, targets, weights = self.augment.with_random(chosen.queries, targets, weights, step_seed, part_seed)
             logits = self.network(inputs, queries).float()
-            losses = self._elementwise(logits, targets, unknown, asked) * weights  # (b, K + N)
-            count = len(asked.labels) + self.config.random_queries
+            losses = self._elementwise(logits, targets, unknown, chosen) * weights  # (b, K + N)
+            count = len(chosen.labels) + self.config.random_queries
         if self.config.reduction == "sum":
             return losses.sum()
-        images = len(self.schedule.batch(self.step))  # of all parts
+        images = len(self.schedule.batch(self.step))  # in all parts
         return losses.sum() / (images * count)
 
-    def _mixed(self, inputs: Tensor, rows: np.ndarray, asked: Asked) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return a part's inputs, targets ``(b, K)`` and which of these are unknown, all mixed alike."""
-        targets = torch.from_numpy(self.targets.matrix(rows)[:, asked.labels]).to(inputs.device)
-        of_images = self.targets.unknown(rows)  # (b, all labels)
-        unknown = None if of_images is None else torch.from_numpy(of_images[:, asked.labels]).to(inputs.device)
+    def _mix_batch(self, inputs: Tensor, rows: np.ndarray, chosen: StepLabels) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return a part's inputs, targets and unknown pairs ``(b, K)``, mixed if the settings say so.
+
+        Unknown pairs are None if labels are complete.
+        """
+        targets = torch.from_numpy(self.targets.matrix(rows)[:, chosen.labels]).to(inputs.device)
+        all_unknown = self.targets.unknown(rows)  # (b, all labels)
+        unknown = None if all_unknown is None else torch.from_numpy(all_unknown[:, chosen.labels]).to(inputs.device)
         if self.mix is None:
             return inputs, targets, unknown
         seed = (self.config.seed, self.step, 3, self.accelerator.process_index)
         if unknown is None:
             return *self.mix(inputs, targets, seed), None
-        inputs, both = self.mix(inputs, torch.cat([targets, unknown], dim=1), seed)  # (b, 2 K): shares mix alike
+        inputs, both = self.mix(inputs, torch.cat([targets, unknown], dim=1), seed)  # both: (b, 2 K)
         targets, unknown = both.chunk(2, dim=1)
         return inputs, targets, unknown
 
-    def _elementwise(self, logits: Tensor, targets: Tensor, unknown: Tensor | None, asked: Asked) -> Tensor:
-        """Return the loss of each pair of image and label, or of each image where the loss is a softmax's."""
+    def _elementwise(self, logits: Tensor, targets: Tensor, unknown: Tensor | None, chosen: StepLabels) -> Tensor:
+        """Return the loss of each pair of image and label, or of each image for a loss with softmax."""
         if self.own_loss is not None:
             return own_losses(self.own_loss, logits, targets, unknown)
         if unknown is None or self.partial_loss is None:
             return self.loss(logits, targets)
         epoch = self.step // self.schedule.steps_per_epoch
-        return self.partial_loss(logits, targets, unknown, asked.labels, epoch)
+        return self.partial_loss(logits, targets, unknown, chosen.labels, epoch)
 
-    def _weights(self, rows: np.ndarray, asked: Asked) -> Tensor:
-        """Return the weight in the loss of each asked label on each image ``rows``, float32 ``(b, K)``."""
-        weights = np.ones((len(rows), len(asked.labels)), np.float32)
-        if asked.weights is not None:
-            weights *= asked.weights
-        of_targets = self.targets.weights(rows)  # (b, all labels)
-        if of_targets is not None:
-            weights *= of_targets[:, asked.labels]
+    def _weights(self, rows: np.ndarray, chosen: StepLabels) -> Tensor:
+        """Return the weight in the loss of each chosen label on each image, float32 ``(b, K)``."""
+        weights = np.ones((len(rows), len(chosen.labels)), np.float32)
+        if chosen.weights is not None:
+            weights *= chosen.weights
+        target_weights = self.targets.weights(rows)  # (b, all labels)
+        if target_weights is not None:
+            weights *= target_weights[:, chosen.labels]
         return torch.from_numpy(weights)
 
-    # --- what is measured ---------------------------------------------------------------------------------
+    # --- measurements -------------------------------------------------------------------------------------
 
-    def _look(self, total: float, steps: int, since: float) -> dict[str, float]:
-        """Return loss, learning rate and speed since the last look.
+    def _measure(self, total: float, steps: int, since: float) -> dict[str, float]:
+        """Return loss, learning rate and speed over the last ``steps`` steps.
 
         Raises:
-            UserError: the loss is not a number.
+            UserError: the loss is not finite.
         """
-        mine = torch.tensor([total], device=self.accelerator.device)
-        loss = float(self.accelerator.reduce(mine, "sum")) / steps
+        own = torch.tensor([total], device=self.accelerator.device)
+        loss = float(self.accelerator.reduce(own, "sum")) / steps
         rate = float(self.lr_schedule.get_last_lr()[0])
         if not np.isfinite(loss):
             raise UserError(
-                f"the loss became {loss} by step {self.step} (learning rate {rate:.2g}); the checkpoint stays. "
-                "Lower lr, set clip_grad=1, or precision=fp32, in a new --output"
+                f"the loss is {loss} at step {self.step} (learning rate {rate:.2g}); the last checkpoint was kept: "
+                "lower lr, set clip_grad=1 or set precision=fp32, and start again in a new --output"
             )
         pace = steps * self.config.batch_size / max(time.monotonic() - since, 1e-9)
         epoch = self.step / self.schedule.steps_per_epoch
@@ -295,10 +300,10 @@ class Trainer:
     def _validate(self) -> ValidationFigures:
         figures = self.validate(self.averaged())
         self.network.train()
-        decisive = figures.decisive()
-        if decisive is None:
+        selected_by = figures.selection_metric()
+        if selected_by is None:
             return figures
-        name, value = decisive
+        name, value = selected_by
         if value > self.best.measured().get(name, -1.0):
             self.best, self.best_step = figures, self.step
             if self.accelerator.is_main_process:
@@ -307,7 +312,7 @@ class Trainer:
         return figures
 
     def averaged_part(self) -> nn.Module:
-        """Return the trained part with its averaged weights, which is validated and saved."""
+        """Return the trained part of the model with averaged weights, which is validated and saved."""
         return self.trained if self.ema is None else self.ema.module
 
     def averaged(self) -> TaggerModel:
@@ -320,24 +325,24 @@ class Trainer:
         return averaged.to(self.accelerator.device)
 
     def load_best(self) -> None:
-        """Give the averaged part the weights that were best on validation; without validation it has the last ones."""
+        """Load the weights that were best on validation; without validation, keep the last ones."""
         if self.best_step is not None:
             self.accelerator.wait_for_everyone()
             state = read_torch_file(self.best_path)
             self.averaged_part().load_state_dict(state)
 
-    # --- what is kept -------------------------------------------------------------------------------------
+    # --- checkpoints --------------------------------------------------------------------------------------
 
-    def _agreed(self, stop: StopRequest) -> int:
-        """Return the signal that any process has got, 0 for none, so that all stop at the same step."""
+    def _shared_signal(self, stop: StopRequest) -> int:
+        """Return the signal that any process received, or 0, so that all stop at the same step."""
         if self.accelerator.num_processes == 1:
             return stop.signal or 0
-        mine = torch.tensor([stop.signal or 0], device=self.accelerator.device)
-        return int(self.accelerator.gather(mine).max())
+        own = torch.tensor([stop.signal or 0], device=self.accelerator.device)
+        return int(self.accelerator.gather(own).max())
 
     @property
     def seconds(self) -> float:
-        """Return the seconds spent on the run so far, before interruptions too."""
+        """Return the duration of the run so far, including the time before interruptions."""
         return self._seconds_before + time.monotonic() - self.started
 
     def save(self) -> None:
@@ -352,7 +357,7 @@ class Trainer:
             "weights": self.trained.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "lr_schedule": _plain(self.lr_schedule.state_dict()),
+            "lr_schedule": _without_functions(self.lr_schedule.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": {} if self.best_step is None else {**self.best.measured(), "step": self.best_step},
             "faults": self.faults,
@@ -363,21 +368,21 @@ class Trainer:
         """Continue from the checkpoint.
 
         Raises:
-            UserError: there is none, or it is of other settings or data.
+            UserError: there is none, or it has other settings or data.
         """
         content = read_checkpoint(self.checkpoint)
-        # A setting that an older checkpoint lacks is at its default, which is what was done before there was a choice.
+        # The default of a setting that older checkpoints lack is the behaviour before the setting existed.
         now, then = self.config.as_dict(), TrainConfig().as_dict() | content["config"]
         changed = [name for name in {**then, **now} if now.get(name) != then.get(name) and name not in _MAY_CHANGE]
         if changed:
-            told = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))
-            raise UserError(f"{self.checkpoint} was trained with other settings ({told}): to resume, keep them")
-        # The fingerprint covers the initial weights, and before there was ema_warmup heads started with other draws.
+            changes = ", ".join(f"{name} {then.get(name)!r} -> {now.get(name)!r}" for name in sorted(changed))
+            raise UserError(f"{self.checkpoint} has other settings ({changes}): resume with the original ones")
+        # The fingerprint covers the initial weights. Versions without ema_warmup drew them differently.
         comparable = "ema_warmup" in content["config"]
         if comparable and content["data"] != self.data:
             raise UserError(
-                f"{self.checkpoint} was trained on other images, labels, word vectors or initial weights: "
-                "to resume, keep them"
+                f"{self.checkpoint} has other images, labels, word vectors or initial weights: "
+                "resume with the original ones"
             )
         self.trained.load_state_dict(content["weights"])
         if self.ema is not None:
@@ -392,13 +397,13 @@ class Trainer:
 
 
 def run_trainer(trainer: Trainer, folder: Path, is_main: bool = True) -> None:
-    """Run a trainer to its end with a log in ``folder``, progress, and an end in good order on a signal.
+    """Run a trainer to the end with a log in ``folder`` and a progress bar, and stop cleanly on a signal.
 
     Args:
-        is_main: of several processes, the one that writes the log and shows the progress.
+        is_main: whether this process writes the log and shows the progress.
 
     Raises:
-        Stopped, UserError: as :meth:`Trainer.run`.
+        Stopped, UserError: see :meth:`Trainer.run`.
     """
     log = RunLog(folder, trainer.step) if is_main else None
     progress = Progress("training", trainer.schedule.steps, done=trainer.step, unit="steps", shown=is_main)
@@ -410,28 +415,29 @@ def run_trainer(trainer: Trainer, folder: Path, is_main: bool = True) -> None:
             log.close()
 
 
-#: Settings that change how a run is carried out and not what comes of it.
+#: Settings that do not affect the result of a run.
 _MAY_CHANGE = frozenset({"workers", "checkpoint_every", "bake_words", "compile", "channels_last"})
 
 
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a schedule's state without its functions, which cannot be read back as data."""
-    nested = {name: [_plain(one) for one in value] for name, value in state.items() if name == "_schedulers"}
+def _without_functions(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a schedule's state without functions, which could not be loaded safely."""
     kept = {name: value for name, value in state.items() if not callable(value) and name != "_schedulers"}
-    return kept | nested
+    if "_schedulers" in state:
+        kept["_schedulers"] = [_without_functions(one) for one in state["_schedulers"]]
+    return kept
 
 
 @contextlib.contextmanager
-def told_memory_errors(config: TrainConfig) -> Iterator[None]:
-    """Say what to lower where memory does not suffice."""
+def explained_memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Turn errors about memory into UserErrors that name the settings to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error).lower()
         if "dataloader worker" in text:
             raise UserError(
-                "a process that reads images was killed, most likely for want of memory: lower --set workers "
-                f"(0 reads in the main process), then --resume ({str(error).splitlines()[0]})"
+                "a process that reads images was killed, probably because memory ran out: lower --set workers (0 "
+                f"reads images in the main process), then use --resume ({str(error).splitlines()[0]})"
             ) from None
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
@@ -439,5 +445,5 @@ def told_memory_errors(config: TrainConfig) -> Iterator[None]:
         raise UserError(
             f"out of memory with batch_size={config.batch_size} in {config.accumulate} parts of images of "
             f"{config.image_size} px: raise accumulate (the result stays the same), or lower batch_size, "
-            f"image_size{labels}; precision=bf16 takes about half"
+            f"image_size{labels}; precision=bf16 needs about half the memory"
         ) from None

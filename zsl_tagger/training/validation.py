@@ -1,4 +1,4 @@
-"""Measure the model on validation images, which decides the step whose weights are kept."""
+"""Measure the model on validation images, to select the step whose weights are kept."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from zsl_tagger.training.data import Split, leave_signals_to_parent, read_all
 from zsl_tagger.training.features import FeatureCache
 from zsl_tagger.training.figures import ValidationFigures
 
-AT_ONCE = 32  # images through the model
-TOP = 3  # of F1@3 and recall@3
+BATCH_SIZE = 32  # images through the model at a time
+TOP = 3  # K of F1@K
 
 
 class PlainImages(Dataset):
-    """Read images as tagging does: uint8 ``(S, S, 3)``, or None and the reason where one cannot be read."""
+    """Read images as tagging does: uint8 ``(S, S, 3)``, or the reason why an image cannot be read."""
 
     def __init__(self, dataset: PreparedDataset, rows: np.ndarray, root: str, preprocessing: Preprocessing):
         self.paths, self.root, self.preprocessing = [dataset.paths[row] for row in rows], root, preprocessing
@@ -43,12 +43,12 @@ class PlainImages(Dataset):
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model says of images.
+    """Scores of images.
 
     Attributes:
-        rows: int64 ``(N,)`` of the data set.
+        rows: int64 ``(N,)``, indices of the data set's images.
         logits: float32 ``(N, K)``.
-        classes: probabilities of the backbone's classes, float32 ``(N, C)``; None of a model without class evidence.
+        classes: probabilities of the backbone's classes, float32 ``(N, C)``; None for models without class evidence.
     """
 
     rows: np.ndarray
@@ -56,7 +56,7 @@ class Scores:
     classes: np.ndarray | None = None
 
     def joined(self, evidence: LabelEvidence | None) -> Scores:
-        """Return the scores with log-odds in place of logits, as tagging computes them."""
+        """Return the scores with log-odds instead of logits, as computed in tagging."""
         if evidence is None or self.classes is None:
             return self
         return Scores(self.rows, evidence.join(self.logits, self.classes), self.classes)
@@ -74,7 +74,7 @@ def score_rows(
     workers: int,
     cache: FeatureCache | None = None,
 ) -> tuple[Scores, dict[int, str]]:
-    """Return the logits of images, with the model in evaluation mode, and which images could not be read.
+    """Return scores of images, with the model in evaluation mode, and the unreadable images with reasons.
 
     Args:
         queries: unit word vectors ``(K, word_dim)``; None for a closed set.
@@ -82,50 +82,53 @@ def score_rows(
     if cache is not None:
         return score_cached(model, queries, cache, rows), {}
     model.eval()
-    kept, said, faults = [], [], {}
+    kept, predictions, faults = [], [], {}
     batches = closing(_batches(dataset, rows, root, preprocessing, workers))
     with batches as waiting, Progress("validating", len(rows)) as progress:
         for these, pixels, bad in waiting:
             faults.update(bad)
             if len(these):
                 kept.append(these)
-                said.append(_said(model, model.backbone_tokens(pixels.to(model.mean.device)), queries))
+                predictions.append(_predict(model, model.backbone_tokens(pixels.to(model.mean.device)), queries))
             progress.advance(len(these) + len(bad))
-    return _scores(model, queries, kept, said), faults
+    return _scores(model, queries, kept, predictions), faults
 
 
 @torch.inference_mode()
 def score_cached(model: TaggerModel, queries: Tensor | None, cache: FeatureCache, rows: np.ndarray) -> Scores:
-    """Return the logits of images whose features are cached, of those that could be read.
+    """Return scores of the readable images from cached features.
 
     Args:
-        queries: as of :func:`score_rows`.
+        queries: see :func:`score_rows`.
     """
     model.eval()
     rows = np.array([row for row in rows if int(row) not in cache.faults], rows.dtype)
-    kept = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-    said = []
+    kept = [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
+    predictions = []
     with Progress("validating", len(rows)) as progress:
         for these in kept:
-            said.append(_said(model, cache.stack(these.tolist()).to(model.mean.device).float(), queries))
+            tokens = cache.stack(these.tolist()).to(model.mean.device).float()  # (b, L, C)
+            predictions.append(_predict(model, tokens, queries))
             progress.advance(len(these))
-    return _scores(model, queries, kept, said)
+    return _scores(model, queries, kept, predictions)
 
 
-Said = tuple[np.ndarray, np.ndarray | None]  # logits (b, K), class probabilities (b, C)
+Prediction = tuple[np.ndarray, np.ndarray | None]  # logits (b, K), class probabilities (b, C)
 
 
-def _said(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> Said:
-    """Return the model's logits of images, from their backbone tokens ``(b, L, C)``."""
+def _predict(model: TaggerModel, tokens: Tensor, queries: Tensor | None) -> Prediction:
+    """Return the model's predictions for backbone tokens ``(b, L, C)``."""
     queries = None if queries is None else queries.to(tokens.device)
     logits: np.ndarray = model.score(model.embed(tokens), queries).float().cpu().numpy()
     return logits, model.classes(tokens).float().cpu().numpy() if model.class_evidence else None
 
 
-def _scores(model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], said: list[Said]) -> Scores:
+def _scores(
+    model: TaggerModel, queries: Tensor | None, rows: list[np.ndarray], predictions: list[Prediction]
+) -> Scores:
     width = model.head.num_classes if queries is None else len(queries)
-    logits = np.concatenate([np.zeros((0, width or 0), np.float32), *(logits for logits, _ in said)])
-    classes = [classes for _, classes in said if classes is not None]
+    logits = np.concatenate([np.zeros((0, width or 0), np.float32), *(logits for logits, _ in predictions)])
+    classes = [classes for _, classes in predictions if classes is not None]
     return Scores(np.concatenate([np.zeros(0, np.int64), *rows]), logits, np.concatenate(classes) if classes else None)
 
 
@@ -135,8 +138,8 @@ def _batches(
     images = PlainImages(dataset, rows, root, preprocessing)
     loader: DataLoader[list[Tensor | str]] = DataLoader(
         images,
-        batch_size=AT_ONCE,
-        num_workers=workers if len(rows) > AT_ONCE else 0,
+        batch_size=BATCH_SIZE,
+        num_workers=workers if len(rows) > BATCH_SIZE else 0,
         collate_fn=list,
         worker_init_fn=leave_signals_to_parent,
     )
@@ -150,25 +153,26 @@ def _batches(
 
 
 def validation_metrics(scores: Scores, split: Split, dataset: PreparedDataset, single: bool) -> ValidationFigures:
-    """Return what the scores are worth; nothing is measured without images."""
+    """Compute the validation figures; all are None without images."""
     if not len(scores.rows):
         return ValidationFigures()
     targets, unknown = dataset.targets(scores.rows), dataset.unknown(scores.rows)
     trained, held = targets[:, split.columns], targets[:, split.held_out_columns]
     open_trained, open_held = (
         None if unknown is None else unknown[:, columns] for columns in (split.columns, split.held_out_columns)
-    )  # what nobody looked for counts neither for nor against
+    )  # unknown labels are excluded
     count = len(split.labels)
-    own = ~held.any(axis=1) if single else np.ones(len(targets), bool)  # of a held-out label only: not of the trained
+    # In single-label data no trained label is correct for an image of a held-out label.
+    used = ~held.any(axis=1) if single else np.ones(len(targets), bool)
     val_map = val_top1 = val_f1_at_3 = heldout_map = None
-    if trained[own].any():
-        val_map = mean_average_precision(scores.logits[own, :count], trained[own], open_trained)
+    if trained[used].any():
+        val_map = mean_average_precision(scores.logits[used, :count], trained[used], open_trained)
         if single:
-            best = scores.logits[own, :count].argmax(axis=1)
-            val_top1 = float(trained[own][np.arange(own.sum()), best].mean())
+            best = scores.logits[used, :count].argmax(axis=1)
+            val_top1 = float(trained[used][np.arange(used.sum()), best].mean())
         else:
             top = min(TOP, count)
-            val_f1_at_3 = precision_recall_f1_at_k(scores.logits[own, :count], trained[own], top, open_trained)[2]
+            val_f1_at_3 = precision_recall_f1_at_k(scores.logits[used, :count], trained[used], top, open_trained)[2]
     if held.any():
         heldout_map = mean_average_precision(scores.logits[:, count:], held, open_held)
     return ValidationFigures(

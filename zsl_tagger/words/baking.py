@@ -26,7 +26,7 @@ def open_source_of_other_words(spec: str | None, templates: Sequence[str] = ()) 
         templates: prompts used for the labels' vectors; empty: the label alone.
 
     Raises:
-        UserError: it is unknown, holds vectors of the labels only, or cannot be opened.
+        UserError: it is unknown, has vectors for the labels only, or cannot be opened.
     """
     if spec is None:
         raise UserError("the source of the word vectors is not recorded, so there are no vectors for other words")

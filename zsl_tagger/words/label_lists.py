@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from zsl_tagger.errors import UserError
@@ -12,6 +12,7 @@ from zsl_tagger.system.text_files import encoding_of
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # Unicode's categories Cc, Zl and Zp
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*")
 
@@ -40,15 +41,14 @@ def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
         UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a label contains a control character.
     """
     whole = {_spelling(name): name for name in known}
-    lines = read_lines(path)
+    names: list[str] = []
     try:
-        cut = [
-            [whole[_spelling(line)]] if _spelling(line) in whole else split_labels(_COMMENT.sub("", line), known)
-            for line in lines
-        ]
+        for line in read_lines(path):
+            name = whole.get(_spelling(line)) if whole else None
+            names += split_labels(_COMMENT.sub("", line), known) if name is None else [name]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return [name for names in cut for name in names]
+    return names
 
 
 def read_lines(path: Path, what: str = "labels") -> list[str]:
@@ -83,15 +83,18 @@ def split_labels(text: str, known: Collection[str] = ()) -> list[str]:
     return [name for name in names if name]
 
 
-def _split_at_commas(line: str, whole: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+def _split_at_commas(line: str, whole: Mapping[tuple[str, ...], str]) -> list[str]:
     parts = [composed(part).strip() for part in line.split(",")]
+    if not whole:
+        return parts
     lengths = sorted({len(key) for key in whole}, reverse=True)
-    keys = [_spelling(part) for part in parts] if whole else []
-    place = 0
+    keys = [_spelling(part) for part in parts]
+    names, place = [], 0
     while place < len(parts):
         found = next((n for n in lengths if tuple(keys[place : place + n]) in whole), 0)
-        yield whole[tuple(keys[place : place + found])] if found else parts[place]
+        names.append(whole[tuple(keys[place : place + found])] if found else parts[place])
         place += found or 1
+    return names
 
 
 def names_with_marks(names: Iterable[str]) -> tuple[str, ...]:
@@ -119,4 +122,4 @@ def composed(label: str) -> str:
 
 def has_control_character(label: str) -> bool:
     """Return whether a label contains a tab, a line break or another control character."""
-    return any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in label)
+    return _CONTROL_CHARACTER.search(label) is not None

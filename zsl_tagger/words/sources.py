@@ -67,10 +67,10 @@ def open_word_source(spec: str, labels: Sequence[str] = (), templates: Sequence[
         UserError: unknown kind, file, model or package, an invalid file, or templates for a source that has words only.
     """
     kind, _, name = spec.partition(":")
-    asked = templates if templates is None else tuple(templates) or LABEL_ALONE
+    prompts = templates if templates is None else tuple(templates) or LABEL_ALONE
     if kind in ("st", "open_clip") and name:
         with phase(f"opening the word vectors {spec}"):
-            return SentenceSource(name, asked) if kind == "st" else OpenClipSource(name, asked)
+            return SentenceSource(name, prompts) if kind == "st" else OpenClipSource(name, prompts)
     if templates:
         raise UserError(
             f"templates need word vectors from a text encoder, 'open_clip:...' or 'st:...'; {spec!r} has words only"
@@ -102,7 +102,7 @@ class SentenceSource(TextEncoderSource):
         except Exception as error:  # from the hub, the file system, or something that is not a model
             raise UserError(
                 f"cannot open the sentence model {name!r}: {first_line(error)}. Expected the name of a "
-                "sentence-transformers model (downloaded when first used) or a folder that holds one"
+                "sentence-transformers model (downloaded when first used) or a folder with one"
             ) from None
         own = CLIP_TEMPLATES if self._is_clip() else LABEL_ALONE
         self.templates = own if templates is None else tuple(templates)

@@ -112,8 +112,8 @@ def _read_kv(path: Path) -> tuple[Sequence[Any], np.ndarray]:
     if saved is None:
         raise UserError(f"cannot read word vectors from {path}: expected gensim KeyedVectors, got {kind_of(content)}")
     for name in ("__scipys", "__recursive_saveloads"):
-        beside = saved.get(name, [])
-        if type(beside) is not list or beside:
+        files = saved.get(name, [])
+        if type(files) is not list or files:
             raise UserError(f"cannot read word vectors from {path}: it refers to other pickles, which are not opened")
     words = next((saved[name] for name in _WORDS if name in saved), None)
     if type(words) is not list or any(isinstance(word, StandIn) for word in words):

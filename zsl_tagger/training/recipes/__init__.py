@@ -1,6 +1,6 @@
-"""Published recipes: one file each, with its paper, command, run time and score in its head.
+"""Published recipes: one file each, with its paper, command, run time and score in the docstring.
 
-``packaged/`` is another thing: how the model that comes with the package was made.
+The training of the packaged model is in ``zsl_tagger/packaged/``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def read_recipe(name: str) -> TrainConfig:
     """Return the settings of a recipe.
 
     Raises:
-        UserError: there is none of that name; the nearest are named.
+        UserError: there is no such recipe; the message suggests similar names.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)

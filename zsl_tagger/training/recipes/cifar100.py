@@ -3,9 +3,9 @@
     zsl-tagger prepare folders --source cifar-100-python --output cifar100
     zsl-tagger train --data cifar100 --recipe cifar100 --output model
 
-The released README states 95.1 % top-1 for ML-Decoder (with Swin-L, as listed on Papers with Code), without a protocol
-(usual is top-1 on the 10,000 test images) and without settings; these are ours: common ones for fine-tuning. Not run by
-this project: neither score nor run time is known.
+The released README states 95.1 % top-1 for ML-Decoder (with Swin-L, according to Papers with Code) without a protocol
+(usually top-1 on the 10,000 test images) or settings. The settings here are this project's, common ones for
+fine-tuning. Not run by this project: score and run time are unknown.
 """
 
 from zsl_tagger.training.config import TrainConfig

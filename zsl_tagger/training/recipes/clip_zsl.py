@@ -1,14 +1,14 @@
-"""Zero-shot tagging over CLIP: ML-Decoder on the frozen image tower's projected tokens, asked the text tower's vectors.
+"""Zero-shot tagging with CLIP: ML-Decoder on projected tokens of the frozen image tower, queried with text vectors.
 
     zsl-tagger prepare coco --source COCO --output coco --task zsl-48-17 --word-vectors open_clip:ViT-B-16:openai
     zsl-tagger train --data coco --recipe clip-zsl --output model
 
 ADDS (Xu et al. 2022, "A Dual Modality Approach For (Zero-Shot) Multi-Label Classification") and CLIP-Decoder (Ali and
-Khan 2023) put a decoder of this kind over CLIP's two towers. Their settings are not all published: these are this
-project's own, those of ``my-photos``, with smaller text noise, since CLIP's text vectors lie near each other. The
-backbone and ``--word-vectors`` must be the two towers of one model; ``--backbone`` takes any other CLIP tower of timm's
-with a linear projection, at the size it was trained for. Not run with CLIP's weights by this project, which cannot be
-had here: neither score nor run time is known.
+Khan 2023) put a decoder of this kind on CLIP's two towers. Not all of their settings are published. The settings here
+are those of ``my-photos`` with less text noise, because CLIP's text vectors are close to each other. The backbone and
+``--word-vectors`` must be the two towers of the same model; ``--backbone`` accepts any CLIP tower in timm with a linear
+projection, at its training size. Not run with CLIP's weights, which this project had no access to: score and run time
+are unknown.
 """
 
 from dataclasses import replace

@@ -4,14 +4,14 @@
     zsl-tagger train --data coco --recipe coco-multilabel --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 90.1 in the paper for TResNet-L at 448 px (protocol ``mld`` on
-the 40,137 annotated images of COCO 2014 val, 80 classes), from weights pretrained for ML-Decoder, which cannot be had
-any more; timm's ImageNet-21k weights are the nearest. Not run by this project (COCO is not at hand): neither score nor
-run time is known.
+the 40,137 annotated images of COCO 2014 val, 80 classes), from weights pretrained for ML-Decoder that are no longer
+available; timm's ImageNet-21k weights are the closest. Not run by this project, which had no access to COCO: score and
+run time are unknown.
 
-The released script trains on the whole train split, as ``--val-fraction 0`` does, and selects the step on the test
-images; here all 40 epochs are trained and the last averaged weights are kept. Without that option, a part of the
-training images is for validation. The 56 images of a step are on one GPU; on several (``torchrun --nproc-per-node 8
---no-python zsl-tagger train ...``) they are shared out, and batch norm is over all of them.
+The released script trains on the whole train split, like ``--val-fraction 0``, and selects the step on the test images;
+this recipe trains all 40 epochs and keeps the last averaged weights. Without ``--val-fraction 0``, part of the training
+images is used for validation. The 56 images of a step are for one GPU; several GPUs (``torchrun --nproc-per-node 8
+--no-python zsl-tagger train ...``) share them, with batch norm over all of them.
 """
 
 from zsl_tagger.training.config import TrainConfig

@@ -4,10 +4,10 @@
     zsl-tagger train --data coco --recipe coco-multilabel-xl --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 4.2: mAP 91.4 (protocol ``mld`` on the 40,137 annotated images of COCO
-2014 val, 80 classes; the released code chooses the step on them), from weights pretrained on ImageNet-21k for
-ML-Decoder, which cannot be had any more; timm has TResNet-XL with ImageNet-1k weights only, so expect less. The release
-states no settings of this run: they are those of its train.py. Not run by this project: neither score nor run time is
-known.
+2014 val, 80 classes; the released code selects the step on them), from weights pretrained on ImageNet-21k for
+ML-Decoder that are no longer available; timm only has TResNet-XL with ImageNet-1k weights, so expect a lower score. The
+release does not state the settings of this run; these are the ones in its train.py. Not run by this project: score and
+run time are unknown.
 """
 
 from dataclasses import replace

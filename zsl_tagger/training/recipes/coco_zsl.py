@@ -3,11 +3,11 @@
     zsl-tagger prepare coco --source COCO --output coco --task zsl-48-17 --val-fraction 0
     zsl-tagger train --data coco --recipe coco-zsl --output model
 
-The split is that of Bansal et al. 2018; ML-Decoder's paper has no COCO zero-shot figures. Backbone, image size, epochs,
-batch, learning rate, weight decay, schedule and augmentation are those of the released command and train.py of
-Ben-Cohen et al. 2021, arXiv 2105.05926 (Semantic Diversity Learning), which average no weights. Differences: the head
-is ML-Decoder with word queries instead of SDL's embedding matrix, so the loss is ML-Decoder's asymmetric loss instead
-of SDL's. Not run by this project (COCO is not at hand): neither score nor run time is known.
+The split is from Bansal et al. 2018; ML-Decoder's paper has no COCO zero-shot figures. Backbone, image size, epochs,
+batch size, learning rate, weight decay, schedule and augmentation follow the released command and train.py of Ben-Cohen
+et al. 2021, arXiv 2105.05926 (Semantic Diversity Learning), without weight averaging. Differences: the head is
+ML-Decoder with word queries instead of SDL's embedding matrix, so the loss is ML-Decoder's asymmetric loss instead of
+SDL's. Not run by this project, which had no access to COCO: score and run time are unknown.
 """
 
 from dataclasses import replace

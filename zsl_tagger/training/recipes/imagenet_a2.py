@@ -4,11 +4,11 @@
     torchrun --nproc-per-node 8 --no-python zsl-tagger train --data imagenet --recipe imagenet-a2 --output model
 
 Wightman et al. 2021, arXiv 2110.00476, table 2 (A2); Ridnik et al. 2021, arXiv 2111.12933, section 4.4: top-1 80.7
-(protocol: ImageNet-1k's 50,000 validation images, 224 px from the middle as below, ML-Decoder on ResNet-50). The
-values are those of the command in the released README (8 GPUs x 256 images), and where it states none, those of timm's
-training script of that time: the first learning rate and its floor, 10 epochs at that floor, the last short batch left
-out. As timm evaluates it, the shorter side of an image is resized to 235 px, and 224 px are cut from the middle. Not
-run by this project: 300 epochs of ImageNet are far beyond two CPU cores, so neither score nor run time is known.
+(protocol: ImageNet-1k's 50,000 validation images, centre crop of 224 px as below, ML-Decoder on ResNet-50). The
+settings are from the command in the released README (8 GPUs x 256 images), and otherwise the defaults of timm's
+training script at that time: initial and minimum learning rate, 10 epochs at the minimum, no incomplete last batch. As
+in timm's evaluation, the shorter side of an image is resized to 235 px and the central 224 px are cropped. Not run by
+this project: 300 epochs of ImageNet are not feasible on two CPU cores, so score and run time are unknown.
 """
 
 from zsl_tagger.training.config import TrainConfig

@@ -1,10 +1,10 @@
-"""A small data set of one's own: a frozen backbone, features computed once, minutes on a CPU.
+"""Your own small data set: a frozen backbone whose features are computed once; takes minutes on a CPU.
 
     zsl-tagger prepare folders --source photos --output my-data
     zsl-tagger train --data my-data --recipe my-photos --output my-model
 
-The backbone keeps its ImageNet weights; only the decoder learns, with word queries, so the model also scores words it
-was not trained on. See README.md for run time and score on Caltech-101 (benchmarks/my_photos.py).
+The backbone keeps its ImageNet weights and only the decoder is trained. It has word queries, so the model also scores
+words it was not trained on. See README.md for run time and score on Caltech-101 (benchmarks/my_photos.py).
 """
 
 from zsl_tagger.training.config import TrainConfig

@@ -5,17 +5,17 @@
     zsl-tagger train --data nus-wide --recipe nus-wide-zsl --output model
 
 Ridnik et al. 2021, arXiv 2111.12933; train_zsl_nus.py of the released code. Paper: ZSL mAP 31.1 (protocol ``mld``:
-the 81 unseen labels on the test images that show one; the released code chooses the step on them) with the query
-augmentations of section 3.3 (``nus-wide-zsl-augmented``) and TResNet-L pretrained for ML-Decoder, weights that cannot
-be had any more. Not run by this project: the images of NUS-WIDE cannot be had either, so neither score nor run time is
-known.
+the 81 unseen labels on the test images with at least one of them; the released code selects the step on these images)
+with the query augmentations of section 3.3 (``nus-wide-zsl-augmented``) and TResNet-L weights pretrained for ML-Decoder
+that are no longer available. Not run by this project, because the images of NUS-WIDE are not available either: score
+and run time are unknown.
 
 The released script trains on one GPU and on the whole train split. With ``--val-fraction 0`` there is no validation
-split: all 40 epochs are trained and the last averaged weights are kept. On several GPUs (``torchrun --nproc-per-node 8
---no-python zsl-tagger train ...``) the 56 images of a step are shared out, and batch norm is over all of them.
+split: the recipe trains all 40 epochs and keeps the last averaged weights. Several GPUs (``torchrun --nproc-per-node 8
+--no-python zsl-tagger train ...``) share the 56 images of a step, with batch norm over all of them.
 
-Differences, each in docs/train.md: the backbone's weights. With a val split, the step is chosen on its seen labels; the
-released code chooses on the test split.
+Differences, explained in docs/train.md: the backbone's weights. With a val split, the step is selected on its seen
+labels; the released code selects it on the test split.
 """
 
 from zsl_tagger.training.config import TrainConfig

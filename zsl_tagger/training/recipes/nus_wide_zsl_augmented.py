@@ -5,10 +5,10 @@
     zsl-tagger train --data nus-wide --recipe nus-wide-zsl-augmented --output model
 
 Ridnik et al. 2021, arXiv 2111.12933, section 3.3: additive noise and random queries with a positive target, about +1.2
-ZSL mAP (protocol ``mld``, as for 31.1 in ``nus-wide-zsl``). The paper states no magnitudes and the released code has
-none of it. The values are those that did best on the held-out labels of this project's own photos
-(benchmarks/README.md, "Query augmentation"), where no setting had a sure gain and a random query with target 1 did
-harm. Not run on NUS-WIDE: its images cannot be had.
+ZSL mAP (protocol ``mld``, as for 31.1 in ``nus-wide-zsl``). The paper states no magnitudes and the released code does
+not include the augmentation. These values were the best on held-out labels of this project's own photos
+(benchmarks/README.md, "Query augmentation"), where no setting had a significant gain and a random query with target 1
+lowered the score. Not run on NUS-WIDE, whose images are not available.
 """
 
 from dataclasses import replace

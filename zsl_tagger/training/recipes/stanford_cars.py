@@ -3,9 +3,9 @@
     zsl-tagger prepare folders --source stanford-cars --output cars
     zsl-tagger train --data cars --recipe stanford-cars --output model
 
-The released README states 96.41 % top-1 (TResNet-L, 384 px), without a protocol (usual is top-1 on the 8,041 test
-images) and without settings; these are ours, those of cifar100 at that size. Not run by this project: neither score nor
-run time is known.
+The released README states 96.41 % top-1 (TResNet-L, 384 px) without a protocol (usually top-1 on the 8,041 test
+images) or settings. The settings here are those of the recipe cifar100 at this size. Not run by this project: score and
+run time are unknown.
 """
 
 from dataclasses import replace
