@@ -245,7 +245,7 @@ class MLDecoder(nn.Module):
         return classes // self.group_weight.shape[2]
 
     def architecture(self) -> dict[str, Any]:
-        """Return its sizes as ``config.json`` states them."""
+        """Return the head's sizes for ``config.json``."""
         heads = self.layer.attention.heads
         shape: dict[str, Any] = {"dim": self.dim, "ffn_dim": self.layer.linear1.out_features, "heads": heads}
         if self.num_classes is not None:
@@ -294,8 +294,8 @@ def check_tokens(tokens: Tensor, channels: int) -> None:
     """Raise a ValueError unless these are tokens ``(B, L, channels)``."""
     if tokens.ndim != 3 or tokens.shape[2] != channels:
         raise ValueError(
-            f"expected tokens (B, L, {channels}), got {tuple(tokens.shape)}: of a map (B, C, h, w) they "
-            "are map.flatten(2).transpose(1, 2)"
+            f"expected tokens (B, L, {channels}), got {tuple(tokens.shape)}: for a feature map (B, C, h, w), pass "
+            "map.flatten(2).transpose(1, 2)"
         )
 
 

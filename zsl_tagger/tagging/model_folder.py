@@ -283,7 +283,7 @@ class ModelFolder:
             raise ModelFolderError(str(error)) from None
         largest = max((max(word.classes) for word in words.values()), default=-1)
         if largest >= classes:
-            raise ModelFolderError(f"{path}: expected classes below {classes}, as encoder.onnx has them, got {largest}")
+            raise ModelFolderError(f"{path}: expected classes below {classes}, as in encoder.onnx, got {largest}")
         return words
 
     def words(self) -> WordTable:
