@@ -142,7 +142,7 @@ class MLDecoder(nn.Module):
         num_classes: K of a closed set. Exactly one of ``num_classes`` and ``word_dim`` is given.
         word_dim: dimension of the word vectors passed to :meth:`forward` as queries.
         groups: G of group decoding (closed set): each query answers ceil(K / G) classes. Default min(100, K).
-        dim, ffn_dim, heads, dropout: of the decoder layer; the defaults are the released ones.
+        dim, ffn_dim, heads, dropout: sizes of the decoder layer, by default the released ones.
 
     Raises:
         ValueError: sizes do not fit.

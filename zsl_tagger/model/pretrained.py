@@ -104,9 +104,9 @@ def build_model(
     """Build a model from an architecture in ``config.json``, with a random head.
 
     Args:
-        architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
-            groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of heads of
-            cosines also head, its kind, and the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
+        architecture: dim, ffn_dim and heads; optionally dropout, class_reading and class_evidence (bool), classes, and
+            groups (with word queries, see :mod:`zsl_tagger.model.grouped_words`). Other heads also need head, their
+            kind, and the sizes in :data:`zsl_tagger.model.heads.REQUIRED`.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
         own_head: builds a custom head instead.
     """
@@ -206,7 +206,7 @@ def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:
     model.load_state_dict({**ours, **fitting})
     model.normalize_by(*source.normalization)
     lines = [f"{len(fitting)} of {len(ours)} tensors from {where}"]
-    return lines + ([f"at random, since {where} has none of that shape: {', '.join(left)}"] if left else [])
+    return lines + ([f"random, because {where} has no such tensor of this shape: {', '.join(left)}"] if left else [])
 
 
 def _read_state(path: Path) -> State:

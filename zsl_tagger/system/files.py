@@ -103,7 +103,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's content."""
-    import hashlib  # 5 ms that a start without it need not pay
+    import hashlib  # imported here because it takes 5 ms
 
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:

@@ -130,7 +130,7 @@ class ModelConfig:
         if not isinstance(templates, (list, tuple)) or not all(
             isinstance(one, str) and "{}" in one for one in templates
         ):
-            raise ModelFolderError(f"expected templates to be texts with {{}} where the label goes, got {templates!r}")
+            raise ModelFolderError(f"expected templates to be strings with {{}} for the label, got {templates!r}")
         object.__setattr__(self, "templates", tuple(templates))
 
     def to_json(self) -> dict[str, Any]:

@@ -468,7 +468,7 @@ class Tagger:
         """Return where the decoder looks for each label, compared with arbitrary words (:mod:`.heatmap`).
 
         Args:
-            image: as for :meth:`encode`, or one encoded image.
+            image: see :meth:`encode`, or one encoded image.
 
         Returns:
             float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to overlay with
@@ -506,7 +506,7 @@ class Tagger:
         """Return the labels that apply to an image, best first.
 
         Args:
-            image: as for :meth:`encode`.
+            image: see :meth:`encode`.
             labels: words to choose from; None for the default vocabulary.
             threshold: minimum score, 0..1; None: each label's own.
             top_k: maximum number of tags.
