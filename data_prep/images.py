@@ -65,7 +65,7 @@ class Look:
     def __post_init__(self) -> None:
         texts, numbers = (self.path, self.sha256, self.phash, self.problem or ""), (self.size, self.changed)
         if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
-            raise TypeError("expected texts and whole numbers")
+            raise TypeError("expected strings and whole numbers")
         if not re.fullmatch(r"([0-9a-f]{16})?", self.phash):
             raise ValueError(f"expected 16 hexadecimal digits, got {self.phash!r}")
 

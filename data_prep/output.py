@@ -79,7 +79,7 @@ class OutputFolder:
     def start_replacing(self) -> None:
         """Mark the folder as incomplete until :meth:`finish`. Delete the benchmark file of another data set."""
         with write_errors(self.path):
-            if benchmark := _held_benchmark(self.path):
+            if benchmark := _existing_benchmark(self.path):
                 benchmark.unlink()
             self._remove_released()
             (self.path / INFO_FILE).unlink(missing_ok=True)
@@ -100,7 +100,7 @@ class OutputFolder:
             (self.path / CLAIM_FILE).unlink(missing_ok=True)
 
 
-def _held_benchmark(folder: Path) -> Path | None:
+def _existing_benchmark(folder: Path) -> Path | None:
     """Return the seen/unseen file of the data set in a folder."""
     try:
         name = parse_json((folder / INFO_FILE).read_bytes())["benchmark"]

@@ -29,7 +29,7 @@ class ReleasedFiles:
 
     Attributes:
         rows: path, labels in brackets and split of each image.
-        vectors: of the labels that are on an image.
+        vectors: vectors of the labels that are on an image.
         left_out: number of images without labels, and the labels on no image.
     """
 

@@ -94,8 +94,8 @@ def test_k_out_of_range(k: int) -> None:
 @pytest.mark.parametrize(
     ("scores", "targets", "message"),
     [
-        (np.zeros((2, 3)), np.zeros((3, 2)), r"of one shape \(N, K\), got \(2, 3\) and \(3, 2\)"),
-        (np.zeros(3), np.zeros(3), r"of one shape \(N, K\), got \(3,\) and \(3,\)"),
+        (np.zeros((2, 3)), np.zeros((3, 2)), r"of the same shape \(N, K\), got \(2, 3\) and \(3, 2\)"),
+        (np.zeros(3), np.zeros(3), r"of the same shape \(N, K\), got \(3,\) and \(3,\)"),
         (np.array([[0.0, np.nan, np.nan]]), np.ones((1, 3)), "scores contain 2 NaN values"),
     ],
 )

@@ -389,7 +389,7 @@ def test_csv_that_is_refused(tmp_path: Path, text: str, message: str) -> None:
 )
 def test_parquet_columns_that_are_no_numbers(tmp_path: Path, column: Any, kind: str) -> None:
     parquet.write_table(pyarrow.table({"image": ["1.jpg"], "cat": column}), tmp_path / "s.parquet")
-    with pytest.raises(UserError, match=f"expected scores as numbers, the column 'cat' has {kind}"):
+    with pytest.raises(UserError, match=f"expected scores as numbers, but the column 'cat' has {kind}"):
         read_scores(tmp_path / "s.parquet", ["1.jpg"], ["cat"], None, [])
 
 

@@ -53,7 +53,7 @@ def test_a_cut_file_in_utf_16_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("cat\n".encode("utf-16")[:-1])
     with pytest.raises(
         UserError,
-        match=r"labels\.txt has the byte order mark of utf-16, but is not such text: it is damaged or",
+        match=r"labels\.txt has the byte order mark of utf-16, but is not valid utf-16 text: it is damaged",
     ):
         read_labels_file(tmp_path / "labels.txt")
 

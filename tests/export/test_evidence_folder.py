@@ -186,7 +186,7 @@ def write_classes(folder: Path, numbers: list[object]) -> None:
 
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: write_classes(folder, [5, 1000]),
-     r"own/class_words\.json: expected classes below 1000, as encoder\.onnx has them, got 1000$"),
+     r"own/class_words\.json: expected classes below 1000, as in encoder\.onnx, got 1000$"),
     (lambda folder: write_classes(folder, [-1]), r"own/class_words\.json: expected \{.*, classes as lists of numbers$"),
     (lambda folder: write_classes(folder, ["5"]), r"own/class_words\.json: expected \{.*, classes as lists of num"),
     (lambda folder: (folder / "class_words.json").write_text("{"), r"own/class_words\.json: expected \{"),

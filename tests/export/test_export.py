@@ -239,7 +239,7 @@ def write_folder(folder: Path, source: Path, closed: bool = False) -> Path:
     config = ModelConfig(
         Preprocessing(SIZE), 0 if closed else WIDTH, 0.4, architecture, {}, closed_set=closed, unseen_bias=0.25
     )
-    logits = np.median(proof.torch_logits(model, config, proof.made_images(SIZE)[1:], queries), axis=0)  # (K,)
+    logits = np.median(proof.torch_logits(model, config, proof.synthetic_images(SIZE)[1:], queries), axis=0)  # (K,)
     thresholds = 1 / (1 + np.exp(-logits - 0.25 * (np.arange(len(LABELS)) == 2)))
     labels = [VocabularyLabel(name, float(thresholds[i]), seen=i != 2) for i, name in enumerate(LABELS)]
     write_labels(folder, labels)
@@ -413,7 +413,7 @@ def test_int8_leaves_convolutions_and_the_reading_alone(exported: dict[str, Path
 def test_agreement_is_what_a_slow_loop_counts(exported: dict[str, Path], photos: Path, precision: str) -> None:
     own, tagger = exported["fp32"], Tagger(exported[precision])
     given = [arrays(photos)[0], *arrays(photos)] if precision == "fp32" else [*arrays(photos)]
-    images = [*proof.made_images(SIZE), *given]
+    images = [*proof.synthetic_images(SIZE), *given]
     thresholds = [np.float32(label.threshold) for label in ModelFolder(own).labels()]
     expected = expected_logits(own, np.stack(images), tagger.vocabulary.queries)
     same_side, tags, both = [], 0, 0

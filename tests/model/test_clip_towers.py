@@ -109,7 +109,7 @@ def test_mean_and_size_are_the_towers_own() -> None:
         ("tiny_siglip_vit", "tokens", "no projection that can be applied to each token: attention combines all"),
         ("test_resnet", "tokens", "test_resnet has no projection into .* classifies 1,000 classes of ImageNet"),
         ("test_vit", "pooled", "test_vit has no projection into .* Expected a CLIP or SigLIP tower with its tag"),
-        ("pit_ti_224", "tokens", "no projection of the feature maps"),
+        ("pit_ti_224", "tokens", "no projection for the feature maps"),
     ],
 )
 def test_a_tower_without_projection_is_said(name: str, projection: Projection, message: str) -> None:

@@ -306,7 +306,7 @@ def test_take_over_by_another_head_says_what_stays_at_random() -> None:
     left = ["head.bias", "head.group_queries", "head.group_weight"]
     assert lines == [
         f"{len(before) - 3} of {len(before)} tensors from here",
-        f"at random, since here has none of that shape: {', '.join(left)}",
+        f"random, because here has no such tensor of this shape: {', '.join(left)}",
     ]
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if name in left else source.state_dict()[name]), name

@@ -288,7 +288,7 @@ def test_a_container_of_other_keys_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"under one of .*model, net.*; its keys are 'generator', 'steps'$"):
         read_checkpoint(path)
     path = save(tmp_path, {"a": torch.zeros(1), "b": torch.zeros(1), "steps": 3})
-    with pytest.raises(UserError, match=r"has no state dict: .*; 'steps' are no tensors$"):
+    with pytest.raises(UserError, match=r"has no state dict: .*; 'steps' are not tensors$"):
         read_checkpoint(path)
 
 
@@ -674,7 +674,7 @@ def test_words_that_do_not_fit_the_queries(tmp_path: Path) -> None:
     save(tmp_path, made(word_dim=WORD_DIM).state)
     known = ("--backbone", BACKBONE, "--labels-file", with_labels(tmp_path))
     assert "has word queries of 5 dimensions: give the vectors it was trained with" in refused(tmp_path, *known)[1]
-    expected = "the checkpoint has word queries of 5 dimensions, the vectors of packaged have 256"
+    expected = "the checkpoint has word queries of 5 dimensions, but the vectors of packaged have 256"
     assert expected in refused(tmp_path, *known, "--word-vectors", "packaged")[1]
     (tmp_path / "vectors.txt").write_text("cat 1 2 3 4 5\ntrees 2 3 4 5 6\n")
     source = ("--word-vectors", f"gensim:{tmp_path / 'vectors.txt'}")

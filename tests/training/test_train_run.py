@@ -315,7 +315,7 @@ def test_run_starts_from_a_model_with_another_head(
     trained(small_run(tagged, tmp_path / "linear", "head=linear", recipe="coco-multilabel"))
     assert "average pooling and a linear layer on test_resnet" in (tmp_path / "linear" / "README.md").read_text()
     trained(small_run(tagged, tmp_path / "next", "lr=0", recipe="coco-multilabel", init=str(tmp_path / "linear")))
-    assert any("at random, since" in line and "head.layer.linear1.weight" in line for line in logged.messages)
+    assert any("random, because" in line and "head.layer.linear1.weight" in line for line in logged.messages)
     ours, theirs = weights_of(tmp_path / "next"), weights_of(tmp_path / "linear")
     name = next(name for name in ours if name.startswith("backbone.") and name.endswith("conv1.weight"))
     assert np.array_equal(ours[name], theirs[name])
@@ -519,7 +519,7 @@ def test_training_continues_from_a_trained_model(
         init=str(first), settings=["freeze=false", "cache_views=0", "labels_per_step=none", *settings]
     )
     trained(TrainRun(data=animals, output=third, config=config))
-    assert any(line.startswith("at random, since ") and "head." in line for line in logged.messages)
+    assert any(line.startswith("random, because ") and "head." in line for line in logged.messages)
     assert ModelFolder(third).config.provenance["initial_weights"] == [
         line for line in logged.messages if "first" in line
     ]

@@ -91,7 +91,7 @@ def test_both_kinds_of_files_say_the_same(write: Callable[..., Path]) -> None:
             r'p\.jsonl:2: expected an object with "label", "names" and "sentences", got \["cat"\]',
         ),
         ("p.jsonl", '{"label": "cat", "synonyms": []}', r'p\.jsonl:1: expected an object with "label"'),
-        ("p.jsonl", '{"label": "cat", "names": "kitty"}', r"p\.jsonl:1: names: expected a list of texts, got kitty"),
+        ("p.jsonl", '{"label": "cat", "names": "kitty"}', r"p\.jsonl:1: names: expected a list of strings, got kitty"),
         ("p.jsonl", "", r"p\.jsonl contains no phrases"),
     ],
 )

@@ -103,7 +103,7 @@ class _Reader:
         self.folder = folder
         self.problems: list[Problem] = []
         self._told: Counter[str] = Counter()
-        self._lines: list[int] = []  # of each image in data.csv
+        self._lines: list[int] = []  # line of each image in data.csv
 
     def read(self) -> PreparedDataset | None:
         if not self.folder.is_dir():

@@ -1,4 +1,4 @@
-"""Choose thresholds, and the bias of labels never trained, on validation data: ``zsl-tagger calibrate``."""
+"""Choose thresholds, and the bias of untrained labels, on validation data: ``zsl-tagger calibrate``."""
 
 from __future__ import annotations
 

@@ -311,7 +311,9 @@ def _shares_up_to(events: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if scores.shape != targets.shape or scores.ndim != 2:
-        raise ValueError(f"expected scores and targets of one shape (N, K), got {scores.shape} and {targets.shape}")
+        raise ValueError(
+            f"expected scores and targets of the same shape (N, K), got {scores.shape} and {targets.shape}"
+        )
     if np.isnan(scores).any():
         raise ValueError(f"scores contain {int(np.isnan(scores).sum())} NaN values")
     if targets.dtype != bool and not np.isin(targets, (0, 1)).all():

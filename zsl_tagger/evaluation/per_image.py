@@ -37,7 +37,7 @@ class ImageCounts:
         self.top = 0
         self._count, self._seen = count, seen
         self._histogram = np.zeros((2, 2, BINS), np.int64)  # seen?, true?, bin
-        self._sums = np.zeros((2, BINS))  # of probabilities
+        self._sums = np.zeros((2, BINS))  # sums of probabilities
 
     def put(self, store: dict[Any, np.ndarray], key: Any, start: int, columns: tuple[np.ndarray, ...]) -> None:
         table = store.setdefault(key, np.zeros((self._count, len(columns))))

@@ -162,7 +162,7 @@ class MatrixFile:
         for column in list(file.schema_arrow)[1:]:
             if not _is_number(column.type):
                 raise UserError(
-                    f"{self.path}: expected {self.what} as numbers, the column {column.name!r} has {column.type}"
+                    f"{self.path}: expected {self.what} as numbers, but the column {column.name!r} has {column.type}"
                 )
         return list(file.schema_arrow.names[1:]), _arrow_blocks(file.iter_batches(BLOCK))
 

@@ -1,4 +1,4 @@
-"""Choose thresholds, and the bias of labels never trained, on validation scores."""
+"""Choose thresholds, and the bias of untrained labels, on validation scores."""
 
 from __future__ import annotations
 

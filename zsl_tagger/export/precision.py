@@ -70,12 +70,12 @@ def quantize(source: Path, target: Path) -> None:
 
 def _of_classes(graph: onnx.GraphProto) -> list[str]:
     """Return the nodes that only the class probabilities depend on."""
-    made_by = {output: node for node in graph.node for output in node.output}
+    producer_of = {output: node for node in graph.node for output in node.output}
 
     def needed(outputs: set[str]) -> set[str]:
         found, queue = set(), list(outputs)
         while queue:
-            node = made_by.get(queue.pop())
+            node = producer_of.get(queue.pop())
             if node is not None and node.name not in found:
                 found.add(node.name)
                 queue += node.input

@@ -78,7 +78,7 @@ class Proof:
         # A cosine head multiplies by its scale, so the tolerance of logits scales too.
         of_cosines = isinstance(model.head, CosineHead | LocalGlobalHead)
         self.tolerance = TOLERANCE * (max(1.0, model.head.scale.item()) if of_cosines else 1.0)
-        images = np.stack([*made_images(config.image_size), *photos])  # (N, S, S, 3)
+        images = np.stack([*synthetic_images(config.image_size), *photos])  # (N, S, S, 3)
 
         def case(some: np.ndarray, queries: np.ndarray) -> Case:
             return Case(some, queries, torch_logits(model, config, some, queries), torch_classes(model, some))
@@ -142,7 +142,7 @@ class Proof:
         return list(zip(encoding, scoring, strict=True))
 
 
-def made_images(size: int) -> np.ndarray:
+def synthetic_images(size: int) -> np.ndarray:
     """Return two noise images and one with gradients and a rectangle, uint8 ``(3, S, S, 3)``."""
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     slope = np.linspace(0, 255, size).astype(np.uint8)  # (S,)

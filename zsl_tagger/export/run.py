@@ -81,7 +81,7 @@ def export(run: ExportRun) -> list[str]:
     source = ModelFolder(_model_folder(run.model), networks=False)
     target = _checked_target(run, source)
     photos = _photos(run.photos or (), source.config.preprocessing)
-    with _made(target), locked(target), scratch_inside(target) as scratch:
+    with _new_folder(target), locked(target), scratch_inside(target) as scratch:
         words = None if run.bake_words is None else baked_table(run.bake_words, source)
         with write_errors(target):
             if target != source.path:
@@ -107,16 +107,16 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
         with phase("writing and comparing programs of torch.export"):
             write_programs(model, scratch, config)
             proof.check(Programs(scratch), "torch.export")
-    made = {"fp32": write_proven(model, scratch, config, proof)}
+    exported = {"fp32": write_proven(model, scratch, config, proof)}
     sizes = [_sizes(scratch)]
     if run.precision != "fp32":
         smaller = scratch / run.precision
         smaller.mkdir()
-        made[run.precision] = convert(scratch, smaller, config, run.precision)
+        exported[run.precision] = convert(scratch, smaller, config, run.precision)
         sizes.append(_sizes(smaller))
         move_whole(smaller, scratch)
     with phase("measuring the speed"):
-        times = proof.milliseconds(list(made.values()))
+        times = proof.milliseconds(list(exported.values()))
     return [
         Row(
             precision=precision,
@@ -125,7 +125,7 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
             agreement=proof.compare(networks),
             labels=len(proof.vocabulary),
         )
-        for (precision, networks), size, time in zip(made.items(), sizes, times, strict=True)
+        for (precision, networks), size, time in zip(exported.items(), sizes, times, strict=True)
     ]
 
 
@@ -182,7 +182,7 @@ def _checked_target(run: ExportRun, source: ModelFolder) -> Path:
 
 
 @contextmanager
-def _made(target: Path) -> Iterator[None]:
+def _new_folder(target: Path) -> Iterator[None]:
     """Create the folder, and delete it again if the block fails."""
     is_new = not target.exists()
     with write_errors(target):

@@ -132,7 +132,7 @@ def _check_same_space(run: ZeroShotRun, backbone: Backbone, source: TextEncoderS
     if backbone.channels != source.word_dim:
         raise UserError(
             f"the two towers do not share a space: {run.backbone} has {backbone.channels} dimensions, "
-            f"{run.word_vectors} has {source.word_dim}: give the image tower and the text tower of one model"
+            f"{run.word_vectors} has {source.word_dim}: give the image tower and the text tower of the same model"
         )
     theirs = source.hub if isinstance(source, OpenClipSource) else ""
     ours = str(backbone.network.pretrained_cfg.get("hf_hub_id") or "")

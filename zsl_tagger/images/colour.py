@@ -135,7 +135,7 @@ _NEAR = 3  # profiles that change no colour by more than this are variants of sR
 
 
 class _Transform(NamedTuple):
-    mode: str  # of the images it converts
+    mode: str  # mode of the images to convert
     transform: ImageCms.ImageCmsTransform
 
 

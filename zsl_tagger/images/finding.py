@@ -48,14 +48,14 @@ class Selection:
         if name.lower() in SYSTEM_FOLDERS and name.lower() not in self.entered:
             return True
         patterns = [parts for parts, fits in self._patterns if fits is None or fits(os.path.normcase(name))]
-        if not patterns:  # as of nearly all files
+        if not patterns:  # the usual case
             return False
         names = _parts(path)
         return any(_fits(names[start:], pattern) for pattern in patterns for start in range(len(names)))
 
     @cached_property
     def _patterns(self) -> list[tuple[list[str], Callable[[str], object] | None]]:
-        """Return the parts of each glob, and what tells whether a name fits the last one; None where any may."""
+        """Return the parts of each glob, and a function that matches its last part; None if any name matches."""
         patterns = [_parts(os.path.normpath(pattern)) for pattern in self.exclude]
         return [
             (parts, None if parts[-1] == "**" else re.compile(fnmatch.translate(os.path.normcase(parts[-1]))).match)

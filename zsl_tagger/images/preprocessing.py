@@ -83,12 +83,12 @@ class Preprocessing:
 
     Attributes:
         image_size: side S of the square image, in pixels.
-        resize: "squash": the whole image is resized to the square, its aspect ratio is not kept (as in ML-Decoder);
-            "center_crop": the shorter side is resized to S / ``crop_pct``, and the square is cut from the middle (as
-            timm and torchvision evaluate on ImageNet).
+        resize: "squash": resize the whole image to the square without keeping its aspect ratio, as in ML-Decoder;
+            "center_crop": resize the shorter side to S / ``crop_pct`` and crop the central square, as in timm's and
+            torchvision's evaluation on ImageNet.
         interpolation: "bicubic" or "bilinear".
-        mean, std: of RGB values in 0..1, for normalisation in the network; None in folders of older versions: those of
-            the backbone.
+        mean, std: mean and standard deviation of RGB values in 0..1, for normalisation in the network; None in folders
+            of older versions: those of the backbone.
         version: ``PREPROCESSING_VERSION`` of the code that trained the model.
         crop_pct: for "center_crop", 0..1: side of the square relative to the resized image's shorter side; else None.
 

@@ -78,7 +78,7 @@ class Backbone(nn.Module):
         self.projection = projection
         if projection != "none":
             if self.stages:
-                raise UserError(f"{self.name} has no projection of the feature maps that give its tokens")
+                raise UserError(f"{self.name} has no projection for the feature maps that its tokens come from")
             self.channels = _projected_width(self.network, self.name, projection)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -78,5 +78,5 @@ class ClosedHead(nn.Module):
         return classes
 
     def architecture(self) -> dict[str, Any]:
-        """Return its kind and sizes as ``config.json`` states them."""
+        """Return the head's kind and sizes for ``config.json``."""
         return {"head": self.kind, "classes": self.num_classes}

@@ -66,7 +66,7 @@ class CSRA(ClosedHead):
         return logits, weights / weights.sum(dim=2, keepdim=True)
 
     def architecture(self) -> dict[str, Any]:
-        """Return its kind and sizes as ``config.json`` states them."""
+        """Return the head's kind and sizes for ``config.json``."""
         settings = {"lambda": self.weight, "heads": len(self.temperatures), "temperature": self.temperature}
         return super().architecture() | {f"csra_{name}": value for name, value in settings.items()}
 

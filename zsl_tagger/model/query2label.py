@@ -106,7 +106,7 @@ class Query2Label(ClosedHead):
         return (t * self.class_weight).sum(dim=2) + self.bias  # (B, K, D) -> (B, K)
 
     def architecture(self) -> dict[str, Any]:
-        """Return its kind and sizes as ``config.json`` states them."""
+        """Return the head's kind and sizes for ``config.json``."""
         layer = self.layers[0]
         sizes = {"dim": self.dim, "ffn_dim": layer.linear1.out_features, "heads": layer.attention.heads}
         return super().architecture() | sizes

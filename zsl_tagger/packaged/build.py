@@ -30,7 +30,7 @@ from zsl_tagger.model.pretrained import (
     LITE_PACKAGES,
     WEIGHTS_FILE,
     build_model,
-    names_beside_pypi,
+    names_not_on_pypi,
     pretrained_backbone,
 )
 from zsl_tagger.model.tagger_model import TaggerModel
@@ -543,16 +543,16 @@ def reliability_of(data: TrainingData, calibrated: CalibratedLabels, photos: Pat
 
 
 def shipped_weights(model: TaggerModel, blocks_of_pypi: int | None = None) -> dict[str, Tensor]:
-    """Return the weights to store; of a backbone that is on PyPI, only those that were trained.
+    """Return the weights to store, without those of the backbone that are on PyPI.
 
     Args:
-        blocks_of_pypi: number of unchanged blocks, see :func:`names_beside_pypi`; if given, weights are stored in
+        blocks_of_pypi: number of unchanged blocks, see :func:`names_not_on_pypi`; if given, weights are stored in
             float16 if that is exact.
     """
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.backbone.name.partition(".")[0] not in LITE_PACKAGES:
         return state
-    names = sorted(names_beside_pypi(state, blocks_of_pypi))
+    names = sorted(names_not_on_pypi(state, blocks_of_pypi))
     return {name: state[name] if blocks_of_pypi is None else _as_half_if_exact(state[name]) for name in names}
 
 

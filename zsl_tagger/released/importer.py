@@ -180,7 +180,8 @@ def _words(run: ImportRun, word_dim: int, names: list[str]) -> tuple[list[str], 
     source = open_word_source(spec, names)
     if source.word_dim != word_dim:
         raise UserError(
-            f"the checkpoint has word queries of {word_dim} dimensions, the vectors of {spec} have {source.word_dim}"
+            f"the checkpoint has word queries of {word_dim} dimensions, but the vectors of {spec} have "
+            f"{source.word_dim}"
         )
     own = source if isinstance(source, WordTable) and spec.startswith("file:") else None
     names = names or list(own.words if own else ())
@@ -244,10 +245,10 @@ zsl-tagger tag photos --model .
 | pixels | {size} x {size}, {pixels} |
 
 ## Limits
-Nothing was trained or measured here. Every threshold is {threshold}: `zsl-tagger calibrate --model . --data DATA`
-chooses them, `zsl-tagger evaluate` measures. A checkpoint does not say which labels it was trained on: all count as
-trained. Nor does it say how its pixels were scaled: the line above is the scaling with which timm's weights of that
-network, or ML-Decoder's TResNets, were trained.
+Nothing was trained or measured here. All thresholds are {threshold}: choose better ones with
+`zsl-tagger calibrate --model . --data DATA`, and measure with `zsl-tagger evaluate`. A checkpoint does not record which
+labels it was trained on: all count as trained. Nor does it record how its pixels were scaled: the line above is the
+scaling of timm's weights for this network, or of ML-Decoder's TResNets.
 The licences of the checkpoint and of its training data apply; read them before you distribute the model.
 """
 

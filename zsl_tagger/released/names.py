@@ -307,13 +307,13 @@ def compare(released: Released, model: Mapping[str, Shape], own_classifier: str)
 
     Args:
         model: names and shapes of the model's state dict.
-        own_classifier: how the names of the backbone's own classifier begin, which the head replaces; "" for none.
+        own_classifier: prefix of the names of the backbone's own classifier, which the head replaces; "" for none.
     """
     reason = f"not of the model, whose tensors begin with {released.wrapper!r}"
     lines = [Line("left out", f"{name} {shape}: {reason}") for name, shape in released.outside.items()]
     taken = set[str]()
     for one in released.tensors:
-        lines.append(_fit(one, {} if one.target in taken else model))  # of two names for one place, the second is odd
+        lines.append(_fit(one, {} if one.target in taken else model))  # a second name for the same place is an error
         taken.add(one.target)
     for name in sorted(model.keys() - taken):
         shape = model[name]

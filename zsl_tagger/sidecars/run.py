@@ -121,9 +121,9 @@ class Sidecars:
         return []
 
     def correct(self, photo: str, added: Sequence[str], dropped: Sequence[str]) -> Change:
-        """Add keywords to a photo's XMP sidecar and take others out; the rest of what this tool wrote stays.
+        """Add some of this tool's keywords to a photo's XMP sidecar and remove others.
 
-        Keywords of the user stay too, and are not written a second time.
+        The user's keywords are neither added again nor removed.
 
         Raises:
             SidecarError: the sidecar is left as it is.

@@ -119,20 +119,20 @@ def owned_keywords(content: bytes) -> list[str]:
 def corrected(
     content: bytes | None, added: Sequence[str], dropped: Sequence[str], parents: Parents = MappingProxyType({})
 ) -> bytes | None:
-    """Return a sidecar with some keywords of ours added and others taken out; the rest of ours stays.
+    """Return a sidecar with some of this tool's keywords added and others removed.
 
-    Keywords of the user are neither added again nor taken out.
+    The user's keywords are neither added again nor removed.
 
     Args:
         parents: labels above an added keyword, the most general one first.
 
     Raises:
-        SidecarError: as :func:`merged`.
+        SidecarError: see :func:`merged`.
     """
     packet = _Packet(decoded(content, xml_encoding_of(content)).encode()) if content else _Packet(_NEW)
     there = packet.words(_SUBJECT)
     unwanted = {folded(keyword(word)) for word in dropped}
-    still_there = set(map(folded, there))  # another program may have deleted some of ours since
+    still_there = set(map(folded, there))  # another program may have deleted some of this tool's
     own = [word for word in packet.recorded.get(_SUBJECT.local, []) if folded(word) in still_there]
     kept = [word for word in own if folded(word) not in unwanted]
     new = without_known(map(keyword, added), there)

@@ -103,7 +103,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's content."""
-    import hashlib  # 5 ms that a start without it need not pay
+    import hashlib  # imported here because it takes 5 ms
 
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -206,7 +206,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     check_free(path)
     path = path.resolve()
-    temporary = _beside(path, TEMPORARY)
+    temporary = _hidden_path(path, TEMPORARY)
     with write_errors(path):
         _remove(temporary)  # left by a killed run
         temporary.mkdir(parents=True)
@@ -228,7 +228,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _beside(path: Path, ending: str) -> Path:
+def _hidden_path(path: Path, ending: str) -> Path:
     """Return a hidden path next to ``path``, within the length limit of file systems (255 bytes)."""
     import hashlib
 
@@ -244,7 +244,7 @@ def check_free(path: Path) -> None:
         raise UserError(f"{path} already exists: give a new or empty folder")
 
 
-_held: set[int] = set()  # descriptors of locks that this process holds
+_locks_held: set[int] = set()  # descriptors of locks that this process holds
 
 
 @contextlib.contextmanager
@@ -279,7 +279,7 @@ def locked_file(path: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock_path = _beside(path, ".lock")
+    lock_path = _hidden_path(path, ".lock")
     while True:
         with _opened(lock_path, os.O_RDWR | os.O_CREAT, _open_no_link) as lock:
             _claim(lock, f"{path}: another run is writing to it: wait for it, or give another file")
@@ -327,20 +327,20 @@ def waited_lock(path: Path) -> Iterator[None]:
 def _opened(path: Path, flags: int = os.O_RDONLY, open_file: Callable[..., int] = os.open) -> Iterator[int]:
     """Yield the file descriptor of ``path`` for locking."""
     lock = open_file(path, flags | os.O_NONBLOCK)  # opening a pipe would block until it has a writer
-    _held.add(lock)
+    _locks_held.add(lock)
     try:
         yield lock
     finally:
-        if lock in _held:  # a forked child has already released it
-            _held.discard(lock)
+        if lock in _locks_held:  # a forked child has already released it
+            _locks_held.discard(lock)
             os.close(lock)
 
 
 def _release_in_child() -> None:
     """Release the locks in a forked worker, which would hold them for seconds after its parent was killed."""
-    for lock in _held:
+    for lock in _locks_held:
         os.close(lock)
-    _held.clear()
+    _locks_held.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -33,7 +33,7 @@ def encoding_of(path: Path) -> str:
             if encoding == "utf-8":
                 raise
             raise UserError(
-                f"{path} has the byte order mark of {encoding}, but is not such text: it is damaged or truncated"
+                f"{path} has the byte order mark of {encoding}, but is not valid {encoding} text: it is damaged"
             ) from None
     return encoding
 

@@ -72,4 +72,4 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         if shift > 63:
-            raise ValueError("expected a number of 64 bits")
+            raise ValueError("expected a 64-bit number")

@@ -31,7 +31,7 @@ class LabelSet:
         keys: K spellings that identify the labels ("dog" for "Dogs").
         queries: float32 ``(K, word_dim)``.
         thresholds: float32 ``(K,)``, 0..1.
-        biases: float32 ``(K,)``, added to the log-odds: the bias of labels that were never trained, 0 for others.
+        biases: float32 ``(K,)``, added to the log-odds: the bias of untrained labels, 0 for others.
         evidence: converts logits to log-odds; None: logits are log-odds.
         implied: for each label, the keys that it implies (parents and synonyms), which are then not returned as tags
             too; None: every label is returned.

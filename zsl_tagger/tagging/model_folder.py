@@ -130,7 +130,7 @@ class ModelConfig:
         if not isinstance(templates, (list, tuple)) or not all(
             isinstance(one, str) and "{}" in one for one in templates
         ):
-            raise ModelFolderError(f"expected templates to be texts with {{}} where the label goes, got {templates!r}")
+            raise ModelFolderError(f"expected templates to be strings with {{}} for the label, got {templates!r}")
         object.__setattr__(self, "templates", tuple(templates))
 
     def to_json(self) -> dict[str, Any]:
@@ -283,7 +283,7 @@ class ModelFolder:
             raise ModelFolderError(str(error)) from None
         largest = max((max(word.classes) for word in words.values()), default=-1)
         if largest >= classes:
-            raise ModelFolderError(f"{path}: expected classes below {classes}, as encoder.onnx has them, got {largest}")
+            raise ModelFolderError(f"{path}: expected classes below {classes}, as in encoder.onnx, got {largest}")
         return words
 
     def words(self) -> WordTable:

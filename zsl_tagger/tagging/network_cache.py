@@ -106,8 +106,8 @@ def _place(path: Path) -> Path | None:
         return None
     if folder is None:
         return None
-    made_of = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
-    numbers = "-".join(f"{number:x}" for number in (*made_of, zlib.crc32(_processor().encode())))
+    identity = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+    numbers = "-".join(f"{number:x}" for number in (*identity, zlib.crc32(_processor().encode())))
     return folder / f"{path.stem}-{numbers}-{onnxruntime.__version__}.onnx"
 
 

@@ -85,11 +85,11 @@ class Tagger:
 
     @classmethod
     def without_networks(cls, model: str | Path | None, workers: int, classes: int | None) -> Tagger:
-        """Make a tagger that loads its networks when they are first needed, which much of a search is done without.
+        """Return a tagger that loads its networks when they are first needed; many searches do not need them.
 
         Args:
-            model, workers: as of :class:`Tagger`.
-            classes: how many classes the encoder gives probabilities of; None where it gives none.
+            model, workers: see :class:`Tagger`.
+            classes: number of classes of the encoder's probabilities; None if it returns none.
 
         Raises:
             ModelFolderError: the folder is missing or incomplete.
@@ -275,7 +275,7 @@ class Tagger:
             UserError: the list is empty.
         """
         _check_labels(labels)
-        return self._made(labels, [self._taught_tag(label) for label in labels])
+        return self._make_label_set(labels, [self._taught_tag(label) for label in labels])
 
     def plain_label_set(self, labels: Sequence[str]) -> LabelSet:
         """Prepare labels as plain words, ignoring taught tags.
@@ -284,9 +284,9 @@ class Tagger:
             UserError: see :meth:`label_set`.
         """
         _check_labels(labels)
-        return self._made(labels, [None] * len(labels))
+        return self._make_label_set(labels, [None] * len(labels))
 
-    def _made(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> LabelSet:
+    def _make_label_set(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> LabelSet:
         resolved = self._resolved(labels, tags)
         queries, word_keys = self.words.vectors_of(resolved), [found.key for found in resolved]
         config = self._folder.config
@@ -296,15 +296,15 @@ class Tagger:
             self._by_key.get(key, plain) if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
             for key, tag in zip(keys, tags, strict=True)
         ]
-        made = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
-        made.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
+        prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
+        prepared.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
         unknown = [number for number, label in enumerate(listed) if label is plain]
         if 0 < len(unknown) <= BACKGROUND_UP_TO and self._background is not None:
-            some = made.only(unknown)
-            made.thresholds[unknown] = probabilities(
+            some = prepared.only(unknown)
+            prepared.thresholds[unknown] = probabilities(
                 standing_out(self.log_odds(self._background.encoded, some) + some.biases)
             )
-        return made
+        return prepared
 
     def _resolved(self, labels: Sequence[str], tags: Sequence[TaughtTag | None]) -> list[Resolved]:
         """Look up labels in the word table; for a taught tag, the word of its reader, or any word."""
@@ -447,7 +447,7 @@ class Tagger:
         return probabilities(self.log_odds(encoded, label_set) + label_set.biases)
 
     def log_odds(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
-        """Return the log-odds of every label, float32 ``(B, K)``, without the bias of labels never trained."""
+        """Return the log-odds of every label, float32 ``(B, K)``, without the bias of untrained labels."""
         return labels.read(labels.log_odds(self.logits(encoded, labels), encoded.classes), encoded)
 
     def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
@@ -471,7 +471,7 @@ class Tagger:
         """Return where the decoder looks for each label, compared with arbitrary words (:mod:`.heatmap`).
 
         Args:
-            image: as for :meth:`encode`, or one encoded image.
+            image: see :meth:`encode`, or one encoded image.
 
         Returns:
             float32 ``(K, R, R)``, 0..1: rows and columns of the photo, to overlay with
@@ -509,7 +509,7 @@ class Tagger:
         """Return the labels that apply to an image, best first.
 
         Args:
-            image: as for :meth:`encode`.
+            image: see :meth:`encode`.
             labels: words to choose from; None for the default vocabulary.
             threshold: minimum score, 0..1; None: each label's own.
             top_k: maximum number of tags.

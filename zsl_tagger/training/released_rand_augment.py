@@ -44,7 +44,7 @@ _BITS = [round(bits) for bits in _steps(8, 4)]
 _THRESHOLD = _steps(256, 0)
 _ENHANCEMENT = _steps(0.0, 0.9)
 _SHEAR = _steps(0, 0.3)
-_SHIFT = _steps(0, 150 / 331)  # of the side
+_SHIFT = _steps(0, 150 / 331)  # as a fraction of the side
 _DEGREES = _steps(0, 30)
 _BOX_SIDE = [round(side) for side in _steps(0, 20)]  # pixels
 

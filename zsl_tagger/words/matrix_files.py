@@ -43,7 +43,7 @@ def load_matrix(path: Path) -> np.ndarray:
 def open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
     """Read a matrix of word vectors; its columns are named by the file next to it, or are the sorted labels."""
     matrix = load_matrix(path)
-    names = _names_beside(path) or sorted(labels)
+    names = _column_names(path) or sorted(labels)
     if not names:
         raise UserError(f"{path}: no file next to it says what its {matrix.shape[1]} columns are")
     if len(names) != matrix.shape[1]:
@@ -56,7 +56,7 @@ def open_matrix(path: Path, labels: Sequence[str]) -> WordTable:
     return WordTable([names[column] for column in used], np.ascontiguousarray(matrix.T[used]))
 
 
-def _names_beside(path: Path) -> list[str] | None:
+def _column_names(path: Path) -> list[str] | None:
     """Return the column names from our report next to the matrix, or None; the report must match its SHA-256."""
     for listing in (path.with_suffix(".json"), path.parent / LISTING_FILE):
         try:

@@ -107,7 +107,7 @@ def _json_rows(path: Path) -> Iterator[_Row]:
 
 def _texts(values: Any, where: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise UserError(f"{where}: expected a list of texts, got {str(values)[:60]}")
+        raise UserError(f"{where}: expected a list of strings, got {str(values)[:60]}")
     return [_spelled(value) for value in values]
 
 
