@@ -520,7 +520,7 @@ def test_an_index_of_another_model_or_version_is_refused(small: Library, tmp_pat
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)
     change(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
-    with pytest.raises(UserError, match=r"was made with the model .*gone, which is not there: give its folder"):
+    with pytest.raises(UserError, match=r"was made with the model .*gone, which no longer exists: give its folder"):
         Library.open(small.folder)
 
 

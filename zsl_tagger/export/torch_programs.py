@@ -42,7 +42,7 @@ def _write(network: nn.Module, example: tuple[Tensor, ...], shapes: Shapes, path
         with torch.no_grad():
             torch.export.save(torch.export.export(network, example, dynamic_shapes=shapes), content)
     except Exception as error:  # it raises arbitrary exceptions on unsupported networks
-        raise ExportError(f"torch.export cannot make {path.name}: {first_line(error)}") from None
+        raise ExportError(f"torch.export cannot write {path.name}: {first_line(error)}") from None
     write_whole(path, content.getvalue())
 
 
