@@ -1,9 +1,9 @@
-"""Measure tagging with 100,000 labels: cold, the shortlist's time against 1,000 labels, and its recall of the ten best.
+"""Measure tagging with 100,000 labels: cold, the shortlist against 1,000 labels, and its recall of the ten best.
 
     python -m benchmarks.shortlist --photos FOLDER
 
-The packaged model and its whole word table. Cold: `zsl-tagger tag one.jpg --labels-file FILE` from the start of the process
-to its end. Otherwise one photo at a time, from the file to the tags, labels prepared before.
+The packaged model and its whole word table. Cold: `zsl-tagger tag one.jpg --labels-file FILE` from the start of the
+process to its end. Otherwise one photo at a time, from the file to the tags, labels prepared before.
 Times are medians of turns of three (1,000 labels; 100,000 through the shortlist; 100,000 one by one), ratios within a
 turn. "Found" is over all photos: the share of the ten labels with the best exact scores that the shortlist scored.
 """

@@ -621,7 +621,7 @@ FAULTS = [
      "error: encoder.onnx cannot be converted to int8: no shape"),
     (run, "convert", raising(KeyboardInterrupt()), 130, "interrupted: the model folder is unchanged"),
     (torch_programs.torch.export, "export", raising(ValueError("guard")), 2,
-     "error: torch.export cannot make encoder.pt2: guard"),
+     "error: torch.export cannot write encoder.pt2: guard"),
     (torch_programs.Programs, "logits", raising(ExportError("torch.export differs")), 2, "error: torch.export differs"),
 ]  # fmt: skip
 
