@@ -74,7 +74,8 @@ class Library:
         named = meta.model if model is None and meta is not None else model
         if model is None and named is not None and not Path(named).is_dir():
             raise LibraryError(
-                f"the index {where} was made with the model {named}, which no longer exists: give its folder as the model"
+                f"the index {where} was made with the model {named}, which no longer exists: give its folder as the "
+                "model"
             )
         logger.debug("index %s: %s", where, "new" if meta is None else f"{len(meta.labels):,} labels")
         if classes is None:  # the index has no photos
