@@ -41,9 +41,9 @@ def read_labels_file(path: Path, known: Collection[str] = ()) -> list[str]:
         UserError: it cannot be read or is not UTF-8 (or UTF-16 with its mark), or a label contains a control character.
     """
     whole = {_spelling(name): name for name in known}
-    names: list[str] = []
+    lines, names = read_lines(path), list[str]()
     try:
-        for line in read_lines(path):
+        for line in lines:
             name = whole.get(_spelling(line)) if whole else None
             names += split_labels(_COMMENT.sub("", line), known) if name is None else [name]
     except UserError as error:
