@@ -29,12 +29,13 @@ types:
 	$(PYTHON) -m mypy
 
 # One process more than there are cores, since many tests wait for a process that they started; one thread each for
-# torch: more would wait for each other. Tests that measure time run after the others, alone.
+# torch: more would wait for each other. Tests that measure time, and Ray, which starts many processes, run after the
+# others, alone.
 WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 FAST = not (slow or browser or ray or alone)
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" --durations=20
-	$(PYTHON) -m pytest -m alone $$(grep -rl --include="test_*.py" "mark\.alone" tests)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone and not ray" --durations=20
+	$(PYTHON) -m pytest -m "alone or ray" $$(grep -rlE --include="test_*.py" "mark\.(alone|ray)" tests)
 
 test-fast:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) -m "$(FAST)"
