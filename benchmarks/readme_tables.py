@@ -178,7 +178,7 @@ def tables() -> str:
     accuracy, speed, size = (_read(name) for name in ("tagging_accuracy", "tagging_speed", "install_size"))
     nus_wide, photos_run, training = (_read(name) for name in ("prepare_nus_wide", "my_photos", "training_speed"))
     zero_shot, peers = _read("query_augmentation")["figures"], _read("zero_shot")["figures"]
-    evaluation = _read("evaluation_speed")["figures"]
+    evaluation, open_images = _read("evaluation_speed")["figures"], _read("prepare_open_images")["figures"]
     maps = _read("heatmaps")["figures"]
     search, scale = _read("search")["figures"], _read("search_scale")["figures"]
     served, sidecars = _read("serve")["figures"], _read("sidecars")["figures"]
@@ -254,6 +254,7 @@ def tables() -> str:
 | `tag --sidecar xmp` compared with `tag`, {sidecars["photos"]:,} photos: new sidecars / unchanged sidecars | {sidecars["new sidecars"]["overhead, percent"]:+.1f} / {sidecars["sidecars as they are"]["overhead, percent"]:+.1f} % |
 {_serve_rows(served)}
 | `prepare nus-wide --skip-images`, {nus_wide["figures"]["rows"]:,} rows x {nus_wide["figures"]["columns"]:,} columns | {nus_wide["figures"]["seconds"]["median"]:.0f} s, {nus_wide["figures"]["peak_memory_mb"] / 1000:.1f} GB |
+| `prepare open-images --skip-images`, {open_images["rows"]:,} rows, {open_images["labels"]:,} labels | {open_images["seconds"]:.0f} s, {open_images["peak_memory_mb"] / 1000:.1f} GB |
 | `evaluate --scores`, {evaluation["images"]:,} images x {evaluation["labels"]:,} labels, without intervals | {evaluation["without intervals"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_without_intervals_mb"] / 1000:.1f} GB |
 | the same with 1,000 resamples | {evaluation["1,000 resamples"]["seconds"]["median"]:.0f} s, {evaluation["peak_memory_mb"] / 1000:.1f} GB |
 | speed of training all of Lite0 with reading and augmentation, relative to pixels in memory | {loading["ratio"]["median"]:.2f} x |

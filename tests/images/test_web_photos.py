@@ -134,6 +134,7 @@ def test_a_photo_has_the_tags_of_its_file(server: Server, tagger: Tagger, path: 
     assert server.requests == [f"/{path}"] + ["/cat.jpg"] * (path == "moved")  # one request, and no HEAD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "message"),
     [

@@ -145,6 +145,7 @@ def groups_of(pairs: dict[tuple[int, int], float]) -> dict[tuple[int, ...], floa
     return {tuple(sorted(group)): lowest[group] for group in set(group_of.values())}
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 22), st.integers(0, 22), st.sampled_from([0.98, 0.985, 0.99, 1.0])), max_size=60),
     st.sampled_from([1, 3, 1000]),

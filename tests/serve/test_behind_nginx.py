@@ -18,7 +18,7 @@ from serving import listening, picture
 from zsl_tagger.serve.limits import Limits
 from zsl_tagger.tagging.tagger import Tagger
 
-pytestmark = [needs_tool("nginx"), needs_tool("openssl"), needs_tool("curl")]
+pytestmark = [pytest.mark.slow, needs_tool("nginx"), needs_tool("openssl"), needs_tool("curl")]
 
 NAME = "tags.example.org"
 MAIN = """

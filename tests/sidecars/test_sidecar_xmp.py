@@ -234,6 +234,7 @@ def nested(count: int, around: str) -> bytes:
     return EXIFTOOL.replace("<xmp:Label>", f"<xmp:Many>{around % many}</xmp:Many><xmp:Label>").encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", ["%s", "<rdf:Seq><rdf:li>%s</rdf:li></rdf:Seq>"])
 def test_tiny_elements_take_little_memory(around: str) -> None:
     """Check that only what lists of keywords hold is kept."""

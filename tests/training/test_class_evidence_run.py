@@ -20,6 +20,8 @@ from zsl_tagger.tagging.model_folder import ModelFolder
 from zsl_tagger.tagging.tagger import Tagger
 from zsl_tagger.training.run import train
 
+pytestmark = pytest.mark.slow  # each trains a model
+
 ASKED = ["dog", "zebra", "lion", "theorem"]
 
 
