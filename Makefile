@@ -37,12 +37,13 @@ test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone and not ray" --durations=20
 	$(PYTHON) -m pytest -m "alone or ray" $$(grep -rlE --include="test_*.py" "mark\.(alone|ray)" tests)
 
+# These wait for nothing: one process for each core.
 test-fast:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) -m "$(FAST)"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)"
 
 # Of the fast tests, which it makes take twice as long.
 coverage:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) -m "$(FAST)" $(COVERAGE) --cov-report=term
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n logical -m "$(FAST)" $(COVERAGE) --cov-report=term
 
 # What needs no extra; .ci/run runs it on the lower bounds of the base install.
 test-base:
