@@ -31,7 +31,7 @@ types:
 # One process more than there are cores, since many tests wait for a process that they started; one thread each for
 # torch: more would wait for each other. Tests that measure time, and Ray, which starts many processes, run after the
 # others, alone.
-WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 FAST = not (slow or browser or ray or alone)
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone and not ray" --durations=20

@@ -9,8 +9,8 @@ kept in WORK, at 224 px.
 Every head has the settings of ``BASE``. Validation mAP chooses the step of each run and, on the first seed, the
 learning rate among ``RATES``. mAP is the mean over classes with a test photo, then over seeds. Its 95 % interval is a
 bootstrap over test photos (the same draws for every head, so that the gain over pooling is paired); the least and the
-largest of the seeds stand beside it. Milliseconds are those of the head alone, one image, what depends on labels
-alone prepared before.
+largest of the seeds stand beside it. Milliseconds are for the head alone and one image; the part
+that depends on labels only is prepared before.
 
 All of it should take at most half an hour on two idle cores; ``--seeds`` and ``--steps`` are for a trial, which writes
 no result.
@@ -89,6 +89,10 @@ def parsed_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="*", help="these only; no result is written")
     parser.add_argument("--steps", type=int, help="train on this many batches, once; no result is written")
     return parser.parse_args()
+
+
+def seeds(arguments: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(arguments.seeds or SEEDS)
 
 
 def main() -> None:
@@ -176,7 +180,7 @@ def trained(
     Args:
         priors: by seed, the prior of each label ``(K,)`` that ``unknown_labels=selective`` takes.
     """
-    first, *others = arguments.seeds or SEEDS
+    first, *others = seeds(arguments)
 
     def one(seed: int, rate: float) -> tuple[Trained, float]:
         config = settings_for(settings, seed, rate)

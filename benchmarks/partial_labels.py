@@ -37,6 +37,7 @@ from benchmarks.heads import (
     parsed_arguments,
     prepared,
     queries_of,
+    seeds,
     settings_for,
     test_sets,
     trained,
@@ -78,10 +79,6 @@ def main() -> None:
         settings = {name: list(own) for name, own in LOSSES.items()}
         about = {"seeds": len(SEEDS), "base": list(BASE), "rates": list(RATES), "settings": settings, "photos": photos}
         write_result("partial_labels", {**about, "classes": list(data.labels), "known": rows})
-
-
-def seeds(arguments: argparse.Namespace) -> tuple[int, ...]:
-    return tuple(arguments.seeds or SEEDS)
 
 
 def with_unknown(data: PreparedDataset, share: float) -> PreparedDataset:

@@ -64,7 +64,7 @@ def with_teach_tables(text: str) -> str:
 _TAUGHT = {
     "never trained": "20 names that the model was not trained on",
     "trained": "20 names that it was trained on",
-    "words with 75 or more": "those of the 40 names whose word alone reaches 75",
+    "words with 75 or more": "the names, of these 40, whose word alone reaches 75",
 }
 
 

@@ -26,7 +26,7 @@ from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.tagging.model_folder import ModelFolder
-from zsl_tagger.words.table import WordTable, unit_length
+from zsl_tagger.words.table import unit_length
 
 KINDS = 8
 TEMPERATURES = (0.3, 0.1, 0.05)  # of cosines
@@ -48,7 +48,8 @@ def main() -> None:
     paths, targets, names = read_coco(arguments.coco)
     folder, model = ModelFolder(), load_model()
     table, wordnet = folder.words(), WordNet(arguments.wordnet)
-    phrases = [phrases_of(name, wordnet, table) for name in names]
+    place = {word: row for row, word in enumerate(table.words)}
+    phrases = [phrases_of(name, wordnet, place) for name in names]
     vectors = [table.vectors(own) for own in phrases]  # (n, word_dim) each
     photos = encoded(model, [load_array(path, folder.config.preprocessing) for path in paths])
 
@@ -80,12 +81,15 @@ def main() -> None:
     write_result("several_vectors", {**counts, "scores": figures})
 
 
-def phrases_of(name: str, wordnet: WordNet, table: WordTable) -> list[str]:
-    """Return a label and the names of its first meaning, and of the most common meanings below it."""
+def phrases_of(name: str, wordnet: WordNet, place: dict[str, int]) -> list[str]:
+    """Return a label and the names of its first meaning, and the most common names directly below it.
+
+    Args:
+        place: row of each word in the word table, where common words come first.
+    """
     meanings = wordnet.senses.get(name)
     if not meanings:
         return [name]
-    place = {word: row for row, word in enumerate(table.words)}
     below = [synset for synset in wordnet.synsets.values() if meanings[0] in synset.parents]
     kinds = {kind for synset in below for kind in known_names(synset.names, place)}
     most_common = sorted(kinds, key=place.__getitem__)[:KINDS]

@@ -4,7 +4,7 @@
 
 DIR contains ``more/stanford40_actions`` and ``scenes``. 150 photos of actions are the examples, 160 of scenes the
 counterexamples; 190 others are in the index too. The tag is taught twice in one process: with what the index stores
-of these photos, and with all of them encoded again. Seconds of the parts are sums over two threads. Scores are those of
+of these photos, and with all of them encoded again. Seconds of the parts are sums over two threads. Scores are of
 all 500 photos.
 """
 

@@ -51,7 +51,7 @@ def test_noise_has_length_s_and_differs_between_queries(share: float) -> None:
 
 
 def test_noise_scales_with_s() -> None:
-    """The same noise, twice as long: the formula is linear in s."""
+    """Check that noise with twice the scale is the same noise, twice as long: the formula is linear in s."""
     vectors = make_vectors()
     once, twice = (make(query_noise=share).queries(vectors, SEED) - vectors for share in (0.25, 0.5))
     assert_close(twice, 2 * once, atol=1e-6, rtol=1e-4)

@@ -75,7 +75,7 @@ def test_recipes_have_the_published_values(name: str, values: dict[str, Any]) ->
 
 
 def test_the_released_recipes_have_the_released_loss_and_average() -> None:
-    """As in train.py and train_zsl_nus.py (disable_torch_grad_focal_loss), whose averaging has no warm-up."""
+    """Compare with train.py and train_zsl_nus.py (disable_torch_grad_focal_loss); their averaging has no warm-up."""
     for name in RECIPES:
         released, config = name.startswith(("nus-wide", "coco")), read_recipe(name)
         assert (config.focal_gradient, config.ema_warmup) == (not released, not released), name

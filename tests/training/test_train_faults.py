@@ -193,7 +193,7 @@ def test_stopped_run_resumes_with_the_same_result(
 def test_signal_to_the_process_group(
     number: signal.Signals, status: int, tagged: Path, undisturbed: Callable[[tuple[str, ...]], Path], tmp_path: Path
 ) -> None:
-    """As sent by Ctrl-C in a terminal and by batch systems: the reader processes receive it too."""
+    """Send the signal as Ctrl-C in a terminal and batch systems do: the reader processes receive it too."""
     arguments = train_arguments(tagged, tmp_path / "out", *SETTINGS)
     result = disturbed(4, partial(signal_all, number), *arguments)
     assert "Traceback" not in result.stderr, result.stderr

@@ -65,7 +65,7 @@ def test_no_notes(tmp_path: Path) -> None:
 
 
 def test_unseen_label_on_a_training_image_is_ignored(tmp_path: Path) -> None:
-    """As in data folders from other programs: the image is used, the label is not."""
+    """Use the image without the label, which data folders from other programs may have."""
     dataset = dataset_of(tmp_path, ["sky lion", "dog", "sky"], ["train"] * 3, unseen="lion")
     split = split_for_training(dataset, TrainConfig())
     assert split.labels == ("dog", "sky")

@@ -120,8 +120,8 @@ class Marks:
         """
         with self._writing() as database:
             number = _last(database, library)
-            if len(left) == len(_write_of(database, library, number)) and _write_of(database, library, number - 1):
-                before = {one.photo: one for one in _write_of(database, library, number - 1)}
+            before = {one.photo: one for one in _write_of(database, library, number - 1)}
+            if before and len(left) == len(_write_of(database, library, number)):
                 both = [before.pop(one.photo).then(one) if one.photo in before else one for one in left]
                 _replace(database, library, number, [])
                 _replace(database, library, number - 1, [*before.values(), *both])
