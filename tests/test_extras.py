@@ -18,7 +18,7 @@ import zsl_tagger
 from zsl_tagger.errors import MissingExtraError, UserError, require
 
 BASE = {
-    "PIL", "data_prep", "numpy", "onnxruntime", "platformdirs", "rapidfuzz", "safetensors", "tqdm", "typer",
+    "PIL", "data_prep", "jellyfish", "numpy", "onnxruntime", "platformdirs", "safetensors", "tqdm", "typer",
     "zsl_tagger",
 }  # fmt: skip
 #: Files that are loaded after another file has required what they import.

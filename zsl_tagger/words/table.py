@@ -31,7 +31,7 @@ from zsl_tagger.words.spelling import normalize_label, plural_forms, singular_fo
 WORDS_FILE = "words.txt"
 VECTORS_FILE = "word_vectors.npy"
 
-#: Maximum number of unknown labels shown with suggestions, which take 10 ms each.
+#: Maximum number of unknown labels shown with suggestions, which take 50 ms each.
 SUGGESTED = 10
 
 #: Number of a table's words, the most common ones, that are searched for suggestions.
@@ -225,26 +225,20 @@ class WordTable:
     def suggest(self, label: str, count: int = 3) -> list[str]:
         """Return the nearest known spellings, best first.
 
-        Typos are an extra, missing, wrong or swapped letter (optimal string alignment): one for words of up to four
+        Typos are an extra, missing, wrong or swapped letter (Damerau-Levenshtein distance): one for words of up to four
         letters, two for longer ones. Words early in the table, which are more common, rank as nearer, and words with
         another first letter as further away.
         """
-        from rapidfuzz import process
-        from rapidfuzz.distance import OSA
+        from jellyfish import damerau_levenshtein_distance
 
         key = normalize_label(label)
         spelling = self._spelling or {word: word for word in self.words}
         most = 1 if len(key) <= SHORT else 2
-        near = process.extract(
-            key, list(islice(spelling, SUGGEST_AMONG)), scorer=OSA.distance, score_cutoff=most, limit=None
-        )
-
-        def cost(found: tuple[str, float, int]) -> float:
-            word, distance, place = found
-            return distance + math.log10(place + 1) + (word[:1] != key[:1])
-
-        nearest = sorted(near, key=cost)[:count]
-        return [spelling[word] for word, _, _ in nearest]
+        costs: dict[str, float] = {}
+        for place, word in enumerate(islice(spelling, SUGGEST_AMONG)):
+            if abs(len(word) - len(key)) <= most and (typos := damerau_levenshtein_distance(key, word)) <= most:
+                costs[word] = typos + math.log10(place + 1) + (word[:1] != key[:1])
+        return [spelling[word] for word in sorted(costs, key=costs.__getitem__)[:count]]
 
 
 class ClassTable(WordTable):
