@@ -17,8 +17,15 @@ from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.tagging import network_cache
-from zsl_tagger.tagging.model_folder import DECODER_FILE
-from zsl_tagger.tagging.network_cache import CACHE_VARIABLE, KEPT, open_on_processor, open_optimised
+from zsl_tagger.tagging.model_folder import DECODER_FILE, ModelFolderError
+from zsl_tagger.tagging.network_cache import (
+    CACHE_VARIABLE,
+    KEPT,
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    open_on_processor,
+    open_optimised,
+)
 from zsl_tagger.tagging.onnx_model import open_session
 
 
@@ -42,9 +49,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def spied(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         paths.append(path)
-        return open_on_processor(path, options)
+        return plain(path, options)
 
-    monkeypatch.setattr(network_cache, "open_on_processor", spied)
+    plain = network_cache._open
+    monkeypatch.setattr(network_cache, "_open", spied)
     return paths
 
 
@@ -68,7 +76,7 @@ def test_the_second_start_opens_the_copy_and_answers_to_the_bit(network: Path, c
     first = answers(open_optimised(network, options()))
     (copy,) = cache.iterdir()
     second = answers(open_optimised(network, options()))
-    assert opened == [network, copy]
+    assert opened == [network, copy / NETWORK_FILE]
     assert first == second == answers(open_on_processor(network, options()))
 
 
@@ -81,16 +89,36 @@ def test_options_are_given_back_as_they_came(network: Path, cache: Path) -> None
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a network", None])
-def test_a_damaged_copy_is_made_again(network: Path, cache: Path, opened: list[Path], damage: bytes | None) -> None:
+@pytest.mark.parametrize("file", [NETWORK_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("damage", ["empty", "other", "half", "missing"])
+def test_a_damaged_copy_is_made_again(network: Path, cache: Path, opened: list[Path], file: str, damage: str) -> None:
     right = answers(open_optimised(network, options()))
-    (copy,) = cache.iterdir()
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    (folder,) = cache.iterdir()
+    copy, damaged = folder / NETWORK_FILE, folder / file
+    whole = damaged.read_bytes()
+    damaged.unlink()
+    if damage != "missing":
+        damaged.write_bytes({"empty": b"", "other": b"not a network", "half": whole[: len(whole) // 2]}[damage])
     assert answers(open_optimised(network, options())) == right
     assert opened == [network, copy, network]
     assert answers(open_optimised(network, options())) == right
     assert opened[3:] == [copy]
+
+
+def test_a_copy_of_an_older_version_makes_room(network: Path, cache: Path) -> None:
+    open_optimised(network, options())
+    (copy,) = cache.iterdir()
+    shutil.rmtree(copy)
+    copy.write_bytes(b"one file with everything")
+    open_optimised(network, options())
+    assert {file.name for file in copy.iterdir()} == {NETWORK_FILE, WEIGHTS_FILE}
+
+
+def test_weights_in_another_file_are_refused_with_a_cache_too(tmp_path: Path, cache: Path) -> None:
+    open_optimised(Path(shutil.copy(PACKAGED / DECODER_FILE, tmp_path / "decoder.onnx")), options())
+    (copy,) = cache.iterdir()
+    with pytest.raises(ModelFolderError, match="stores weights in another file, which is not opened"):
+        open_optimised(copy / NETWORK_FILE, options())
 
 
 def test_another_network_at_the_same_path_has_a_copy_of_its_own(network: Path, cache: Path) -> None:
@@ -130,7 +158,7 @@ def test_without_a_folder_of_ones_own_nothing_is_kept(
         cache.mkdir(parents=True)
         cache.chmod(0o777)
     else:
-        monkeypatch.setattr(tempfile, "mkstemp", refused)
+        monkeypatch.setattr(tempfile, "mkdtemp", refused)
     assert answers(open_optimised(network, options())) == answers(open_on_processor(network, options()))
     assert not cache.is_dir() or list(cache.iterdir()) == []
 
@@ -139,7 +167,7 @@ def test_a_full_disk_costs_nothing(network: Path, cache: Path, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(Path, "rename", full)
     assert answers(open_optimised(network, options())) == answers(open_on_processor(network, options()))
     assert list(cache.iterdir()) == []
 
@@ -179,7 +207,7 @@ def test_sessions_that_are_not_to_be_kept_are_not(network: Path, cache: Path) ->
 
 @pytest.mark.slow
 def test_commands_share_one_private_copy(tmp_path: Path, examples: Path) -> None:
-    """Two at once, then one more: the same output, one file that others cannot read."""
+    """Two at once, then one more: the same output, one copy that others cannot read."""
     command = [sys.executable, "-m", "cli", "tag", str(examples / "cat.jpg"), "--format", "jsonl"]
     environment = {**os.environ, CACHE_VARIABLE: str(tmp_path)}
 
@@ -190,5 +218,5 @@ def test_commands_share_one_private_copy(tmp_path: Path, examples: Path) -> None
     outputs.append(start().communicate()[0])
     assert outputs[0] == outputs[1] == outputs[2] != b""
     (copy,) = (tmp_path / "networks").iterdir()
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
     assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700

@@ -12,7 +12,7 @@ import onnxruntime
 
 from zsl_tagger import choices
 from zsl_tagger.errors import UserError, first_line
-from zsl_tagger.tagging.network_cache import open_on_processor, open_optimised
+from zsl_tagger.tagging.network_cache import open_on_processor, open_optimised, refuse_external_data
 
 DEVICES = get_args(choices.Device)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -32,6 +32,7 @@ def create_session(
         keep: on the CPU, cache the optimised network for the next start (:mod:`.network_cache`).
 
     Raises:
+        ModelFolderError: its weights are in another file.
         UserError: there is no such device, or it does not work.
     """
     if device not in DEVICES:
@@ -44,6 +45,7 @@ def create_session(
         )
     reason = "ONNX Runtime does not say why"
     if device != "cpu" and offered:
+        refuse_external_data(path)
         try:
             session = _on_gpu(path, options)
             if device_of(session) == "cuda":

@@ -12,7 +12,6 @@ import onnxruntime
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.tagging.devices import create_session, device_of
 from zsl_tagger.tagging.encoded import Encoded
-from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
 
 logger = logging.getLogger(__name__)
@@ -151,10 +150,6 @@ def open_session(path: Path, threads: int, device: str = "cpu", keep: bool = Fal
         ModelFolderError: it cannot be loaded.
         UserError: the device is not available.
     """
-    if has_external_data(path):
-        raise ModelFolderError(
-            f"{path} stores weights in another file, which is not opened: expected all weights in the .onnx file"
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised and reported by us
