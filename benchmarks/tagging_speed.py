@@ -6,6 +6,7 @@ python benchmarks/tagging_speed.py --photos FOLDER
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -51,18 +53,20 @@ def cold_start(photo: str, runs: int) -> dict[str, object]:
     bare = [sys.executable, "-c", IMPORTS]
     rounds = _in_turn([asked, command, bare], runs)
     return {
-        "tag_two_labels_s": _summary([seconds[0] for seconds in rounds]),
-        "tag_vocabulary_s": _summary([seconds[1] for seconds in rounds]),
-        f"{IMPORTS}_s": _summary([seconds[2] for seconds in rounds]),
-        "ratio_two_labels": round(median(seconds[0] / seconds[2] for seconds in rounds), 2),
-        "ratio_vocabulary": round(median(seconds[1] / seconds[2] for seconds in rounds), 2),
+        "tag_two_labels_s": _summary([took[0].seconds for took in rounds]),
+        "tag_vocabulary_s": _summary([took[1].seconds for took in rounds]),
+        f"{IMPORTS}_s": _summary([took[2].seconds for took in rounds]),
+        "ratio_two_labels": round(median(took[0].seconds / took[2].seconds for took in rounds), 2),
+        "ratio_vocabulary": round(median(took[1].seconds / took[2].seconds for took in rounds), 2),
+        "cpu_ratio_two_labels": round(median(took[0].cpu / took[2].cpu for took in rounds), 2),
+        "cpu_ratio_vocabulary": round(median(took[1].cpu / took[2].cpu for took in rounds), 2),
         "peak_memory_mb": round(_peak_memory(command) / 1024),
     }
 
 
 def help_start(runs: int) -> dict[str, float]:
     pairs = _in_turn([[sys.executable, "-m", "cli", "--help"], [sys.executable, "-c", "pass"]], runs)
-    return {"more_than_python_c_pass_s": round(median(pair[0] - pair[1] for pair in pairs), 3)}
+    return {"more_than_python_c_pass_s": round(median(pair[0].seconds - pair[1].seconds for pair in pairs), 3)}
 
 
 def label_counts(photo: str, runs: int) -> dict[str, object]:
@@ -119,17 +123,24 @@ def _bare_session(threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(ModelFolder().path / ENCODER_FILE), options)
 
 
-def _in_turn(commands: list[list[str]], runs: int) -> list[list[float]]:
-    """Return the seconds of each command, run in turn; the first round is not counted."""
-    rounds = []
-    for _ in range(runs + 1):
-        seconds = []
-        for command in commands:
-            start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-            seconds.append(time.perf_counter() - start)
-        rounds.append(seconds)
+class Took(NamedTuple):
+    """Time of a command from process start to exit, and CPU time of all its threads, in seconds."""
+
+    seconds: float
+    cpu: float
+
+
+def _in_turn(commands: list[list[str]], runs: int) -> list[list[Took]]:
+    """Return the times of each command, run in turn; the first round is not counted."""
+    rounds = [[_timed(command) for command in commands] for _ in range(runs + 1)]
     return rounds[1:]
+
+
+def _timed(command: list[str]) -> Took:
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Took(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:

@@ -260,8 +260,16 @@ class Tagger:
         return self._folder.labels()
 
     @cached_property
+    def _by_name(self) -> dict[str, VocabularyLabel]:
+        return {label.name: label for label in self._listed}
+
+    @cached_property
     def _by_key(self) -> dict[str, VocabularyLabel]:
         return {self.key(label.name): label for label in self._listed}
+
+    def _listed_as(self, key: str) -> VocabularyLabel | None:
+        """Return the listed label of a key; its name usually is the key, and looking up that takes less time."""
+        return self._by_name.get(key) or self._by_key.get(key)
 
     def key(self, label: str) -> str:
         """Return the key of a label (:attr:`Resolved.key`); an unknown label is its own key."""
@@ -293,7 +301,7 @@ class Tagger:
         keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
         plain = VocabularyLabel("", config.default_threshold, seen=False)
         listed = [
-            self._by_key.get(key, plain) if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
+            self._listed_as(key) or plain if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
             for key, tag in zip(keys, tags, strict=True)
         ]
         prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
