@@ -56,6 +56,8 @@ def test_tables_come_from_the_result_files() -> None:
     assert with_tables(PAGES["docs/figures.md"]) == PAGES["docs/figures.md"]
     assert with_search_tables(PAGES["docs/search.md"]) == PAGES["docs/search.md"]
     assert with_teach_tables(PAGES["docs/teach.md"]) == PAGES["docs/teach.md"]
+    size = json.loads((ROOT / "benchmarks/results/install_size.json").read_text())["figures"]["base_install_mb"]
+    assert f"The base install takes {size:.0f} MB" in README
 
 
 def commands() -> list[tuple[str, str]]:
