@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence, Scoring
 from zsl_tagger.tagging.label_set import LabelSet
 
 LABELS = ["animal", "dog", "tv", "television", "puppy", "beach"]
@@ -37,10 +38,26 @@ def test_says_a_thing_once(passing: list[str], said: list[str]) -> None:
     assert labels().unfolded().folded(numbers, scores).tolist() == list(range(len(passing)))
 
 
-def test_a_sure_parent_stays_beside_an_unsure_child() -> None:
+def test_a_sure_parent_stays_beside_a_less_sure_child() -> None:
     numbers = np.array([LABELS.index(label) for label in ("dog", "puppy", "animal")])
-    assert labels().folded(numbers, np.array([0.9, 0.6, 0.5])).tolist() == [0, 1]
+    assert labels().folded(numbers, np.array([0.95, 0.7, 0.5])).tolist() == [0, 1]
     assert labels().folded(numbers, np.array([0.9, 0.7, 0.7])).tolist() == [1]
+
+
+def test_an_unsure_child_gives_way_to_its_parent() -> None:
+    numbers = np.array([LABELS.index(label) for label in ("dog", "puppy", "beach")])
+    assert labels().folded(numbers, np.array([0.66, 0.64, 0.5])).tolist() == [0, 2]
+    assert labels().folded(numbers[1:], np.array([0.64, 0.5])).tolist() == [0, 1]  # there is no parent
+    assert labels().folded(numbers[::-1], np.array([0.64, 0.64, 0.6])).tolist() == [0, 2]  # "dog" is a parent here
+
+
+def test_an_unsure_child_that_names_a_class_is_kept() -> None:
+    made = labels()
+    words = [ClassWord((0,), names=True) if label == "puppy" else None for label in LABELS]
+    made.evidence = LabelEvidence(words, Scoring())
+    numbers = np.array([LABELS.index(label) for label in ("dog", "puppy")])
+    assert made.folded(numbers, np.array([0.64, 0.6])).tolist() == [1]
+    assert made.folded(numbers, np.array([0.95, 0.6])).tolist() == [0, 1]
 
 
 def test_some_labels_fold_as_among_all() -> None:

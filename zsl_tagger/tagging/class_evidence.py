@@ -99,6 +99,7 @@ class LabelEvidence:
 
     Attributes:
         scales, weights, offsets: float32 ``(K,)``.
+        names_class: bool ``(K,)``, whether a label names one of the classes.
         columns: int64 ``(n,)``, the classes of all labels, concatenated.
     """
 
@@ -106,6 +107,7 @@ class LabelEvidence:
         self._words, self._scoring = list(words), scoring
         kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
         self.scales, self.weights, self.offsets = np.array(kinds, np.float32).reshape(-1, 3).T
+        self.names_class = np.array([word is not None and word.names for word in words], bool)
         self._labels = np.flatnonzero([word is not None for word in words])  # (M,)
         of_each = [word.classes for word in words if word is not None]
         self._starts = np.cumsum([0, *map(len, of_each[:-1])]) if of_each else np.zeros(0, np.int64)  # (M,)

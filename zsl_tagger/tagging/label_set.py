@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Share of its parent's score that a child needs to replace it.
 NEARLY = 0.75
+#: Score below which a child gives way to its parent: a wrong kind is worse than a general word (benchmarks/README.md).
+SURE = 0.65
 
 
 class LabelSet:
@@ -75,8 +77,9 @@ class LabelSet:
     def folded(self, passing: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Return the positions ``(m,)`` of the labels that are neither parents nor synonyms of others.
 
-        The best of several synonyms is kept. A parent is dropped only if a child scores nearly as high: a confident
-        "cat" is kept next to an uncertain "kitten".
+        The best of several synonyms is kept. A child with a score below ``SURE`` gives way to its parent, unless it
+        names one of the backbone's classes. A parent is dropped only if a child scores nearly as high: a confident
+        "cat" is kept next to a less confident "kitten".
 
         Args:
             passing: label indices int64 ``(n,)``, best first.
@@ -86,15 +89,21 @@ class LabelSet:
         if self.implied is None:
             return places
         implied, numbers = self.implied, passing.tolist()
+        names_class = np.zeros(len(self.labels), bool) if self.evidence is None else self.evidence.names_class
         place_of = {self.keys[number]: place for place, number in enumerate(numbers)}
-        implied_by_others: set[int] = set()
+        dropped: set[int] = set()
         for place, number in enumerate(numbers):
             for key in implied[number]:
                 other = place_of.get(key, place)
-                is_synonym = self.keys[number] in implied[numbers[other]]
-                if other != place and (place < other if is_synonym else scores[place] >= NEARLY * scores[other]):
-                    implied_by_others.add(other)
-        return np.array([place for place in places if place not in implied_by_others], np.int64)
+                if other == place:
+                    continue
+                if self.keys[number] in implied[numbers[other]]:  # a synonym
+                    dropped |= {other} if place < other else set()
+                elif scores[place] < SURE and not names_class[number]:
+                    dropped.add(place)
+                elif scores[place] >= NEARLY * scores[other]:
+                    dropped.add(other)
+        return np.array([place for place in places if place not in dropped], np.int64)
 
     def parents(self, number: int) -> tuple[str, ...]:
         """Return the parents of a label, most general first."""
