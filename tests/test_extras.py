@@ -23,7 +23,6 @@ BASE = {
 }  # fmt: skip
 #: Files that are loaded after another file has required what they import.
 REQUIRED_BY = {
-    "zsl_tagger/bulk/ray_engine.py": "zsl_tagger/bulk/run.py",
     "zsl_tagger/records/parquet.py": "zsl_tagger/records/parquet_file.py",
 }
 #: Packages that another package of an extra depends on.

@@ -234,7 +234,7 @@ FOLLOWING = re.compile(
 MAY_FOLLOW = {
     "zsl_tagger/system/files.py",
     "zsl_tagger/bulk/output.py",  # --output in a format that no run resumes
-    "zsl_tagger/bulk/ray_engine.py",  # a temporary folder, and os.devnull
+    "zsl_tagger/tagging/ray_pool.py",  # a temporary folder, and os.devnull
     "zsl_tagger/evaluation/calibrate.py",  # into a folder of whole_folder, which is new
     "zsl_tagger/export/run.py",  # into its scratch folder
 }

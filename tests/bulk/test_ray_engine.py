@@ -21,11 +21,11 @@ from made_data import run_command, write_photo
 from paths import ROOT
 
 from zsl_tagger.assets import PACKAGED
-from zsl_tagger.bulk import ray_engine
 from zsl_tagger.bulk.engine import TagRequest
-from zsl_tagger.bulk.ray_engine import DEATHS, STORE_BYTES, Image, Job, Ledger, Worker
+from zsl_tagger.bulk.ray_engine import Image, TagTask
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record
+from zsl_tagger.tagging.ray_pool import STORE_BYTES, Job, numbered_results, session
 from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = pytest.mark.ray
@@ -151,7 +151,7 @@ USES_RAY = pytest.mark.usefixtures("ray_runs")
 @pytest.fixture(scope="module")
 def ray_runs() -> Iterator[None]:
     """One Ray for all tests of this process: to start it takes seconds."""
-    with ray_engine._session(2, STORE_BYTES):
+    with session(2, STORE_BYTES):
         yield
 
 
@@ -260,56 +260,42 @@ def test_resume_goes_on_by_content_with_what_the_local_engine_wrote(tmp_path: Pa
     assert sorted(output.read_bytes().splitlines()) == sorted((tmp_path / "anew.jsonl").read_bytes().splitlines())
 
 
-def job(tagger: Tagger, **changed: Any) -> Job:
+def task(tagger: Tagger, kind: type[TagTask] = TagTask) -> TagTask:
     """For :class:`Image` of full paths."""
     request = TagRequest(labels=tagger.label_set(["cat", "red"]), threshold=0.0)
-    return Job(**{"model": None, "request": request, "hashed": False, "folder": "/", **changed})
+    return kind(request, hashed=False, folder="/")
 
 
-class DeadlyWorker(Worker):
-    """Dies of a photo named so, as by a decoder that crashes."""
+class DeadlyTask(TagTask):
+    """Kills its worker with a photo named so, as by a decoder that crashes."""
 
-    def _tagged(self, image: Image, source: Any) -> Record | None:
-        if "deadly" in image.path:
+    def __call__(self, tagger: Tagger, photo: tuple[Image, Any]) -> Record | None:
+        if "deadly" in photo[0].path:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._tagged(image, source)
+        return super().__call__(tagger, photo)
 
 
 @USES_RAY
 def test_a_photo_that_kills_every_worker_costs_only_itself(
-    tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    tmp_path: Path, tagger: Tagger, logged: pytest.LogCaptureFixture
 ) -> None:
     import ray.cloudpickle
 
     names = [*(f"{number}.jpg" for number in range(12)), "deadly.jpg", "last.jpg"]
     for seed, name in enumerate(names):
         write_photo(tmp_path / name, seed)
-    images = [Image(number, str(tmp_path / name), None) for number, name in enumerate(names)]
+    images = [Image(str(tmp_path / name), None) for name in names]
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not find this file
-    monkeypatch.setattr(ray_engine, "Worker", DeadlyWorker)
-    found = list(ray_engine._tagged(images, job(tagger), 2))
+    found = list(numbered_results(list(enumerate(images)), Job(None, task(tagger, DeadlyTask)), 2))
     assert [number for number, _ in found] == list(range(14))
     records = [record for _, record in found if record is not None]
     assert records[12] == Record(str(tmp_path / "deadly.jpg"), [], "3 workers died while tagging it")
     expected = [
-        Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for _, path, _ in images if "deadly" not in path
+        Record(path, tagger.tag(path, ["cat", "red"], threshold=0)) for path, _ in images if "deadly" not in path
     ]
     assert [record.as_dict() for record in records[:12] + records[13:]] == [record.as_dict() for record in expected]
     ours = [record.getMessage() for record in logged.records if record.name.startswith("zsl_tagger.")]  # Ray logs too
     assert ours == ["3 times a worker died while tagging; its images were tagged again"]
-
-
-def test_the_ledger_knows_which_image_was_in_hand() -> None:
-    ledger = Ledger()
-    assert ledger.begin(0) == (False, set())  # and its worker dies
-    for _ in range(DEATHS):
-        assert ledger.begin(0) == (True, set())
-        ledger.take(0, 4)
-        ledger.take(0, 5)
-    assert ledger.begin(0) == (True, {5})
-    ledger.end(0)
-    assert ledger.begin(0) == (False, {5})  # its records were lost with their machine, and nobody died of it
-    assert ledger.deaths() == DEATHS + 1
 
 
 def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) -> None:
@@ -317,14 +303,13 @@ def test_what_nobody_foresaw_becomes_a_record(tagger: Tagger, examples: Path) ->
         def tag(self, *_: Any, **__: Any) -> None:
             raise MemoryError("no room")
 
-    worker = Worker.__new__(Worker)
-    worker._job, worker._tagger = job(tagger), Full()  # type: ignore[assignment]
-    found = worker._tagged(Image(0, "cat.jpg", None), str(examples / "cat.jpg"))
+    photo = (Image("cat.jpg", None), str(examples / "cat.jpg"))
+    found = task(tagger)(Full(), photo)  # type: ignore[arg-type]
     assert found == Record("cat.jpg", [], "cannot be tagged: MemoryError: no room")
 
 
 @USES_RAY
 def test_workers_that_cannot_start_end_the_run(tagger: Tagger, examples: Path) -> None:
-    broken = job(tagger, model={"config.json": b"{}"})
+    broken = Job({"config.json": b"{}"}, task(tagger))
     with pytest.raises(UserError, match=r"^Ray gave up: .*model folder .* is incomplete; missing files: "):
-        list(ray_engine._tagged([Image(0, str(examples / "cat.jpg"), None)], broken, 1))
+        list(numbered_results([(0, Image(str(examples / "cat.jpg"), None))], broken, 1))

@@ -17,7 +17,7 @@ from zsl_tagger.bulk.labels import label_set, requested_labels
 from zsl_tagger.bulk.local_engine import LocalEngine
 from zsl_tagger.bulk.options import TagRun, check_options
 from zsl_tagger.bulk.output import EarlierRecords, Sink, open_sinks, record_file
-from zsl_tagger.errors import UserError, require
+from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection, find_images
 from zsl_tagger.images.urls import find_urls, is_url
 from zsl_tagger.records.record import Record
@@ -123,8 +123,9 @@ class Images:
 
 def _find_images(run: TagRun, selection: Selection) -> Iterator[Item]:
     if run.engine == "ray":
-        for module in ("fsspec", "pyarrow", "ray"):
-            require(module, "ray")
+        from zsl_tagger.tagging.ray_pool import require_ray
+
+        require_ray()
     beside = "--sidecar" if run.sidecar is not None else "--heatmap" if run.heatmap is not None else None
 
     def at_url(argument: str) -> Iterable[Item] | None:
