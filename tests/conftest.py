@@ -124,6 +124,15 @@ def state(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def ray_runs() -> Iterator[None]:
+    """One Ray for all tests of a file: to start it takes seconds."""
+    from zsl_tagger.tagging.ray_pool import STORE_BYTES, session
+
+    with session(2, STORE_BYTES):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _loggers_as_in_a_new_process() -> Iterator[None]:
     """Take back what a command that ran in this process, or in a fixture, set up."""

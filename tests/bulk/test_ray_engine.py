@@ -9,14 +9,14 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from disturbed import below, disturbed, until, with_killed_workers
 from made_data import run_command, write_photo
 from paths import ROOT
 
@@ -25,14 +25,12 @@ from zsl_tagger.bulk.engine import TagRequest
 from zsl_tagger.bulk.ray_engine import Image, TagTask
 from zsl_tagger.errors import UserError
 from zsl_tagger.records.record import Record
-from zsl_tagger.tagging.ray_pool import STORE_BYTES, Job, numbered_results, session
+from zsl_tagger.tagging.ray_pool import Job, numbered_results
 from zsl_tagger.tagging.tagger import Tagger
 
 pytestmark = pytest.mark.ray
 
 PHOTOS = 48
-#: Much more than is ever needed, so that a busy machine fails no test.
-LIMIT = 600
 INTERRUPTED = "interrupted: everything written so far is complete and readable; with --output, add --resume to continue"
 LABELS = ("--labels", "red,cat,texture", "--threshold", "0")
 
@@ -54,44 +52,10 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "photos", folder / "local.jsonl"
 
 
-def disturbed(
-    photos: Path, output: Path, interfere: Callable[[subprocess.Popen[str]], object], cluster: str = ""
-) -> tuple[int, str]:
-    """Run the command, on a cluster or with a Ray of its own, and interfere when some records are there.
-
-    Returns:
-        exit status and all that it printed.
-    """
-    command = [sys.executable, "-m", "cli", "tag", str(photos), *LABELS, "--engine", "ray", "--output", str(output)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "RAY_ADDRESS": cluster},
-    )  # fmt: skip
-    try:
-        journal = output if output.suffix == ".jsonl" else output.with_name(f"{output.name}.journal.jsonl")
-        until(lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 8)
-        interfere(process)
-        printed = process.communicate(timeout=LIMIT)[0]
-    finally:
-        process.kill()
-    return process.returncode, printed
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def below(process: int, name: str = "") -> list[int]:
-    """Processes that a process started, and theirs, whose command line begins so."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
-    family = {process}
-    for _ in range(4):
-        family |= {int(row[0]) for row in rows if int(row[1]) in family}
-    return [int(row[0]) for row in rows if int(row[0]) in family - {process} and row[2].startswith(name)]
+def records_beside(output: Path) -> Callable[[], bool]:
+    """Whether some records are there."""
+    journal = output if output.suffix == ".jsonl" else output.with_name(f"{output.name}.journal.jsonl")
+    return lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 8
 
 
 def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
@@ -106,7 +70,7 @@ def test_a_stopped_run_leaves_whole_parquet_and_no_process_and_goes_on(
         started.extend(below(process.pid))
         os.killpg(process.pid, signal.SIGINT)
 
-    status, printed = disturbed(photos, output, interrupt)
+    status, printed = disturbed(["tag", photos, *LABELS, "--output", output], records_beside(output), interrupt)
     *_, count, interrupted = printed.splitlines()  # before them the progress, where it took half a minute
     assert (status, interrupted) == (130, INTERRUPTED)
     assert re.fullmatch(rf"note: tagging stopped: \d+ of {PHOTOS} images done", count)
@@ -148,30 +112,14 @@ def test_a_missing_extra_and_a_missing_cluster(examples: Path, monkeypatch: pyte
 USES_RAY = pytest.mark.usefixtures("ray_runs")
 
 
-@pytest.fixture(scope="module")
-def ray_runs() -> Iterator[None]:
-    """One Ray for all tests of this process: to start it takes seconds."""
-    with session(2, STORE_BYTES):
-        yield
-
-
 @USES_RAY
 def test_killed_workers_cost_no_photo(tmp_path: Path, many_photos: tuple[Path, Path]) -> None:
     """The command runs in another process and joins this Ray, as one joins a cluster."""
-    import ray
-
     photos, local = many_photos
-    killed: list[int] = []
-
-    def kill_all(_: subprocess.Popen[str]) -> None:
-        killed.extend(below(os.getpid(), "ray::MapWorker"))
-        for worker in killed:
-            os.kill(worker, signal.SIGKILL)
-
-    status, printed = disturbed(photos, tmp_path / "ray.jsonl", kill_all, ray.get_runtime_context().gcs_address)
-    assert killed
+    output = tmp_path / "ray.jsonl"
+    status, printed = with_killed_workers(["tag", photos, *LABELS, "--output", output], records_beside(output))
     assert status == 0, printed
-    assert (tmp_path / "ray.jsonl").read_bytes() == local.read_bytes()
+    assert output.read_bytes() == local.read_bytes()
     assert [line for line in printed.splitlines() if not line.startswith(("note: ", "warning: "))] == []
 
 
