@@ -127,6 +127,10 @@ Device = Annotated[
     choices.Device,
     typer.Option(help="cuda: an NVIDIA GPU, with onnxruntime-gpu; auto: the GPU if it works, otherwise cpu."),
 ]
+Engine = Annotated[
+    choices.Engine,
+    typer.Option(help="ray: work on many processes or machines with Ray Data; all see the photos under the same path."),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Minimum score of a tag; 0 keeps every label. [default: each label's own]"),
@@ -239,6 +243,7 @@ def index(
         bool, typer.Option("--prune", help="Also remove photos whose folder is empty or missing.")
     ] = False,
     exclude_path: ExcludePath = None,
+    engine: Engine = "local",
 ) -> None:
     """Index photos so that search finds them by any words; run it again for new, changed and deleted photos.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zsl_tagger.assets import PACKAGED
+from zsl_tagger.choices import Engine
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.finding import Selection
 from zsl_tagger.search.query import parse_query
@@ -47,8 +48,9 @@ __all__ = ["Library", "Ranking", "SearchResult"]
 class Library:
     """An index of photos, opened by :meth:`open`. Not thread-safe; close it, or use it in a ``with`` statement."""
 
-    def __init__(self, folder: Path, tagger: Tagger, meta: IndexMeta, vocabulary: LabelSet):
+    def __init__(self, folder: Path, tagger: Tagger, meta: IndexMeta, vocabulary: LabelSet, workers: int | None = None):
         self.folder, self._tagger, self._meta, self._vocabulary = folder, tagger, meta, vocabulary
+        self._workers = workers
         self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it read
 
     @classmethod
@@ -60,7 +62,7 @@ class Library:
         Args:
             folder: folder of the index; None for the user's data folder (docs/search.md).
             model: a model folder; None for the model of the index, or the packaged model for a new index.
-            workers: number of photos processed in parallel; None for one per core, at most 16.
+            workers: number of photos processed in parallel; None for one per core, at most 16 without a cluster.
 
         Raises:
             UserError: the index is damaged, or from another model or version.
@@ -88,7 +90,7 @@ class Library:
         if meta is not None:
             _check_model(where, meta, fingerprint)
         path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
-        return cls(where, tagger, meta or IndexMeta(path, fingerprint, labels), vocabulary)
+        return cls(where, tagger, meta or IndexMeta(path, fingerprint, labels), vocabulary, workers)
 
     def __enter__(self) -> Library:
         return self
@@ -116,6 +118,7 @@ class Library:
         prune: bool = False,
         exclude_path: Sequence[str] = (),
         stop: StopRequest | None = None,
+        engine: Engine = "local",
     ) -> Counts:
         """Update the index from folders (recursive), files or globs.
 
@@ -127,10 +130,16 @@ class Library:
             prune: also remove photos whose folder is empty or missing, e.g. because a disk is not mounted.
             exclude_path: globs of files and folders to leave out; matching photos are removed from the index.
             stop: checked between photos; None to be interrupted anywhere.
+            engine: "local", or "ray": encode on many processes or machines with Ray Data (docs/ray.md).
 
         Raises:
-            UserError: the index cannot be written, or another run is writing to it.
+            UserError: the index cannot be written, another run is writing to it, or Ray cannot be started.
+            MissingExtraError: Ray is not installed.
         """
+        if engine == "ray":
+            from zsl_tagger.tagging.ray_pool import require_ray
+
+            require_ray()
         given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +150,8 @@ class Library:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: give one or more")
             own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may be in a folder of photos
             selection = Selection([*exclude_path, own])
-            return Updater(store, self._tagger, self._vocabulary, prune, selection).run(roots, stop)
+            updater = Updater(store, self._tagger, self._vocabulary, prune, selection, engine, self._workers)
+            return updater.run(roots, stop)
 
     def search(self, query: str, top: int = 20) -> list[SearchResult]:
         """Return the best photos for ``"red bicycle"``, ``"beach, sunset"`` (both) or ``"snow -dog"`` (without a dog).

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsl_tagger.choices import SearchFormat, SuggestFormat
+from zsl_tagger.choices import Engine, SearchFormat, SuggestFormat
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.raw import PHOTO_SUFFIXES
 from zsl_tagger.records.writers import bar
@@ -39,6 +39,7 @@ class IndexRun:
     workers: int | None = None
     prune: bool = False
     exclude_path: Sequence[str] | None = None
+    engine: Engine = "local"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ def run_index(run: IndexRun) -> tuple[list[str], int]:
             prune=run.prune,
             exclude_path=run.exclude_path or (),
             stop=stop,
+            engine=run.engine,
         )
         return [_summary(counts, len(library))], counts.failed
 

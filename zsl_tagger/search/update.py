@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
+from zsl_tagger.choices import Engine
 from zsl_tagger.images.finding import Selection, find_images
-from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.records.record import Record
 from zsl_tagger.search.blocks import PHOTOS_PER_BLOCK
-from zsl_tagger.search.packing import pack_classes, pack_logits, pack_tokens
+from zsl_tagger.search.new_photos import IndexTask, NewPhoto, new_photo
 from zsl_tagger.search.store import IndexedPhoto, Store
-from zsl_tagger.system.files import sha256_of
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.signals import StopRequest
 from zsl_tagger.system.threads import map_in_order
 from zsl_tagger.tagging.label_set import LabelSet
-from zsl_tagger.tagging.pooled import pooled_tokens
 from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
@@ -46,26 +41,14 @@ class Counts:
     failed: int = 0
 
 
-class _NewPhoto(NamedTuple):
-    """A new or changed photo: the id of its content if the index has it, else the values to store."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    content: int | None = None
-    tokens: bytes = b""
-    logits: bytes = b""
-    classes: bytes = b""
-    pooled: bytes = b""
-
-
 class Updater:
     """Update an index from folders.
 
     Args:
         prune: also remove photos whose folder is empty or missing.
         selection: files and folders to leave out.
+        engine: "local": encode on threads; "ray": on workers of Ray.
+        workers: number of Ray's workers; None: one per core of the cluster.
     """
 
     def __init__(
@@ -75,9 +58,12 @@ class Updater:
         labels: LabelSet,
         prune: bool = False,
         selection: Selection | None = None,
+        engine: Engine = "local",
+        workers: int | None = None,
     ):
         self._selection = selection or Selection()
         self._store, self._tagger, self._labels, self._prune = store, tagger, labels, prune
+        self._engine, self._workers = engine, workers
         self._photos, self._loose = store.photos(), store.loose()
         self._hashes: dict[str, int] | None = None  # read when the first new photo is found
         self.counts = Counts()
@@ -90,15 +76,13 @@ class Updater:
             for root in roots:
                 if os.path.isdir(root):
                     self._store.add_root(root)
-        with Progress("indexing", len(items), unit="photos") as progress:
-            new = self._new_photos(items, progress)
-            waiting = new if stop is None else stop.iterate(new)
-            with closing(map_in_order(self._prepare, waiting, self._tagger.workers)) as prepared:
-                for one in progress.over(prepared):
-                    if isinstance(one, Record):
-                        self._fail(one)
-                    else:
-                        self._write(one)
+        progress = Progress("indexing", len(items), unit="photos")
+        with progress, closing(self._prepared(self._new_photos(items, progress), stop)) as prepared:
+            for one in progress.over(prepared):
+                if isinstance(one, Record):
+                    self._fail(one)
+                else:
+                    self._write(one)
         self._add_pooled(stop)
         self._remove_gone(roots, {item for item in items if isinstance(item, str)})
         self._arrange(stop)
@@ -141,44 +125,43 @@ class Updater:
         known = self._photos.get(path)
         return known is not None and known.is_unchanged(path)
 
-    def _prepare(self, item: str | Record) -> _NewPhoto | Record:
+    def _prepared(
+        self, items: Iterable[str | Record], stop: StopRequest | None
+    ) -> Generator[NewPhoto | Record, None, None]:
+        """Yield the new photos and errors of items, in order."""
+        if self._engine == "local":
+            waiting = items if stop is None else stop.iterate(items)
+            yield from map_in_order(self._prepare, waiting, self._tagger.workers)
+            return
+        from zsl_tagger.tagging.ray_pool import map_on_ray
+
+        found = list(items if stop is None else stop.iterate(items))
+        task = IndexTask.of(self._labels, self._hashes or ())
+        with closing(map_on_ray(task, found, self._tagger.folder.path, self._workers)) as prepared:
+            for one in prepared:
+                yield one
+                if stop is not None:  # the photo is stored now
+                    stop.check()
+
+    def _prepare(self, item: str | Record) -> NewPhoto | Record:
         """Read and encode one photo; called on several threads."""
         if isinstance(item, Record):
             return item
         assert self._hashes is not None
-        try:
-            status = os.stat(item)
-            if not stat.S_ISREG(status.st_mode):
-                return Record(item, [], "not a regular file")
-            sha256 = sha256_of(Path(item))
-        except OSError as error:
-            return Record(item, [], error.strerror or str(error))
-        photo = _NewPhoto(item, status.st_size, status.st_mtime_ns, sha256, self._hashes.get(sha256))
-        if photo.content is not None:
-            return photo
-        try:
-            encoded = self._tagger.encode(item)
-        except ImageError as error:
-            return Record(item, [], str(error))
-        logits = self._tagger.logits(encoded, self._labels)  # (1, V)
-        classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
-        return photo._replace(
-            tokens=pack_tokens(encoded.tokens[0]),
-            logits=pack_logits(logits[0]),
-            classes=pack_classes(classes),
-            pooled=pack_logits(pooled_tokens(encoded.tokens)[0]),
-        )
+        return new_photo(item, self._tagger, self._labels, self._hashes.__contains__)
 
     def _fail(self, record: Record) -> None:
         self.counts.failed += 1
         logger.warning("%s: %s", record.path, record.error)
 
-    def _write(self, photo: _NewPhoto) -> None:
+    def _write(self, photo: NewPhoto) -> None:
+        assert self._hashes is not None
         before = self._photos.get(photo.path)
         with self._store.transaction():
-            content = photo.content
+            content = self._hashes.get(photo.sha256)  # also of a copy that was encoded at the same time
             if content is None:
-                content = self._store.add_content(photo.sha256, photo.tokens, photo.logits, photo.classes, photo.pooled)
+                assert photo.packed is not None
+                content = self._store.add_content(photo.sha256, *photo.packed)
                 self._loose += 1
             left = [path for path in self._store.paths_of(content) if not os.path.lexists(path)][:1]
             self._store.remove_photos(left)
@@ -186,7 +169,6 @@ class Updater:
             if self._loose >= PHOTOS_PER_BLOCK:
                 self._store.arrange()
                 self._loose = self._store.loose()
-        assert self._hashes is not None
         self._hashes[photo.sha256] = content
         for path in left:
             self._photos.pop(path, None)
