@@ -499,6 +499,7 @@ def evaluate(
     workers: Workers = None,
     processes: Processes = 1,
     device: Device = "auto",
+    engine: Engine = "local",
 ) -> None:
     """Evaluate a model, or scores from any tool: mAP, F1@K, seen and unseen, under a named protocol.
 
@@ -527,6 +528,7 @@ def calibrate(
     workers: Workers = None,
     processes: Processes = 1,
     device: Device = "auto",
+    engine: Engine = "local",
 ) -> None:
     """Choose each label's threshold on validation images, and the bias of untrained labels.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.assets import PACKAGED
-from zsl_tagger.choices import Device, Split
+from zsl_tagger.choices import Device, Engine, Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
@@ -48,7 +48,7 @@ class CalibrateRun:
         model: a model folder, or "packaged" for the packaged one, which is never changed.
         precision: required share of correct tags per label, 0..1; None: the best F1.
         output: folder for the calibrated model; None: replace the thresholds of ``model``.
-        workers, processes, device: see ``Compute``.
+        workers, processes, device, engine: see ``Compute``.
     """
 
     model: Path
@@ -60,10 +60,11 @@ class CalibrateRun:
     workers: int | None = None
     processes: int = 1
     device: Device = "auto"
+    engine: Engine = "local"
 
     @property
     def compute(self) -> Compute:
-        return Compute(workers=self.workers, processes=self.processes, device=self.device)
+        return Compute(workers=self.workers, processes=self.processes, device=self.device, engine=self.engine)
 
 
 def calibrate(run: CalibrateRun) -> list[str]:
@@ -79,6 +80,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
     """
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
+    _ = run.compute  # checks its values
     if run.output is None:
         check_own_folder(run.model)
     folder = ModelFolder(named_folder(run.model))

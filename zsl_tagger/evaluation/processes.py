@@ -1,4 +1,4 @@
-"""Score images in one or several processes, with identical results."""
+"""Score images in one or several processes, or on Ray, with identical results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 
-from zsl_tagger.choices import Device
+from zsl_tagger.choices import Device, Engine
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import ImageError
 from zsl_tagger.system.threads import default_workers, map_in_order
+from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
 IMAGES_PER_TASK = 8
@@ -36,15 +38,29 @@ class Compute:
         workers: images processed in parallel, in all processes together; None: one per core, at most 16.
         processes: number of processes to split the images across.
         device: device of the networks (:data:`zsl_tagger.tagging.devices.DEVICES`).
+        engine: "local", or "ray": on ``workers`` processes of Ray; None: one per core of its cluster.
+
+    Raises:
+        UserError: the values do not fit together, or Ray is not installed.
     """
 
     workers: int | None = None
     processes: int = 1
     device: Device = "auto"
+    engine: Engine = "local"
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise UserError(f"expected --processes of at least 1, got {self.processes}")
+        if self.engine == "local":
+            return
+        if self.processes > 1:
+            raise UserError("--processes works on this machine only: leave out --engine ray, or give --workers instead")
+        if self.device == "cuda":
+            raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
+        from zsl_tagger.tagging.ray_pool import require_ray
+
+        require_ray()
 
     @property
     def images_at_once(self) -> int:
@@ -52,7 +68,8 @@ class Compute:
 
     def tagger(self, folder: Path) -> Tagger:
         """Open a model with the same number of threads per image, regardless of the number of processes."""
-        return Tagger(folder, self.images_at_once, self.device, taught=False)
+        device = "cpu" if self.engine == "ray" else self.device  # like Ray's workers
+        return Tagger(folder, self.images_at_once, device, taught=False)
 
 
 class Scorer:
@@ -62,18 +79,51 @@ class Scorer:
         self.tagger, self.labels = tagger, tagger.label_set(labels)
 
     def __call__(self, path: str) -> ImageResult:
-        try:
-            return self.tagger.log_odds(self.tagger.encode(path), self.labels)[0]
-        except ImageError as error:
-            return str(error)
+        return _score(self.tagger, self.labels, path)
+
+
+def _score(tagger: Tagger, labels: LabelSet, path: str) -> ImageResult:
+    try:
+        return tagger.log_odds(tagger.encode(path), labels)[0]
+    except ImageError as error:
+        return str(error)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score an image on a worker of Ray (:class:`zsl_tagger.tagging.ray_pool.Task`).
+
+    An error that is not about the image ends the run, as in a run on this machine: figures that silently leave out
+    images would be worse.
+    """
+
+    doing: ClassVar[str] = "scoring"
+    done: ClassVar[str] = "scored"
+
+    labels: LabelSet
+
+    def read(self, item: str) -> str:
+        """Return the path unchanged."""
+        return item
+
+    def __call__(self, tagger: Tagger, photo: str) -> ImageResult:
+        """Return the logits of the labels, or why the image at this path cannot be read."""
+        return _score(tagger, self.labels, photo)
+
+    def given_up(self, item: str, message: str) -> str:  # noqa: ARG002
+        """Return why the image has no scores."""
+        return message
 
 
 def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Generator[ImageResult, None, None]:
     """Yield the result of each image, in order.
 
     Raises:
-        UserError: a process died.
+        UserError: a process died, or Ray or its workers cannot be started.
     """
+    if compute.engine == "ray":
+        yield from _on_ray(scorer, paths, compute.workers)
+        return
     if compute.processes == 1:
         yield from map_in_order(scorer, paths, compute.images_at_once)
         return
@@ -100,6 +150,14 @@ def score_images(scorer: Scorer, paths: Sequence[str], compute: Compute) -> Gene
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(scorer: Scorer, paths: Sequence[str], workers: int | None) -> Generator[ImageResult, None, None]:
+    from zsl_tagger.tagging.ray_pool import map_on_ray
+
+    absolute = [str(Path(path).absolute()) for path in paths]  # workers run in another folder
+    results = map_on_ray(ScoreTask(scorer.labels), absolute, scorer.tagger.folder.path, workers)
+    return cast("Generator[ImageResult, None, None]", results)  # without records, since the paths have none
 
 
 _scorer: Scorer | None = None  # in a process of the pool

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsl_tagger import choices
-from zsl_tagger.choices import Device, LabelGroup, ScoreKind, Split
+from zsl_tagger.choices import Device, Engine, LabelGroup, ScoreKind, Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
@@ -47,7 +47,7 @@ class EvaluateRun:
         threshold: 0..1, for every label; None: each label's own from the model or the file, otherwise 0.5.
         resamples: number of bootstrap resamples; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
-        workers, processes, device: see ``Compute``.
+        workers, processes, device, engine: see ``Compute``.
     """
 
     model: Path | None = None
@@ -70,10 +70,11 @@ class EvaluateRun:
     workers: int | None = None
     processes: int = 1
     device: Device = "auto"
+    engine: Engine = "local"
 
     @property
     def compute(self) -> Compute:
-        return Compute(workers=self.workers, processes=self.processes, device=self.device)
+        return Compute(workers=self.workers, processes=self.processes, device=self.device, engine=self.engine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,7 @@ def _check_options(run: EvaluateRun) -> None:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
     if run.resamples < 0 or run.resamples == 1:
         raise UserError(f"expected --resamples of 2 or more, or 0 for none, got {run.resamples}")
+    _ = run.compute  # checks its values
 
 
 def _data(run: EvaluateRun) -> EvaluationData:
