@@ -15,10 +15,10 @@ import pytest
 from disturbed import with_killed_workers
 from made_data import run_command, write_photo
 
-from zsl_tagger import UserError
+from zsl_tagger import Library, UserError
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.evaluation import processes, scoring
-from zsl_tagger.evaluation.processes import Compute
+from zsl_tagger.evaluation.processes import Compute, ScoreTask
 from zsl_tagger.evaluation.run import SCORES_FILE
 from zsl_tagger.records.record import Record
 from zsl_tagger.search.new_photos import IndexTask, NewPhoto
@@ -51,6 +51,15 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
         Compute(engine="ray", **options)
 
 
+def test_the_library_checks_the_engine(tmp_path: Path) -> None:
+    engine: Any = "spark"
+    with (
+        Library.open(tmp_path / "index") as library,
+        pytest.raises(UserError, match=r"^expected engine local or ray, got"),
+    ):
+        library.add(tmp_path, engine=engine)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["index", "gone"], ["evaluate", *MODEL, "--data", "gone"], ["calibrate", *MODEL, "--data", "gone"]],
@@ -67,6 +76,8 @@ def test_a_missing_extra(arguments: list[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 class Full:
+    log_odds = None
+
     def encode(self, _: str) -> None:
         raise MemoryError("no room")
 
@@ -81,7 +92,15 @@ def test_a_task_of_the_index_encodes_only_what_is_new(tagger: Tagger, examples: 
     assert (known.packed, known.sha256) == (None, sha256_of(Path(cat)))
     error = "cannot be indexed: MemoryError: no room"
     assert task(Full(), rocket) == Record(rocket, [], error)  # type: ignore[arg-type]
+    assert task.given_up(cat, "3 workers died") == Record(cat, [], "3 workers died")
     assert IndexTask.of(labels, [])(Full(), cat) == Record(cat, [], error)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_does_not_leave_out_images_for_other_errors(tagger: Tagger) -> None:
+    task = ScoreTask(tagger.label_set(["cat"]))
+    with pytest.raises(MemoryError, match=r"^no room$"):
+        task(Full(), "cat.jpg")  # type: ignore[arg-type]
+    assert task.given_up("cat.jpg", "3 workers died") == "3 workers died"
 
 
 # --- with one Ray for all ----------------------------------------------------------------------------------------

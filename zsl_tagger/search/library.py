@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -136,6 +136,8 @@ class Library:
             UserError: the index cannot be written, another run is writing to it, or Ray cannot be started.
             MissingExtraError: Ray is not installed.
         """
+        if engine not in get_args(Engine):
+            raise UserError(f"expected engine {' or '.join(get_args(Engine))}, got {engine!r}")
         if engine == "ray":
             from zsl_tagger.tagging.ray_pool import require_ray
 

@@ -129,7 +129,7 @@ class Updater:
         self, items: Iterable[str | Record], stop: StopRequest | None
     ) -> Generator[NewPhoto | Record, None, None]:
         """Yield the new photos and errors of items, in order."""
-        if self._engine == "local":
+        if self._engine != "ray":
             waiting = items if stop is None else stop.iterate(items)
             yield from map_in_order(self._prepare, waiting, self._tagger.workers)
             return
