@@ -14,6 +14,7 @@ import pytest
 from paths import ROOT
 
 import zsl_tagger
+from zsl_tagger.tagging.network_cache import NETWORK_FILE, WEIGHTS_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,8 @@ def test_nothing_leaves_the_machine_and_only_the_cache_is_left_in_home(examples:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # without CI variables, which switch it off
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path.parent for path in left] == [Path(".cache/zsl-tagger/networks")]
+    assert {path.parents[1] for path in left} == {Path(".cache/zsl-tagger/networks")}
+    assert {path.name for path in left} == {NETWORK_FILE, WEIGHTS_FILE}
 
 
 @pytest.mark.parametrize("module", ["data_prep.folders", "zsl_tagger.records.record_files", "zsl_tagger.words.sources"])
