@@ -64,8 +64,10 @@ def check_options(run: TagRun) -> None:
     if run.engine == "ray" and (run.heatmap is not None or run.sidecar is not None):
         option = "--sidecar" if run.heatmap is None else "--heatmap"
         raise UserError(f"{option} works on this machine only: leave out --engine ray")
-    if run.engine == "ray" and run.device == "cuda":
-        raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
+    if run.engine == "ray":
+        from zsl_tagger.tagging.ray_pool import require_ray
+
+        require_ray(run.device)
     if run.output is None and sys.stdout is None:
         raise UserError(f"standard output is closed{'' if run.dry_run or run.remove else ': give --output FILE'}")
     if run.resume and run.overwrite:

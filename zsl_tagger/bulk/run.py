@@ -122,10 +122,6 @@ class Images:
 
 
 def _find_images(run: TagRun, selection: Selection) -> Iterator[Item]:
-    if run.engine == "ray":
-        from zsl_tagger.tagging.ray_pool import require_ray
-
-        require_ray()
     beside = "--sidecar" if run.sidecar is not None else "--heatmap" if run.heatmap is not None else None
 
     def at_url(argument: str) -> Iterable[Item] | None:

@@ -56,11 +56,9 @@ class Compute:
             return
         if self.processes > 1:
             raise UserError("--processes works on this machine only: leave out --engine ray, or give --workers instead")
-        if self.device == "cuda":
-            raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
         from zsl_tagger.tagging.ray_pool import require_ray
 
-        require_ray()
+        require_ray(self.device)
 
     @property
     def images_at_once(self) -> int:

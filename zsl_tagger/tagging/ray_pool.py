@@ -92,8 +92,15 @@ class Job:
         return len(pickled) + sum(array.raw().nbytes for array in arrays) + sum(map(len, (self.model or {}).values()))
 
 
-def require_ray() -> None:
-    """Raise a MissingExtraError unless the packages of the ``ray`` extra are installed, without importing them."""
+def require_ray(device: str = "auto") -> None:
+    """Check that Ray can do the work, without importing it.
+
+    Raises:
+        UserError: the device is not one of its workers.
+        MissingExtraError: a package of the ``ray`` extra is not installed.
+    """
+    if device == "cuda":
+        raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
     for module in ("fsspec", "pyarrow", "ray"):
         require(module, "ray")
 
