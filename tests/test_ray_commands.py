@@ -43,7 +43,7 @@ MODEL = ["--model", "packaged"]
             {"processes": 2},
             "^--processes works on this machine only: leave out --engine ray, or give --workers instead$",
         ),
-        ({"device": "cuda"}, "^--device cuda works on this machine only: leave out --engine ray, whose workers use"),
+        ({"device": "cuda"}, "^device cuda works with the local engine only: the workers of Ray use CPUs$"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:

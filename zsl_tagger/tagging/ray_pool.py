@@ -100,7 +100,7 @@ def require_ray(device: str = "auto") -> None:
         MissingExtraError: a package of the ``ray`` extra is not installed.
     """
     if device == "cuda":
-        raise UserError("--device cuda works on this machine only: leave out --engine ray, whose workers use CPUs")
+        raise UserError("device cuda works with the local engine only: the workers of Ray use CPUs")
     for module in ("fsspec", "pyarrow", "ray"):
         require(module, "ray")
 
