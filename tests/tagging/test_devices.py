@@ -135,7 +135,7 @@ def test_the_command_says_it_in_one_line(examples: Path) -> None:
 
 
 def test_ray_does_not_tag_on_a_gpu() -> None:
-    with pytest.raises(UserError, match="^device cuda works with the local engine only"):
+    with pytest.raises(UserError, match=r"^device cuda works with the local engine only"):
         check_options(TagRun(paths=["x.jpg"], engine="ray", device="cuda"))
 
 
