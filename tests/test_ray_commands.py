@@ -121,7 +121,7 @@ def index_of(folder: Path) -> bytes:
 
 @USES_RAY
 def test_the_same_index_as_the_local_engine_makes(photos: Path, tmp_path: Path) -> None:
-    """Of photos that are new, unreadable, copied, changed, moved and gone, with a model that is sent."""
+    """Index new, unreadable, copied, changed, moved and deleted photos, with a model folder that is sent to workers."""
     folder, model = tmp_path / "photos", tmp_path / "model"
     folder.mkdir()
     model.mkdir()

@@ -53,7 +53,7 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def records_beside(output: Path) -> Callable[[], bool]:
-    """Whether some records are there."""
+    """Return whether some records have been written."""
     journal = output if output.suffix == ".jsonl" else output.with_name(f"{output.name}.journal.jsonl")
     return lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 8
 

@@ -70,7 +70,7 @@ def _packed(path: str, tagger: Tagger, labels: LabelSet) -> Packed:
     return Packed(
         tokens=pack_tokens(encoded.tokens[0]),
         logits=pack_logits(logits[0]),
-        classes=pack_classes(None if encoded.classes is None else encoded.classes[0]),  # of (N,)
+        classes=pack_classes(None if encoded.classes is None else encoded.classes[0]),  # (N,)
         pooled=pack_logits(pooled_tokens(encoded.tokens)[0]),
     )
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from zsl_tagger.choices import Engine
 from zsl_tagger.images.finding import Selection, find_images
@@ -25,6 +26,8 @@ from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.tagger import Tagger
 
 logger = logging.getLogger(__name__)
+
+Waiting = TypeVar("Waiting")
 
 #: Number of photos whose size and time a thread compares with the index in one call.
 _COMPARED_AT_ONCE = 512
@@ -94,7 +97,7 @@ class Updater:
         """Add the pooled tokens that an index of version 2 lacks, computed from its tokens."""
         missing = self._store.without_pooled()
         with Progress("pooling", len(missing), unit="photos") as progress:
-            for content in progress.over(missing if stop is None else stop.iterate(missing)):
+            for content in progress.over(_stoppable(missing, stop)):
                 with self._store.transaction():
                     self._store.add_pooled(content)
 
@@ -102,7 +105,7 @@ class Updater:
         """Turn rows that an earlier version wrote into blocks, one transaction per block."""
         blocks = range(self._store.loose() // PHOTOS_PER_BLOCK)
         with Progress("arranging scores", len(blocks), unit="blocks") as progress:
-            for _ in progress.over(blocks if stop is None else stop.iterate(blocks)):
+            for _ in progress.over(_stoppable(blocks, stop)):
                 with self._store.transaction():
                     self._store.arrange()
 
@@ -129,13 +132,13 @@ class Updater:
         self, items: Iterable[str | Record], stop: StopRequest | None
     ) -> Generator[NewPhoto | Record, None, None]:
         """Yield the new photos and errors of items, in order."""
+        waiting = _stoppable(items, stop)
         if self._engine != "ray":
-            waiting = items if stop is None else stop.iterate(items)
             yield from map_in_order(self._prepare, waiting, self._tagger.workers)
             return
         from zsl_tagger.tagging.ray_pool import map_on_ray
 
-        found = list(items if stop is None else stop.iterate(items))
+        found = list(waiting)
         task = IndexTask.of(self._labels, self._hashes or ())
         with closing(map_on_ray(task, found, self._tagger.folder.path, self._workers)) as prepared:
             for one in prepared:
@@ -199,6 +202,10 @@ class Updater:
             if self._prune:
                 self._store.remove_roots(root for root in roots if not os.path.isdir(root))
         self.counts.removed += len(gone)
+
+
+def _stoppable(items: Iterable[Waiting], stop: StopRequest | None) -> Iterable[Waiting]:
+    return items if stop is None else stop.iterate(items)
 
 
 def _lies_in(path: str, root: str) -> bool:

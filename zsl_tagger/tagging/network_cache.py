@@ -126,7 +126,7 @@ def _forget_old(folder: Path) -> None:
 
 
 def _delete(copy: Path) -> None:
-    """Delete a copy; those of older versions are files."""
+    """Delete a copy: a folder, or a file of an older version."""
     shutil.rmtree(copy, ignore_errors=True)
     with suppress(OSError):
         copy.unlink(missing_ok=True)

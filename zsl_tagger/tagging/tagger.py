@@ -301,7 +301,7 @@ class Tagger:
         keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
         plain = VocabularyLabel("", config.default_threshold, seen=False)
         listed = [
-            self._listed_as(key) or plain if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
+            (self._listed_as(key) or plain) if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
             for key, tag in zip(keys, tags, strict=True)
         ]
         prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
