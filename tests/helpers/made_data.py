@@ -6,7 +6,9 @@ import csv
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -240,6 +242,13 @@ def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dic
     (annotations / "README.txt").touch()
     for number in {number for numbers in potential.values() for number in numbers}:
         write_photo(folder / "mirflickr" / f"im{number}.jpg", number)
+
+
+def pretend_another_model(index: Path) -> None:
+    """Change an index as if another model had made it."""
+    with closing(sqlite3.connect(index, isolation_level=None)) as database:
+        database.execute("""UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
+        database.execute("""UPDATE meta SET value = '"other files"' WHERE name = 'files'""")
 
 
 def run_command(*arguments: object) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_data import write_crops, write_photo
+from made_data import pretend_another_model, write_crops, write_photo
 from paths import ROOT
 
 from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
@@ -37,6 +37,7 @@ from zsl_tagger.search.update import Counts
 from zsl_tagger.system import progress
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
+from zsl_tagger.tagging.model_folder import ModelFolder
 
 pytestmark = pytest.mark.slow
 
@@ -516,12 +517,60 @@ def test_an_index_of_another_model_or_version_is_refused(small: Library, tmp_pat
     ):
         Library.open(small.folder)
     change(small.folder, "PRAGMA user_version = 3")
-    change(small.folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
+    pretend_another_model(small.folder / INDEX_FILE)
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)
     change(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
     with pytest.raises(UserError, match=r"was made with the model .*gone, which no longer exists: give its folder"):
         Library.open(small.folder)
+
+
+def test_the_fingerprint_is_computed_only_if_a_file_of_the_model_changed(
+    animal_model: Path, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, index = tmp_path / "model", tmp_path / "index"
+    shutil.copytree(animal_model, model)
+    computed: list[ModelFolder] = []
+    networks_sha256 = ModelFolder.networks_sha256
+
+    def counted(folder: ModelFolder) -> str:
+        computed.append(folder)
+        return networks_sha256(folder)
+
+    monkeypatch.setattr(ModelFolder, "networks_sha256", counted)
+    with Library.open(index, model) as library:
+        library.add(photos)
+    computed.clear()
+    with Library.open(index) as library:
+        library.search("dog")
+    assert not computed
+    status = (model / "encoder.onnx").stat()
+    os.utime(model / "encoder.onnx", ns=(status.st_atime_ns, status.st_mtime_ns))  # the same times, another ctime
+    with Library.open(index) as library:
+        assert len(computed) == 1
+        library.add()  # remembers the file
+        assert library.search("dog")
+    computed.clear()
+    Library.open(index).close()
+    assert not computed
+    encoder = bytearray((model / "encoder.onnx").read_bytes())
+    encoder[len(encoder) // 2] ^= 1
+    (model / "encoder.onnx").write_bytes(encoder)
+    os.utime(model / "encoder.onnx", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match=r"made with another model \(.*model\), whose scores are not comparable"):
+        Library.open(index)
+
+
+def test_an_index_of_a_version_that_stored_no_files_and_keys_is_read(small: Library, photos: Path) -> None:
+    expected = small.search("cat")
+    small.close()
+    change(small.folder, "DELETE FROM meta WHERE name IN ('files', 'keys')")
+    with Library.open(small.folder) as library:
+        assert library.search("cat") == expected
+        library.add(photos)
+    with Store(small.folder) as store:
+        assert store.meta.files == ModelFolder().files_identity()
+        assert len(store.meta.keys) == len(store.meta.labels)
 
 
 def test_thresholds_may_be_recalibrated(small: Library, tmp_path: Path) -> None:

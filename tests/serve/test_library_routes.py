@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ import hypothesis
 import pytest
 import schemathesis
 from crops_library import indexed_crops
-from made_data import run_command
+from made_data import pretend_another_model, run_command
 from paths import ROOT
 from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
@@ -258,9 +256,7 @@ def test_an_invalid_index_is_explained_in_one_line(library: Path, tmp_path: Path
     status, _, errors = run_command("serve", "--port", "0", "--library", tmp_path)
     assert (status, errors.count("\n"), "is damaged" in errors) == (2, 1, True)
     shutil.copytree(library / "index", tmp_path / "other")
-    with sqlite3.connect(tmp_path / "other" / "index.db") as database:
-        database.execute("UPDATE meta SET value = ? WHERE name = 'fingerprint'", (json.dumps("another"),))
-    database.close()
+    pretend_another_model(tmp_path / "other" / "index.db")
     status, _, errors = run_command("serve", "--port", "0", "--library", tmp_path / "other")
     assert (status, errors.count("\n"), "was made with another model" in errors) == (2, 1, True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import run_command, write_crops
+from made_data import pretend_another_model, run_command, write_crops
 
 from zsl_tagger import Library, Tagger, UserError
 from zsl_tagger.images.preprocessing import load_array
@@ -257,9 +257,7 @@ def test_refining_a_known_word_is_announced(crops: Path) -> None:
 def test_an_index_of_another_model_is_not_used(crops: Path, index: Path, logged: pytest.LogCaptureFixture) -> None:
     default_folder().mkdir(parents=True)
     (default_folder() / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
-    with sqlite3.connect(default_folder() / INDEX_FILE) as database:
-        database.execute("""UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
-    database.close()
+    pretend_another_model(default_folder() / INDEX_FILE)
     run_teach(TeachRun(name="our cup", photos=cups(crops)))
     assert "the index is not used: " in logged.text
     assert Tagger().taught

@@ -12,6 +12,7 @@ import glob
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -48,8 +49,8 @@ __all__ = ["Library", "Ranking", "SearchResult"]
 class Library:
     """An index of photos, opened by :meth:`open`. Not thread-safe; close it, or use it in a ``with`` statement."""
 
-    def __init__(self, folder: Path, tagger: Tagger, meta: IndexMeta, vocabulary: LabelSet, workers: int | None = None):
-        self.folder, self._tagger, self._meta, self._vocabulary = folder, tagger, meta, vocabulary
+    def __init__(self, folder: Path, tagger: Tagger, meta: IndexMeta, workers: int | None = None):
+        self.folder, self._tagger, self._meta = folder, tagger, meta
         self._workers = workers
         self._ranker: tuple[int, Ranker] | None = None  # with the version of the index that it read
 
@@ -84,13 +85,16 @@ class Library:
             tagger = Tagger(named, workers=workers or default_workers())
         else:
             tagger = Tagger.without_networks(named, workers or default_workers(), classes or None)
-        labels = tagger.default_labels if meta is None else meta.labels
-        vocabulary = tagger.plain_label_set(labels)
+        files = tagger.folder.files_identity()
+        if meta is not None and meta.files == files:  # the same model: spare the time to compute its fingerprint
+            return cls(where, tagger, meta, workers)
+        vocabulary = tagger.plain_label_set(tagger.default_labels if meta is None else meta.labels)
         fingerprint = _fingerprint(tagger, vocabulary)
-        if meta is not None:
-            _check_model(where, meta, fingerprint)
-        path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
-        return cls(where, tagger, meta or IndexMeta(path, fingerprint, labels), vocabulary, workers)
+        if meta is None:
+            path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
+            meta = IndexMeta(path, fingerprint, vocabulary.labels)
+        _check_model(where, meta, fingerprint)
+        return cls(where, tagger, replace(meta, keys=vocabulary.keys, files=files), workers)
 
     def __enter__(self) -> Library:
         return self
@@ -147,12 +151,15 @@ class Library:
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder), Store(self.folder, self._meta) as store:
             _check_model(self.folder, store.meta, self._meta.fingerprint)  # another run may have created it
+            if store.meta != self._meta:
+                store.update_meta(self._meta)
             roots = given or store.roots()
             if not roots:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: give one or more")
             own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may be in a folder of photos
             selection = Selection([*exclude_path, own])
-            updater = Updater(store, self._tagger, self._vocabulary, prune, selection, engine, self._workers)
+            vocabulary = self._tagger.plain_label_set(self._meta.labels)
+            updater = Updater(store, self._tagger, vocabulary, prune, selection, engine, self._workers)
             return updater.run(roots, stop)
 
     def search(self, query: str, top: int = 20) -> list[SearchResult]:
@@ -242,7 +249,7 @@ class Library:
     def _current_ranker(self) -> Ranker:
         version = self._store.version()
         if self._ranker is None or self._ranker[0] != version:
-            self._ranker = (version, Ranker(self._store, self._tagger, self._vocabulary))
+            self._ranker = (version, Ranker(self._store, self._tagger, self._meta.keys))
         return self._ranker[1]
 
 

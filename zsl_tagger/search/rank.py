@@ -18,8 +18,9 @@ photo can be missed: benchmarks/results/search.json says how often.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -94,14 +95,19 @@ class Ranker:
     """Rank the photos of an index in its present state.
 
     Args:
-        vocabulary: the labels whose logits are stored, in the same order.
+        keys: the V spellings that identify the labels whose logits are stored, in the same order.
     """
 
-    def __init__(self, store: Store, tagger: Tagger, vocabulary: LabelSet):
-        self._store, self._tagger, self._vocabulary = store, tagger, vocabulary
-        self._stored = StoredScores(store, len(vocabulary))
+    def __init__(self, store: Store, tagger: Tagger, keys: Sequence[str]):
+        self._store, self._tagger = store, tagger
+        self._stored = StoredScores(store, len(keys))
         self._classes = store.classes() or 0
-        self._column = {key: column for column, key in enumerate(vocabulary.keys)}
+        self._column = {key: column for column, key in enumerate(keys)}
+
+    @cached_property
+    def _vocabulary(self) -> LabelSet:
+        """Return the labels whose logits are stored."""
+        return self._tagger.plain_label_set(self._store.meta.labels)
 
     def rank(self, query: Query, labels: LabelSet, top: int, copies: bool = True) -> Ranking:
         """Return the best ``top`` photos.
@@ -171,7 +177,7 @@ class Ranker:
         """Return log-odds with biases from the decoder's logits ``(m, K)`` of photos ``(m,)``."""
         evidence = labels.evidence
         if evidence is not None and self._classes:
-            columns = len(self._vocabulary) + evidence.columns
+            columns = self._stored.labels + evidence.columns
             classes = unpack_classes(self._stored.columns(columns, photos).T)  # (m, columns)
             logits = evidence.scales * logits + evidence.added_by(classes)
         if labels.readers:
@@ -187,7 +193,7 @@ class Ranker:
 
     def _packed_classes(self, photos: np.ndarray) -> np.ndarray:
         """Return the packed class probabilities of photos ``(m,)``, uint8 ``(m, classes)``."""
-        return self._stored.columns(len(self._vocabulary) + np.arange(self._classes), photos).T
+        return self._stored.columns(self._stored.labels + np.arange(self._classes), photos).T
 
     @property
     def contents(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Store the index of a photo library: a folder with one SQLite file.
 
 ==============  =====================================================================================================
-``meta``        the model (its folder and fingerprint) and the vocabulary whose logits are stored
+``meta``        the model (its folder, fingerprint and files) and the vocabulary whose logits are stored
 ``roots``       the folders that were indexed
 ``photos``      one row per file: path, size, time of its last change, and its content
 ``contents``    one row per distinct file content: its SHA-256 and the tokens (:mod:`zsl_tagger.search.packing`)
@@ -23,7 +23,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -83,11 +83,15 @@ class IndexMeta:
         model: the model folder; None for the packaged model.
         fingerprint: hash of its networks and of the queries of the labels.
         labels: the V labels whose logits are stored.
+        keys: the V spellings that identify these labels; empty in indexes of older versions.
+        files: identity of the model's files when they had this fingerprint; empty in indexes of older versions.
     """
 
     model: str | None
     fingerprint: str
     labels: list[str]
+    keys: list[str] = field(default_factory=list)
+    files: str = ""
 
 
 class IndexedPhoto(NamedTuple):
@@ -167,8 +171,7 @@ class Store:
             with self.transaction():
                 for statement in _SCHEMA.strip().split("\n"):
                     database.execute(statement)
-                rows = [(name, json.dumps(value)) for name, value in asdict(meta).items()]
-                database.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+                self._write_meta(meta)
                 database.execute(f"PRAGMA application_id = {_APPLICATION}")
                 database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         elif database.execute("PRAGMA user_version").fetchone()[0] in READ_VERSIONS[:-1]:
@@ -198,6 +201,15 @@ class Store:
             )
         except (ValueError, TypeError) as error:
             raise self.damaged(error) from None
+
+    def update_meta(self, meta: IndexMeta) -> None:
+        with self.transaction():
+            self._write_meta(meta)
+            self.meta = meta
+
+    def _write_meta(self, meta: IndexMeta) -> None:
+        rows = [(name, json.dumps(value)) for name, value in asdict(meta).items()]
+        self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def _rebuild(self) -> str:
         return f"delete the folder {self.folder} and index the photos again"

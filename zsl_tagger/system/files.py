@@ -112,6 +112,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_identity(path: Path) -> tuple[int, ...]:
+    """Return numbers that change whenever the file is changed or replaced: device, inode, size and times.
+
+    Raises:
+        OSError: the file cannot be found.
+    """
+    file = path.stat()
+    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+
+
 @contextlib.contextmanager
 def scratch_inside(folder: Path) -> Iterator[Path]:
     """Create a temporary folder inside ``folder`` to write files for :func:`move_whole`; it is deleted at the end."""

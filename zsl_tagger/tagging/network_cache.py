@@ -20,6 +20,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from zsl_tagger.system.files import file_identity
 from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import ModelFolderError
 
@@ -135,14 +136,13 @@ def _delete(copy: Path) -> None:
 def _place(path: Path) -> Path | None:
     """Return the path of a network's optimised copy; None if it is not cached."""
     try:
-        file = path.stat()
-        folder = _cache_folder() if file.st_size >= LEAST_BYTES else None
+        identity = file_identity(path)
+        folder = _cache_folder() if path.stat().st_size >= LEAST_BYTES else None
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         logger.debug("cannot keep an optimised copy of %s: %s", path, error)
         return None
     if folder is None:
         return None
-    identity = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
     numbers = "-".join(f"{number:x}" for number in (*identity, zlib.crc32(_processor().encode())))
     return folder / f"{path.stem}-{numbers}-{onnxruntime.__version__}"
 
