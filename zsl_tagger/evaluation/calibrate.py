@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsl_tagger.assets import PACKAGED
-from zsl_tagger.choices import Device, Engine, Split
+from zsl_tagger.choices import Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset
 from zsl_tagger.evaluation.processes import Compute
@@ -41,14 +41,13 @@ BACKUPS = "before_calibration"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateRun:
-    """Options of one run.
+class CalibrateRun(Compute):
+    """Options of one run, and what computes its scores.
 
     Attributes:
         model: a model folder, or "packaged" for the packaged one, which is never changed.
         precision: required share of correct tags per label, 0..1; None: the best F1.
         output: folder for the calibrated model; None: replace the thresholds of ``model``.
-        workers, processes, device, engine: see ``Compute``.
     """
 
     model: Path
@@ -57,14 +56,6 @@ class CalibrateRun:
     split: Split = "val"
     precision: float | None = None
     images: Path | None = None
-    workers: int | None = None
-    processes: int = 1
-    device: Device = "auto"
-    engine: Engine = "local"
-
-    @property
-    def compute(self) -> Compute:
-        return Compute(workers=self.workers, processes=self.processes, device=self.device, engine=self.engine)
 
 
 def calibrate(run: CalibrateRun) -> list[str]:
@@ -80,7 +71,6 @@ def calibrate(run: CalibrateRun) -> list[str]:
     """
     if run.precision is not None and not 0 < run.precision <= 1:
         raise UserError(f"expected --precision above 0 and at most 1, got {run.precision}")
-    _ = run.compute  # checks its values
     if run.output is None:
         check_own_folder(run.model)
     folder = ModelFolder(named_folder(run.model))
@@ -114,7 +104,7 @@ def calibrate(run: CalibrateRun) -> list[str]:
 
 def _scored(folder: ModelFolder, data: EvaluationData, run: CalibrateRun) -> tuple[np.ndarray, EvaluationData]:
     """Return log-odds with each label's bias ``(N, K)`` for the readable images, and these images."""
-    scored = score_with_model(folder.path, data, None, run.compute)
+    scored = score_with_model(folder.path, data, None, run)
     if scored.faults:
         logger.warning("%d images cannot be read and are skipped", len(scored.faults))
     if (images := len(data.images) - len(scored.faults)) < FEW_IMAGES:

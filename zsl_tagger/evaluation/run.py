@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsl_tagger import choices
-from zsl_tagger.choices import Device, Engine, LabelGroup, ScoreKind, Split
+from zsl_tagger.choices import LabelGroup, ScoreKind, Split
 from zsl_tagger.errors import UserError, some
 from zsl_tagger.evaluation.data import EvaluationData, data_of_dataset, data_of_targets
 from zsl_tagger.evaluation.figures import compare, evaluate_scores
@@ -33,8 +33,8 @@ SCORES_FILE = "scores.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRun:
-    """Options of one run, as given.
+class EvaluateRun(Compute):
+    """Options of one run, as given, and what computes its scores.
 
     Attributes:
         model, scores: the subject of the evaluation: a model folder ("packaged" for the packaged one) or a scores file.
@@ -47,7 +47,6 @@ class EvaluateRun:
         threshold: 0..1, for every label; None: each label's own from the model or the file, otherwise 0.5.
         resamples: number of bootstrap resamples; 0 for no intervals.
         force: evaluate labels that the model was trained on as unseen.
-        workers, processes, device, engine: see ``Compute``.
     """
 
     model: Path | None = None
@@ -67,14 +66,6 @@ class EvaluateRun:
     output: Path | None = None
     images: Path | None = None
     force: bool = False
-    workers: int | None = None
-    processes: int = 1
-    device: Device = "auto"
-    engine: Engine = "local"
-
-    @property
-    def compute(self) -> Compute:
-        return Compute(workers=self.workers, processes=self.processes, device=self.device, engine=self.engine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +112,6 @@ def _check_options(run: EvaluateRun) -> None:
         raise UserError(f"expected --threshold in 0..1, got {run.threshold}")
     if run.resamples < 0 or run.resamples == 1:
         raise UserError(f"expected --resamples of 2 or more, or 0 for none, got {run.resamples}")
-    _ = run.compute  # checks its values
 
 
 def _data(run: EvaluateRun) -> EvaluationData:
@@ -267,7 +257,7 @@ def _scored(
             logger.info("%s", note)
         notes += of_file
         return _with_levels(path, values, kind, data.labels), {}
-    scored = score_with_model(folder, data, run.output if first else None, run.compute)
+    scored = score_with_model(folder, data, run.output if first else None, run)
     thresholds, biases = scored.labels.thresholds, scored.labels.biases
     return Scores(scored.logits, "logits", log_odds(thresholds, biases), biases), scored.faults
 
