@@ -126,10 +126,15 @@ def state(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ray_runs() -> Iterator[None]:
-    """One Ray for all tests of a file: to start it takes seconds."""
+    """One Ray for all tests of a file: to start it takes seconds.
+
+    On a busy machine its workers may take so long to start that progress would be shown, which tests do not expect.
+    """
+    from zsl_tagger.system import progress
     from zsl_tagger.tagging.ray_pool import STORE_BYTES, session
 
-    with session(2, STORE_BYTES):
+    with session(2, STORE_BYTES), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(progress, "SECONDS_A_MESSAGE", float("inf"))
         yield
 
 
