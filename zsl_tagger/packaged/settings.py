@@ -47,4 +47,4 @@ TRAINED_BLOCKS = 2
 CLASS_WEIGHT = 1.0
 
 #: Changes to the settings for this training.
-TUNING = ("min_epoch_steps=1200", "lr=3e-4", "backbone_lr_scale=0.5", "warmup=0.05", "precision=bf16")
+TUNING = ("min_epoch_steps=1200", "lr=3e-4", "backbone_lr_scale=0.5", "warmup=0.05")

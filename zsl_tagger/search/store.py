@@ -203,6 +203,7 @@ class Store:
             raise self.damaged(error) from None
 
     def update_meta(self, meta: IndexMeta) -> None:
+        """Replace what is stored about the model and the vocabulary."""
         with self.transaction():
             self._write_meta(meta)
             self.meta = meta
