@@ -561,10 +561,15 @@ def test_the_fingerprint_is_computed_only_if_a_file_of_the_model_changed(
         Library.open(index)
 
 
-def test_an_index_of_a_version_that_stored_no_files_and_keys_is_read(small: Library, photos: Path) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM meta WHERE name IN ('files', 'keys')", """UPDATE meta SET value = '["cat"]' WHERE name = 'keys'"""],
+)
+def test_an_index_without_files_and_keys_that_fit_is_read(small: Library, photos: Path, statement: str) -> None:
+    """An earlier version stored none."""
     expected = small.search("cat")
     small.close()
-    change(small.folder, "DELETE FROM meta WHERE name IN ('files', 'keys')")
+    change(small.folder, statement)
     with Library.open(small.folder) as library:
         assert library.search("cat") == expected
         library.add(photos)

@@ -86,7 +86,8 @@ class Library:
         else:
             tagger = Tagger.without_networks(named, workers or default_workers(), classes or None)
         files = tagger.folder.files_identity()
-        if meta is not None and meta.files == files:  # the same model: spare the time to compute its fingerprint
+        if meta is not None and meta.files == files and len(meta.keys) == len(meta.labels):
+            # The same model as when its fingerprint was computed, which takes longer than most searches.
             return cls(where, tagger, meta, workers)
         vocabulary = tagger.plain_label_set(tagger.default_labels if meta is None else meta.labels)
         fingerprint = _fingerprint(tagger, vocabulary)
