@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import cli
 from zsl_tagger.datasets.format import parse_labels
+from zsl_tagger.search.store import INDEX_FILE
 
 
 def write_photo(path: Path, seed: int, side: int = 96) -> None:
@@ -244,11 +245,16 @@ def write_mirflickr(folder: Path, potential: dict[str, list[int]], relevant: dic
         write_photo(folder / "mirflickr" / f"im{number}.jpg", number)
 
 
-def pretend_another_model(index: Path) -> None:
-    """Change an index as if another model had made it."""
-    with closing(sqlite3.connect(index, isolation_level=None)) as database:
-        database.execute("""UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
-        database.execute("""UPDATE meta SET value = '"other files"' WHERE name = 'files'""")
+def change_index(folder: Path, statement: str) -> None:
+    """Execute an SQL statement in the index of a folder."""
+    with closing(sqlite3.connect(folder / INDEX_FILE, isolation_level=None)) as database:
+        database.execute(statement)
+
+
+def pretend_another_model(folder: Path) -> None:
+    """Change the index of a folder as if another model had made it."""
+    change_index(folder, """UPDATE meta SET value = '"00ff"' WHERE name = 'fingerprint'""")
+    change_index(folder, """UPDATE meta SET value = '"other files"' WHERE name = 'files'""")
 
 
 def run_command(*arguments: object) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from made_data import pretend_another_model, write_crops, write_photo
+from made_data import change_index, pretend_another_model, write_crops, write_photo
 from paths import ROOT
 
 from zsl_tagger import Library, Tagger, UnknownLabelError, UserError
@@ -502,25 +502,19 @@ def test_an_index_killed_while_created_is_no_index(tmp_path: Path, examples: Pat
         assert library.add(examples) == Counts(added=4)
 
 
-def change(index: Path, statement: str) -> None:
-    database = sqlite3.connect(index / INDEX_FILE, isolation_level=None)
-    database.execute(statement)
-    database.close()
-
-
 def test_an_index_of_another_model_or_version_is_refused(small: Library, tmp_path: Path) -> None:
     small.close()
-    change(small.folder, "PRAGMA user_version = 9")
+    change_index(small.folder, "PRAGMA user_version = 9")
     with pytest.raises(
         UserError,
         match=r"has format 9, this zsl-tagger reads 2, 3 and 4: delete the folder .*index and index the photos",
     ):
         Library.open(small.folder)
-    change(small.folder, "PRAGMA user_version = 3")
-    pretend_another_model(small.folder / INDEX_FILE)
+    change_index(small.folder, "PRAGMA user_version = 3")
+    pretend_another_model(small.folder)
     with pytest.raises(UserError, match=r"made with another model \(packaged\), whose scores are not comparable"):
         Library.open(small.folder)
-    change(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
+    change_index(small.folder, f"""UPDATE meta SET value = '"{tmp_path}/gone"' WHERE name = 'model'""")
     with pytest.raises(UserError, match=r"was made with the model .*gone, which no longer exists: give its folder"):
         Library.open(small.folder)
 
@@ -569,7 +563,7 @@ def test_an_index_without_files_and_keys_that_fit_is_read(small: Library, photos
     """An earlier version stored none."""
     expected = small.search("cat")
     small.close()
-    change(small.folder, statement)
+    change_index(small.folder, statement)
     with Library.open(small.folder) as library:
         assert library.search("cat") == expected
         library.add(photos)
@@ -601,7 +595,7 @@ def test_a_damaged_index_is_reported_with_a_remedy(small: Library, damage: str) 
         path.write_bytes(content[: len(content) // 2])
     else:
         path.unlink()
-        change(small.folder, "CREATE TABLE songs (name)")
+        change_index(small.folder, "CREATE TABLE songs (name)")
     told = r"is damaged \(.*\): delete the folder .* and index the photos again"
     expected = "is not an index of zsl-tagger" if damage == "other" else told
     with pytest.raises(UserError, match=expected), Library.open(small.folder) as library:
@@ -610,7 +604,7 @@ def test_a_damaged_index_is_reported_with_a_remedy(small: Library, damage: str) 
 
 def test_tokens_damaged_on_the_disk_are_reported(small: Library) -> None:
     small.close()
-    change(small.folder, "UPDATE contents SET tokens = x'0102030405060708090a'")
+    change_index(small.folder, "UPDATE contents SET tokens = x'0102030405060708090a'")
     with pytest.raises(UserError, match="is damaged"), Library.open(small.folder) as library:
         library.search("red saucer")
 

@@ -256,7 +256,7 @@ def test_an_invalid_index_is_explained_in_one_line(library: Path, tmp_path: Path
     status, _, errors = run_command("serve", "--port", "0", "--library", tmp_path)
     assert (status, errors.count("\n"), "is damaged" in errors) == (2, 1, True)
     shutil.copytree(library / "index", tmp_path / "other")
-    pretend_another_model(tmp_path / "other" / "index.db")
+    pretend_another_model(tmp_path / "other")
     status, _, errors = run_command("serve", "--port", "0", "--library", tmp_path / "other")
     assert (status, errors.count("\n"), "was made with another model" in errors) == (2, 1, True)
 

@@ -257,7 +257,7 @@ def test_refining_a_known_word_is_announced(crops: Path) -> None:
 def test_an_index_of_another_model_is_not_used(crops: Path, index: Path, logged: pytest.LogCaptureFixture) -> None:
     default_folder().mkdir(parents=True)
     (default_folder() / INDEX_FILE).write_bytes((index / INDEX_FILE).read_bytes())
-    pretend_another_model(default_folder() / INDEX_FILE)
+    pretend_another_model(default_folder())
     run_teach(TeachRun(name="our cup", photos=cups(crops)))
     assert "the index is not used: " in logged.text
     assert Tagger().taught

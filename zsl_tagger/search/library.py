@@ -89,13 +89,17 @@ class Library:
         if meta is not None and meta.files == files and len(meta.keys) == len(meta.labels):
             # The same model as when its fingerprint was computed, which takes longer than most searches.
             return cls(where, tagger, meta, workers)
-        vocabulary = tagger.plain_label_set(tagger.default_labels if meta is None else meta.labels)
+        labels = tagger.default_labels if meta is None else meta.labels
+        vocabulary = tagger.plain_label_set(labels)
         fingerprint = _fingerprint(tagger, vocabulary)
         if meta is None:
-            path = None if named is None or tagger.folder.path == PACKAGED else str(tagger.folder.path.absolute())
-            meta = IndexMeta(path, fingerprint, vocabulary.labels)
-        _check_model(where, meta, fingerprint)
-        return cls(where, tagger, replace(meta, keys=vocabulary.keys, files=files), workers)
+            is_packaged = named is None or tagger.folder.path == PACKAGED
+            meta = IndexMeta(None if is_packaged else str(tagger.folder.path.absolute()), fingerprint, labels)
+        else:
+            _check_model(where, meta, fingerprint)
+        library = cls(where, tagger, replace(meta, keys=vocabulary.keys, files=files), workers)
+        library._vocabulary = vocabulary
+        return library
 
     def __enter__(self) -> Library:
         return self
@@ -159,8 +163,7 @@ class Library:
                 raise LibraryError(f"the index {self.folder} has no folders of photos yet: give one or more")
             own = f"{glob.escape(str(self.folder.absolute()))}/{INDEX_FILE}*"  # may be in a folder of photos
             selection = Selection([*exclude_path, own])
-            vocabulary = self._tagger.plain_label_set(self._meta.labels)
-            updater = Updater(store, self._tagger, vocabulary, prune, selection, engine, self._workers)
+            updater = Updater(store, self._tagger, self._vocabulary, prune, selection, engine, self._workers)
             return updater.run(roots, stop)
 
     def search(self, query: str, top: int = 20) -> list[SearchResult]:
@@ -247,10 +250,15 @@ class Library:
     def _store(self) -> Store:
         return Store(self.folder)
 
+    @cached_property
+    def _vocabulary(self) -> LabelSet:
+        """Return the labels whose logits are stored; a search for one of them does not need the others."""
+        return self._tagger.plain_label_set(self._meta.labels)
+
     def _current_ranker(self) -> Ranker:
         version = self._store.version()
         if self._ranker is None or self._ranker[0] != version:
-            self._ranker = (version, Ranker(self._store, self._tagger, self._meta.keys))
+            self._ranker = (version, Ranker(self._store, self._tagger, self._meta.keys, lambda: self._vocabulary))
         return self._ranker[1]
 
 

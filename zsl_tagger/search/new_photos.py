@@ -67,10 +67,11 @@ def new_photo(path: str, tagger: Tagger, labels: LabelSet, is_known: Callable[[s
 def _packed(path: str, tagger: Tagger, labels: LabelSet) -> Packed:
     encoded = tagger.encode(path)
     logits = tagger.logits(encoded, labels)  # (1, V)
+    classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
     return Packed(
         tokens=pack_tokens(encoded.tokens[0]),
         logits=pack_logits(logits[0]),
-        classes=pack_classes(None if encoded.classes is None else encoded.classes[0]),  # (N,)
+        classes=pack_classes(classes),
         pooled=pack_logits(pooled_tokens(encoded.tokens)[0]),
     )
 

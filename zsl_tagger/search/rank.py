@@ -18,9 +18,8 @@ photo can be missed: benchmarks/results/search.json says how often.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -96,18 +95,14 @@ class Ranker:
 
     Args:
         keys: the V spellings that identify the labels whose logits are stored, in the same order.
+        vocabulary: returns these labels; called only to predict the logits of other labels.
     """
 
-    def __init__(self, store: Store, tagger: Tagger, keys: Sequence[str]):
-        self._store, self._tagger = store, tagger
+    def __init__(self, store: Store, tagger: Tagger, keys: Sequence[str], vocabulary: Callable[[], LabelSet]):
+        self._store, self._tagger, self._vocabulary = store, tagger, vocabulary
         self._stored = StoredScores(store, len(keys))
         self._classes = store.classes() or 0
         self._column = {key: column for column, key in enumerate(keys)}
-
-    @cached_property
-    def _vocabulary(self) -> LabelSet:
-        """Return the labels whose logits are stored."""
-        return self._tagger.plain_label_set(self._store.meta.labels)
 
     def rank(self, query: Query, labels: LabelSet, top: int, copies: bool = True) -> Ranking:
         """Return the best ``top`` photos.
@@ -305,7 +300,7 @@ class Ranker:
 
     def _regression(self, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
         """Return the two factors of the weights, ``(V, D + 1)`` and ``(D + 1, k)``."""
-        states = self._tagger.query_states(self._vocabulary).astype(np.float64)  # (V, D)
+        states = self._tagger.query_states(self._vocabulary()).astype(np.float64)  # (V, D)
         mean = states.mean(axis=0)
         x = np.column_stack([states - mean, np.ones(len(states))])  # (V, D + 1)
         wanted = np.column_stack([self._tagger.query_states(labels) - mean, np.ones(len(labels))])  # (k, D + 1)

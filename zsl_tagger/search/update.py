@@ -205,7 +205,10 @@ class Updater:
 
 
 def _stoppable(items: Iterable[Waiting], stop: StopRequest | None) -> Iterable[Waiting]:
-    return items if stop is None else stop.iterate(items)
+    """Return the items; if a stop can be requested, waiting for the next one is interrupted by it."""
+    if stop is None:
+        return items
+    return stop.iterate(items)
 
 
 def _lies_in(path: str, root: str) -> bool:

@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from zsl_tagger.errors import UserError
 
@@ -112,14 +112,24 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def file_identity(path: Path) -> tuple[int, ...]:
-    """Return numbers that change whenever the file is changed or replaced: device, inode, size and times.
+class FileIdentity(NamedTuple):
+    """Numbers of which at least one changes whenever a file is changed or replaced."""
 
-    Raises:
-        OSError: the file cannot be found.
-    """
-    file = path.stat()
-    return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileIdentity:
+        """Return the identity of a file.
+
+        Raises:
+            OSError: the file cannot be found.
+        """
+        file = path.stat()
+        return cls(file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from typing import Any
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
-from zsl_tagger.system.files import file_identity, is_half_moved, json_bytes, parse_json, sha256_of, write_whole
+from zsl_tagger.system.files import FileIdentity, is_half_moved, json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
@@ -236,7 +236,7 @@ class ModelFolder:
         It takes much less time than :meth:`networks_sha256`, but differs between copies of a model.
         """
         files = sorted(file for file in self.path.iterdir() if file.is_file())
-        return "\n".join(f"{file.name} {file_identity(file)}" for file in files)
+        return "\n".join(f"{file.name} {tuple(FileIdentity.of(file))}" for file in files)
 
     def labels(self) -> list[VocabularyLabel]:
         content = _read_json(self.path / LABELS_FILE)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from zsl_tagger.system.files import file_identity
+from zsl_tagger.system.files import FileIdentity
 from zsl_tagger.tagging.external_data import has_external_data
 from zsl_tagger.tagging.model_folder import ModelFolderError
 
@@ -136,8 +136,8 @@ def _delete(copy: Path) -> None:
 def _place(path: Path) -> Path | None:
     """Return the path of a network's optimised copy; None if it is not cached."""
     try:
-        identity = file_identity(path)
-        folder = _cache_folder() if path.stat().st_size >= LEAST_BYTES else None
+        identity = FileIdentity.of(path)
+        folder = _cache_folder() if identity.size >= LEAST_BYTES else None
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         logger.debug("cannot keep an optimised copy of %s: %s", path, error)
         return None

@@ -300,10 +300,13 @@ class Tagger:
         config = self._folder.config
         keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
         plain = VocabularyLabel("", config.default_threshold, seen=False)
-        listed = [
-            (self._listed_as(key) or plain) if tag is None else VocabularyLabel(key, TAUGHT_THRESHOLD)
-            for key, tag in zip(keys, tags, strict=True)
-        ]
+
+        def listed_label(key: str, tag: TaughtTag | None) -> VocabularyLabel:
+            if tag is not None:
+                return VocabularyLabel(key, TAUGHT_THRESHOLD)
+            return self._listed_as(key) or plain
+
+        listed = [listed_label(key, tag) for key, tag in zip(keys, tags, strict=True)]
         prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
         prepared.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
         unknown = [number for number, label in enumerate(listed) if label is plain]
