@@ -4,14 +4,14 @@ COVERAGE = --cov=zsl_tagger --cov=data_prep --cov=cli
 # Keep bytecode where the environment says not to: else each process that a test starts compiles all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install check lint types test test-fast coverage test-base fuzz bench docs
+.PHONY: install check lint types test test-together test-alone test-fast coverage test-base fuzz bench docs
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
 
-# Types are checked while the tests begin, which leave the cores idle in part.
-check:
-	$(MAKE) --jobs 2 lint types test
+# Types are checked beside the last tests, which leave the cores idle in part.
+check: lint test-together
+	$(MAKE) --jobs 2 types test-alone
 
 # The rooms whose comments and docstrings are checked for idioms that readers stumble over.
 ROOMS = assets system words records images datasets tagging reports sidecars bulk evaluation model export released \
@@ -33,8 +33,11 @@ types:
 # others, alone.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 FAST = not (slow or browser or ray or alone)
-test:
+test: test-together test-alone
+test-together:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone and not ray" --durations=20
+# Ray first: it starts slowly, and the types may still be checked when it does.
+test-alone:
 	$(PYTHON) -m pytest -m "alone or ray" $$(grep -rlE --include="test_*.py" "mark\.(alone|ray)" tests)
 
 # These wait for nothing: one process for each core.

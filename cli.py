@@ -190,7 +190,7 @@ def tag(
         bool, typer.Option("--all-levels", help="Print parents and synonyms too: animal and mammal as well as dog.")
     ] = False,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Score every label even if there are more than 20,000 (no shortlist).")
+        bool, typer.Option("--exact", help="Score every label: no shortlist of more than 20,000, no prefilter.")
     ] = False,
     heatmap: Annotated[
         Path | None, typer.Option(help="Write heat maps that show where each tag was seen to this folder.")

@@ -124,9 +124,9 @@ def state(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_runs() -> Iterator[None]:
-    """One Ray for all tests of a file: to start it takes seconds.
+    """One Ray for all tests: to start it takes seconds.
 
     On a busy machine its workers may take so long to start that progress would be shown, which tests do not expect.
     """

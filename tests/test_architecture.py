@@ -111,7 +111,9 @@ def test_the_wheel_is_small_and_holds_what_it_should(wheel: Path) -> None:
     pages = ("index.html", "page.css", "page.js", "common.js", "library.html", "library.css", "library.js", "icon.svg")
     assert {f"zsl_tagger/serve/page/{name}" for name in pages} <= set(names)
     assert "zsl_tagger/assets/packaged/encoder.onnx" in names
+    assert "zsl_tagger/assets/packaged/prefilter.npz" in names
     assert "zsl_tagger/assets/packaged/model.safetensors" not in names
+    assert "zsl_tagger/packaged/annotations.csv" not in names
     assert wheel.stat().st_size <= 60e6
 
 

@@ -304,6 +304,11 @@ def test_vocabulary_and_annotation_in_the_repository_are_clean() -> None:
     assert all(name == normalize_label(name) for name in lexicon.HYPERNYMS)
 
 
+def test_annotation_that_a_wheel_lacks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"annotations\.csv is missing: rebuild the packaged model in a clone, "):
+        read_annotations(tmp_path / "annotations.csv")
+
+
 def test_synonyms_of_held_out_words_are_held_out(knowledge: Knowledge) -> None:
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
     targets = Targets(["cat", "dog", "domestic dog", "people"], values, values)

@@ -18,6 +18,7 @@ from zsl_tagger.model.tagger_model import (
     BackboneForExport,
     DecoderForExport,
     EncoderForExport,
+    PredictionForExport,
     PreparedDecoderForExport,
     QueriesForExport,
     TaggerModel,
@@ -105,6 +106,22 @@ def write_backbone(model: TaggerModel, path: Path, image_size: int) -> None:
     axes: Axes = {"images": {0: "batch", 1: "height", 2: "width"}}
     with _export_errors(model):
         _write(BackboneForExport(model), (images,), path, inputs=axes, outputs={"tokens": {0: "batch", 1: "places"}})
+
+
+def write_prediction(network: PredictionForExport, path: Path, places: int) -> None:
+    """Write the network of a prefilter.
+
+    Args:
+        places: number of tokens of an image.
+
+    Raises:
+        OSError: a full disk.
+    """
+    dim = network.attention.k.in_features
+    example = torch.zeros(2, places, dim), torch.zeros(5, dim), torch.zeros(5, dim)
+    rows: Axes = {"projected": {0: "labels"}, "slopes": {0: "labels"}}
+    outputs: Axes = {"logits": {0: "batch", 1: "labels"}}
+    _write(network, example, path, inputs={"tokens": {0: "batch"}, **rows}, outputs=outputs)
 
 
 def _write_prepared(model: TaggerModel, tokens: Tensor, queries: Tensor, folder: Path) -> None:

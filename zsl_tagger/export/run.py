@@ -41,10 +41,21 @@ from zsl_tagger.tagging.model_folder import (
     read_config,
     write_config,
 )
+from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 #: Files of a folder besides its networks, weights and configuration.
-COPIED = (LABELS_FILE, CLASS_WORDS_FILE, BACKGROUND_FILE, WORDS_FILE, VECTORS_FILE, CARD_FILE, TRAIN_CONFIG_FILE)
+COPIED = (
+    LABELS_FILE,
+    CLASS_WORDS_FILE,
+    BACKGROUND_FILE,
+    PREFILTER_FILE,
+    PREFILTER_NETWORK,
+    WORDS_FILE,
+    VECTORS_FILE,
+    CARD_FILE,
+    TRAIN_CONFIG_FILE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

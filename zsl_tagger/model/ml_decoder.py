@@ -86,10 +86,15 @@ class CrossAttention(nn.Module):
 
     def with_weights(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Do the same as :meth:`forward` without dropout; also return the attention, mean over heads, ``(B, K, L)``."""
+        mixed, weights = self.mix(q, keys, values)
+        return self.out(mixed), weights.mean(1)  # (B, K, D), (B, K, L)
+
+    def mix(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`forward` projects at its end ``(B, K, D)``, and the heads' attention ``(B, H, K, L)``."""
         scores = self._by_head(q) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])  # (B, H, K, L)
         weights = scores.softmax(-1)
         mixed = weights @ values  # (B, H, K, D/H)
-        return self.out(mixed.transpose(1, 2).flatten(2)), weights.mean(1)  # (B, K, D), (B, K, L)
+        return mixed.transpose(1, 2).flatten(2), weights  # (B, K, D), (B, H, K, L)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values of tokens ``(B, L, D)``, ``(B, H, L, D/H)`` each."""

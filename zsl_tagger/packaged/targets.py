@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zsl_tagger.errors import UserError
 from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.words.spelling import normalize_label, singular_forms
@@ -27,7 +28,13 @@ from zsl_tagger.words.table import WordTable
 
 
 def read_annotations(path: Path) -> dict[str, list[str]]:
-    """Read ``path,tags`` rows, tags separated by ``", "``, into normalised tags by photo path."""
+    """Read ``path,tags`` rows, tags separated by ``", "``, into normalised tags by photo path.
+
+    Raises:
+        UserError: the file is missing, as in an installed wheel.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: rebuild the packaged model in a clone, installed with pip install -e")
     with path.open(encoding="utf-8", newline="") as file:
         return {row["path"]: [normalize_label(tag) for tag in row["tags"].split(",")] for row in csv.DictReader(file)}
 

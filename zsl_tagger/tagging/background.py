@@ -25,7 +25,7 @@ DEVIATIONS = 3.0
 LEAST = -1.4  # log-odds: a score of 0.2
 
 #: Raised by numpy and zipfile on files that are damaged or of another kind.
-_DAMAGED = (
+DAMAGED = (
     ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, NotImplementedError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -52,7 +52,7 @@ class Background:
                 classes = content["classes"].astype(np.float32) / _STEPS if "classes" in content else None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        except _DAMAGED:
+        except DAMAGED:
             raise UserError(f"{path} is not a background file: expected arrays levels, step and low") from None
         if tokens.ndim != 3 or tokens.dtype != np.float32 or (classes is not None and len(classes) != len(tokens)):
             raise UserError(f"{path} is not a background file: expected tokens of photos, got shape {tokens.shape}")

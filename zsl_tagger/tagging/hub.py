@@ -25,6 +25,7 @@ from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
     ModelFolderError,
 )
+from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ FILES = (
     *NETWORK_FILES,
     CLASS_WORDS_FILE,
     BACKGROUND_FILE,
+    PREFILTER_FILE,
+    PREFILTER_NETWORK,
     WORDS_FILE,
     VECTORS_FILE,
     CARD_FILE,

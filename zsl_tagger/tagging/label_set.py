@@ -12,6 +12,7 @@ from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.pooled import pooled
+from zsl_tagger.tagging.prefilter import Prefilter, Slopes
 from zsl_tagger.tagging.reader import Reader
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
@@ -58,6 +59,7 @@ class LabelSet:
         self.implied, self.readers = implied, dict(readers or {})
         self._prepared: tuple[OnnxModel, DecoderInputs] | None = None  # keyed by the model
         self._shortlist: Shortlist | None = None
+        self._slopes: tuple[Prefilter, Slopes | None] | None = None  # keyed by the prefilter
 
     @classmethod
     def of_listed(
@@ -190,6 +192,12 @@ class LabelSet:
             self._shortlist = Shortlist(states)
         return self._shortlist
 
+    def slopes(self, prefilter: Prefilter) -> Slopes | None:
+        """Return what ``prefilter`` needs to predict these labels; None if it knows too few of them."""
+        if self._slopes is None or self._slopes[0] is not prefilter:
+            self._slopes = (prefilter, prefilter.of(self.keys))
+        return self._slopes[1]
+
     def without(self, excluded: Iterable[str]) -> LabelSet:
         """Return the same set without the labels with these keys."""
         out = set(excluded)
@@ -209,7 +217,8 @@ class LabelSet:
         return len(self.labels)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None, "_shortlist": None}  # sessions of ONNX Runtime cannot be pickled
+        own = dict.fromkeys(("_prepared", "_shortlist", "_slopes"))  # sessions of ONNX Runtime cannot be pickled
+        return {**self.__dict__, **own}
 
 
 def vocabulary_of(

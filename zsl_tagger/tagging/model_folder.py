@@ -11,6 +11,8 @@
                        ``groups`` (K, G) replaces ``projected`` in both
 ``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
 ``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
+``prefilter.npz``      tells which labels need not be scored (:mod:`zsl_tagger.tagging.prefilter`); optional, with
+                       ``prefilter.onnx``: tokens, projected, slopes (K, D) -> logits (B, K)
 ``words.txt``          words of the table, one per line; ``word_vectors.npy``: their vectors, int8 or float
 ``README.md``          the model card
 ``model.safetensors``  trained weights for torch, written by training; not used for tagging
@@ -35,6 +37,7 @@ from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import FileIdentity, is_half_moved, json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
+from zsl_tagger.tagging.prefilter import PREFILTER_FILE, Prefilter
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 #: Version that is written. Version 1, without preprocessing and word_source, and version 2, without scoring, can be
@@ -272,6 +275,29 @@ class ModelFolder:
                 f"got {found[0]} and {found[1] or 'none'}"
             )
         return background
+
+    def prefilter(self, width: int) -> Prefilter | None:
+        """Read the prefilter; None if the folder has none.
+
+        Args:
+            width: token dimension of the encoder.
+
+        Raises:
+            ModelFolderError: the file cannot be read or does not fit the encoder.
+        """
+        path = self.path / PREFILTER_FILE
+        if not path.is_file():
+            return None
+        try:
+            prefilter = Prefilter.load(path)
+        except UserError as error:
+            raise ModelFolderError(str(error)) from None
+        if prefilter.slopes.shape[1] != width:
+            raise ModelFolderError(
+                f"{path} belongs to another model: expected slopes of {width} dimensions, got "
+                f"{prefilter.slopes.shape[1]}"
+            )
+        return prefilter
 
     def class_words(self, classes: int | None) -> dict[str, ClassWord]:
         """Read the words for the backbone's classes; empty if the folder has none.

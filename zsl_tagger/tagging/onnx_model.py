@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.tagging.devices import create_session, device_of
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
+from zsl_tagger.tagging.prefilter import PREFILTER_NETWORK, Slopes
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +49,20 @@ class OnnxModel:
         self._decoder = open_session(folder / DECODER_FILE, threads, device)
         takes = {node.name for node in self._decoder.get_inputs()}
         self._queries = open_session(folder / QUERIES_FILE, threads, device) if "states" in takes else None
+        self._folder, self._threads, self._device = folder, threads, device
         self._prepared = ("states", "groups" if "groups" in takes else "projected")  # outputs of queries.onnx
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
         self._check(folder)
         logger.debug("networks of %s run on %s, threads per image: %d", folder, self.device, threads)
+
+    @cached_property
+    def _prefilter(self) -> onnxruntime.InferenceSession:
+        """Return the network of the prefilter, which only long label sets need."""
+        session, width = open_session(self._folder / PREFILTER_NETWORK, self._threads, self._device), self.token_width
+        rows: dict[str, Shape] = {"tokens": (None, None, width), "projected": (None, width), "slopes": (None, width)}
+        _expect(self._folder / PREFILTER_NETWORK, session.get_inputs(), rows)
+        _expect(self._folder / PREFILTER_NETWORK, session.get_outputs(), {"logits": (None, None)})
+        return session
 
     def _check(self, folder: Path) -> None:
         size, encoder, decoder = self.preprocessing.image_size, self._encoder, self._decoder
@@ -121,6 +133,17 @@ class OnnxModel:
         if not np.isfinite(logits).all():
             raise ModelFolderError("the model returns scores that are not numbers: its files are damaged")
         return logits
+
+    def predicted_logits(self, encoded: Encoded, labels: DecoderInputs, slopes: Slopes) -> np.ndarray:
+        """Return logits as predicted from what the attention returns, float32 ``(B, k)``.
+
+        Args:
+            labels: output of :meth:`prepare` for K labels, k of which have ``slopes``.
+        """
+        rows = labels["projected"]
+        rows = rows if len(slopes.places) == len(rows) else rows[slopes.places]
+        inputs = {"tokens": encoded.tokens, "projected": rows, "slopes": slopes.slopes}
+        return _run(self._prefilter, ["logits"], inputs)[0] + slopes.offsets
 
     def attention(self, encoded: Encoded, labels: DecoderInputs) -> np.ndarray:
         """Return the decoder's attention for each label: float32 ``(B, K, L)``, mean over heads, sums to 1 over L."""

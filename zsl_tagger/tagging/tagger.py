@@ -30,6 +30,7 @@ from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.pooled import by_place
+from zsl_tagger.tagging.prefilter import Prefilter
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.tagging.taught import TaughtFolder, TaughtTag, taught_folders
 from zsl_tagger.tagging.teaching import Lesson, PhotoLibrary, teach
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Up to this many labels, every label is scored; above, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
+#: Up to this many labels, each that can be a tag is scored; above, a shortlist (:mod:`zsl_tagger.tagging.shortlist`).
 EXACT_UP_TO = 20_000
 #: Up to this many labels that labels.json does not list get individual thresholds (:mod:`.background`); above, all get
 #: the default one.
@@ -50,6 +51,9 @@ BACKGROUND_UP_TO = 200
 TAUGHT_THRESHOLD = 0.5
 #: Approximate number of words that represent all words in a heat map.
 WORDS_IN_GENERAL = 256
+
+
+Found = tuple[np.ndarray, np.ndarray]  # indices of labels, ascending int64 (n,), and their scores, float32 (n,)
 
 
 class Tagger:
@@ -419,6 +423,10 @@ class Tagger:
         return self._folder.background(self._model.token_width, self._model.classes)
 
     @cached_property
+    def _prefilter(self) -> Prefilter | None:
+        return self._folder.prefilter(self._model.token_width)
+
+    @cached_property
     def _class_words(self) -> dict[str, ClassWord]:
         return self._folder.class_words(self._classes)
 
@@ -524,9 +532,10 @@ class Tagger:
             labels: words to choose from; None for the default vocabulary.
             threshold: minimum score, 0..1; None: each label's own.
             top_k: maximum number of tags.
-            exact: score every label even if there are more than ``EXACT_UP_TO``. By default a shortlist is scored then,
-                which finds nearly all of the best ones (README, "How good, how fast"). If all labels are requested
-                (``threshold=0`` without ``top_k``), every label is scored anyway.
+            exact: score every label. By default, words of the vocabulary that are predicted to be far below their
+                threshold are not scored (:mod:`zsl_tagger.tagging.prefilter`), and of more than ``EXACT_UP_TO``
+                labels, a shortlist is scored, which finds nearly all of the best ones (README, "How good, how fast").
+                If all labels are requested (``threshold=0`` without ``top_k``), every label is scored anyway.
         """
         return self.tag_encoded(self.encode(image), labels, threshold=threshold, top_k=top_k, exact=exact)
 
@@ -545,12 +554,45 @@ class Tagger:
         _check_limits(threshold, top_k)
         each = exact or len(label_set) <= EXACT_UP_TO or (threshold == 0 and top_k is None)
         shortlist = None if each else label_set.shortlist(self._model)
-        if shortlist is None:
-            return _choose(label_set, np.arange(len(label_set)), self.scores(encoded, label_set)[0], threshold, top_k)
-        return _choose(label_set, *self._best(encoded, label_set, shortlist), threshold, top_k)
+        if shortlist is not None:
+            return _choose(label_set, self._best(encoded, label_set, shortlist), threshold, top_k)
+        found = None if exact or threshold == 0 else self._found(encoded, label_set, threshold)
+        if found is None:
+            found = np.arange(len(label_set)), self.scores(encoded, label_set)[0]
+        return _choose(label_set, found, threshold, top_k)
 
-    def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the best labels ``(n,)`` and their scores ``(n,)``."""
+    def _found(self, encoded: Encoded, labels: LabelSet, threshold: float | None) -> Found | None:
+        """Return all labels that are tags and some others, or None if the prefilter does not save time."""
+        inputs, prefilter = labels.prepared(self._model), self._prefilter
+        slopes = None if prefilter is None or "projected" not in inputs else labels.slopes(prefilter)
+        if prefilter is None or slopes is None:
+            return None
+        floors = labels.thresholds if threshold is None else np.full(len(labels), threshold, np.float32)
+        scales, added = labels.terms(encoded.classes)  # (K,), (K,)
+        predicted, places = self._model.predicted_logits(encoded, inputs, slopes)[0], slopes.places  # (k,), (k,)
+        needed = np.clip(floors[places], 0, 1 - 1e-6)
+        below = np.full(len(labels), -np.inf, np.float32)  # (K,): log-odds below the threshold
+        below[places] = np.log(needed / (1 - needed)) - (scales[places] * predicted + added[places])
+        below[list(labels.readers)] = -np.inf  # a taught tag is not its word
+        possible = np.flatnonzero(below <= prefilter.margin)
+        if len(possible) > len(labels) // 2:
+            return None
+        scores = self._scores_of(encoded, labels, possible)
+        unusual = (scores >= floors[possible]) & (below[possible] > prefilter.margin / 2)
+        return None if unusual.any() else (possible, scores)
+
+    def _scores_of(self, encoded: Encoded, labels: LabelSet, some: np.ndarray) -> np.ndarray:
+        """Return the scores float32 ``(n,)`` of the labels with the indices ``some``, as in :meth:`scores`."""
+        if not len(some):
+            return np.empty(0, np.float32)
+        rows = {name: rows[some] for name, rows in labels.prepared(self._model).items()}
+        logits = np.full((1, len(labels)), -np.inf, np.float32)
+        logits[0, some] = self._model.logits(encoded, rows)[0]
+        log_odds = labels.read(labels.log_odds(logits, encoded.classes), encoded)
+        return probabilities(log_odds + labels.biases)[0, some]
+
+    def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> Found:
+        """Return the best labels."""
         inputs = labels.prepared(self._model)
 
         def score(some: np.ndarray) -> np.ndarray:
@@ -635,10 +677,9 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.maximum(logits, -80)))  # exp(80) still fits into float32
 
 
-def _choose(
-    labels: LabelSet, indices: np.ndarray, scores: np.ndarray, threshold: float | None, top_k: int | None
-) -> list[Tag]:
-    """Return the best tags of the scored labels, given ``indices`` and ``scores`` ``(n,)``."""
+def _choose(labels: LabelSet, found: Found, threshold: float | None, top_k: int | None) -> list[Tag]:
+    """Return the best tags of the scored labels."""
+    indices, scores = found
     floor = labels.thresholds[indices] if threshold is None else threshold
     passing = np.flatnonzero(scores >= floor)
     best_first = passing[np.argsort(-scores[passing], kind="stable")]
