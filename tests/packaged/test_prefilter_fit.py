@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from made_data import write_crops
 from sklearn.linear_model import Ridge
 
-from zsl_tagger import Tagger
+from zsl_tagger import Tagger, UserError
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.export.networks import write_prediction
 from zsl_tagger.model.ml_decoder import CrossAttention
@@ -95,6 +96,18 @@ def test_the_regressions_are_those_of_scikit_learn(
         ridge = Ridge(alpha=0.1 * variance.mean()).fit(x, sample.logits[:, label].numpy(), sample_weight=weights)
         np.testing.assert_allclose(slopes[label], ridge.coef_, atol=1e-4)
         assert offsets[label].item() == pytest.approx(cast("float", ridge.intercept_), abs=1e-4)
+
+
+def test_too_few_photos(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: expected at least 10 photos to fit the prefilter to, got 0$"):
+        prefilter.main(tmp_path, PACKAGED)
+
+
+def test_a_head_that_cannot_be_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is not changed."""
+    monkeypatch.setattr(prefilter, "load_model", lambda _: SimpleNamespace(head=torch.nn.Linear(1, 1)))
+    with pytest.raises(UserError, match=r"cannot have a prefilter: expected an MLDecoder with word queries"):
+        prefilter.write_prefilter(PACKAGED, [tmp_path] * 10)
 
 
 def test_a_model_folder_gets_a_prefilter(

@@ -106,6 +106,20 @@ def test_what_is_far_below_its_threshold_is_not_scored(restored: Tagger, photos:
     assert restored.tag_encoded(photos[0]) == []
 
 
+def test_a_threshold_of_0_is_always_reached(restored: Tagger, photos: list[Encoded]) -> None:
+    with_offsets(restored, -30)
+    labels = restored.vocabulary.unfolded()
+    labels.thresholds = labels.thresholds.copy()
+    labels.thresholds[labels.keys.index("boat")] = 0
+    assert [tag.label for tag in restored.tag_encoded(photos[0], labels)] == ["boat"]
+
+
+def test_predictions_that_are_not_numbers(restored: Tagger, photos: list[Encoded]) -> None:
+    with_offsets(restored, np.nan)
+    with pytest.raises(ModelFolderError, match="returns scores that are not numbers: its files are damaged"):
+        restored.tag_encoded(photos[0])
+
+
 def test_labels_that_cannot_be_predicted_are_scored(
     restored: Tagger, photos: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,10 +19,12 @@ from torch import Tensor
 from zsl_tagger.errors import UserError
 from zsl_tagger.export.networks import write_prediction
 from zsl_tagger.export.precision import halve
+from zsl_tagger.model.ml_decoder import MLDecoder
 from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.model.tagger_model import PredictionForExport
 from zsl_tagger.packaged.card import update_card
 from zsl_tagger.packaged.folders import photos_in
+from zsl_tagger.system.files import write_errors
 from zsl_tagger.system.messages import show_messages
 from zsl_tagger.system.progress import Progress
 from zsl_tagger.system.threads import available_cores, map_in_order
@@ -30,6 +32,7 @@ from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK, Pref
 from zsl_tagger.tagging.tagger import Tagger
 
 FITTED, CHECKED = 14_000, 1500  # photos
+FEWEST = 10
 MARGIN = 3.0  # log-odds
 RIDGE = 1e-3  # of the mean variance of the values
 #: Weight of a photo in the regression of a label that is far below its threshold; it rises to 1 around ``NEAR``.
@@ -52,29 +55,38 @@ class Sample(NamedTuple):
     scales: Tensor
     above: Tensor
 
+    def of(self, rows: slice) -> Sample:
+        """Return some of the photos."""
+        return Sample(*(values[rows] for values in self))
+
 
 def write_prefilter(folder: Path, photos: Sequence[Path]) -> str:
     """Fit the prefilter of a model folder to some of the photos, write its files and return how good it is.
 
     Raises:
-        UserError: a photo cannot be read, or the disk is full.
+        UserError: there are too few photos, one cannot be read, the model's head is not an MLDecoder with word queries,
+            or the disk is full.
     """
+    if len(photos) < FEWEST:
+        raise UserError(f"expected at least {FEWEST} photos to fit the prefilter to, got {len(photos)}")
     chosen = np.random.default_rng(0).permutation(len(photos))[: FITTED + CHECKED].tolist()
     tagger = Tagger(folder, workers=available_cores(), taught=False)
     labels, model = tagger.vocabulary, load_model(folder)
+    if not isinstance(model.head, MLDecoder) or model.head.num_classes is not None:
+        raise UserError(f"{folder} cannot have a prefilter: expected an MLDecoder with word queries as its head")
     network = PredictionForExport(model).eval()
     places = tagger.encode(photos[0]).tokens.shape[1]
     with torch.inference_mode():
         sample = _sample(tagger, network, [photos[number] for number in chosen])
         projected = model.head.prepare(torch.from_numpy(labels.queries)).projected  # (K, D)
         checked = len(chosen) * CHECKED // (FITTED + CHECKED)
-        fitted = Sample(*(values[checked:] for values in sample))
-        slopes, offsets = _fit(network, fitted, projected)
+        slopes, offsets = _fit(network, sample.of(slice(checked, None)), projected)
         prefilter = Prefilter(labels.keys, slopes.numpy(), offsets.numpy(), MARGIN)
-        prefilter.save(folder / PREFILTER_FILE)
-        write_prediction(network, folder / PREFILTER_NETWORK, places)
-        halve(folder / PREFILTER_NETWORK, folder / PREFILTER_NETWORK)
-        return _figures(network, Sample(*(values[:checked] for values in sample)), projected, prefilter)
+        with write_errors(folder):
+            write_prediction(network, folder / PREFILTER_NETWORK, places)
+            halve(folder / PREFILTER_NETWORK, folder / PREFILTER_NETWORK)
+            prefilter.save(folder / PREFILTER_FILE)  # last: without it, the network is not used
+        return _figures(network, sample.of(slice(checked)), projected, prefilter)
 
 
 def _sample(tagger: Tagger, network: PredictionForExport, photos: Sequence[Path]) -> Sample:

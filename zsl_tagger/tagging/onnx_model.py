@@ -129,10 +129,7 @@ class OnnxModel:
         """
         if isinstance(labels, np.ndarray):
             labels = self.prepare(labels)
-        logits = self._decode("logits", encoded.tokens, labels)
-        if not np.isfinite(logits).all():
-            raise ModelFolderError("the model returns scores that are not numbers: its files are damaged")
-        return logits
+        return _finite(self._decode("logits", encoded.tokens, labels))
 
     def predicted_logits(self, encoded: Encoded, labels: DecoderInputs, slopes: Slopes) -> np.ndarray:
         """Return logits as predicted from what the attention returns, float32 ``(B, k)``.
@@ -143,7 +140,7 @@ class OnnxModel:
         rows = labels["projected"]
         rows = rows if len(slopes.places) == len(rows) else rows[slopes.places]
         inputs = {"tokens": encoded.tokens, "projected": rows, "slopes": slopes.slopes}
-        return _run(self._prefilter, ["logits"], inputs)[0] + slopes.offsets
+        return _finite(_run(self._prefilter, ["logits"], inputs)[0] + slopes.offsets)
 
     def attention(self, encoded: Encoded, labels: DecoderInputs) -> np.ndarray:
         """Return the decoder's attention for each label: float32 ``(B, K, L)``, mean over heads, sums to 1 over L."""
@@ -156,6 +153,12 @@ class OnnxModel:
             for part in parts
         ]
         return np.concatenate(chunks, axis=1)
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    if not np.isfinite(logits).all():
+        raise ModelFolderError("the model returns scores that are not numbers: its files are damaged")
+    return logits
 
 
 def _parts(rows: np.ndarray) -> list[np.ndarray]:

@@ -562,7 +562,7 @@ class Tagger:
         return _choose(label_set, found, threshold, top_k)
 
     def _found(self, encoded: Encoded, labels: LabelSet, threshold: float | None) -> Found | None:
-        """Return all labels that are tags and some others, or None if the prefilter does not save time."""
+        """Return all labels that are tags and some others; None if each label has to be scored."""
         inputs, prefilter = labels.prepared(self._model), self._prefilter
         slopes = None if prefilter is None or "projected" not in inputs else labels.slopes(prefilter)
         if prefilter is None or slopes is None:
@@ -570,7 +570,7 @@ class Tagger:
         floors = labels.thresholds if threshold is None else np.full(len(labels), threshold, np.float32)
         scales, added = labels.terms(encoded.classes)  # (K,), (K,)
         predicted, places = self._model.predicted_logits(encoded, inputs, slopes)[0], slopes.places  # (k,), (k,)
-        needed = np.clip(floors[places], 0, 1 - 1e-6)
+        needed = np.clip(floors[places], 1e-30, 1 - 1e-6)  # whose log-odds are finite
         below = np.full(len(labels), -np.inf, np.float32)  # (K,): log-odds below the threshold
         below[places] = np.log(needed / (1 - needed)) - (scales[places] * predicted + added[places])
         below[list(labels.readers)] = -np.inf  # a taught tag is not its word
