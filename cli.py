@@ -396,8 +396,10 @@ def serve(
 
 @_command(app)
 def train(
-    data: DataFolder,
-    output: NewModel,
+    data: Annotated[Path | None, typer.Option(help="A prepared data set folder. Needed without --show.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the model to this folder. Needed without --show.")
+    ] = None,
     recipe: Annotated[
         choices.Recipe | None,
         typer.Option(metavar="NAME", help=f"{', '.join(get_args(choices.Recipe))}. [default: my-photos]"),
@@ -437,6 +439,10 @@ def train(
             from zsl_tagger.training.show import show as settings_page
 
             return _print(settings_page(resolved))
+        if data is None or output is None:
+            from zsl_tagger.errors import UserError
+
+            raise UserError("expected --data FOLDER and --output FOLDER; only --show needs neither")
         from zsl_tagger.training.checkpoint import Stopped
         from zsl_tagger.training.run import summary
         from zsl_tagger.training.run import train as run

@@ -72,6 +72,18 @@ def test_the_model_tags(done: SimpleNamespace, tagged: Path) -> None:
     assert {tag["label"] for tag in json.loads(result.stdout)[0]["tags"]} == {"lion", "sky", "zebra"}
 
 
+def test_show_needs_no_folders() -> None:
+    status, stdout, stderr = run("--recipe", "nus-wide-zsl", "--show")
+    assert (status, stderr) == (0, "")
+    assert "\n  recipe=nus-wide-zsl " in stdout
+
+
+@pytest.mark.parametrize("given", [[], ["--data", "data"], ["--output", "model"]])
+def test_training_needs_both_folders(given: list[str]) -> None:
+    message = "error: expected --data FOLDER and --output FOLDER; only --show needs neither\n"
+    assert run(*given) == (2, "", message)
+
+
 def test_show_prints_the_settings_and_trains_nothing(tagged: Path, tmp_path: Path) -> None:
     arguments = train_arguments(tagged, tmp_path / "out")
     status, stdout, stderr = run(*arguments, "--recipe", "cifar100", "--set", "lr=3e-4", "--show")
