@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_named(photo: Path, tmp_path: Path) -> None:
     with pytest.raises(SidecarError, match=r"sidecar photo\.xmp: XML, but not XMP"):
         read(photo)
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match=r"^not an image that Pillow can read$"):
         read(tmp_path / "broken.jpg")
 
 

@@ -147,7 +147,7 @@ def test_invalid_marks_are_refused(review: Review) -> None:
     one, two = numbers(review, "coffee")[:2]
     with pytest.raises(UserError, match="a photo is marked twice"):
         review.mark("our cup", [one], [one], [])
-    with pytest.raises(UnknownPhotoError):
+    with pytest.raises(UnknownPhotoError, match="no photo of the index has this SHA-256"):
         review.mark("our cup", [one, "f" * 64], [], [])
     for name in ("", "a, b", "-cup", "a" * 101):
         with pytest.raises(UserError, match="name"):
