@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counted_labels import asked_of
 
 from zsl_tagger import Tagger, UserError
 from zsl_tagger.assets import PACKAGED
@@ -33,15 +34,7 @@ def photos(tagger: Tagger, examples: Path) -> list[Encoded]:
 @pytest.fixture
 def counts(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of labels that the decoder is asked for, call by call."""
-    asked: list[int] = []
-    logits = type(tagger._model).logits
-
-    def counted(model: object, encoded: Encoded, labels: dict[str, np.ndarray]) -> np.ndarray:
-        asked.append(len(next(iter(labels.values()))))
-        return logits(model, encoded, labels)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(type(tagger._model), "logits", counted)
-    return asked
+    return asked_of(tagger, monkeypatch)
 
 
 @pytest.fixture
@@ -143,7 +136,7 @@ def test_labels_that_cannot_be_predicted_are_scored(
 
 
 def test_taught_tags_are_scored(restored: Tagger, photos: list[Encoded]) -> None:
-    """Their log-odds are not those of the word."""
+    """A taught tag has other log-odds than its word."""
     with_offsets(restored, -30)
     labels = restored.vocabulary.unfolded()
     width = pooled(photos[0]).shape[1]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from counted_labels import asked_of
 from paths import ROOT
 
 from zsl_tagger import Tagger
 from zsl_tagger.tagging import shortlist
 from zsl_tagger.tagging import tagger as tag
-from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.shortlist import Shortlist
 
@@ -104,19 +104,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tag, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(shortlist, "ANCHORS", 200)
     monkeypatch.setattr(shortlist, "LABELS_PER_ROUND", 80)
-
-
-def asked_of(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many labels each call of the decoder asks, as they come."""
-    counts: list[int] = []
-    logits = type(tagger._model).logits
-
-    def counted(model: object, encoded: Encoded, asked: dict[str, np.ndarray]) -> np.ndarray:
-        counts.append(len(next(iter(asked.values()))))
-        return logits(model, encoded, asked)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(type(tagger._model), "logits", counted)
-    return counts
 
 
 @pytest.mark.usefixtures("few")

@@ -24,16 +24,13 @@ from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, finish_move, locked, move_whole, scratch_inside, write_errors
 from zsl_tagger.system.progress import phase
 from zsl_tagger.system.version import installed_version
-from zsl_tagger.tagging.background import BACKGROUND_FILE
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE
 from zsl_tagger.tagging.label_set import vocabulary_of
 from zsl_tagger.tagging.model_folder import (
-    CARD_FILE,
     CONFIG_FILE,
     ENCODER_FILE,
     LABELS_FILE,
     NETWORK_FILES,
-    TRAIN_CONFIG_FILE,
+    OTHER_FILES,
     ModelConfig,
     ModelFolder,
     check_own_folder,
@@ -41,21 +38,9 @@ from zsl_tagger.tagging.model_folder import (
     read_config,
     write_config,
 )
-from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK
-from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 #: Files of a folder besides its networks, weights and configuration.
-COPIED = (
-    LABELS_FILE,
-    CLASS_WORDS_FILE,
-    BACKGROUND_FILE,
-    PREFILTER_FILE,
-    PREFILTER_NETWORK,
-    WORDS_FILE,
-    VECTORS_FILE,
-    CARD_FILE,
-    TRAIN_CONFIG_FILE,
-)
+COPIED = (LABELS_FILE, *OTHER_FILES)
 
 
 @dataclass(frozen=True, kw_only=True)

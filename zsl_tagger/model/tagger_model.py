@@ -143,7 +143,7 @@ class PredictionForExport(nn.Module):
     """Network of ``prefilter.onnx``: what the attention returns, times slopes (:mod:`zsl_tagger.tagging.prefilter`).
 
     Args:
-        model: its head is an MLDecoder with word queries, and its tokens are those of a square image.
+        model: a model with square images and an MLDecoder with word queries as its head.
     """
 
     def __init__(self, model: TaggerModel):

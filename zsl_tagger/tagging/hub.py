@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsl_tagger.errors import first_line, require, some
-from zsl_tagger.tagging.background import BACKGROUND_FILE
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE
 from zsl_tagger.tagging.model_folder import (
-    CARD_FILE,
     CONFIG_FILE,
     HUB_PREFIX,
     LABELS_FILE,
     NETWORK_FILES,
-    TRAIN_CONFIG_FILE,
+    OTHER_FILES,
     ModelFolderError,
 )
-from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK
-from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +31,7 @@ NEEDED = (CONFIG_FILE, LABELS_FILE)
 FILES = (
     *NEEDED,
     *NETWORK_FILES,
-    CLASS_WORDS_FILE,
-    BACKGROUND_FILE,
-    PREFILTER_FILE,
-    PREFILTER_NETWORK,
-    WORDS_FILE,
-    VECTORS_FILE,
-    CARD_FILE,
-    TRAIN_CONFIG_FILE,
+    *OTHER_FILES,
     "model.safetensors",
     "reliability.svg",
 )

@@ -25,11 +25,11 @@ Nothing is pickled. This module needs neither torch nor onnxruntime.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
@@ -37,7 +37,7 @@ from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import FileIdentity, is_half_moved, json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
 from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
-from zsl_tagger.tagging.prefilter import PREFILTER_FILE, Prefilter
+from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK, Prefilter
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 #: Version that is written. Version 1, without preprocessing and word_source, and version 2, without scoring, can be
@@ -52,8 +52,21 @@ QUERIES_FILE = "queries.onnx"
 NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
+#: Files besides the networks, the weights, the configuration and the labels.
+OTHER_FILES = (
+    CLASS_WORDS_FILE,
+    BACKGROUND_FILE,
+    PREFILTER_FILE,
+    PREFILTER_NETWORK,
+    WORDS_FILE,
+    VECTORS_FILE,
+    CARD_FILE,
+    TRAIN_CONFIG_FILE,
+)
 #: Prefix of models on the Hugging Face Hub, ``hf:user/model[@revision]`` (:mod:`zsl_tagger.tagging.hub`).
 HUB_PREFIX = "hf:"
+
+Content = TypeVar("Content")
 
 
 class ModelFolderError(UserError):
@@ -261,12 +274,9 @@ class ModelFolder:
             ModelFolderError: the file cannot be read or does not fit the encoder.
         """
         path = self.path / BACKGROUND_FILE
-        if not path.is_file():
+        background = _optional(path, Background.load)
+        if background is None:
             return None
-        try:
-            background = Background.load(path)
-        except UserError as error:
-            raise ModelFolderError(str(error)) from None
         encoded = background.encoded
         found = encoded.tokens.shape[2], None if encoded.classes is None else encoded.classes.shape[1]
         if found != (width, classes):
@@ -286,13 +296,8 @@ class ModelFolder:
             ModelFolderError: the file cannot be read or does not fit the encoder.
         """
         path = self.path / PREFILTER_FILE
-        if not path.is_file():
-            return None
-        try:
-            prefilter = Prefilter.load(path)
-        except UserError as error:
-            raise ModelFolderError(str(error)) from None
-        if prefilter.slopes.shape[1] != width:
+        prefilter = _optional(path, Prefilter.load)
+        if prefilter is not None and prefilter.slopes.shape[1] != width:
             raise ModelFolderError(
                 f"{path} belongs to another model: expected slopes of {width} dimensions, got "
                 f"{prefilter.slopes.shape[1]}"
@@ -309,12 +314,9 @@ class ModelFolder:
             ModelFolderError: the file cannot be read, or contains larger class numbers.
         """
         path = self.path / CLASS_WORDS_FILE
-        if classes is None or not path.is_file():
+        words = None if classes is None else _optional(path, read_class_words)
+        if classes is None or words is None:
             return {}
-        try:
-            words = read_class_words(path)
-        except UserError as error:
-            raise ModelFolderError(str(error)) from None
         largest = max((max(word.classes) for word in words.values()), default=-1)
         if largest >= classes:
             raise ModelFolderError(f"{path}: expected classes below {classes}, as in encoder.onnx, got {largest}")
@@ -414,6 +416,20 @@ def _read_json(path: Path) -> Any:
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write ``config.json``."""
     _write_json(folder / CONFIG_FILE, config.to_json())
+
+
+def _optional(path: Path, load: Callable[[Path], Content]) -> Content | None:
+    """Read a file; None if there is none.
+
+    Raises:
+        ModelFolderError: it cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return load(path)
+    except UserError as error:
+        raise ModelFolderError(str(error)) from None
 
 
 def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
