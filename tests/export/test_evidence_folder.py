@@ -21,6 +21,7 @@ from zsl_tagger.images.preprocessing import load_array
 from zsl_tagger.model.pretrained import load_model
 from zsl_tagger.tagging import tagger as tag
 from zsl_tagger.tagging.background import Background
+from zsl_tagger.tagging.class_evidence import EvidenceWords
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.label_set import LabelSet, vocabulary_of
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError
@@ -247,7 +248,9 @@ def proven(evidence_folder: Path) -> Proof:
     folder = ModelFolder(evidence_folder)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(proof, "LABEL_COUNTS", (1, 7))
-        vocabulary = vocabulary_of(folder.labels(), folder.words(), folder.config, folder.class_words(CLASSES))
+        vocabulary = vocabulary_of(
+            folder.labels(), folder.words(), folder.config, EvidenceWords(folder.class_words(CLASSES))
+        )
         return Proof(load_model(evidence_folder), folder.config, vocabulary)
 
 

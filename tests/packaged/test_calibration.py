@@ -9,6 +9,7 @@ from zsl_tagger.evaluation.thresholds import sigmoid
 from zsl_tagger.packaged.calibration import (
     HeldOutPhotos,
     Reliability,
+    WordsOfLabels,
     fit_biases,
     fit_scoring,
     logistic_regression,
@@ -37,9 +38,25 @@ def test_scoring_is_recovered_by_kind() -> None:
     logits, classes = random.normal(size=(20_011, 5)), random.random((20_011, 4)) ** 3
     truth = random.random(logits.shape) < sigmoid(LabelEvidence(words, scoring).join(logits, classes))
     known = random.random(logits.shape) < 0.9
-    found = fit_scoring(HeldOutPhotos(logits, classes, truth, known), words)
+    found = fit_scoring(HeldOutPhotos(logits, classes, truth, known), WordsOfLabels(words, [None] * 5))
     for kind in ("names", "above", "other"):
         np.testing.assert_allclose(getattr(found, kind), getattr(scoring, kind), atol=0.12)
+
+
+def test_scoring_of_objects_is_recovered() -> None:
+    random = np.random.default_rng(6)
+    words = [ClassWord((0,), True), None, None, ClassWord((1,), False), None]
+    objects = [ClassWord((2,), True), ClassWord((2, 4), False), None, ClassWord((3,), True), None]
+    scoring = Scoring(object_names=(0.6, 1.1, -1.9), object_above=(0.8, 0.4, -0.5))
+    logits, classes = random.normal(size=(40_009, 5)), random.random((40_009, 5)) ** 3
+    truth = random.random(logits.shape) < sigmoid(LabelEvidence(words, scoring, objects).join(logits, classes))
+    known = random.random(logits.shape) < 0.9
+    found = fit_scoring(HeldOutPhotos(logits, classes, truth, known), WordsOfLabels(words, objects))
+    evidence = LabelEvidence(words, found, objects)
+    expected = LabelEvidence(words, scoring, objects).join(logits, classes)[:, [0, 1, 3]]
+    np.testing.assert_allclose(evidence.join(logits, classes)[:, [0, 1, 3]].mean(0), expected.mean(0), atol=0.1)
+    assert found.object_names[1] == pytest.approx(1.1, abs=0.15)
+    assert found.object_above[1] == pytest.approx(0.4, abs=0.1)
 
 
 def test_biases_follow_the_data_and_are_0_without_data() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
-from zsl_tagger.tagging.class_evidence import ClassWord
+from zsl_tagger.tagging.class_evidence import ClassWord, EvidenceWords
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
@@ -242,7 +244,7 @@ def test_resume_needs_the_same_settings_and_words(made: build.TrainingData, tmp_
 
 def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Path, knowledge: Knowledge) -> None:
     model = trained(made, tmp_path)
-    calibrated = build.calibrate(model, made, {"cat": ClassWord((281, 282), names=True)}, knowledge)
+    calibrated = build.calibrate(model, made, EvidenceWords({"cat": ClassWord((281, 282), names=True)}), knowledge)
     listed = [label for label in calibrated.labels if label.default]
     assert [*(label.name for label in listed), "unheard of"] == made.vocabulary
     assert all(label.seen for label in listed)
@@ -258,6 +260,25 @@ def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Pa
     log_odds = logits * calibrated.scoring.other[0]  # no word stands for a class
     expected = np.mean([average_precision_score(truth[:, k], log_odds[:, k]) for k in np.flatnonzero(common)])
     assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_calibration_and_background_hear_the_detector(made: build.TrainingData, knowledge: Knowledge) -> None:
+    """A detector whose only object is in every photo of "word a"."""
+
+    class Detector:
+        def objects(self, files: Iterable[str]) -> np.ndarray:
+            numbers = [made.listing.files.index(file) for file in files]
+            return np.where(made.targets.values[numbers, :1] == 1, 0.9, 0.001).astype(np.float32)
+
+    model, detecting = small_model(), replace(made, detector=cast("build.Detector", Detector()))
+    words = EvidenceWords.joint({}, {"word a": ClassWord((0,), names=True)}, build.CLASSES)
+    calibrated = build.calibrate(model, detecting, words, knowledge)
+    assert calibrated.scoring.object_names[1] > 0.3
+    assert calibrated.scoring.object_above == (1.0, 0.0, 0.0)
+    background = build.background_of(model, detecting).encoded
+    assert background.classes is not None
+    assert background.classes.shape[1] == build.CLASSES + 1
+    assert set(background.classes[:, -1].round(3).tolist()) == {np.float32(0.9), np.float32(0.001)}
 
 
 def test_class_probabilities_are_the_maximum_over_windows(made: build.TrainingData) -> None:

@@ -81,7 +81,7 @@ def test_new_words_send_requests_and_the_slider_sends_none(
     page.fill("#labels", "dog, cat,red saucer")
     page.press("#labels", "Enter")
     expect(page.locator(".tags li")).to_have_count(1)
-    assert shown(page, 0) == [("cat", 0.99)]
+    assert shown(page, 0) == [("cat", 0.98)]
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.locator("#threshold").fill("0")
@@ -354,7 +354,7 @@ def test_a_screen_reader_and_reduced_motion(visit: Visit, address: tuple[str, in
         "heading": "zsl-tagger", "status": "", "img": "cat.jpg",
     }.items():  # fmt: skip
         expect(page.get_by_role(role, name=name).first).to_be_attached()  # type: ignore[arg-type]
-    expect(page.get_by_role("button", name="cat 0.99")).to_be_visible()
+    expect(page.get_by_role("button", name="cat 0.98")).to_be_visible()
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("button, input, a, summary, progress")].filter((one) =>
             !(one.textContent || one.ariaLabel || one.labels?.[0]?.textContent)).map((one) => one.outerHTML)"""

@@ -79,7 +79,7 @@ def test_without_cuda_networks_are_opened_on_the_processor_as_ever(
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(devices, "_load_libraries", lambda: pytest.fail("it costs time"))
     assert Tagger(device=device).device == "cpu"
-    assert asked == [{"providers": [CPU]}] * 3
+    assert asked == [{"providers": [CPU]}] * 4
 
 
 def test_auto_is_the_gpu_where_it_works(onnxruntime_gpu: Install, examples: Path, tagger: Tagger) -> None:
@@ -87,14 +87,14 @@ def test_auto_is_the_gpu_where_it_works(onnxruntime_gpu: Install, examples: Path
     asked = onnxruntime_gpu()
     on_gpu = Tagger()
     assert on_gpu.device == "cuda"
-    assert asked == [[(CUDA, {"use_tf32": "0"}), CPU]] * 3
+    assert asked == [[(CUDA, {"use_tf32": "0"}), CPU]] * 4
     assert on_gpu.tag(examples / "cat.jpg", ["cat", "dog"], threshold=0) == expected
 
 
 def test_the_processor_can_be_chosen_beside_a_gpu(onnxruntime_gpu: Install) -> None:
     asked = onnxruntime_gpu()
     assert Tagger(device="cpu").device == "cpu"
-    assert asked == [[CPU]] * 3
+    assert asked == [[CPU]] * 4
 
 
 @pytest.mark.parametrize("fault", [{"works": False}, {"error": "CUDA failure 100: no CUDA-capable device"}])

@@ -339,8 +339,8 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
     assert json.loads((rewritten / "config.json").read_text(encoding="utf-8"))["format_version"] == 3
     as_shipped, as_rewritten = Tagger(), Tagger(rewritten)
     labels = as_shipped.label_set(["cat", "coffee", "rocket", "space suit", "person"])
-    encoder, queries, decoder = (
-        open_session(PACKAGED / f"{name}.onnx", 1) for name in ("encoder", "queries", "decoder")
+    encoder, detector, queries, decoder = (
+        open_session(PACKAGED / f"{name}.onnx", 1) for name in ("encoder", "objects", "queries", "decoder")
     )
     for photo in sorted(examples.glob("*.jpg")):
         with Image.open(photo) as opened:
@@ -353,7 +353,8 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
         for tagger in (as_shipped, as_rewritten):
             assert (tagger.logits(tagger.encode(photo), labels) == logits).all()
             assert labels.evidence is not None
-            expected = labels.evidence.join(logits, classes)
+            objects = detector.run(["objects"], {"images": np.asarray(image)[None]})[0]
+            expected = labels.evidence.join(logits, np.concatenate([classes, objects], axis=1))
             assert (tagger.log_odds(tagger.encode(photo), labels) == expected).all()
 
 

@@ -25,9 +25,11 @@ def settings_of(tagger: Tagger, request: TagRequest) -> Settings:
     order = np.argsort(labels.labels, kind="stable")
     changes = tagger.preprocessing.other_than_usual()
     names = [labels.labels[index] for index in order]
-    evidence = (
-        [] if labels.evidence is None else [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
-    )
+    evidence = []
+    if labels.evidence is not None:
+        evidence = [labels.evidence.scales, labels.evidence.weights, labels.evidence.offsets]
+        if labels.evidence.object_weights.any():  # records of models without objects can still be continued
+            evidence.append(labels.evidence.object_weights)
     taught = [labels.readers[index] for index in order if index in labels.readers]
     fingerprint = _short(
         "\n".join(names).encode(errors="surrogatepass"),

@@ -14,7 +14,7 @@ from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.model.pretrained import save_weights
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.system.files import move_whole, scratch_inside, write_errors, write_whole
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, read_class_words
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, EvidenceWords, read_class_words
 from zsl_tagger.tagging.label_set import LabelSet, vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CARD_FILE,
@@ -57,8 +57,8 @@ def write_model_folder(
     model = model.cpu().float().eval()
     save_weights(model, folder)
     known = words or ClassTable([label.name for label in labels])
-    class_words = read_class_words(folder / CLASS_WORDS_FILE) if model.class_evidence else None
-    reason = _export(model, folder, config, vocabulary_of(labels, known, config, class_words))
+    evidence_words = EvidenceWords(read_class_words(folder / CLASS_WORDS_FILE)) if model.class_evidence else None
+    reason = _export(model, folder, config, vocabulary_of(labels, known, config, evidence_words))
     write_whole(folder / CARD_FILE, card.encode("utf-8", "replace"))
     write_config(folder, config)
     return reason

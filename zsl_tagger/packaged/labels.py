@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,13 @@ from zsl_tagger.packaged import lexicon
 from zsl_tagger.packaged.calibration import (
     HeldOutPhotos,
     Reliability,
+    WordsOfLabels,
     fit_biases,
     fit_scoring,
     precision_shifts,
 )
 from zsl_tagger.packaged.targets import Knowledge
-from zsl_tagger.tagging.class_evidence import KINDS, ClassWord, LabelEvidence, Scoring
+from zsl_tagger.tagging.class_evidence import KINDS, OBJECT_KINDS, ClassWord, EvidenceWords, Scoring
 from zsl_tagger.tagging.model_folder import VocabularyLabel
 from zsl_tagger.words.spelling import normalize_label
 
@@ -61,7 +62,7 @@ def calibrate_labels(
     names: Sequence[str],
     is_default: np.ndarray,
     is_trained: np.ndarray,
-    class_words: Mapping[str, ClassWord],
+    evidence_words: EvidenceWords,
     knowledge: Knowledge,
 ) -> CalibratedLabels:
     """Calibrate V labels on held-out photos.
@@ -72,9 +73,9 @@ def calibrate_labels(
         is_trained: bool ``(V,)``, labels with positives in training.
     """
     keys = [normalize_label(name) for name in names]
-    words = [class_words.get(key) for key in keys]
+    words = WordsOfLabels.of(keys, evidence_words)
     scoring, biases = _fit(photos, words)
-    thresholds = np.array([_threshold(key, word) for key, word in zip(keys, words, strict=True)])
+    thresholds = np.array([_threshold(key, word) for key, word in zip(keys, words.classes, strict=True)])
     log_odds = _log_odds(photos, words, scoring, biases)
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
@@ -111,27 +112,30 @@ def _threshold(key: str, word: ClassWord | None) -> float:
     return NAMES_THRESHOLD if word is not None and word.names else THRESHOLD
 
 
-def _fit(photos: HeldOutPhotos, words: list[ClassWord | None]) -> tuple[Scoring, np.ndarray]:
+def _fit(photos: HeldOutPhotos, words: WordsOfLabels) -> tuple[Scoring, np.ndarray]:
     """Return scoring and biases ``(V,)`` fitted to the photos, corrected for tags that annotators miss."""
     scoring = fit_scoring(photos, words)
-    plain = _log_odds(photos, words, scoring, np.zeros(len(words)))
-    biases = fit_biases(plain, photos.truth, photos.known)
+    biases = fit_biases(words.log_odds(photos, scoring), photos.truth, photos.known)
     return _corrected(scoring), JUDGED_SCALE * biases
 
 
 def _corrected(scoring: Scoring) -> Scoring:
-    weights = {kind: JUDGED_SCALE * np.array(getattr(scoring, kind)) for kind in KINDS}
-    return Scoring(
-        **{kind: (*values[:2].tolist(), float(values[2] + JUDGED_SHIFT)) for kind, values in weights.items()}
-    )
+    corrected = {}
+    for kind in KINDS:
+        scale, weight, offset = getattr(scoring, kind)
+        corrected[kind] = JUDGED_SCALE * scale, JUDGED_SCALE * weight, JUDGED_SCALE * offset + JUDGED_SHIFT
+    for kind in OBJECT_KINDS:  # applied to log-odds that are corrected already
+        scale, weight, offset = getattr(scoring, kind)
+        corrected[kind] = scale, JUDGED_SCALE * weight, JUDGED_SCALE * offset + (1 - scale) * JUDGED_SHIFT
+    return Scoring(**corrected)
 
 
-def _log_odds(photos: HeldOutPhotos, words: list[ClassWord | None], scoring: Scoring, biases: np.ndarray) -> np.ndarray:
+def _log_odds(photos: HeldOutPhotos, words: WordsOfLabels, scoring: Scoring, biases: np.ndarray) -> np.ndarray:
     """Return log-odds, float ``(N, V)``, as computed by the tagger."""
-    return LabelEvidence(words, scoring).join(photos.logits, photos.classes) + biases
+    return words.log_odds(photos, scoring) + biases
 
 
-def _cross_fitted(photos: HeldOutPhotos, words: list[ClassWord | None]) -> np.ndarray:
+def _cross_fitted(photos: HeldOutPhotos, words: WordsOfLabels) -> np.ndarray:
     """Return scores, float ``(N, V)``, each calibrated on the other half of the photos."""
     half = np.arange(len(photos.truth)) % 2 == 0
     scores = np.zeros(photos.truth.shape)

@@ -1,19 +1,23 @@
-"""Add the backbone's class probabilities to the logits of words that correspond to its classes.
+"""Add the probabilities of classes and objects to the logits of words that correspond to them.
 
-A word that names classes ("lion"), or is a hypernym of some in WordNet ("big cat"), uses their probabilities::
+A word that names classes of the backbone ("lion"), or is a hypernym of some in WordNet ("big cat"), uses their
+probabilities::
 
     e        = max(0, log-odds(sum of the probabilities of the word's classes, at most 0.99) + 4)
     log-odds = scale * logit + weight * e + offset
 
 with a scale, a weight and an offset per kind of word: words that name a class, words that are only hypernyms of
-classes, and all others, whose weight is 0 (``scoring`` in ``config.json``). The backbone was trained on these classes,
-so this evidence is not zero-shot. benchmarks/README.md explains the values.
+classes, and all others, whose weight is 0 (``scoring`` in ``config.json``). Words for the objects of a detector
+("cup"), if the model folder has one, repeat this with the log-odds so far in place of the logit, values of their own,
+and the highest probability of the word's objects in place of the sum, since objects do not exclude each other. The
+backbone and the detector were trained on these classes and objects, so this evidence is not zero-shot.
+benchmarks/README.md explains the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import parse_json
 
 CLASS_WORDS_FILE = "class_words.json"
+OBJECT_WORDS_FILE = "object_words.json"
 
 #: Log-odds below which a class counts as absent.
 FLOOR = -4.0
@@ -29,6 +34,7 @@ FLOOR = -4.0
 MOST = 0.99
 
 NAMES, ABOVE, OTHER = KINDS = "names", "above", "other"
+OBJECT_NAMES, OBJECT_ABOVE = OBJECT_KINDS = "object_names", "object_above"
 
 Weights = tuple[float, float, float]  # scale of the logit, weight of the evidence, offset
 
@@ -41,14 +47,18 @@ class Scoring:
         names: for words that name a class.
         above: for words that are only hypernyms of classes.
         other: for all other words; its weight is 0.
+        object_names: for words that name an object, applied to the result of one of the above.
+        object_above: for words that are only hypernyms of objects, likewise.
     """
 
     names: Weights = (1.0, 0.67, -0.32)
     above: Weights = (1.0, 0.38, 0.23)
     other: Weights = (1.0, 0.0, 0.0)
+    object_names: Weights = (1.0, 0.0, 0.0)
+    object_above: Weights = (1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
+        for kind in (*KINDS, *OBJECT_KINDS):
             values = getattr(self, kind)
             numbers = isinstance(values, (list, tuple)) and all(
                 isinstance(value, (int, float)) and np.isfinite(value) for value in values
@@ -72,9 +82,29 @@ def read_class_words(path: Path) -> dict[str, ClassWord]:
     Raises:
         UserError: it cannot be read or has another format.
     """
+    return _read_words(path)[0]
+
+
+def read_object_words(path: Path) -> tuple[dict[str, ClassWord], int]:
+    """Read ``object_words.json``, as ``class_words.json`` but with ``"objects"``, a list of their names.
+
+    Returns:
+        words with numbers of objects in place of classes, and the number of objects.
+
+    Raises:
+        UserError: it cannot be read or has another format.
+    """
+    words, content = _read_words(path)
+    objects = content.get("objects")
+    if not isinstance(objects, list) or _largest(words) >= len(objects):
+        raise UserError(f'{path}: expected "objects" to be a list with a name for every number of an object')
+    return words, len(objects)
+
+
+def _read_words(path: Path) -> tuple[dict[str, ClassWord], dict[str, object]]:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-        return {
+        words = {
             word: ClassWord(tuple(classes), kind == NAMES)
             for kind in (ABOVE, NAMES)
             for word, classes in content[kind].items()
@@ -86,6 +116,7 @@ def read_class_words(path: Path) -> dict[str, ClassWord]:
         raise UserError(
             f'{path}: expected {{"names": {{word: classes}}, "above": {{word: classes}}}}, classes as lists of numbers'
         ) from None
+    return words, content
 
 
 def _are_classes(classes: object) -> bool:
@@ -94,48 +125,115 @@ def _are_classes(classes: object) -> bool:
     raise ValueError(classes)
 
 
-class LabelEvidence:
-    """Classes and weights of K labels.
+def _largest(words: Mapping[str, ClassWord]) -> int:
+    return max((max(word.classes) for word in words.values()), default=-1)
+
+
+@dataclass(frozen=True)
+class EvidenceWords:
+    """Words for the N class probabilities of an encoder and the M object probabilities behind them.
 
     Attributes:
-        scales, weights, offsets: float32 ``(K,)``.
-        names_class: bool ``(K,)``, whether a label names one of the classes.
-        columns: int64 ``(n,)``, the classes of all labels, concatenated.
+        classes: words for the backbone's classes, numbers below N.
+        objects: words for the detector's objects, numbers from N to N + M - 1.
     """
 
-    def __init__(self, words: Sequence[ClassWord | None], scoring: Scoring):
-        self._words, self._scoring = list(words), scoring
-        kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
-        self.scales, self.weights, self.offsets = np.array(kinds, np.float32).reshape(-1, 3).T
-        self.names_class = np.array([word is not None and word.names for word in words], bool)
-        self._labels = np.flatnonzero([word is not None for word in words])  # (M,)
-        of_each = [word.classes for word in words if word is not None]
-        self._starts = np.cumsum([0, *map(len, of_each[:-1])]) if of_each else np.zeros(0, np.int64)  # (M,)
-        self.columns = np.array([number for classes in of_each for number in classes], np.int64)
+    classes: Mapping[str, ClassWord] = field(default_factory=dict)
+    objects: Mapping[str, ClassWord] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, keys: Sequence[str], class_words: Mapping[str, ClassWord], scoring: Scoring) -> LabelEvidence:
+    def joint(cls, classes: Mapping[str, ClassWord], objects: Mapping[str, ClassWord], count: int) -> EvidenceWords:
+        """Join the words of ``count`` classes with those of objects whose numbers start at 0."""
+        behind = {
+            key: ClassWord(tuple(count + number for number in word.classes), word.names)
+            for key, word in objects.items()
+        }
+        return cls(classes, behind)
+
+
+class Evidence:
+    """Evidence e of the M labels that have classes, see the module.
+
+    Args:
+        words: classes of each label, or None.
+        join: how the probabilities of a label's classes are joined: ``np.add``, or ``np.maximum`` for objects.
+
+    Attributes:
+        labels: int64 ``(M,)``, indices of the labels.
+        columns: int64 ``(n,)``, the classes of all of them, concatenated.
+    """
+
+    def __init__(self, words: Sequence[ClassWord | None], join: np.ufunc):
+        self._join = join
+        self.labels = np.flatnonzero([word is not None for word in words])  # (M,)
+        of_each = [word.classes for word in words if word is not None]
+        self._starts = np.cumsum([0, *map(len, of_each[:-1])]) if of_each else np.zeros(0, np.int64)  # (M,)
+        self.columns = np.array([number for classes in of_each for number in classes], np.int64)  # (n,)
+
+    def of(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the evidence, float32 ``(B, M)``, from the probabilities of ``columns``, ``(B, n)``."""
+        joined = self._join.reduceat(probabilities, self._starts, axis=1)  # (B, M)
+        p = np.clip(joined, 1e-6, MOST)
+        evidence: np.ndarray = np.maximum(np.log(p / (1 - p)) - FLOOR, 0.0)  # (B, M)
+        return evidence
+
+
+class LabelEvidence:
+    """Classes, objects and weights of K labels.
+
+    Attributes:
+        scales, weights, object_weights, offsets: float32 ``(K,)``.
+        names_class: bool ``(K,)``, whether a label names one of the classes.
+        columns: int64 ``(n,)``, the classes and objects of all labels, concatenated.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[ClassWord | None],
+        scoring: Scoring,
+        objects: Sequence[ClassWord | None] | None = None,
+    ):
+        self._words, self._scoring = list(words), scoring
+        self._objects = [None] * len(self._words) if objects is None else list(objects)
+        kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
+        scales, weights, offsets = np.array(kinds, np.float32).reshape(-1, 3).T  # (K,) each
+        then = [
+            (1.0, 0.0, 0.0) if word is None else scoring.object_names if word.names else scoring.object_above
+            for word in self._objects
+        ]
+        then_scales, self.object_weights, then_offsets = np.array(then, np.float32).reshape(-1, 3).T
+        self.scales, self.weights = then_scales * scales, then_scales * weights
+        self.offsets = then_scales * offsets + then_offsets
+        self.names_class = np.array([word is not None and word.names for word in words], bool)
+        classes, of_objects = Evidence(self._words, np.add), Evidence(self._objects, np.maximum)
+        both = (classes, self.weights), (of_objects, self.object_weights)
+        self._terms = [(evidence, of_all[evidence.labels]) for evidence, of_all in both if len(evidence.labels)]
+        self.columns = np.concatenate([np.zeros(0, np.int64), *(evidence.columns for evidence, _ in self._terms)])
+
+    @classmethod
+    def of(cls, keys: Sequence[str], words: EvidenceWords, scoring: Scoring) -> LabelEvidence:
         """Create the evidence of labels from their keys (:attr:`LabelSet.keys`)."""
-        return cls([class_words.get(key) for key in keys], scoring)
+        return cls([words.classes.get(key) for key in keys], scoring, [words.objects.get(key) for key in keys])
 
     def only(self, keep: Sequence[int]) -> LabelEvidence:
         """Return the evidence of the labels with the indices ``keep``."""
-        return LabelEvidence([self._words[index] for index in keep], self._scoring)
+        words, objects = ([of_labels[index] for index in keep] for of_labels in (self._words, self._objects))
+        return LabelEvidence(words, self._scoring, objects)
 
     def added(self, classes: np.ndarray) -> np.ndarray:
-        """Return the term to add to the scaled logits: class probabilities ``(B, N)`` -> float32 ``(B, K)``."""
+        """Return the term to add to the scaled logits: probabilities ``(B, N + M)`` -> float32 ``(B, K)``."""
         return self.added_by(classes[:, self.columns])
 
     def added_by(self, probabilities: np.ndarray) -> np.ndarray:
         """Do the same as :meth:`added` from the probabilities of ``columns`` only: ``(B, n)`` -> float32 ``(B, K)``."""
         added = np.tile(self.offsets, (len(probabilities), 1))  # (B, K)
-        if len(self._labels):
-            summed = np.add.reduceat(probabilities, self._starts, axis=1)  # (B, M)
-            p = np.clip(summed, 1e-6, MOST)
-            evidence = np.maximum(np.log(p / (1 - p)) - FLOOR, 0.0)  # (B, M)
-            added[:, self._labels] += self.weights[self._labels] * evidence
+        start = 0
+        for evidence, weights in self._terms:
+            end = start + len(evidence.columns)
+            added[:, evidence.labels] += weights * evidence.of(probabilities[:, start:end])
+            start = end
         return added
 
     def join(self, logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Return log-odds float32 ``(B, K)`` of logits ``(B, K)`` and class probabilities ``(B, N)``."""
+        """Return log-odds float32 ``(B, K)`` of logits ``(B, K)`` and probabilities ``(B, N + M)``."""
         return self.scales * logits + self.added(classes)

@@ -13,7 +13,8 @@ class Encoded:
 
     Attributes:
         tokens: float32 ``(B, L, D)``.
-        classes: probabilities of the backbone's classes, float32 ``(B, N)`` in 0..1; None if the model has none.
+        classes: probabilities of the backbone's N classes, and of the M objects of a detector behind them, float32
+            ``(B, N + M)`` in 0..1; None if the model has none.
     """
 
     tokens: np.ndarray

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
+from zsl_tagger.tagging.class_evidence import EvidenceWords, LabelEvidence
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.pooled import pooled
@@ -225,12 +225,12 @@ def vocabulary_of(
     labels: list[VocabularyLabel],
     words: WordTable,
     config: ModelConfig,
-    class_words: Mapping[str, ClassWord] | None = None,
+    evidence_words: EvidenceWords | None = None,
 ) -> LabelSet:
     """Return the default vocabulary of a model folder, ready for scoring.
 
     Args:
-        class_words: words for the backbone's classes, if the encoder returns class probabilities.
+        evidence_words: words for the backbone's classes, if the encoder returns class probabilities.
 
     Raises:
         ModelFolderError: there are no labels.
@@ -242,5 +242,5 @@ def vocabulary_of(
     evidence = None
     if config.scoring is not None:
         keys = [resolved.key for resolved in words.resolve_all(names)]
-        evidence = LabelEvidence.of(keys, class_words or {}, config.scoring)
+        evidence = LabelEvidence.of(keys, evidence_words or EvidenceWords(), config.scoring)
     return LabelSet.of_listed(names, names, words.vectors(names), labels, config.unseen_bias, evidence)

@@ -10,6 +10,8 @@
                        ``queries.onnx`` either: their decoder takes ``queries`` (K, word_dim). With groups of words,
                        ``groups`` (K, G) replaces ``projected`` in both
 ``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
+``objects.onnx``       image uint8 (B, S, S, 3) -> objects float32 (B, M): probabilities of a detector, for an encoder
+                       with classes; optional, with ``object_words.json``, words for its objects
 ``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
 ``prefilter.npz``      tells which labels need not be scored (:mod:`zsl_tagger.tagging.prefilter`); optional, with
                        ``prefilter.onnx``: tokens, projected, slopes (K, D) -> logits (B, K)
@@ -36,7 +38,16 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.system.files import FileIdentity, is_half_moved, json_bytes, parse_json, sha256_of, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, ClassWord, Scoring, read_class_words
+from zsl_tagger.tagging.class_evidence import (
+    CLASS_WORDS_FILE,
+    OBJECT_KINDS,
+    OBJECT_WORDS_FILE,
+    ClassWord,
+    EvidenceWords,
+    Scoring,
+    read_class_words,
+    read_object_words,
+)
 from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK, Prefilter
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
@@ -50,11 +61,14 @@ ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 QUERIES_FILE = "queries.onnx"
 NETWORK_FILES = (ENCODER_FILE, QUERIES_FILE, DECODER_FILE)
+OBJECTS_FILE = "objects.onnx"
 CARD_FILE = "README.md"
 TRAIN_CONFIG_FILE = "train_config.json"
 #: Files besides the networks, the weights, the configuration and the labels.
 OTHER_FILES = (
     CLASS_WORDS_FILE,
+    OBJECTS_FILE,
+    OBJECT_WORDS_FILE,
     BACKGROUND_FILE,
     PREFILTER_FILE,
     PREFILTER_NETWORK,
@@ -156,6 +170,10 @@ class ModelConfig:
             del content["preprocessing"]["crop_pct"]
         if not self.templates:  # those versions do not know templates either
             del content["templates"]
+        if self.scoring is not None:  # nor objects
+            for kind in OBJECT_KINDS:
+                if getattr(self.scoring, kind) == getattr(Scoring(), kind):
+                    del content["scoring"][kind]
         return content
 
     @classmethod
@@ -241,7 +259,7 @@ class ModelFolder:
         """Return the SHA-256 of the ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
-        names = (*NETWORK_FILES, CLASS_WORDS_FILE)
+        names = (*NETWORK_FILES, CLASS_WORDS_FILE, OBJECTS_FILE, OBJECT_WORDS_FILE)
         files = [self.path / name for name in names if (self.path / name).is_file()]
         hashes = [f"{file.name} {sha256_of(file)}" for file in files]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -321,6 +339,20 @@ class ModelFolder:
         if largest >= classes:
             raise ModelFolderError(f"{path}: expected classes below {classes}, as in encoder.onnx, got {largest}")
         return words
+
+    def evidence_words(self, classes: int | None) -> EvidenceWords:
+        """Read the words for the backbone's classes and for the objects of the detector, if there is one.
+
+        Args:
+            classes: number of classes and objects (:attr:`OnnxModel.classes`); None without class evidence.
+
+        Raises:
+            ModelFolderError: a file cannot be read, or contains larger numbers.
+        """
+        if classes is None:
+            return EvidenceWords()
+        objects, count = object_words(self.path)
+        return EvidenceWords.joint(self.class_words(classes - count), objects, classes - count)
 
     def words(self) -> WordTable:
         """Read the word table, or the classes of a closed set."""
@@ -416,6 +448,20 @@ def _read_json(path: Path) -> Any:
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write ``config.json``."""
     _write_json(folder / CONFIG_FILE, config.to_json())
+
+
+def has_objects(folder: Path) -> bool:
+    """Return whether a model folder has a detector of objects: its network and the words for its objects."""
+    return (folder / OBJECTS_FILE).is_file() and (folder / OBJECT_WORDS_FILE).is_file()
+
+
+def object_words(folder: Path) -> tuple[dict[str, ClassWord], int]:
+    """Return the words for a detector's objects, and their number; none if the folder has no detector.
+
+    Raises:
+        ModelFolderError: the file cannot be read.
+    """
+    return (_optional(folder / OBJECT_WORDS_FILE, read_object_words) if has_objects(folder) else None) or ({}, 0)
 
 
 def _optional(path: Path, load: Callable[[Path], Content]) -> Content | None:

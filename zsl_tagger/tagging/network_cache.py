@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 #: Environment variable with the cache folder; empty: no cache.
 CACHE_VARIABLE = "ZSL_TAGGER_CACHE"
 #: Minimum size; smaller networks are optimised in a few milliseconds.
-LEAST_BYTES = 4 * 2**20
+LEAST_BYTES = 3 * 2**20
 #: Number of most recently used networks to keep.
-KEPT = 4
+KEPT = 8
 #: Files of a copy, which is a folder.
 NETWORK_FILE, WEIGHTS_FILE = "network.onnx", "weights.bin"
 #: Setting of ONNX Runtime: the file for the weights of an optimised network, beside it.

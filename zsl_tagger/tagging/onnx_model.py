@@ -13,7 +13,16 @@ import onnxruntime
 from zsl_tagger.errors import UserError, first_line
 from zsl_tagger.tagging.devices import create_session, device_of
 from zsl_tagger.tagging.encoded import Encoded
-from zsl_tagger.tagging.model_folder import DECODER_FILE, ENCODER_FILE, QUERIES_FILE, ModelConfig, ModelFolderError
+from zsl_tagger.tagging.model_folder import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    OBJECTS_FILE,
+    QUERIES_FILE,
+    ModelConfig,
+    ModelFolderError,
+    has_objects,
+    object_words,
+)
 from zsl_tagger.tagging.prefilter import PREFILTER_NETWORK, Slopes
 
 logger = logging.getLogger(__name__)
@@ -31,11 +40,11 @@ class OnnxModel:
     """The networks of a model folder.
 
     Args:
-        folder: folder with ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx``.
+        folder: folder with ``encoder.onnx``, ``decoder.onnx`` and ``queries.onnx``, and perhaps ``objects.onnx``.
         config: configuration of the model.
         threads: CPU threads per image.
         device: one of :data:`zsl_tagger.tagging.devices.DEVICES`.
-        keep: cache the optimised encoder for the next start; for folders that persist.
+        keep: cache the optimised encoder and detector for the next start; for folders that persist.
 
     Raises:
         ModelFolderError: they cannot be loaded or do not match ``config``.
@@ -52,6 +61,8 @@ class OnnxModel:
         self._folder, self._threads, self._device = folder, threads, device
         self._prepared = ("states", "groups" if "groups" in takes else "projected")  # outputs of queries.onnx
         self._gives_classes = any(node.name == "classes" for node in self._encoder.get_outputs())
+        with_objects = self._gives_classes and has_objects(folder)
+        self._detector = open_session(folder / OBJECTS_FILE, threads, device, keep) if with_objects else None
         self._check(folder)
         logger.debug("networks of %s run on %s, threads per image: %d", folder, self.device, threads)
 
@@ -70,6 +81,10 @@ class OnnxModel:
         _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"tokens": (None, None, None)})
         if self._gives_classes:
             _expect(folder / ENCODER_FILE, encoder.get_outputs(), {"classes": (None, None)})
+        if self._detector is not None:
+            _expect(folder / OBJECTS_FILE, self._detector.get_inputs(), {"images": (None, size, size, 3)})
+            objects = self._detector.get_outputs()
+            _expect(folder / OBJECTS_FILE, objects, {"objects": (None, object_words(folder)[1])})
         width = encoder.get_outputs()[0].shape[2]
         inputs: dict[str, Shape] = {"tokens": (None, None, width), "queries": self.query_shape}
         if self._queries is not None:
@@ -99,15 +114,24 @@ class OnnxModel:
 
     @property
     def classes(self) -> int | None:
-        """Return the number of class probabilities of the encoder; None if it has none."""
+        """Return the number of class probabilities, with those of the objects; None if the encoder has none."""
         if not self._gives_classes:
             return None
-        return next(int(node.shape[1]) for node in self._encoder.get_outputs() if node.name == "classes")
+        classes = next(int(node.shape[1]) for node in self._encoder.get_outputs() if node.name == "classes")
+        return classes + self.objects
+
+    @property
+    def objects(self) -> int:
+        """Return the number of objects of the detector; 0 without a detector."""
+        return 0 if self._detector is None else int(self._detector.get_outputs()[0].shape[1])
 
     def encode(self, images: np.ndarray) -> Encoded:
         """Encode images, uint8 ``(B, S, S, 3)``."""
         names = ["tokens", "classes"] if self._gives_classes else ["tokens"]
-        return Encoded(*_run(self._encoder, names, {"images": images}))
+        tokens, *classes = _run(self._encoder, names, {"images": images})
+        if self._detector is not None:
+            classes += _run(self._detector, ["objects"], {"images": images})
+        return Encoded(tokens, np.concatenate(classes, axis=1) if classes else None)  # (B, L, D), (B, N + M)
 
     def prepare(self, queries: np.ndarray) -> DecoderInputs:
         """Compute the image-independent part of the labels.

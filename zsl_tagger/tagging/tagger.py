@@ -24,7 +24,7 @@ from zsl_tagger.images.urls import fetched
 from zsl_tagger.records.record import Record, Tag
 from zsl_tagger.system.threads import available_cores, map_in_order
 from zsl_tagger.tagging.background import Background, standing_out
-from zsl_tagger.tagging.class_evidence import ClassWord, LabelEvidence
+from zsl_tagger.tagging.class_evidence import EvidenceWords, LabelEvidence
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
@@ -362,7 +362,7 @@ class Tagger:
 
     def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
         scoring = self._folder.config.scoring
-        return None if scoring is None else LabelEvidence.of(keys, self._class_words, scoring)
+        return None if scoring is None else LabelEvidence.of(keys, self._evidence_words, scoring)
 
     def teach(
         self,
@@ -427,8 +427,8 @@ class Tagger:
         return self._folder.prefilter(self._model.token_width)
 
     @cached_property
-    def _class_words(self) -> dict[str, ClassWord]:
-        return self._folder.class_words(self._classes)
+    def _evidence_words(self) -> EvidenceWords:
+        return self._folder.evidence_words(self._classes)
 
     def encode(self, image: ImageSource) -> Encoded:
         """Encode an image once, to score any labels with :meth:`scores`.

@@ -33,7 +33,7 @@ from zsl_tagger.system.files import json_bytes, locked, remove_leftovers, write_
 from zsl_tagger.system.progress import duration, phase
 from zsl_tagger.system.threads import default_workers, keep_freed_memory
 from zsl_tagger.system.untrusted_text import spreadsheet_cell
-from zsl_tagger.tagging.class_evidence import LabelEvidence, Scoring
+from zsl_tagger.tagging.class_evidence import EvidenceWords, LabelEvidence, Scoring
 from zsl_tagger.tagging.model_folder import CONFIG_FILE, TRAIN_CONFIG_FILE, ModelFolder, read_config
 from zsl_tagger.training.augment import Augment, seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
@@ -454,7 +454,7 @@ class _Run:
         if not self.config.class_evidence:
             return None
         keys = [normalize_label(label) for label in (*self.split.labels, *self.split.held_out)]
-        return LabelEvidence.of(keys, ModelFolder().class_words(IMAGENET_CLASSES), Scoring())
+        return LabelEvidence.of(keys, EvidenceWords(ModelFolder().class_words(IMAGENET_CLASSES)), Scoring())
 
     def _finish(self, trainer: Trainer, initial: list[str]) -> Outcome:
         model = trainer.averaged()
