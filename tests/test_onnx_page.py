@@ -35,6 +35,14 @@ def block(language: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
+    """The packaged model without the file that the page says to delete."""
+    folder = Path(shutil.copytree(PACKAGED, tmp_path_factory.mktemp("packaged") / "model"))
+    (folder / "class_vectors.npy").unlink()
+    return Tagger(folder)
+
+
+@pytest.fixture(scope="module")
 def python() -> dict[str, Any]:
     """The names that the Python example defines."""
     names: dict[str, Any] = {}

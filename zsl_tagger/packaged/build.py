@@ -40,6 +40,7 @@ from zsl_tagger.packaged.class_words import class_words, write_class_words
 from zsl_tagger.packaged.detector import Detector, write_detector
 from zsl_tagger.packaged.folders import FOLDERS, photos_in
 from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels
+from zsl_tagger.packaged.objects import OBJECTS
 from zsl_tagger.packaged.prefilter import write_prefilter
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
@@ -59,6 +60,7 @@ from zsl_tagger.tagging.model_folder import (
     write_config,
     write_labels,
 )
+from zsl_tagger.tagging.near_classes import CLASS_VECTORS_FILE
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
@@ -210,6 +212,10 @@ def build(
     words_for_classes = class_words(table.words, wnids, knowledge)
     write_class_words(output / CLASS_WORDS_FILE, words_for_classes)
     background_of(model, data).save(output / BACKGROUND_FILE)
+    vectors = class_vectors(wnids, wordnet, table).numpy()
+    write_class_vectors(
+        output, vectors if detector is None else np.concatenate([vectors, table.vectors(list(OBJECTS))])
+    )
     words_for_objects = {} if detector is None else read_object_words(output / OBJECT_WORDS_FILE)[0]
     evidence_words = EvidenceWords.joint(words_for_classes, words_for_objects, CLASSES)
     calibrated = calibrate(model, data, evidence_words, knowledge)
@@ -522,6 +528,11 @@ def leave_out(targets: Targets, words: set[str]) -> Targets:
     """Return the targets without the columns of the given words."""
     keep = [column for column, word in enumerate(targets.words) if word not in words]
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
+
+
+def write_class_vectors(folder: Path, vectors: np.ndarray) -> None:
+    """Write ``class_vectors.npy`` from word vectors ``(N + M, word_dim)``, as float16."""
+    write_whole(folder / CLASS_VECTORS_FILE, lambda file: np.save(file, vectors.astype(np.float16)))
 
 
 @torch.inference_mode()

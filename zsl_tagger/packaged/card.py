@@ -55,8 +55,9 @@ classes.
 - One in twelve annotated photos was held out, chosen by file. A few of them have a near-duplicate in training (8 were
   found), so the mAP above is slightly optimistic. Labels that the annotation does not decide count as wrong.
 - Scores are calibrated on the held-out photos, so they are slightly too low for things that annotators miss. A label
-  is a tag from a score of 0.5; names of ImageNet's classes from 0.4, words about age and sex from 0.7. A word that was
-  not in training is a tag if its score is at least 0.2 and clearly higher than on 32 background photos
+  is a tag from a score of 0.5; names of ImageNet's classes, except objects, from 0.4, words about age and sex from
+  0.7. A word that was not in training also hears the classes and objects whose names are similar to it
+  (`class_vectors.npy`), and is a tag if its score is at least 0.3 and clearly higher than on 32 background photos
   (`background.npz` contains their encodings, not their pixels).
 
 ## Licences

@@ -75,7 +75,7 @@ def calibrate_labels(
     keys = [normalize_label(name) for name in names]
     words = WordsOfLabels.of(keys, evidence_words)
     scoring, biases = _fit(photos, words)
-    thresholds = np.array([_threshold(key, word) for key, word in zip(keys, words.classes, strict=True)])
+    thresholds = np.array([_threshold(*of_label) for of_label in zip(keys, words.classes, words.objects, strict=True)])
     log_odds = _log_odds(photos, words, scoring, biases)
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
@@ -106,10 +106,12 @@ def calibrate_labels(
     return CalibratedLabels(labels, scoring, shifts, rounded, scores, reliability)
 
 
-def _threshold(key: str, word: ClassWord | None) -> float:
+def _threshold(key: str, of_classes: ClassWord | None, of_objects: ClassWord | None) -> float:
     if key in lexicon.AGE_AND_SEX:
         return STRICT_THRESHOLD
-    return NAMES_THRESHOLD if word is not None and word.names else THRESHOLD
+    if of_objects is not None and of_objects.names:  # the detector leaves fewer of them out than the classifier does
+        return THRESHOLD
+    return NAMES_THRESHOLD if of_classes is not None and of_classes.names else THRESHOLD
 
 
 def _fit(photos: HeldOutPhotos, words: WordsOfLabels) -> tuple[Scoring, np.ndarray]:

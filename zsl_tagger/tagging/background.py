@@ -3,7 +3,7 @@
 Other thresholds come from annotated photos, but no annotated photo shows such a word. Its log-odds on arbitrary photos
 can be computed when it is first used, since the model folder stores the encoder's output for some,
 ``background.npz``. A photo gets the word if its log-odds exceed the background mean by ``DEVIATIONS`` standard
-deviations, exceed the background maximum, and are at least ``LEAST``. benchmarks/README.md explains the values.
+deviations, and are at least ``LEAST``. benchmarks/README.md explains the values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zsl_tagger.tagging.encoded import Encoded
 BACKGROUND_FILE = "background.npz"
 
 DEVIATIONS = 3.0
-LEAST = -1.4  # log-odds: a score of 0.2
+LEAST = -0.85  # log-odds: a score of 0.3
 
 #: Raised by numpy and zipfile on files that are damaged or of another kind.
 DAMAGED = (
@@ -71,5 +71,4 @@ class Background:
 
 def standing_out(log_odds: np.ndarray) -> np.ndarray:
     """Return the log-odds ``(K,)`` at which words stand out from their background log-odds ``(M, K)``."""
-    usual = np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), log_odds.max(axis=0))  # (K,)
-    return np.maximum(usual, LEAST)
+    return np.maximum(log_odds.mean(axis=0) + DEVIATIONS * log_odds.std(axis=0), LEAST)

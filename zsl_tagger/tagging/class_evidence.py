@@ -24,6 +24,7 @@ import numpy as np
 
 from zsl_tagger.errors import UserError
 from zsl_tagger.system.files import parse_json
+from zsl_tagger.tagging.near_classes import WEIGHT, Near
 
 CLASS_WORDS_FILE = "class_words.json"
 OBJECT_WORDS_FILE = "object_words.json"
@@ -181,6 +182,12 @@ class Evidence:
 class LabelEvidence:
     """Classes, objects and weights of K labels.
 
+    Args:
+        words: classes of each label, or None.
+        scoring: scale, weight and offset per kind of word.
+        objects: objects of each label, or None.
+        near: classes near some of the labels.
+
     Attributes:
         scales, weights, object_weights, offsets: float32 ``(K,)``.
         names_class: bool ``(K,)``, whether a label names one of the classes.
@@ -192,9 +199,11 @@ class LabelEvidence:
         words: Sequence[ClassWord | None],
         scoring: Scoring,
         objects: Sequence[ClassWord | None] | None = None,
+        near: Near | None = None,
     ):
         self._words, self._scoring = list(words), scoring
         self._objects = [None] * len(self._words) if objects is None else list(objects)
+        self._near = near
         kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
         scales, weights, offsets = np.array(kinds, np.float32).reshape(-1, 3).T  # (K,) each
         then = [
@@ -207,7 +216,11 @@ class LabelEvidence:
         self.names_class = np.array([word is not None and word.names for word in words], bool)
         classes, of_objects = Evidence(self._words, np.add), Evidence(self._objects, np.maximum)
         both = (classes, self.weights), (of_objects, self.object_weights)
-        self._terms = [(evidence, of_all[evidence.labels]) for evidence, of_all in both if len(evidence.labels)]
+        self._terms: list[tuple[Evidence | Near, np.ndarray]] = [
+            (evidence, of_all[evidence.labels]) for evidence, of_all in both if len(evidence.labels)
+        ]
+        if near is not None and len(near.labels):
+            self._terms.append((near, np.full(len(near.labels), WEIGHT, np.float32)))
         self.columns = np.concatenate([np.zeros(0, np.int64), *(evidence.columns for evidence, _ in self._terms)])
 
     @classmethod
@@ -218,7 +231,12 @@ class LabelEvidence:
     def only(self, keep: Sequence[int]) -> LabelEvidence:
         """Return the evidence of the labels with the indices ``keep``."""
         words, objects = ([of_labels[index] for index in keep] for of_labels in (self._words, self._objects))
-        return LabelEvidence(words, self._scoring, objects)
+        near = None if self._near is None else self._near.only(list(keep))
+        return LabelEvidence(words, self._scoring, objects, near)
+
+    def with_near(self, near: Near) -> LabelEvidence:
+        """Return the same evidence, and classes near some of the labels."""
+        return LabelEvidence(self._words, self._scoring, self._objects, near)
 
     def added(self, classes: np.ndarray) -> np.ndarray:
         """Return the term to add to the scaled logits: probabilities ``(B, N + M)`` -> float32 ``(B, K)``."""

@@ -12,6 +12,7 @@
 ``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
 ``objects.onnx``       image uint8 (B, S, S, 3) -> objects float32 (B, M): probabilities of a detector, for an encoder
                        with classes; optional, with ``object_words.json``, words for its objects
+``class_vectors.npy``  word vectors of the classes and objects (:mod:`zsl_tagger.tagging.near_classes`); optional
 ``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
 ``prefilter.npz``      tells which labels need not be scored (:mod:`zsl_tagger.tagging.prefilter`); optional, with
                        ``prefilter.onnx``: tokens, projected, slopes (K, D) -> logits (B, K)
@@ -33,6 +34,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from zsl_tagger.assets import PACKAGED
 from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
@@ -48,6 +51,7 @@ from zsl_tagger.tagging.class_evidence import (
     read_class_words,
     read_object_words,
 )
+from zsl_tagger.tagging.near_classes import CLASS_VECTORS_FILE, read_class_vectors
 from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK, Prefilter
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
@@ -69,6 +73,7 @@ OTHER_FILES = (
     CLASS_WORDS_FILE,
     OBJECTS_FILE,
     OBJECT_WORDS_FILE,
+    CLASS_VECTORS_FILE,
     BACKGROUND_FILE,
     PREFILTER_FILE,
     PREFILTER_NETWORK,
@@ -259,7 +264,7 @@ class ModelFolder:
         """Return the SHA-256 of the ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
-        names = (*NETWORK_FILES, CLASS_WORDS_FILE, OBJECTS_FILE, OBJECT_WORDS_FILE)
+        names = (*NETWORK_FILES, CLASS_WORDS_FILE, OBJECTS_FILE, OBJECT_WORDS_FILE, CLASS_VECTORS_FILE)
         files = [self.path / name for name in names if (self.path / name).is_file()]
         hashes = [f"{file.name} {sha256_of(file)}" for file in files]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -353,6 +358,24 @@ class ModelFolder:
             return EvidenceWords()
         objects, count = object_words(self.path)
         return EvidenceWords.joint(self.class_words(classes - count), objects, classes - count)
+
+    def class_vectors(self, classes: int) -> np.ndarray | None:
+        """Read the word vectors of the classes and objects, float32 ``(N + M, word_dim)``; None if there are none.
+
+        Args:
+            classes: number N + M of classes and objects.
+
+        Raises:
+            ModelFolderError: the file cannot be read or does not fit the networks.
+        """
+        path = self.path / CLASS_VECTORS_FILE
+        vectors = _optional(path, read_class_vectors)
+        if vectors is not None and vectors.shape != (classes, self.config.word_dim):
+            raise ModelFolderError(
+                f"{path} belongs to another model: expected vectors of shape {(classes, self.config.word_dim)}, got "
+                f"{vectors.shape}"
+            )
+        return vectors
 
     def words(self) -> WordTable:
         """Read the word table, or the classes of a closed set."""

@@ -29,6 +29,7 @@ from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.heatmap import relative_maps
 from zsl_tagger.tagging.label_set import LabelSet
 from zsl_tagger.tagging.model_folder import ModelFolder, ModelFolderError, VocabularyLabel
+from zsl_tagger.tagging.near_classes import near_classes
 from zsl_tagger.tagging.pooled import by_place
 from zsl_tagger.tagging.prefilter import Prefilter
 from zsl_tagger.tagging.shortlist import Shortlist
@@ -314,6 +315,7 @@ class Tagger:
         prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
         prepared.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
         unknown = [number for number, label in enumerate(listed) if label is plain]
+        self._hear_near_classes(prepared, unknown)
         if 0 < len(unknown) <= BACKGROUND_UP_TO and self._background is not None:
             some = prepared.only(unknown)
             prepared.thresholds[unknown] = probabilities(
@@ -363,6 +365,20 @@ class Tagger:
     def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
         scoring = self._folder.config.scoring
         return None if scoring is None else LabelEvidence.of(keys, self._evidence_words, scoring)
+
+    def _hear_near_classes(self, labels: LabelSet, unknown: Sequence[int]) -> None:
+        """Let labels that were never trained hear the classes near them (:mod:`zsl_tagger.tagging.near_classes`)."""
+        if not 0 < len(unknown) <= EXACT_UP_TO or labels.evidence is None or self._class_vectors is None:
+            return
+        background = self.background
+        if background is not None and background.classes is not None:
+            rows = np.array(unknown, np.int64)
+            near = near_classes(rows, labels.queries[rows], self._class_vectors, background.classes)
+            labels.evidence = labels.evidence.with_near(near)
+
+    @cached_property
+    def _class_vectors(self) -> np.ndarray | None:
+        return None if self._classes is None else self._folder.class_vectors(self._classes)
 
     def teach(
         self,
