@@ -38,6 +38,7 @@ NAMES, ABOVE, OTHER = KINDS = "names", "above", "other"
 OBJECT_NAMES, OBJECT_ABOVE = OBJECT_KINDS = "object_names", "object_above"
 
 Weights = tuple[float, float, float]  # scale of the logit, weight of the evidence, offset
+UNCHANGED: Weights = (1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Scoring:
 
     names: Weights = (1.0, 0.67, -0.32)
     above: Weights = (1.0, 0.38, 0.23)
-    other: Weights = (1.0, 0.0, 0.0)
-    object_names: Weights = (1.0, 0.0, 0.0)
-    object_above: Weights = (1.0, 0.0, 0.0)
+    other: Weights = UNCHANGED
+    object_names: Weights = UNCHANGED
+    object_above: Weights = UNCHANGED
 
     def __post_init__(self) -> None:
         for kind in (*KINDS, *OBJECT_KINDS):
@@ -207,7 +208,7 @@ class LabelEvidence:
         kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
         scales, weights, offsets = np.array(kinds, np.float32).reshape(-1, 3).T  # (K,) each
         then = [
-            (1.0, 0.0, 0.0) if word is None else scoring.object_names if word.names else scoring.object_above
+            UNCHANGED if word is None else scoring.object_names if word.names else scoring.object_above
             for word in self._objects
         ]
         then_scales, self.object_weights, then_offsets = np.array(then, np.float32).reshape(-1, 3).T

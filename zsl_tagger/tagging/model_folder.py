@@ -45,6 +45,7 @@ from zsl_tagger.tagging.class_evidence import (
     CLASS_WORDS_FILE,
     OBJECT_KINDS,
     OBJECT_WORDS_FILE,
+    UNCHANGED,
     ClassWord,
     EvidenceWords,
     Scoring,
@@ -177,7 +178,7 @@ class ModelConfig:
             del content["templates"]
         if self.scoring is not None:  # nor objects
             for kind in OBJECT_KINDS:
-                if getattr(self.scoring, kind) == getattr(Scoring(), kind):
+                if getattr(self.scoring, kind) == UNCHANGED:
                     del content["scoring"][kind]
         return content
 
