@@ -34,9 +34,9 @@ produced them; `benchmarks/README.md` describes what was tried and what helped. 
 ## How scores are computed
 The log-odds of a word combine the decoder's logit with the probabilities of the ImageNet classes that the word stands
 for (`class_words.json`), from the backbone's own classifier. `config.json` (`scoring`) has scale, weight and offset of
-each kind of word, `labels.json` the bias of each word. Words without classes are scored by the decoder alone. The
-words of `class_words.json` are therefore not zero-shot: the backbone was trained on 1.28 million photos of these
-classes.
+each kind of word, `labels.json` the bias of each word. The words of `class_words.json` are therefore not zero-shot: the
+backbone was trained on 1.28 million photos of these classes. Trained words without classes are scored by the decoder
+alone.
 {objects}
 ## Data
 - Photos: one of each ImageNet-1k class (github EliSchwartz/imagenet-sample-images), 5,233 of Caltech-101, 2,848 scene
