@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -21,12 +22,15 @@ from zsl_tagger.evaluation.thresholds import choose_thresholds
 from zsl_tagger.model.backbone import Backbone
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import build, lexicon
+from zsl_tagger.packaged.objects import OBJECTS, write_object_words
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.settings import CONFIG
 from zsl_tagger.packaged.targets import Knowledge, Targets, build_targets, read_annotations
 from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
-from zsl_tagger.tagging.class_evidence import ClassWord, EvidenceWords
+from zsl_tagger.tagging.background import Background
+from zsl_tagger.tagging.class_evidence import ClassWord, EvidenceWords, read_class_words
+from zsl_tagger.tagging.near_classes import read_class_vectors
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
@@ -260,6 +264,29 @@ def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Pa
     log_odds = logits * calibrated.scoring.other[0]  # no word stands for a class
     expected = np.mean([average_precision_score(truth[:, k], log_odds[:, k]) for k in np.flatnonzero(common)])
     assert scores["mean_average_precision"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("detects", [False, True])
+def test_evidence_files_are_written(
+    made: build.TrainingData, tmp_path: Path, knowledge: Knowledge, detects: bool
+) -> None:
+    """A vector a class, those of its names, then a vector an object."""
+    table = WordTable(["poodle", "dog", *OBJECTS], np.random.default_rng(2).normal(size=(82, 6)).astype(np.float32))
+    data = replace(made, table=table)
+    if detects:
+        write_object_words(tmp_path / "object_words.json")
+        objects = cast("build.Detector", SimpleNamespace(objects=lambda files: np.full((len([*files]), 80), 0.5)))
+        data = replace(data, detector=objects)
+    words = build.write_evidence(tmp_path, small_model(), data, ["n00000004"], knowledge)
+    assert words.classes["poodle"] == ClassWord((0,), names=True)
+    assert words.objects.get("cup") == (ClassWord((1000 + 41,), names=True) if detects else None)
+    vectors = read_class_vectors(tmp_path / "class_vectors.npy")
+    expected = table.vectors(["poodle", *(OBJECTS if detects else ())])
+    np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-3)
+    background = Background.load(tmp_path / "background.npz").encoded
+    assert background.classes is not None
+    assert background.classes.shape[1] == (1080 if detects else 1000)
+    assert read_class_words(tmp_path / "class_words.json") == words.classes
 
 
 def test_calibration_and_background_hear_the_detector(made: build.TrainingData, knowledge: Knowledge) -> None:

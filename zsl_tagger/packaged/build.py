@@ -209,15 +209,7 @@ def build(
     if tuning_steps:
         tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
         model, data = tune(model, data, classes, photos, tuning, work)
-    words_for_classes = class_words(table.words, wnids, knowledge)
-    write_class_words(output / CLASS_WORDS_FILE, words_for_classes)
-    background_of(model, data).save(output / BACKGROUND_FILE)
-    vectors = class_vectors(wnids, wordnet, table).numpy()
-    write_class_vectors(
-        output, vectors if detector is None else np.concatenate([vectors, table.vectors(list(OBJECTS))])
-    )
-    words_for_objects = {} if detector is None else read_object_words(output / OBJECT_WORDS_FILE)[0]
-    evidence_words = EvidenceWords.joint(words_for_classes, words_for_objects, CLASSES)
+    evidence_words = write_evidence(output, model, data, wnids, knowledge)
     calibrated = calibrate(model, data, evidence_words, knowledge)
     write_model(model, data, calibrated, config, output, photos, exclusions)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
@@ -528,6 +520,22 @@ def leave_out(targets: Targets, words: set[str]) -> Targets:
     """Return the targets without the columns of the given words."""
     keep = [column for column, word in enumerate(targets.words) if word not in words]
     return Targets([targets.words[column] for column in keep], targets.values[:, keep], targets.weights[:, keep])
+
+
+def write_evidence(
+    output: Path, model: TaggerModel, data: TrainingData, wnids: list[str], knowledge: Knowledge
+) -> EvidenceWords:
+    """Write the words, vectors and background for class evidence and the detector's; return the words."""
+    words_for_classes = class_words(data.table.words, wnids, knowledge)
+    write_class_words(output / CLASS_WORDS_FILE, words_for_classes)
+    background_of(model, data).save(output / BACKGROUND_FILE)
+    vectors = class_vectors(wnids, knowledge.wordnet, data.table).numpy()  # (N, word_dim)
+    if data.detector is None:
+        write_class_vectors(output, vectors)
+        return EvidenceWords(words_for_classes)
+    write_class_vectors(output, np.concatenate([vectors, data.table.vectors(list(OBJECTS))]))  # (N + M, word_dim)
+    words_for_objects, _ = read_object_words(output / OBJECT_WORDS_FILE)
+    return EvidenceWords.joint(words_for_classes, words_for_objects, CLASSES)
 
 
 def write_class_vectors(folder: Path, vectors: np.ndarray) -> None:
