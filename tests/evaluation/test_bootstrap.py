@@ -35,16 +35,19 @@ def test_resamples_equal_repeated_rows(levels: int) -> None:
 
 @pytest.mark.parametrize("largest", [1, 9, 127, 128, 255])
 @pytest.mark.parametrize("share", [0.003, 0.5])
-def test_sums_of_any_length_are_exact(largest: int, share: float) -> None:
+@pytest.mark.parametrize(("images", "resamples"), [(2003, 13), (2003, 16), (513, 8), (512, 3)])
+def test_sums_of_any_length_are_exact(largest: int, share: float, images: int, resamples: int) -> None:
     """Long stretches without a positive, and counts that nearly fill a byte, to the bit."""
     random = np.random.default_rng(largest)
-    counts = random.integers(0, largest, (2003, 13), np.uint8, endpoint=True)
-    scores, targets = random.integers(0, 997, 2003) / 7, random.random(2003) < share
+    counts = random.integers(0, largest, (images, resamples), np.uint8, endpoint=True)
+    scores, targets = random.integers(0, 997, images) / 7, random.random(images) < share
+    targets[0] = True
     steps = ranking_steps(scores, targets, None, "grouped")
     answers = counts[steps.order].cumsum(axis=0, dtype=np.int32)[steps.ends]
     hits = (counts[steps.order] * steps.ranked[:, None]).cumsum(axis=0, dtype=np.int32)[steps.ends]
     positives = np.diff(hits, axis=0, prepend=0)
-    expected = (hits / np.maximum(answers, 1) * positives).sum(axis=0) / np.maximum(hits[-1], 1)
+    sums = (hits / np.maximum(answers, 1) * positives).sum(axis=0)
+    expected = np.where(hits[-1] > 0, sums / np.maximum(hits[-1], 1), np.nan)  # unknown if no positive is drawn
     np.testing.assert_array_equal(resampled_average_precision(steps, counts, largest), expected)
 
 
