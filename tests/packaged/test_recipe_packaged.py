@@ -30,7 +30,9 @@ from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import choose_words, compress
 from zsl_tagger.tagging.background import Background
 from zsl_tagger.tagging.class_evidence import ClassWord, EvidenceWords, read_class_words
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.near_classes import read_class_vectors
+from zsl_tagger.tagging.pooled import pooled
 from zsl_tagger.training.checkpoint import read_checkpoint
 from zsl_tagger.training.config import TrainConfig
 from zsl_tagger.training.data import MOST_PHOTOS
@@ -248,7 +250,9 @@ def test_resume_needs_the_same_settings_and_words(made: build.TrainingData, tmp_
 
 def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Path, knowledge: Knowledge) -> None:
     model = trained(made, tmp_path)
-    calibrated = build.calibrate(model, made, EvidenceWords({"cat": ClassWord((281, 282), names=True)}), knowledge)
+    words = EvidenceWords({"cat": ClassWord((281, 282), names=True)})
+    calibrated, probes, scoring = build.calibrate(model, made, words, knowledge)
+    assert scoring.other != calibrated.scoring.other
     listed = [label for label in calibrated.labels if label.default]
     assert [*(label.name for label in listed), "unheard of"] == made.vocabulary
     assert all(label.seen for label in listed)
@@ -258,6 +262,9 @@ def test_calibration_uses_held_out_photos(made: build.TrainingData, tmp_path: Pa
     with torch.inference_mode():
         tokens = model.embed(made.cache.stack(rows.tolist()).float())
         logits = model.score(tokens, torch.from_numpy(made.table.vectors(made.targets.words))).numpy()
+    assert [label.probe for label in calibrated.labels] == probes.numbers == list(range(len(made.targets.words)))
+    features = pooled(Encoded(tokens.numpy(), build.class_probabilities(model, made.cache, rows)))
+    logits = logits + probes.log_odds(features)
     truth = made.targets.values[rows]
     common = truth.sum(axis=0) >= 5
     assert scores["labels"] == common.sum() > 3
@@ -299,7 +306,7 @@ def test_calibration_and_background_hear_the_detector(made: build.TrainingData, 
 
     model, detecting = small_model(), replace(made, detector=cast("build.Detector", Detector()))
     words = EvidenceWords.joint({}, {"word a": ClassWord((0,), names=True)}, build.CLASSES)
-    calibrated = build.calibrate(model, detecting, words, knowledge)
+    calibrated = build.calibrate(model, detecting, words, knowledge).labels
     assert calibrated.scoring.object_names[1] > 0.3
     assert calibrated.scoring.object_above == (1.0, 0.0, 0.0)
     background = build.background_of(model, detecting).encoded

@@ -18,6 +18,7 @@ from zsl_tagger.errors import UserError
 from zsl_tagger.images.preprocessing import Preprocessing
 from zsl_tagger.tagging.background import Background
 from zsl_tagger.tagging.class_evidence import Scoring, read_class_words
+from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import (
     ModelConfig,
     ModelFolder,
@@ -354,7 +355,8 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
             assert (tagger.logits(tagger.encode(photo), labels) == logits).all()
             assert labels.evidence is not None
             objects = detector.run(["objects"], {"images": np.asarray(image)[None]})[0]
-            expected = labels.evidence.join(logits, np.concatenate([classes, objects], axis=1))
+            encoded = Encoded(tokens, np.concatenate([classes, objects], axis=1))
+            expected = labels.evidence.join(logits + labels.probed(encoded), encoded.classes)
             assert (tagger.log_odds(tagger.encode(photo), labels) == expected).all()
 
 

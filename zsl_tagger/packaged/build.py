@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,14 +34,15 @@ from zsl_tagger.model.pretrained import (
 )
 from zsl_tagger.model.tagger_model import TaggerModel
 from zsl_tagger.packaged import lexicon
-from zsl_tagger.packaged.calibration import HeldOutPhotos, Reliability
+from zsl_tagger.packaged.calibration import HeldOutPhotos, Reliability, WordsOfLabels
 from zsl_tagger.packaged.card import write_card
 from zsl_tagger.packaged.class_words import class_words, write_class_words
 from zsl_tagger.packaged.detector import Detector, write_detector
 from zsl_tagger.packaged.folders import FOLDERS, photos_in
-from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels
+from zsl_tagger.packaged.labels import THRESHOLD, CalibratedLabels, calibrate_labels, unprobed_scoring
 from zsl_tagger.packaged.objects import OBJECTS
 from zsl_tagger.packaged.prefilter import write_prefilter
+from zsl_tagger.packaged.probes import FittedProbes, factors_of_probes, fit_probes
 from zsl_tagger.packaged.reliability import RELIABILITY_FILE, complete_truth, write_reliability
 from zsl_tagger.packaged.sampling import Phase, PhasedSchedule, mixture, rarity
 from zsl_tagger.packaged.settings import TRAINED_BLOCKS, TUNING
@@ -51,7 +52,13 @@ from zsl_tagger.packaged.wordnet import WordNet
 from zsl_tagger.packaged.words import build_word_table
 from zsl_tagger.system.files import json_bytes, write_whole
 from zsl_tagger.tagging.background import BACKGROUND_FILE, Background
-from zsl_tagger.tagging.class_evidence import CLASS_WORDS_FILE, OBJECT_WORDS_FILE, EvidenceWords, read_object_words
+from zsl_tagger.tagging.class_evidence import (
+    CLASS_WORDS_FILE,
+    OBJECT_WORDS_FILE,
+    EvidenceWords,
+    Scoring,
+    read_object_words,
+)
 from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import (
     TRAIN_CONFIG_FILE,
@@ -61,6 +68,8 @@ from zsl_tagger.tagging.model_folder import (
     write_labels,
 )
 from zsl_tagger.tagging.near_classes import CLASS_VECTORS_FILE
+from zsl_tagger.tagging.pooled import pooled_tokens, with_classes
+from zsl_tagger.tagging.probes import PROBES_FILE
 from zsl_tagger.training.augment import seed_everything
 from zsl_tagger.training.checkpoint import fingerprint
 from zsl_tagger.training.config import TrainConfig
@@ -123,6 +132,14 @@ class Photos:
     imagenet: np.ndarray
     annotated: np.ndarray
     held_out: np.ndarray
+
+
+class Calibration(NamedTuple):
+    """Calibrated labels with their probes, and the scoring of words without a probe."""
+
+    labels: CalibratedLabels
+    probes: FittedProbes
+    scoring: Scoring
 
 
 @dataclass(frozen=True)
@@ -210,15 +227,15 @@ def build(
         tuning = config.changed([*TUNING, f"min_epoch_steps={tuning_steps}"])
         model, data = tune(model, data, classes, photos, tuning, work)
     evidence_words = write_evidence(output, model, data, wnids, knowledge)
-    calibrated = calibrate(model, data, evidence_words, knowledge)
-    write_model(model, data, calibrated, config, output, photos, exclusions)
+    calibration = calibrate(model, data, evidence_words, knowledge)
+    write_model(model, data, calibration, config, output, photos, exclusions)
     print(f"done in {(time.monotonic() - start) / 60:.0f} min")
 
 
 def write_model(
     model: TaggerModel,
     data: TrainingData,
-    calibrated: CalibratedLabels,
+    calibration: Calibration,
     config: TrainConfig,
     output: Path,
     photos: Path,
@@ -230,7 +247,8 @@ def write_model(
         photos: root of the photos, some of which are used to check the export.
         exclusions: words and photos held out of training, to record them.
     """
-    from_pypi = _blocks_of_pypi(model)
+    from_pypi, calibrated = _blocks_of_pypi(model), calibration.labels
+    calibration.probes.save(output / PROBES_FILE)
     model = model.plain() if isinstance(model, TunedTagger) else model
     save_file(shipped_weights(model, from_pypi), output / WEIGHTS_FILE)
     trained = set(data.targets.words)
@@ -240,7 +258,8 @@ def write_model(
         preprocessing=preprocessing_of(model, config.preprocessing),
         word_dim=data.table.word_dim,
         default_threshold=THRESHOLD,
-        scoring=calibrated.scoring,
+        scoring=calibration.scoring,
+        probed_scoring=calibrated.scoring,
         precision_shifts=calibrated.precision_shifts,
         architecture={**architecture_of(model), **({} if from_pypi is None else {"blocks_of_pypi": from_pypi})},
         provenance={
@@ -553,19 +572,33 @@ def background_of(model: TaggerModel, data: TrainingData) -> Background:
     return Background(Encoded(np.stack(tokens), evidence_probabilities(model, data, rows)))
 
 
-def calibrate(model: TaggerModel, data: TrainingData, words: EvidenceWords, knowledge: Knowledge) -> CalibratedLabels:
-    """Calibrate all trained words on the held-out photos."""
-    listing, targets = data.listing, data.targets
-    rows = np.flatnonzero(listing.held_out)
+def calibrate(model: TaggerModel, data: TrainingData, words: EvidenceWords, knowledge: Knowledge) -> Calibration:
+    """Fit the probes of all trained words on the training photos, then calibrate the words on the held-out photos."""
+    listing, targets, held_out = data.listing, data.targets, data.listing.held_out
+    classes = evidence_probabilities(model, data, np.arange(len(listing.files)))  # (N, C)
+    features = with_classes(pooled_tokens_of(model, data), classes)  # (N, F)
+    probes = fit_probes(features[~held_out], targets.select(~held_out))
+
     listed = {normalize_label(name): name for name in data.vocabulary}
     names = [listed.get(word, word) for word in targets.words]
     default = np.array([word in listed for word in targets.words])
-    trained = (targets.values[~listing.held_out] > 0.5).any(axis=0)
-    scores = score_cached(model, torch.from_numpy(data.table.vectors(names)), data.cache, rows)
-    classes = evidence_probabilities(model, data, rows)
-    truth, known = targets.values[rows] == 1, targets.weights[rows] > 0  # exactly 1: annotated, not predicted
-    photos = HeldOutPhotos(scores.logits, classes, truth, known)
-    return calibrate_labels(photos, names, default, trained, words, knowledge)
+    trained = (targets.values[~held_out] > 0.5).any(axis=0)
+    scores = score_cached(model, torch.from_numpy(data.table.vectors(names)), data.cache, np.flatnonzero(held_out))
+    truth, known = targets.values[held_out] == 1, targets.weights[held_out] > 0  # exactly 1: annotated, not predicted
+    photos = HeldOutPhotos(scores.logits, classes[held_out], truth, known)
+    of_labels = WordsOfLabels.of(targets.words, words)
+    scoring = unprobed_scoring(photos, of_labels)
+    probes = probes.scaled(factors_of_probes(photos, of_labels, default))
+    photos = replace(photos, logits=photos.logits + probes.log_odds(features[held_out]))
+    labels = calibrate_labels(photos, names, default, trained, words, knowledge, probes.numbers)
+    return Calibration(labels, probes, scoring)
+
+
+@torch.inference_mode()
+def pooled_tokens_of(model: TaggerModel, data: TrainingData) -> np.ndarray:
+    """Return the pooled tokens of all photos, float32 ``(N, 2 D)``."""
+    rows = range(len(data.listing.files))
+    return np.concatenate([pooled_tokens(model.embed(data.cache.stack([row]).float()).numpy()) for row in rows])
 
 
 def reliability_of(data: TrainingData, calibrated: CalibratedLabels, photos: Path) -> dict[str, Reliability]:

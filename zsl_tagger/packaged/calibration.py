@@ -56,6 +56,12 @@ class HeldOutPhotos:
         """Return a subset of the photos."""
         return HeldOutPhotos(self.logits[rows], self.classes[rows], self.truth[rows], self.known[rows])
 
+    def of_words(self, words: WordsOfLabels, columns: np.ndarray) -> tuple[HeldOutPhotos, WordsOfLabels]:
+        """Return the photos with a subset of the V words, and these words."""
+        photos = HeldOutPhotos(self.logits[:, columns], self.classes, self.truth[:, columns], self.known[:, columns])
+        classes, objects = ([of_all[column] for column in columns] for of_all in (words.classes, words.objects))
+        return photos, WordsOfLabels(classes, objects)
+
 
 @dataclass(frozen=True)
 class WordsOfLabels:

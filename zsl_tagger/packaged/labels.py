@@ -64,23 +64,26 @@ def calibrate_labels(
     is_trained: np.ndarray,
     evidence_words: EvidenceWords,
     knowledge: Knowledge,
+    probes: Sequence[int | None],
 ) -> CalibratedLabels:
     """Calibrate V labels on held-out photos.
 
     Args:
+        photos: with logits that include the probes.
         names: names of the labels, as printed.
         is_default: bool ``(V,)``, labels of the default vocabulary.
         is_trained: bool ``(V,)``, labels with positives in training.
+        probes: number of each label's probe in ``probes.npy``.
     """
     keys = [normalize_label(name) for name in names]
     words = WordsOfLabels.of(keys, evidence_words)
-    scoring, biases = _fit(photos, words)
+    scoring, biases = _fit(photos, words, is_default)
     thresholds = np.array([_threshold(*of_label) for of_label in zip(keys, words.classes, words.objects, strict=True)])
     log_odds = _log_odds(photos, words, scoring, biases)
     shown = is_default & is_trained
     levels = np.log(thresholds / (1 - thresholds))
     shifts = precision_shifts(log_odds[:, shown], levels[shown], photos.truth[:, shown], photos.known[:, shown])
-    scores, evaluated = _cross_fitted(photos, words), photos.known & shown
+    scores, evaluated = _cross_fitted(photos, words, is_default), photos.known & shown
     reliability = Reliability.of(scores[evaluated], photos.truth[evaluated])
     common = photos.truth.sum(axis=0) >= MIN_POSITIVES
     figures = {
@@ -99,6 +102,7 @@ def calibrate_labels(
             bias=round(float(biases[at]), 3) if is_trained[at] else 0.0,
             default=bool(is_default[at]),
             implies=sorted((knowledge.implied(key) & default) - {key}) if is_default[at] else (),
+            probe=probes[at],
         )
         for at, (name, key) in enumerate(zip(names, keys, strict=True))
     ]
@@ -114,9 +118,17 @@ def _threshold(key: str, of_classes: ClassWord | None, of_objects: ClassWord | N
     return NAMES_THRESHOLD if of_classes is not None and of_classes.names else THRESHOLD
 
 
-def _fit(photos: HeldOutPhotos, words: WordsOfLabels) -> tuple[Scoring, np.ndarray]:
-    """Return scoring and biases ``(V,)`` fitted to the photos, corrected for tags that annotators miss."""
-    scoring = fit_scoring(photos, words)
+def unprobed_scoring(photos: HeldOutPhotos, words: WordsOfLabels) -> Scoring:
+    """Return the scoring of words without a probe, from the decoder's logits of trained words."""
+    return _corrected(fit_scoring(photos, words))
+
+
+def _fit(photos: HeldOutPhotos, words: WordsOfLabels, is_default: np.ndarray) -> tuple[Scoring, np.ndarray]:
+    """Return scoring and biases ``(V,)`` fitted to the photos, corrected for tags that annotators miss.
+
+    The scoring is fitted to the default vocabulary: other words, which are rarely printed, would dominate by number.
+    """
+    scoring = fit_scoring(*photos.of_words(words, np.flatnonzero(is_default)))
     biases = fit_biases(words.log_odds(photos, scoring), photos.truth, photos.known)
     return _corrected(scoring), JUDGED_SCALE * biases
 
@@ -137,12 +149,12 @@ def _log_odds(photos: HeldOutPhotos, words: WordsOfLabels, scoring: Scoring, bia
     return words.log_odds(photos, scoring) + biases
 
 
-def _cross_fitted(photos: HeldOutPhotos, words: WordsOfLabels) -> np.ndarray:
+def _cross_fitted(photos: HeldOutPhotos, words: WordsOfLabels, is_default: np.ndarray) -> np.ndarray:
     """Return scores, float ``(N, V)``, each calibrated on the other half of the photos."""
     half = np.arange(len(photos.truth)) % 2 == 0
     scores = np.zeros(photos.truth.shape)
     for rows in (half, ~half):
-        scoring, biases = _fit(photos.select(~rows), words)
+        scoring, biases = _fit(photos.select(~rows), words, is_default)
         scores[rows] = sigmoid(_log_odds(photos.select(rows), words, scoring, biases))
     return scores
 

@@ -69,6 +69,10 @@ AGE_AND_SEX = frozenset(
 
 # Tag -> words that it implies. Applied to the annotation and to predictions of the ImageNet classifier.
 IMPLIES: dict[str, tuple[str, ...]] = {
+    "street sign": ("sign",),
+    "traffic sign": ("sign",),
+    "stop sign": ("traffic sign", "sign"),
+    "road sign": ("traffic sign", "sign"),
     "mouse": ("computer mouse", "electronics"),
     "sofa": ("couch", "furniture"),
     "couch": ("sofa", "furniture"),

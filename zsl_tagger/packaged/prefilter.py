@@ -33,7 +33,7 @@ from zsl_tagger.tagging.tagger import Tagger
 
 FITTED, CHECKED = 14_000, 1500  # photos
 FEWEST = 10
-MARGIN = 3.0  # log-odds
+MARGIN = 2.0  # log-odds
 RIDGE = 1e-3  # of the mean variance of the values
 #: Weight of a photo in the regression of a label that is far below its threshold; it rises to 1 around ``NEAR``.
 FAR, NEAR = 0.05, -2.0
@@ -97,7 +97,7 @@ def _sample(tagger: Tagger, network: PredictionForExport, photos: Sequence[Path]
     def work(photo: Path) -> tuple[Tensor, ...]:
         encoded = tagger.encode(photo)
         logits = tagger.logits(encoded, labels)[0]  # (K,)
-        scales, added = labels.terms(encoded.classes)  # (K,), (K,)
+        scales, added = labels.terms(encoded.classes, labels.probed(encoded))  # (K,), (K,)
         averaged = network.averaged(torch.from_numpy(encoded.tokens))[0]  # (P, D)
         above = scales * logits + added - floors
         return averaged, *(torch.from_numpy(values.astype(np.float32)) for values in (logits, scales, above))

@@ -113,6 +113,10 @@ class Targets:
     values: np.ndarray
     weights: np.ndarray
 
+    def select(self, rows: np.ndarray) -> Targets:
+        """Return the targets of a subset of the photos."""
+        return Targets(self.words, self.values[rows], self.weights[rows])
+
 
 def build_targets(
     files: list[str],

@@ -66,7 +66,7 @@ def new_photo(path: str, tagger: Tagger, labels: LabelSet, is_known: Callable[[s
 
 def _packed(path: str, tagger: Tagger, labels: LabelSet) -> Packed:
     encoded = tagger.encode(path)
-    logits = tagger.logits(encoded, labels)  # (1, V)
+    logits = tagger.logits(encoded, labels) + labels.probed(encoded)  # (1, V)
     classes = None if encoded.classes is None else encoded.classes[0]  # (N,)
     return Packed(
         tokens=pack_tokens(encoded.tokens[0]),

@@ -332,6 +332,8 @@ class Ranker:
         parts = iter(lambda: list(islice(packed, _PHOTOS_PER_CALL)), [])
         for places, logits in map_in_order(lambda part: self._decode(part, labels), parts, self._tagger.workers):
             decoded[places] = logits
+        if labels.probes is not None:
+            decoded += labels.probes.added(self._features(photos), len(labels))
         return self._log_odds(decoded, labels, photos)
 
     def _decode(self, part: list[tuple[int, bytes]], labels: LabelSet) -> tuple[list[int], np.ndarray]:

@@ -185,7 +185,7 @@ class LabelEvidence:
 
     Args:
         words: classes of each label, or None.
-        scoring: scale, weight and offset per kind of word.
+        scoring: scale, weight and offset per kind of word, for all labels or for each.
         objects: objects of each label, or None.
         near: classes near some of the labels.
 
@@ -198,18 +198,22 @@ class LabelEvidence:
     def __init__(
         self,
         words: Sequence[ClassWord | None],
-        scoring: Scoring,
+        scoring: Scoring | Sequence[Scoring],
         objects: Sequence[ClassWord | None] | None = None,
         near: Near | None = None,
     ):
-        self._words, self._scoring = list(words), scoring
+        self._words = list(words)
+        self._scoring = [scoring] * len(self._words) if isinstance(scoring, Scoring) else list(scoring)
         self._objects = [None] * len(self._words) if objects is None else list(objects)
         self._near = near
-        kinds = [scoring.other if word is None else scoring.names if word.names else scoring.above for word in words]
+        kinds = [
+            of_label.other if word is None else of_label.names if word.names else of_label.above
+            for word, of_label in zip(self._words, self._scoring, strict=True)
+        ]
         scales, weights, offsets = np.array(kinds, np.float32).reshape(-1, 3).T  # (K,) each
         then = [
-            UNCHANGED if word is None else scoring.object_names if word.names else scoring.object_above
-            for word in self._objects
+            UNCHANGED if word is None else of_label.object_names if word.names else of_label.object_above
+            for word, of_label in zip(self._objects, self._scoring, strict=True)
         ]
         then_scales, self.object_weights, then_offsets = np.array(then, np.float32).reshape(-1, 3).T
         self.scales, self.weights = then_scales * scales, then_scales * weights
@@ -225,15 +229,16 @@ class LabelEvidence:
         self.columns = np.concatenate([np.zeros(0, np.int64), *(evidence.columns for evidence, _ in self._terms)])
 
     @classmethod
-    def of(cls, keys: Sequence[str], words: EvidenceWords, scoring: Scoring) -> LabelEvidence:
+    def of(cls, keys: Sequence[str], words: EvidenceWords, scoring: Scoring | Sequence[Scoring]) -> LabelEvidence:
         """Create the evidence of labels from their keys (:attr:`LabelSet.keys`)."""
         return cls([words.classes.get(key) for key in keys], scoring, [words.objects.get(key) for key in keys])
 
     def only(self, keep: Sequence[int]) -> LabelEvidence:
         """Return the evidence of the labels with the indices ``keep``."""
         words, objects = ([of_labels[index] for index in keep] for of_labels in (self._words, self._objects))
+        scoring = [self._scoring[index] for index in keep]
         near = None if self._near is None else self._near.only(list(keep))
-        return LabelEvidence(words, self._scoring, objects, near)
+        return LabelEvidence(words, scoring, objects, near)
 
     def with_near(self, near: Near) -> LabelEvidence:
         """Return the same evidence, and classes near some of the labels."""

@@ -13,6 +13,7 @@ from zsl_tagger.tagging.encoded import Encoded
 from zsl_tagger.tagging.model_folder import ModelConfig, ModelFolderError, VocabularyLabel
 from zsl_tagger.tagging.pooled import pooled
 from zsl_tagger.tagging.prefilter import Prefilter, Slopes
+from zsl_tagger.tagging.probes import LabelProbes
 from zsl_tagger.tagging.reader import Reader
 from zsl_tagger.tagging.shortlist import Shortlist
 from zsl_tagger.words.table import WordTable
@@ -39,6 +40,7 @@ class LabelSet:
         implied: for each label, the keys that it implies (parents and synonyms), which are then not returned as tags
             too; None: every label is returned.
         readers: readers of taught labels, by index.
+        probes: probes of trained labels; None: none of them has any.
 
     The network's states of the queries are computed on first use and cached.
     """
@@ -53,10 +55,11 @@ class LabelSet:
         evidence: LabelEvidence | None = None,
         implied: Sequence[frozenset[str]] | None = None,
         readers: Mapping[int, Reader] | None = None,
+        probes: LabelProbes | None = None,
     ):
         self.labels, self.keys, self.queries = list(labels), list(keys), queries
         self.thresholds, self.biases, self.evidence = thresholds, biases, evidence
-        self.implied, self.readers = implied, dict(readers or {})
+        self.implied, self.readers, self.probes = implied, dict(readers or {}), probes
         self._prepared: tuple[OnnxModel, DecoderInputs] | None = None  # keyed by the model
         self._shortlist: Shortlist | None = None
         self._slopes: tuple[Prefilter, Slopes | None] | None = None  # keyed by the prefilter
@@ -123,9 +126,7 @@ class LabelSet:
 
     def unfolded(self) -> LabelSet:
         """Return the same set with parents and synonyms returned too."""
-        return LabelSet(
-            self.labels, self.keys, self.queries, self.thresholds, self.biases, self.evidence, readers=self.readers
-        )
+        return self._with(self.thresholds, None)
 
     def shifted(self, shift: float) -> LabelSet:
         """Return the same set with shifted thresholds.
@@ -135,15 +136,25 @@ class LabelSet:
         """
         inside = np.clip(self.thresholds, 1e-6, 1 - 1e-6)
         thresholds = (1 / (1 + (1 - inside) / inside * np.exp(-shift))).astype(np.float32)
+        return self._with(thresholds, self.implied)
+
+    def _with(self, thresholds: np.ndarray, implied: Sequence[frozenset[str]] | None) -> LabelSet:
         return LabelSet(
-            self.labels, self.keys, self.queries, thresholds, self.biases, self.evidence, self.implied, self.readers
-        )
+            self.labels, self.keys, self.queries, thresholds, self.biases, self.evidence, implied, self.readers,
+            self.probes,
+        )  # fmt: skip
+
+    def probed(self, encoded: Encoded) -> np.ndarray:
+        """Return what the probes add to the decoder's logits of B images, float32 ``(B, K)``."""
+        if self.probes is None:
+            return np.zeros((len(encoded.tokens), len(self)), np.float32)
+        return self.probes.added(pooled(encoded), len(self))
 
     def log_odds(self, logits: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
         """Return log-odds float32 ``(B, K)`` without biases; taught labels have the log-odds of their words.
 
         Args:
-            logits: decoder output, ``(B, K)``.
+            logits: decoder output and :meth:`probed`, ``(B, K)``.
             classes: probabilities ``(B, N)`` of the backbone's classes; None if the model has none.
         """
         if self.evidence is None or classes is None:
@@ -165,15 +176,17 @@ class LabelSet:
             joined[:, number] = reader.log_odds(features, log_odds[:, number])
         return joined
 
-    def terms(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the scales ``(K,)`` and offsets ``(K,)``, with biases, that convert one image's logits to log-odds.
+    def terms(self, classes: np.ndarray | None, probed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return scales ``(K,)`` and offsets ``(K,)`` that convert the decoder's logits to log-odds with biases.
 
         Args:
-            classes: see :meth:`log_odds`, ``(1, N)``.
+            classes: see :meth:`log_odds`, of one image, ``(1, N)``.
+            probed: result of :meth:`probed`, ``(1, K)``.
         """
         if self.evidence is None or classes is None:
-            return np.ones_like(self.biases), self.biases
-        return self.evidence.scales, self.evidence.added(classes)[0] + self.biases
+            return np.ones_like(self.biases), probed[0] + self.biases
+        scales = self.evidence.scales
+        return scales, scales * probed[0] + self.evidence.added(classes)[0] + self.biases
 
     def prepared(self, model: OnnxModel) -> DecoderInputs:
         """Return these labels as inputs of ``model``'s decoder."""
@@ -209,9 +222,11 @@ class LabelSet:
         evidence = None if self.evidence is None else self.evidence.only(keep)
         implied = None if self.implied is None else [self.implied[i] for i in keep]
         readers = {place: self.readers[i] for place, i in enumerate(keep) if i in self.readers}
+        probes = None if self.probes is None else self.probes.only(keep)
         return LabelSet(
-            labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep], evidence, implied, readers
-        )
+            labels, keys, self.queries[keep], self.thresholds[keep], self.biases[keep], evidence, implied, readers,
+            probes,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,7 +2,8 @@
 
 =====================  ======================================================================================
 ``config.json``        format version, preprocessing, word source, default threshold, architecture, provenance
-``labels.json``        the known labels: ``[{"name", "threshold", "seen", "bias", "default", "implies"}, ...]``
+``labels.json``        the known labels: ``[{"name", "threshold", "seen", "bias", "default", "implies",
+                       "probe"}, ...]``
 ``encoder.onnx``       image uint8 (B, S, S, 3) -> tokens float32 (B, L, D); with class evidence, also classes (B, N)
 ``queries.onnx``       queries (K, word_dim) -> states, projected (K, D) each: the image-independent part of the decoder
 ``decoder.onnx``       tokens (B, L, D), states, projected -> logits (B, K), attention (B, K, L); for a closed set it
@@ -12,6 +13,7 @@
 ``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
 ``objects.onnx``       image uint8 (B, S, S, 3) -> objects float32 (B, M): probabilities of a detector, for an encoder
                        with classes; optional, with ``object_words.json``, words for its objects
+``probes.npy``         weights of trained words of their own (:mod:`zsl_tagger.tagging.probes`); optional
 ``class_vectors.npy``  word vectors of the classes and objects (:mod:`zsl_tagger.tagging.near_classes`); optional
 ``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
 ``prefilter.npz``      tells which labels need not be scored (:mod:`zsl_tagger.tagging.prefilter`); optional, with
@@ -54,6 +56,7 @@ from zsl_tagger.tagging.class_evidence import (
 )
 from zsl_tagger.tagging.near_classes import CLASS_VECTORS_FILE, read_class_vectors
 from zsl_tagger.tagging.prefilter import PREFILTER_FILE, PREFILTER_NETWORK, Prefilter
+from zsl_tagger.tagging.probes import PROBES_FILE, LabelProbes, Probes
 from zsl_tagger.words.table import VECTORS_FILE, WORDS_FILE, ClassTable, WordTable
 
 #: Version that is written. Version 1, without preprocessing and word_source, and version 2, without scoring, can be
@@ -78,11 +81,13 @@ OTHER_FILES = (
     BACKGROUND_FILE,
     PREFILTER_FILE,
     PREFILTER_NETWORK,
+    PROBES_FILE,
     WORDS_FILE,
     VECTORS_FILE,
     CARD_FILE,
     TRAIN_CONFIG_FILE,
 )
+SCORINGS = ("scoring", "probed_scoring")  # fields of ModelConfig
 #: Prefix of models on the Hugging Face Hub, ``hf:user/model[@revision]`` (:mod:`zsl_tagger.tagging.hub`).
 HUB_PREFIX = "hf:"
 
@@ -119,6 +124,7 @@ class ModelConfig:
         precision_shifts: pairs (precision, shift of the log-odds of all thresholds that achieves it), ascending;
             measured on photos held out from training.
         scoring: combination of logits and class evidence; None: the score is the sigmoid of the logit.
+        probed_scoring: the same for labels with a probe, whose logits are larger; None: as for others.
         unit_queries: word vectors are L2-normalised; False if the model was trained with the vectors' own lengths.
         closed_set: the model has a fixed set of classes, in the order of ``labels.json``, and no word queries.
     """
@@ -133,6 +139,7 @@ class ModelConfig:
     unseen_bias: float = 0.0
     unit_queries: bool = True
     scoring: Scoring | None = None
+    probed_scoring: Scoring | None = None
     precision_shifts: Sequence[tuple[float, float]] = ()
     templates: Sequence[str] = ()
 
@@ -155,8 +162,9 @@ class ModelConfig:
         ):
             raise ModelFolderError(f"expected precision_shifts to be pairs of numbers, got {pairs!r}")
         object.__setattr__(self, "precision_shifts", tuple((float(share), float(shift)) for share, shift in pairs))
-        if not isinstance(self.scoring, Scoring | None):
-            raise ModelFolderError(f"expected scoring to be an object, got {self.scoring!r}")
+        for name in SCORINGS:
+            if not isinstance(getattr(self, name), Scoring | None):
+                raise ModelFolderError(f"expected {name} to be an object, got {getattr(self, name)!r}")
         if not isinstance(self.word_source, str | None):
             raise ModelFolderError(f"expected word_source to be text, got {self.word_source!r}")
         self._check_templates()
@@ -176,10 +184,13 @@ class ModelConfig:
             del content["preprocessing"]["crop_pct"]
         if not self.templates:  # those versions do not know templates either
             del content["templates"]
-        if self.scoring is not None:  # nor objects
-            for kind in OBJECT_KINDS:
-                if getattr(self.scoring, kind) == UNCHANGED:
-                    del content["scoring"][kind]
+        if self.probed_scoring is None:  # nor probes
+            del content["probed_scoring"]
+        for name in SCORINGS:
+            scoring = getattr(self, name)
+            for kind in () if scoring is None else OBJECT_KINDS:  # nor objects
+                if getattr(scoring, kind) == UNCHANGED:
+                    del content[name][kind]
         return content
 
     @classmethod
@@ -193,8 +204,9 @@ class ModelConfig:
         version = content.get("format_version", 1)
         _check_version(version)  # check first, since it explains other errors
         values = {name: value for name, value in content.items() if name != "format_version"}
-        if isinstance(values.get("scoring"), dict):
-            values["scoring"] = Scoring(**values["scoring"])
+        for name in SCORINGS:
+            if isinstance(values.get(name), dict):
+                values[name] = Scoring(**values[name])
         if version == 1:
             size = {name: values.pop(name) for name in ("image_size",) if name in values}
             provenance = values.get("provenance")
@@ -217,6 +229,7 @@ class VocabularyLabel:
         bias: added to its log-odds, so that the score is a calibrated probability.
         default: it belongs to the default vocabulary, used if no labels are given.
         implies: labels that hold whenever this one does: its parents and synonyms.
+        probe: number of its probe in ``probes.npy``; None: it has none.
     """
 
     name: str
@@ -225,6 +238,7 @@ class VocabularyLabel:
     bias: float = 0.0
     default: bool = True
     implies: Sequence[str] = ()
+    probe: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -233,6 +247,8 @@ class VocabularyLabel:
             raise ModelFolderError(f"label {self.name!r} has threshold {self.threshold!r}, expected a value in 0..1")
         if not isinstance(self.bias, (int, float)) or not math.isfinite(self.bias):
             raise ModelFolderError(f"label {self.name!r} has bias {self.bias!r}, expected a number")
+        if self.probe is not None and (type(self.probe) is not int or self.probe < 0):
+            raise ModelFolderError(f"label {self.name!r} has probe {self.probe!r}, expected the number of a probe")
         if self.implies == ():  # the case for most of the thousands of labels
             return
         if not isinstance(self.implies, (list, tuple)) or not all(isinstance(word, str) for word in self.implies):
@@ -265,7 +281,7 @@ class ModelFolder:
         """Return the SHA-256 of the ONNX networks, 64 hexadecimal digits, which identifies the model."""
         import hashlib
 
-        names = (*NETWORK_FILES, CLASS_WORDS_FILE, OBJECTS_FILE, OBJECT_WORDS_FILE, CLASS_VECTORS_FILE)
+        names = (*NETWORK_FILES, CLASS_WORDS_FILE, OBJECTS_FILE, OBJECT_WORDS_FILE, CLASS_VECTORS_FILE, PROBES_FILE)
         files = [self.path / name for name in names if (self.path / name).is_file()]
         hashes = [f"{file.name} {sha256_of(file)}" for file in files]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -327,6 +343,29 @@ class ModelFolder:
                 f"{prefilter.slopes.shape[1]}"
             )
         return prefilter
+
+    def probes(self, numbers: Sequence[int | None]) -> LabelProbes | None:
+        """Read the probes of labels; None if all have none.
+
+        Args:
+            numbers: :attr:`VocabularyLabel.probe` of each label.
+
+        Raises:
+            ModelFolderError: the file is missing, cannot be read or has too few probes.
+        """
+        largest = max((number for number in numbers if number is not None), default=None)
+        if largest is None:
+            return None
+        path = self.path / PROBES_FILE
+        probes = _optional(path, Probes.load)
+        if probes is None:
+            raise ModelFolderError(f"{path} is missing, but {LABELS_FILE} names probes")
+        if largest >= len(probes.rows):
+            raise ModelFolderError(
+                f"{path} belongs to another model: it has {len(probes.rows)} probes, but {LABELS_FILE} names number "
+                f"{largest}"
+            )
+        return probes.of(numbers)
 
     def class_words(self, classes: int | None) -> dict[str, ClassWord]:
         """Read the words for the backbone's classes; empty if the folder has none.
@@ -504,7 +543,7 @@ def _optional(path: Path, load: Callable[[Path], Content]) -> Content | None:
 
 def write_labels(folder: Path, labels: list[VocabularyLabel]) -> None:
     """Write ``labels.json``; fields with their usual value are omitted."""
-    usual = {"bias": 0.0, "default": True, "implies": ()}
+    usual = {"bias": 0.0, "default": True, "implies": (), "probe": None}
     entries = [
         {name: value for name, value in asdict(label).items() if name not in usual or value != usual[name]}
         for label in labels

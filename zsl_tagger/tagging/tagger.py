@@ -306,13 +306,18 @@ class Tagger:
         keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
         plain = VocabularyLabel("", config.default_threshold, seen=False)
 
+        probes = [None if (word := self._listed_as(key)) is None else word.probe for key in word_keys]
+
         def listed_label(key: str, tag: TaughtTag | None) -> VocabularyLabel:
             if tag is not None:
                 return VocabularyLabel(key, TAUGHT_THRESHOLD)
             return self._listed_as(key) or plain
 
         listed = [listed_label(key, tag) for key, tag in zip(keys, tags, strict=True)]
-        prepared = LabelSet.of_listed(labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys))
+        prepared = LabelSet.of_listed(
+            labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys, probes)
+        )
+        prepared.probes = self._folder.probes(probes)
         prepared.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
         unknown = [number for number, label in enumerate(listed) if label is plain]
         self._hear_near_classes(prepared, unknown)
@@ -362,9 +367,13 @@ class Tagger:
             return None
         raise UserError(f"the tag {label!r} was taught to another model, whose scores are not comparable: {how}")
 
-    def _evidence(self, keys: Sequence[str]) -> LabelEvidence | None:
-        scoring = self._folder.config.scoring
-        return None if scoring is None else LabelEvidence.of(keys, self._evidence_words, scoring)
+    def _evidence(self, keys: Sequence[str], probes: Sequence[int | None]) -> LabelEvidence | None:
+        config = self._folder.config
+        if config.scoring is None:
+            return None
+        probed = config.probed_scoring or config.scoring
+        scoring = [config.scoring if number is None else probed for number in probes]
+        return LabelEvidence.of(keys, self._evidence_words, scoring)
 
     def _hear_near_classes(self, labels: LabelSet, unknown: Sequence[int]) -> None:
         """Let labels that were never trained hear the classes near them (:mod:`zsl_tagger.tagging.near_classes`)."""
@@ -483,10 +492,11 @@ class Tagger:
 
     def log_odds(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
         """Return the log-odds of every label, float32 ``(B, K)``, without the bias of untrained labels."""
-        return labels.read(labels.log_odds(self.logits(encoded, labels), encoded.classes), encoded)
+        logits = self.logits(encoded, labels) + labels.probed(encoded)
+        return labels.read(labels.log_odds(logits, encoded.classes), encoded)
 
     def logits(self, encoded: Encoded, labels: LabelSet) -> np.ndarray:
-        """Return the decoder's logits of every label, float32 ``(B, K)``, without class evidence."""
+        """Return the decoder's logits of every label, float32 ``(B, K)``, without probes and class evidence."""
         return self._model.logits(encoded, labels.prepared(self._model))
 
     def query_states(self, labels: LabelSet) -> np.ndarray:
@@ -584,7 +594,8 @@ class Tagger:
         if prefilter is None or slopes is None:
             return None
         floors = labels.thresholds if threshold is None else np.full(len(labels), threshold, np.float32)
-        scales, added = labels.terms(encoded.classes)  # (K,), (K,)
+        probed = labels.probed(encoded)  # (1, K)
+        scales, added = labels.terms(encoded.classes, probed)  # (K,), (K,)
         predicted, places = self._model.predicted_logits(encoded, inputs, slopes)[0], slopes.places  # (k,), (k,)
         needed = np.clip(floors[places], 1e-30, 1 - 1e-6)  # whose log-odds are finite
         below = np.full(len(labels), -np.inf, np.float32)  # (K,): log-odds below the threshold
@@ -593,18 +604,18 @@ class Tagger:
         possible = np.flatnonzero(below <= prefilter.margin)
         if len(possible) > len(labels) // 2:
             return None
-        scores = self._scores_of(encoded, labels, possible)
+        scores = self._scores_of(encoded, labels, possible, probed)
         unusual = (scores >= floors[possible]) & (below[possible] > prefilter.margin / 2)
         return None if unusual.any() else (possible, scores)
 
-    def _scores_of(self, encoded: Encoded, labels: LabelSet, some: np.ndarray) -> np.ndarray:
+    def _scores_of(self, encoded: Encoded, labels: LabelSet, some: np.ndarray, probed: np.ndarray) -> np.ndarray:
         """Return the scores float32 ``(n,)`` of the labels with the indices ``some``, as in :meth:`scores`."""
         if not len(some):
             return np.empty(0, np.float32)
         rows = {name: rows[some] for name, rows in labels.prepared(self._model).items()}
         logits = np.full((1, len(labels)), -np.inf, np.float32)
         logits[0, some] = self._model.logits(encoded, rows)[0]
-        log_odds = labels.read(labels.log_odds(logits, encoded.classes), encoded)
+        log_odds = labels.read(labels.log_odds(logits + probed, encoded.classes), encoded)
         return probabilities(log_odds + labels.biases)[0, some]
 
     def _best(self, encoded: Encoded, labels: LabelSet, shortlist: Shortlist) -> Found:
@@ -614,7 +625,7 @@ class Tagger:
         def score(some: np.ndarray) -> np.ndarray:
             return self._model.logits(encoded, {name: rows[some] for name, rows in inputs.items()})[0]
 
-        scales, added = labels.terms(encoded.classes)  # (K,), (K,)
+        scales, added = labels.terms(encoded.classes, labels.probed(encoded))  # (K,), (K,)
         found, logits = shortlist.best(score, added, scales)
         order = np.argsort(found)  # the order of exact tagging, which matters among equal scores
         found = found[order]
