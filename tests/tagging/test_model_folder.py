@@ -355,8 +355,9 @@ def test_the_shipped_models_scores_stay_to_the_bit(examples: Path, tmp_path: Pat
             assert (tagger.logits(tagger.encode(photo), labels) == logits).all()
             assert labels.evidence is not None
             objects = detector.run(["objects"], {"images": np.asarray(image)[None]})[0]
-            encoded = Encoded(tokens, np.concatenate([classes, objects], axis=1))
-            expected = labels.evidence.join(logits + labels.probed(encoded), encoded.classes)
+            probabilities = np.concatenate([classes, objects], axis=1)
+            probed = labels.probed(Encoded(tokens, probabilities))
+            expected = labels.evidence.join(logits + probed, probabilities)
             assert (tagger.log_odds(tagger.encode(photo), labels) == expected).all()
 
 

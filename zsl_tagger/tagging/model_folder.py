@@ -13,7 +13,7 @@
 ``class_words.json``   words for the backbone's classes (:mod:`zsl_tagger.tagging.class_evidence`); optional
 ``objects.onnx``       image uint8 (B, S, S, 3) -> objects float32 (B, M): probabilities of a detector, for an encoder
                        with classes; optional, with ``object_words.json``, words for its objects
-``probes.npy``         weights of trained words of their own (:mod:`zsl_tagger.tagging.probes`); optional
+``probes.npy``         individual weights of trained words (:mod:`zsl_tagger.tagging.probes`); optional
 ``class_vectors.npy``  word vectors of the classes and objects (:mod:`zsl_tagger.tagging.near_classes`); optional
 ``background.npz``     encoder output for arbitrary photos (:mod:`zsl_tagger.tagging.background`); optional
 ``prefilter.npz``      tells which labels need not be scored (:mod:`zsl_tagger.tagging.prefilter`); optional, with

@@ -306,7 +306,7 @@ class Tagger:
         keys = [key if tag is None else tag.key for key, tag in zip(word_keys, tags, strict=True)]
         plain = VocabularyLabel("", config.default_threshold, seen=False)
 
-        probes = [None if (word := self._listed_as(key)) is None else word.probe for key in word_keys]
+        numbers = [None if (word := self._listed_as(key)) is None else word.probe for key in word_keys]  # of probes
 
         def listed_label(key: str, tag: TaughtTag | None) -> VocabularyLabel:
             if tag is not None:
@@ -315,9 +315,9 @@ class Tagger:
 
         listed = [listed_label(key, tag) for key, tag in zip(keys, tags, strict=True)]
         prepared = LabelSet.of_listed(
-            labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys, probes)
+            labels, keys, queries, listed, config.unseen_bias, self._evidence(word_keys, numbers)
         )
-        prepared.probes = self._folder.probes(probes)
+        prepared.probes = self._folder.probes(numbers)
         prepared.readers = {number: tag.reader for number, tag in enumerate(tags) if tag is not None}
         unknown = [number for number, label in enumerate(listed) if label is plain]
         self._hear_near_classes(prepared, unknown)
