@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evidence_folder import CLASSES, WIDTH
-from made_data import write_photo
+from made_data import write_photos
 
 from zsl_tagger import Library, Tagger
 from zsl_tagger.tagging.background import Background
@@ -20,10 +20,7 @@ pytestmark = [pytest.mark.usefixtures("one_torch_thread"), pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    paths = [tmp_path_factory.getbasetemp() / f"near{seed}.jpg" for seed in range(6)]
-    for seed, path in enumerate(paths):
-        write_photo(path, seed)
-    return paths
+    return write_photos(tmp_path_factory.getbasetemp(), "near", 6)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from evidence_folder import CLASSES, SCORING, SIZE
-from made_data import write_photo
+from made_data import write_photos
 from onnx import TensorProto, helper
 
 from zsl_tagger import Library, Tagger
@@ -57,10 +57,7 @@ def own(evidence_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    paths = [tmp_path_factory.getbasetemp() / f"objects{seed}.jpg" for seed in range(5)]
-    for seed, path in enumerate(paths):
-        write_photo(path, seed)
-    return paths
+    return write_photos(tmp_path_factory.getbasetemp(), "objects", 5)
 
 
 def evidence(p: float) -> float:

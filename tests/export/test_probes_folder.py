@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evidence_folder import LABELS
-from made_data import write_photo
+from made_data import write_photos
 
 from zsl_tagger import Library, Tagger
 from zsl_tagger.tagging.model_folder import ModelFolderError, write_labels
@@ -24,10 +24,7 @@ SCALES = {"dog": 1.3, "sky": 1.1, "beach": 0.8}  # of ``evidence_folder.SCORING`
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    paths = [tmp_path_factory.getbasetemp() / f"probed{seed}.jpg" for seed in range(13)]
-    for seed, path in enumerate(paths):
-        write_photo(path, seed)
-    return paths
+    return write_photos(tmp_path_factory.getbasetemp(), "probed", 13)
 
 
 @pytest.fixture

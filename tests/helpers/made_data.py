@@ -32,6 +32,14 @@ def write_photo(path: Path, seed: int, side: int = 96) -> None:
     Image.fromarray(noisy).save(path, quality=90)
 
 
+def write_photos(folder: Path, prefix: str, count: int) -> list[Path]:
+    """Write different photos and return their paths."""
+    paths = [folder / f"{prefix}{seed}.jpg" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        write_photo(path, seed)
+    return paths
+
+
 def write_crops(folder: Path, photos: Path) -> Path:
     """Write ten different parts of each photo of a folder, and return the folder that they are in."""
     for path in sorted(photos.glob("*.jpg")):

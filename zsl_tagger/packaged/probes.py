@@ -20,8 +20,8 @@ from zsl_tagger.tagging.probes import write_probes
 EPOCHS, BATCH, RATE, DECAY = 4, 256, 2e-3, 0.05
 #: Minimum number of training photos with a word for it to have a probe: a scoring fits only words that all have one.
 LEAST_POSITIVES = 1
-#: Weight of a probe's log-odds relative to those of decoder and evidence together. It is less than held-out photos ask
-#: for, since they are from the collections that the probes were fitted to.
+#: Weight of a probe's log-odds relative to the log-odds from decoder and evidence. Held-out photos alone would give a
+#: larger weight, but they are from the collections that the probes were fitted to.
 WEIGHT = 1.0
 #: The same for words that name an object, for which the detector is the better judge on other photos.
 OBJECT_WEIGHT = 0.4
